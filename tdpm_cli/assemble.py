@@ -1,0 +1,105 @@
+"""From a Config to what it describes; and from a file of weights back to a model."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tdpm_cli import config as configuration
+from tdpm_cli.config import Config
+from tdpm_cli.engine.denoiser import Denoiser
+from tdpm_cli.engine.model import TDPM
+from tdpm_cli.engine.protocols import Condition
+from tdpm_cli.errors import InputError
+from tdpm_cli.run import checkpoint
+
+FORMAT = 1  # of the header of a file of weights
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A config's space, condition and networks. `discriminator` is None where there is no game."""
+
+    config: Config
+    space: Any
+    condition: Condition
+    model: TDPM
+    discriminator: nn.Module | None
+
+    @property
+    def schedule_text(self) -> str:
+        """The cut in every unit."""
+        return self.model.denoiser.schedule.describe()
+
+
+def assemble(config: Config, device: torch.device | str = "cpu") -> Assembly:
+    """Build everything with weights drawn from `train.seed`, the same on every device but "meta"."""
+    schedule, space, condition = config.schedule(), config.space(), config.condition()
+    on_meta = torch.device(device).type == "meta"
+    with torch.random.fork_rng(devices=[]), torch.device("meta" if on_meta else "cpu"):
+        torch.manual_seed(config.train.seed)
+        network = config.backbone(space.shape, condition.sizes)
+        try:
+            denoiser = Denoiser(network, schedule, **vars(config.denoiser))
+        except ValueError as error:
+            raise InputError(f"denoiser.prediction is {config.denoiser.prediction!r}: {error}") from None
+        model = TDPM(denoiser, config.prior(space.shape, schedule.T, network))
+        discriminator = config.discriminator and config.discriminator(space.shape, condition.sizes)
+    for module in (model, discriminator):
+        if module is not None and not on_meta:
+            module.to(device=device, memory_format=torch.channels_last)
+    return Assembly(config, space, condition, model, discriminator)
+
+
+def read_data(config: Config) -> tuple[Any, Config]:
+    """Open the data; return them and the config with what only the data knew (the names of the classes)."""
+    data = config.data(config.path, config.space().raw_shape)
+    condition = config.condition
+    if condition.options.get("names") == [] and len(data.names) == condition.options.get("classes"):
+        condition = replace(condition, options={**condition.options, "names": data.names})
+    return data, replace(config, condition=condition)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A trained model and all that sampling needs to know of it."""
+
+    assembly: Assembly
+    source: Path
+    sha256: str
+    weights: str  # which weights: "ema-500000", "model"
+    seen: int
+
+
+def header(config: Config, weights: str, seen: int) -> dict[str, str]:
+    """What a file of weights says of itself, so that loading needs nothing else."""
+    plain = json.dumps(config.to_dict())
+    return {"format": f"tdpm {FORMAT}", "config": plain, "weights": weights, "seen": str(seen)}
+
+
+def load(source: Path, device: torch.device | str = "cpu") -> Loaded:
+    """Load a run's newest EMA weights, or a file that `tdpm export` wrote. Raises InputError for anything else."""
+    path = checkpoint.newest_weights(source) if source.is_dir() else source
+    tensors, says = checkpoint.read_weights(path)
+    if says.get("format") != f"tdpm {FORMAT}":
+        found = says.get("format", "no tdpm header")
+        raise InputError(f"{path}: {found}; accepted: a file that tdpm wrote, of format tdpm {FORMAT}")
+    config = configuration.from_dict(json.loads(says["config"]))
+    assembly = assemble(config, device)
+    checkpoint.load_state(assembly.model, tensors, str(path))
+    assembly.model.eval().requires_grad_(False)
+    return Loaded(assembly, path, checkpoint.sha256(path), says["weights"], int(says["seen"]))
+
+
+def newest_run(outdir: Path = Path("runs")) -> Path:
+    """The run below `outdir` whose checkpoint is the newest. Raises InputError where there is none."""
+    runs = [run for run in sorted(outdir.glob("*")) if checkpoint.steps(run)]
+    if not runs:
+        raise InputError(
+            f"no trained run under {outdir.resolve()}; train one with `tdpm train --preset digits`, "
+            "or name a run or a weights file with --model"
+        )
+    return max(runs, key=lambda run: checkpoint.steps(run)[-1].stat().st_mtime)

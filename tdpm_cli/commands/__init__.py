@@ -1,0 +1,1 @@
+"""The verbs, one file each. They touch files and devices, and never import one another."""

@@ -1,0 +1,282 @@
+"""tdpm train: one loop that runs whatever list of phases it is given."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tdpm_cli import config as configuration
+from tdpm_cli.assemble import Assembly, assemble, header, read_data
+from tdpm_cli.config import Config
+from tdpm_cli.engine.ema import EMA
+from tdpm_cli.engine.model import TDPM
+from tdpm_cli.engine.noise import Noise
+from tdpm_cli.engine.phases import Batch, Game, Phase, tdpm_phases, train_step
+from tdpm_cli.errors import InputError
+from tdpm_cli.run import checkpoint, pictures, precision
+from tdpm_cli.run.batches import batches
+from tdpm_cli.run.report import Log, Meter, say, table
+from tdpm_cli.run.signals import Interrupted, Interruption
+
+GRID = 64  # examples in a grid
+MAY_CHANGE = ("preset", "train.duration", "train.workers", "train.keep", "train.log", "train.tensorboard",
+              "data.path")  # fmt: skip
+SHOWN = {"loss/denoise": "denoise", "loss/prior": "prior", "loss/discriminator": "disc", "D/real": "D(real)",
+         "D/fake": "D(fake)"}  # fmt: skip
+
+
+def train(
+    config: Config,
+    outdir: Path = Path("runs"),
+    name: str | None = None,
+    resume: str = "auto",
+    dry_run: bool = False,
+) -> Path | None:
+    """Train a run, or continue it, until `train.duration` images were seen; return its folder.
+
+    `resume` is "auto" (continue the run of this name if there is one), "never" (begin another beside it) or
+    the path of a run or checkpoint. Raises InputError for input that does not fit, before anything is written,
+    and Interrupted once an interrupted run is saved.
+    """
+    device = precision.device()
+    config = _set_train(config, precision=precision.resolve(config.train.precision, device))
+    data, config = read_data(config)
+    made = assemble(config, device)
+    run, start = _place(outdir, name or config.preset, resume)
+    if start is not None:
+        _same_config(run, config)
+    _announce(made, data, run)
+    if dry_run:
+        return None
+    trainer = Trainer(made, run, device)
+    if start is not None:
+        trainer.restore(start)
+        say(f"continuing {run} at {trainer.seen / 1000:g} kimg")
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "config.yaml").write_text(config.to_yaml())
+    trainer.fit(data)
+    say(f"done: {run}\nnext: tdpm sample --model {run} --steps {config.sample.steps} --n 64 samples/")
+    return run
+
+
+class Trainer:
+    """Everything that changes while a run is trained, and how to save and restore it."""
+
+    def __init__(self, made: Assembly, run: Path, device: torch.device) -> None:
+        config, self.made, self.run, self.device = made.config, made, run, device
+        self.settings = config.train
+        self.ema = [EMA(made.model, half_life, config.train.ema_ramp) for half_life in config.train.ema]
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.phases: list[Phase] = tdpm_phases(
+            made.model, made.discriminator, made.condition, Game(**vars(config.game)),
+            self._optimizer, config.train.clip,
+        )  # fmt: skip
+        self.seen = self.step = 0
+        if config.train.compile:
+            made.model.denoiser.network.compile()
+
+    def _optimizer(self, name: str, module: nn.Module) -> torch.optim.Optimizer:
+        lr = {
+            "denoiser": self.settings.denoiser_lr,
+            "prior": self.settings.prior_lr,
+            "discriminator": self.settings.discriminator_lr,
+        }[name]
+        betas = self.settings.denoiser_betas if name == "denoiser" else self.settings.game_betas
+        optimizer = torch.optim.Adam(module.parameters(), lr, (float(betas[0]), float(betas[1])))
+        optimizer.defaults["base_lr"] = lr
+        self.optimizers[name] = optimizer
+        return optimizer
+
+    def fit(self, data: Any) -> None:
+        """Train until `duration`, saving every `snapshot` images, at the end and when interrupted."""
+        settings, config = self.settings, self.made.config
+        stream = batches(data, settings.batch, settings.seed, self.seen, flip=settings.flip, workers=settings.workers)
+        log = Log(self.run, self.seen, settings.tensorboard)
+        cast = precision.autocast(settings.precision, self.device)
+        sums: dict[str, list[Tensor]] = {}
+        if self.seen == 0:
+            self._grid(data)
+        with Meter(f"train {config.preset}", settings.duration, self.seen) as meter, Interruption() as interrupted:
+            while self.seen < settings.duration:
+                raw, conditions = next(stream)
+                before = self.seen
+                for key, value in self._train_on(raw, conditions, cast).items():
+                    sums.setdefault(key, []).append(value)
+                means = {}
+                if self._passed(before, settings.log):
+                    means = {key: float(torch.stack(values).mean()) for key, values in sums.items()}
+                    sums.clear()
+                    self._finite(means)
+                    log.write(self.seen, {**means, "img/s": meter.rate})
+                shown = {SHOWN[key]: value for key, value in means.items() if key in SHOWN}
+                shown |= {"|grad|": means[key] for key in means if key in ("gradient/model", "gradient/denoiser")}
+                meter.advance(settings.batch, shown or None)
+                if self._passed(before, settings.snapshot) or self.seen >= settings.duration or interrupted.number:
+                    self.save()
+                    self._grid(data)
+                if interrupted.number and self.seen < settings.duration:
+                    log.close()
+                    raise Interrupted(
+                        interrupted.number,
+                        f"stopped at {self.seen / 1000:g} kimg, saved in {self.run}; the same command continues",
+                    )
+        log.close()
+
+    def _train_on(self, raw: Tensor, conditions: Mapping[str, Tensor], cast: Any) -> dict[str, Tensor]:
+        """One step: every phase that is due, then the averages."""
+        made, settings = self.made, self.settings
+        # All of a step's randomness follows from (seed, seen), so there is no generator state to save. Dropout
+        # draws from torch's global generator, and is its only user.
+        number = int(np.random.SeedSequence([settings.seed, self.seen]).generate_state(1)[0])
+        torch.manual_seed(number)
+        generator = torch.Generator(self.device).manual_seed(number)
+        x = made.space.encode(raw.to(self.device, non_blocking=True))
+        cond = {key: value.to(self.device) for key, value in made.condition.encode(conditions).items()}
+
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = optimizer.defaults["base_lr"] * self._warmup()
+        logs = train_step(self.phases, Batch(x, cond, generator), self.step, self.seen, cast)
+        self.seen += len(x)
+        self.step += 1
+        for ema in self.ema:
+            ema.update(made.model, len(x), self.seen)
+        return logs
+
+    def _warmup(self) -> float:
+        return min(1.0, (self.seen + self.settings.batch) / self.settings.warmup) if self.settings.warmup else 1.0
+
+    def _passed(self, before: int, interval: int) -> bool:
+        return before // interval < self.seen // interval
+
+    def _finite(self, means: Mapping[str, float]) -> None:
+        bad = [key for key, value in means.items() if not math.isfinite(value)]
+        if bad:
+            raise InputError(
+                f"{', '.join(bad)} became infinite or NaN by {self.seen / 1000:g} kimg; the last checkpoint in "
+                f"{self.run} is sound. Lower train.denoiser_lr or train.discriminator_lr, raise game.r1, or set "
+                "train.clip=1"
+            )
+
+    def save(self) -> None:
+        """Write a checkpoint of everything that the next step depends on."""
+        config = self.made.config
+
+        def write(folder: Path) -> Mapping[str, Any]:
+            for half_life, ema in zip(config.train.ema, self.ema, strict=True):
+                name = f"ema-{half_life}"
+                checkpoint.write_weights(
+                    folder / f"{name}.safetensors", ema.model, header(config, name, self.seen)
+                )
+            nets = {"model": self.made.model, "discriminator": self.made.discriminator}
+            for name, net in nets.items():
+                if net is not None:
+                    checkpoint.write_weights(folder / f"{name}.safetensors", net, header(config, name, self.seen))
+            torch.save({name: o.state_dict() for name, o in self.optimizers.items()}, folder / "optimizers.pt")
+            return {"format": 1, "seen": self.seen, "step": self.step, "ema": config.train.ema}
+
+        checkpoint.save(self.run, self.seen, write, config.train.keep)
+
+    def restore(self, folder: Path) -> None:
+        """Continue from a checkpoint."""
+        nets: dict[str, nn.Module | None] = {"model": self.made.model, "discriminator": self.made.discriminator}
+        nets |= {f"ema-{ema.half_life}": ema.model for ema in self.ema}
+        for name, net in nets.items():
+            if net is not None:
+                path = folder / f"{name}.safetensors"
+                checkpoint.load_state(net, checkpoint.read_weights(path)[0], str(path))
+        self.seen, self.step = checkpoint.position(folder)
+        states = torch.load(folder / "optimizers.pt", map_location=self.device, weights_only=True)
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(states[name])
+
+    def _grid(self, data: Any) -> None:
+        """Draw data, data at x_T, the prior's x_T and samples, from fixed seeds, with the averaged weights."""
+        panels = draw_panels(self.made, self.ema[0].model, data, self.device)
+        pictures.save(pictures.side_by_side(panels), self.run / "grids" / f"{self.seen:09d}.png")
+
+
+@torch.inference_mode()
+def draw_panels(made: Assembly, model: TDPM, data: Any, device: torch.device) -> dict[str, Any]:
+    """Pictures of the data, of x_T as the data and as the prior give it, and of the samples."""
+    space, sample, schedule = made.space, made.config.sample, model.denoiser.schedule
+    count = GRID if len(space.shape) == 3 else 4096
+    training, _ = model.training, model.eval()
+    noise = Noise(0, range(min(count, len(data))), device)
+    raw, conditions = data[list(range(min(count, len(data))))]
+    x_0 = space.encode(raw.to(device))
+    real = schedule.q_sample_T(x_0, noise.normal(space.shape))
+    cond = {key: value.to(device) for key, value in made.condition.encode(conditions).items()}
+    x_T = model.draw_x_T(noise, cond)
+    options = {} if sample.eta is None else {"eta": sample.eta}
+    drawn = model.decode(
+        x_T, noise, cond, steps=sample.steps, sampler=sample.sampler, scale=sample.scale,
+        null={key: value.to(device) for key, value in made.condition.null(len(x_T)).items()},
+        bounds=space.bounds, **options,
+    )  # fmt: skip
+    model.train(training)
+    shown = {"data": x_0, f"data at T = {schedule.T}": real, "prior": x_T, "samples": drawn}
+    return {title: space.picture(space.decode(x)) for title, x in shown.items()}
+
+
+def _place(outdir: Path, name: str, resume: str) -> tuple[Path, Path | None]:
+    """The run's folder, and the checkpoint to continue from, if any."""
+    run = outdir / name
+    if resume == "never":
+        taken = (outdir / f"{name}-{k}" for k in range(2, 1_000_000))
+        return (run if not run.exists() else next(path for path in taken if not path.exists())), None
+    if resume != "auto":
+        folder = Path(resume)
+        if (folder / "state.json").is_file():
+            return folder.parent.parent, folder
+        if not checkpoint.steps(folder):
+            raise InputError(f"--resume {resume}: neither a run with a checkpoint nor a checkpoint; or: auto, never")
+        run = folder
+    saved = checkpoint.steps(run)
+    return run, saved[-1] if saved else None
+
+
+def _same_config(run: Path, config: Config) -> None:
+    """Refuse to continue a run with another config, naming the differences."""
+    path = run / "config.yaml"
+    before = _flat(configuration.read_yaml(path.read_text(), str(path))) if path.is_file() else {}
+    now = _flat(config.to_dict())
+    differing = [key for key in before.keys() | now.keys() if before.get(key) != now.get(key)]
+    listed = [f"{key}: {before.get(key)!r} there, {now.get(key)!r} here" for key in sorted(differing)
+              if key not in MAY_CHANGE]  # fmt: skip
+    if listed:
+        raise InputError(
+            f"{run} was trained with another config:\n  " + "\n  ".join(listed)
+            + "\nContinue it with the same settings, or begin another with --name or --resume never."
+        )  # fmt: skip
+
+
+def _flat(plain: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for section, value in plain.items():
+        flat |= {f"{section}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {section: value}
+    return flat
+
+
+def _set_train(config: Config, **settings: Any) -> Config:
+    return replace(config, train=replace(config.train, **settings))
+
+
+def _announce(made: Assembly, data: Any, run: Path) -> None:
+    config = made.config
+    count: Sequence[nn.Module | None] = (made.model, made.discriminator)
+    model, discriminator = (sum(p.numel() for p in net.parameters()) if net else 0 for net in count)
+    rows = {
+        "data": f"{config.data.name}: {len(data):,} of {' × '.join(map(str, made.space.raw_shape))}",
+        "cut": made.schedule_text,
+        "model": f"{model / 1e6:.3g} M parameters, prior {config.prior.name!r}",
+        "discriminator": f"{discriminator / 1e6:.3g} M parameters" if discriminator else "none",
+        "train": f"{config.train.duration / 1000:g} kimg, batch {config.train.batch}, {config.train.precision}",
+        "run": str(run),
+    }
+    table(f"tdpm train {config.preset}", [{"": key, " ": value} for key, value in rows.items()])

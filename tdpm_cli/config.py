@@ -1,0 +1,385 @@
+"""Preset YAML + overrides → one validated, frozen Config.
+
+A section either names a part (`name:` picks the file, the other keys are its keyword-only arguments) or fills
+one of the dataclasses below. Either way the signature is the schema: names, types and ranges are checked here,
+before anything is built. A key is replaced whole: `--set schedule.truncate.sigma=0.3` leaves no other cut.
+"""
+
+import copy
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import yaml
+from annotated_types import Ge, MinLen
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+
+from tdpm_cli import parts
+from tdpm_cli.engine import samplers, schedule
+from tdpm_cli.engine.denoiser import Prediction, Weight
+from tdpm_cli.engine.game import GameLoss
+from tdpm_cli.engine.ranges import Fraction, Natural, NonNegative, Positive, PositiveFloat
+from tdpm_cli.errors import InputError, nearest
+
+_UNITS = {"": 1, "k": 1_000, "M": 1_000_000}
+
+
+def parse_count(value: object) -> object:
+    """ "200k" → 200000, "2M" → 2000000; anything that is no such text passes through."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kM]?)", value) if isinstance(value, str) else None
+    if not match:
+        return value
+    number = float(match[1]) * _UNITS[match[2]]
+    return int(number) if number == int(number) else value
+
+
+Count = Annotated[int, Ge(0), BeforeValidator(parse_count)]
+Betas = Annotated[list[Annotated[float, Ge(0)]], MinLen(2)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiserConfig:
+    """What the network predicts and how its errors are weighed."""
+
+    prediction: Prediction = "eps"
+    weight: Weight = "simple"
+    gamma: PositiveFloat = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class GameConfig:
+    """How prior and discriminator play."""
+
+    loss: GameLoss = "logistic"
+    r1: NonNegative = 0.1
+    r2: NonNegative = 0.0
+    penalty_every: Positive = 16
+    weight: NonNegative = 1.0
+    start: Count = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long, how fast and on what terms the weights are trained. Durations count training images."""
+
+    duration: Count
+    batch: Annotated[int, Ge(2)] = 128
+    seed: Natural = 0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False
+    workers: Natural = 0
+    flip: bool = False
+    denoiser_lr: PositiveFloat = 2e-4
+    prior_lr: PositiveFloat = 2e-5
+    discriminator_lr: PositiveFloat = 2e-3
+    denoiser_betas: Betas = field(default_factory=lambda: [0.9, 0.999])
+    game_betas: Betas = field(default_factory=lambda: [0.0, 0.99])
+    warmup: Count = 0
+    clip: PositiveFloat | None = None
+    ema: Annotated[list[Count], MinLen(1)] = field(default_factory=lambda: [500_000])
+    ema_ramp: PositiveFloat | None = 0.05
+    snapshot: Annotated[int, Ge(1), BeforeValidator(parse_count)] = 200_000
+    log: Annotated[int, Ge(1), BeforeValidator(parse_count)] = 4_000
+    keep: Annotated[int, Ge(2)] = 2
+    tensorboard: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """How examples are drawn where the command line says nothing else."""
+
+    steps: Positive = 4
+    sampler: str = "ddim"
+    eta: NonNegative | None = None
+    scale: PositiveFloat = 1.0
+    batch: Positive = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """How examples are scored where the command line says nothing else."""
+
+    features: str = "inception"
+    n: Annotated[int, Ge(2), BeforeValidator(parse_count)] = 50_000
+    batch: Positive = 64
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part and its keyword arguments; calling it builds it."""
+
+    kind: str
+    name: str
+    options: dict[str, Any]
+
+    def __call__(self, *context: Any) -> Any:
+        """Build the part from what the program hands it."""
+        return parts.load(self.kind, self.name)(*context, **self.options)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The base chain and where it is truncated."""
+
+    name: str
+    options: dict[str, Any]
+    truncate: dict[str, float] | None
+
+    def __call__(self) -> schedule.Schedule:
+        """Build the truncated chain. Raises InputError for a cut that is not on it."""
+        try:
+            chain = schedule.CHAINS[self.name](**self.options)
+            return chain if self.truncate is None else chain.truncate(**self.truncate)  # type: ignore[arg-type]
+        except ValueError as error:
+            cut = f"schedule.truncate is {self.truncate}" if self.truncate else "schedule"
+            raise InputError(f"{cut}: {error}") from None
+
+
+PARTS = ("data", "space", "condition", "backbone", "prior", "discriminator")
+SETTINGS = {
+    "denoiser": DenoiserConfig,
+    "game": GameConfig,
+    "train": TrainConfig,
+    "sample": SampleConfig,
+    "eval": EvalConfig,
+}
+SECTIONS = [*PARTS[:3], "schedule", *PARTS[3:], *SETTINGS]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a run is made of. `discriminator` is None where there is no game."""
+
+    preset: str
+    data: Part
+    path: Path | None  # of the data, where they are read from a disk
+    space: Part
+    condition: Part
+    schedule: ScheduleConfig
+    backbone: Part
+    prior: Part
+    discriminator: Part | None
+    denoiser: DenoiserConfig
+    game: GameConfig
+    train: TrainConfig
+    sample: SampleConfig
+    eval: EvalConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, every default filled in; `from_dict` reads them back."""
+        plain: dict[str, Any] = {"preset": self.preset}
+        for section in SECTIONS:
+            value = getattr(self, section)
+            if isinstance(value, Part):
+                plain[section] = {"name": value.name, **value.options}
+            elif isinstance(value, ScheduleConfig):
+                plain[section] = {"name": value.name, **value.options, "truncate": value.truncate}
+            else:
+                plain[section] = asdict(value) if value else None
+        plain["data"]["path"] = str(self.path) if self.path else None
+        return copy.deepcopy(plain)
+
+    def to_yaml(self) -> str:
+        """The text of `config.yaml`."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None, width=100)
+
+
+def from_dict(plain: Mapping[str, Any]) -> Config:
+    """Check plain values against every signature. Raises InputError for the first that does not fit."""
+    _known(plain, ["preset", *SECTIONS], "")
+    missing = [name for name in ("data", "space", "backbone", "train") if not plain.get(name)]
+    if missing:
+        raise InputError(f"the preset has no section {missing[0]!r}; it needs data, space, backbone and train")
+    for section in SECTIONS:
+        if not isinstance(plain.get(section) or {}, Mapping):
+            raise InputError(f"{section} is {plain[section]!r}: it must be a section with keys of its own")
+
+    given = {"condition": {"name": "none"}, "schedule": {"name": "linear"}, "prior": {"name": "shared"}, **plain}
+    data = dict(given["data"])
+    path = data.pop("path", None)
+    if path is not None and not isinstance(path, str):
+        raise InputError(f"data.path is {path!r}: it must be the path of a file or folder")
+    built = {name: _part(name, given[name]) for name in PARTS if name not in ("data", "discriminator")}
+    no_game = built["prior"].name == "gaussian"
+    if not no_game and not given.get("discriminator"):
+        raise InputError(f"prior.name is {built['prior'].name!r}, so the preset needs a section 'discriminator'")
+    settings = {name: kind(**check(kind, given.get(name) or {}, name)) for name, kind in SETTINGS.items()}
+    config = Config(
+        preset=str(given.get("preset", "")),
+        data=_part("data", data),
+        path=Path(path) if path else None,
+        schedule=_schedule(given["schedule"]),
+        discriminator=None if no_game else _part("discriminator", given["discriminator"]),
+        **built,
+        **settings,
+    )
+    if config.prior.name == "shared" and config.game.start:
+        raise InputError("game.start is set, but the prior 'shared' learns with the denoiser; use prior.name=copy")
+    T = config.schedule().T
+    check_sampler(config.sample, T, "sample.")
+    return config
+
+
+def check_sampler(sample: SampleConfig, T: int, prefix: str = "--") -> None:
+    """Raise InputError for an unknown sampler, an option it does not have, or steps beyond 1..T."""
+    known = samplers.names()
+    if sample.sampler not in known:
+        raise InputError(
+            f"{prefix}sampler is {sample.sampler!r}{nearest(sample.sampler, known)} Accepted: {', '.join(known)}."
+        )
+    if sample.eta is not None and "eta" not in inspect.signature(known[sample.sampler]).parameters:
+        raise InputError(f"{prefix}eta is {sample.eta:g}, but {sample.sampler!r} has no eta; leave it out or use ddim")
+    if not 1 <= sample.steps <= T:
+        raise InputError(f"{prefix}steps is {sample.steps}, but the truncated chain has {T}; accepted: 1 to {T}")
+
+
+def check(target: Callable[..., Any], given: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Check values against the keyword-only parameters of `target`, the preset's keys; return them converted."""
+    accepted = _keys(target)
+    _known(given, list(accepted), path + ".")
+    for name, parameter in accepted.items():
+        if name not in given and parameter.default is parameter.empty:
+            raise InputError(f"{path}.{name} is missing; the preset must set it")
+    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
+    checked = {}
+    for name, value in given.items():
+        try:
+            checked[name] = TypeAdapter(hints[name], config=ConfigDict(strict=True)).validate_python(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = "".join(f"[{key}]" for key in first["loc"] if isinstance(key, int))
+            wish = first["msg"].replace("Input should be", "it must be")
+            raise InputError(f"{path}.{name}{where} is {first['input']!r}: {wish}") from None
+    return checked
+
+
+def _keys(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(target).parameters
+    return {name: parameter for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
+
+
+def _complete(target: Callable[..., Any], given: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Like `check`, with every default filled in."""
+    checked = check(target, given, path)
+    return {name: checked.get(name, copy.copy(key.default)) for name, key in _keys(target).items()}
+
+
+def _known(given: Mapping[str, Any], accepted: Sequence[str], prefix: str) -> None:
+    for key in given:
+        if key not in accepted:
+            raise InputError(
+                f"{prefix}{key}: no such key{nearest(str(key), accepted)} "
+                f"Accepted{' in ' + prefix[:-1] if prefix else ''}: {', '.join(accepted) or 'none'}."
+            )
+
+
+def _part(kind: str, given: Mapping[str, Any]) -> Part:
+    options = dict(given)
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise InputError(f"{kind}.name is {name!r}; accepted: {', '.join(parts.names(kind))}")
+    return Part(kind, name, _complete(parts.load(kind, name), options, kind))
+
+
+def _schedule(given: Mapping[str, Any]) -> ScheduleConfig:
+    options = dict(given)
+    name, truncate = options.pop("name", "linear"), options.pop("truncate", None)
+    if name not in schedule.CHAINS:
+        raise InputError(
+            f"schedule.name is {name!r}{nearest(str(name), schedule.CHAINS)} Accepted: {', '.join(schedule.CHAINS)}."
+        )
+    if truncate is not None:
+        units = ("step", "sigma", "log_snr")
+        if not isinstance(truncate, Mapping) or len(truncate) != 1 or next(iter(truncate)) not in units:
+            raise InputError(f"schedule.truncate is {truncate!r}: give one of step, sigma, log_snr, or null for none")
+        unit, value = next(iter(truncate.items()))
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole and (unit == "step" or not isinstance(value, float)):
+            raise InputError(
+                f"schedule.truncate.{unit} is {value!r}: it must be a {'whole ' if unit == 'step' else ''}number"
+            )
+        truncate = dict(truncate)
+    return ScheduleConfig(name, _complete(schedule.CHAINS[name], options, "schedule"), truncate)
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 2e-4 as the number it is (YAML 1.1 wants 2.0e-4)."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """Parse YAML safely. Raises InputError, naming `where`, for what is no YAML."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except yaml.YAMLError as error:
+        raise InputError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from None
+
+
+def preset_folder() -> Path:
+    """Where the presets lie: in the package when installed from a wheel, beside it in a source tree."""
+    inside = Path(__file__).parent / "presets"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "presets"
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that come with tdpm."""
+    return sorted(path.stem for path in preset_folder().glob("*.yaml"))
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """The plain values of a preset, by name or by the path of a YAML file, with what it `extends` beneath."""
+    plain = _read_file(name)
+    base = plain.pop("extends", None)
+    if base is not None:
+        below = _read_file(str(base))
+        if "extends" in below:
+            raise InputError(f"preset {name!r} extends {base!r}, which extends another; one level is accepted")
+        plain = {**below, **{key: _merge(below.get(key), value) for key, value in plain.items()}}
+    plain["preset"] = Path(name).stem if name.endswith((".yaml", ".yml")) else name
+    return plain
+
+
+def _read_file(name: str) -> dict[str, Any]:
+    path = Path(name) if name.endswith((".yaml", ".yml")) else preset_folder() / f"{name}.yaml"
+    if not path.is_file() or (path.parent == preset_folder() and path.stem not in preset_names()):
+        known = preset_names()
+        raise InputError(
+            f"no preset {name!r}{nearest(name, known)} Accepted: {', '.join(known)}, or the path of a YAML file."
+        )
+    plain = read_yaml(path.read_text(encoding="utf-8"), str(path))
+    if not isinstance(plain, dict):
+        raise InputError(f"{path}: it must hold sections such as data, space, backbone and train")
+    return plain
+
+
+def _merge(below: Any, above: Any) -> Any:
+    """Keys of `above` over those of `below`; another `name` begins the section anew."""
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    renamed = "name" in above and above["name"] != below.get("name")
+    return above if renamed else {**below, **above}
+
+
+def override(plain: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """Apply `a.b=value` assignments (values in YAML) to the plain values of a preset; return new ones."""
+    above: dict[str, dict[str, Any]] = {}
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        section, *keys = path.strip().split(".")
+        if not equals or not 1 <= len(keys) <= 2 or not all(keys):
+            raise InputError(f"--set {assignment}: it must read section.key=value, such as train.batch=64")
+        if section not in SECTIONS:
+            raise InputError(
+                f"--set {assignment}: no such section {section!r}{nearest(section, SECTIONS)} "
+                f"Accepted: {', '.join(SECTIONS)}."
+            )
+        value = read_yaml(text, f"--set {assignment}")
+        above.setdefault(section, {})[keys[0]] = value if len(keys) == 1 else {keys[1]: value}
+    return {**plain, **{section: _merge(plain.get(section), keys) for section, keys in above.items()}}

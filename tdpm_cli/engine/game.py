@@ -1,0 +1,36 @@
+"""The adversarial game at the truncation point: losses of logits, and gradient penalties."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+GameLoss = Literal["logistic", "relativistic"]
+Critic = Callable[..., Tensor]
+
+
+def prior_loss(loss: GameLoss, fake: Tensor, real: Tensor) -> Tensor:
+    """Loss of the prior from the discriminator's logits [B] on fake and real: [B].
+
+    "logistic" is the non-saturating loss (Goodfellow et al. 2014, sec. 3), which leaves `real` unused;
+    "relativistic" pairs each fake with a real (Jolicoeur-Martineau 2019; Huang et al. 2024, eq. 2).
+    """
+    return softplus(-fake) if loss == "logistic" else softplus(real - fake)
+
+
+def discriminator_loss(loss: GameLoss, fake: Tensor, real: Tensor) -> Tensor:
+    """Loss of the discriminator from its logits [B] on fake and real: [B]."""
+    return softplus(fake) + softplus(-real) if loss == "logistic" else softplus(fake - real)
+
+
+def gradient_penalty(discriminator: Critic, x: Tensor, gamma: float, **cond: Tensor) -> Tensor:
+    """(gamma/2) ‖∇_x D(x)‖² [B]: R1 on real x, R2 on fake (Mescheder et al. 2018, eq. 9, 10).
+
+    Runs in float32 and eagerly, for it is differentiated twice.
+    """
+    with torch.autocast(x.device.type, enabled=False), torch.enable_grad():
+        x = x.detach().float().requires_grad_()
+        (gradient,) = torch.autograd.grad(discriminator(x, **cond).sum(), x, create_graph=True)
+    return gamma / 2 * gradient.square().flatten(1).sum(1)

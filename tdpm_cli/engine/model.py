@@ -1,0 +1,85 @@
+"""TDPM: a denoiser and a prior; and `generate`, from seeds to finished examples."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tdpm_cli.engine import samplers
+from tdpm_cli.engine.denoiser import Denoiser
+from tdpm_cli.engine.noise import Noise
+from tdpm_cli.engine.protocols import Cond, Condition, Prior, Space
+
+
+class TDPM(nn.Module):
+    """p(x_0) = ∫ p(x_T) Π p(x_{t-1} | x_t): `prior` draws x_T, `denoiser` steps from there to x_0."""
+
+    def __init__(self, denoiser: Denoiser, prior: nn.Module) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.prior: Prior | Any = prior
+
+    def nfe(self, steps: int, scale: float = 1.0) -> int:
+        """Network calls for one example: the prior's, and one a step, two where guided."""
+        return int(self.prior.nfe) + steps * (1 if scale == 1 else 2)
+
+    def draw_x_T(self, noise: Noise, cond: Cond) -> Tensor:
+        """x_T [B, *shape] from the prior."""
+        x_T: Tensor = self.prior(noise.normal(self.prior.z_shape), **cond)
+        return x_T.float()
+
+    def decode(
+        self,
+        x_T: Tensor,
+        noise: Noise,
+        cond: Cond,
+        *,
+        steps: int,
+        sampler: str = "ddim",
+        scale: float = 1.0,
+        null: Cond | None = None,
+        bounds: tuple[float, float] | None = None,
+        **options: float,
+    ) -> Tensor:
+        """x_0 [B, *shape] from x_T [B, *shape], drawn or real, in `steps` reverse steps.
+
+        `scale` other than 1 needs `null`, the condition "nothing". `options` are the sampler's own.
+        """
+        schedule = self.denoiser.schedule
+        denoise = samplers.clipped(samplers.guided(self.denoiser, null or {}, scale), bounds)
+        reverse = samplers.names()[sampler]
+        fresh = lambda: noise.normal(x_T.shape[1:])  # noqa: E731
+        return reverse(denoise, x_T, schedule.respace(steps), schedule, noise=fresh, **options, **cond)
+
+
+@torch.inference_mode()
+def generate(
+    model: TDPM,
+    space: Space,
+    condition: Condition,
+    seed: int,
+    indices: Sequence[int],
+    batch: int,
+    *,
+    cond: Cond | None = None,
+    device: torch.device | str = "cpu",
+    **sampler: Any,
+) -> Iterator[tuple[Tensor, Cond]]:
+    """Yield (raw, cond) batches of the examples `indices`; example k depends on (seed, k) alone.
+
+    `cond` gives the conditions of all of `indices` [len(indices), ...]; without it they are drawn.
+    `sampler` goes to `TDPM.decode`.
+    """
+    for start in range(0, len(indices), batch):
+        chunk = indices[start : start + batch]
+        noise = Noise(seed, chunk, device)
+        if cond is None:
+            chosen = condition.draw(len(chunk), noise)
+        else:
+            chosen = {key: value[start : start + batch] for key, value in cond.items()}
+        chosen = {key: value.to(device) for key, value in chosen.items()}
+        null = {key: value.to(device) for key, value in condition.null(len(chunk)).items()}
+        x_T = model.draw_x_T(noise, chosen)
+        x_0 = model.decode(x_T, noise, chosen, null=null, bounds=space.bounds, **sampler)
+        yield space.decode(x_0), chosen

@@ -1,0 +1,52 @@
+"""What the engine asks of the parts it is given."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from tdpm_cli.engine.noise import Noise
+
+Cond = dict[str, Tensor]  # {} = unconditional; each tensor [B, ...]
+
+
+class Prior(Protocol):
+    """Maps z [B, *z_shape] to x_T [B, *shape] at exactly the noise level T; an nn.Module."""
+
+    z_shape: tuple[int, ...]
+    nfe: int  # network calls that one draw costs
+
+    def __call__(self, z: Tensor, **cond: Tensor) -> Tensor: ...
+
+    def start(self, network: nn.Module) -> None:
+        """Called once when the game starts, with the denoiser's network, e.g. to begin from its weights."""
+
+
+class Space(Protocol):
+    """Between storage form and model form."""
+
+    shape: tuple[int, ...]  # of x, one example
+    raw_shape: tuple[int, ...]  # of raw, one example
+    bounds: tuple[float, float] | None  # of x, where the data have them
+
+    def encode(self, raw: Tensor) -> Tensor:
+        """raw [B, *raw_shape] → x [B, *shape] float32."""
+
+    def decode(self, x: Tensor) -> Tensor:
+        """x [B, *shape] → raw [B, *raw_shape]."""
+
+
+class Condition(Protocol):
+    """What generation is conditioned on; `sizes` tells the networks the size of each key."""
+
+    sizes: Mapping[str, int]
+    dropout: float  # share of training examples shown without their condition, for guidance
+
+    def encode(self, raw: Mapping[str, Tensor]) -> Cond:
+        """What the data set gives → what the networks take."""
+
+    def null(self, n: int) -> Cond:
+        """The condition "nothing", n times."""
+
+    def draw(self, n: int, noise: Noise) -> Cond:
+        """n conditions as the user would meet them."""

@@ -1,0 +1,13 @@
+"""Ranges for part signatures: the signature is the schema that a preset is checked against."""
+
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Interval, MinLen
+
+Positive = Annotated[int, Ge(1)]
+Natural = Annotated[int, Ge(0)]
+PositiveFloat = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Interval(ge=0, le=1)]
+Probability = Annotated[float, Interval(ge=0, lt=1)]
+Positives = Annotated[list[Positive], MinLen(1)]

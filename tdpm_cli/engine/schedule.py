@@ -1,0 +1,151 @@
+"""The forward process q(x_t | x_0) = N(alpha_t x_0, sigma_t² I), and where to truncate it.
+
+t = 0 is data and t = T the noisiest step, so `alpha_bar[0] == 1` and there is no index -1.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from tdpm_cli.engine.ranges import Positive, PositiveFloat, Probability
+
+
+class Schedule:
+    """A chain of noise levels: `alpha_bar` float64 [T+1], strictly decreasing from alpha_bar[0] = 1.
+
+    alpha_t = √alpha_bar_t scales the data, sigma_t = √(1 - alpha_bar_t) the noise (Ho et al. 2020, eq. 4).
+    Raises ValueError for a table that is not such a chain.
+    """
+
+    def __init__(self, alpha_bar: Tensor) -> None:
+        alpha_bar = torch.as_tensor(alpha_bar, dtype=torch.float64, device="cpu")
+        if alpha_bar.ndim != 1 or len(alpha_bar) < 2 or alpha_bar[0] != 1:
+            raise ValueError("alpha_bar must be a vector of at least two numbers that starts with 1")
+        if not bool((alpha_bar.diff() < 0).all()) or alpha_bar[-1] < 0:
+            raise ValueError("alpha_bar must decrease strictly and stay at or above 0")
+        self.alpha_bar = alpha_bar
+        self._values = alpha_bar.tolist()
+        self._tables: dict[torch.device, Tensor] = {alpha_bar.device: alpha_bar}
+
+    @property
+    def T(self) -> int:
+        """The last step, the truncation point."""
+        return len(self.alpha_bar) - 1
+
+    def alpha(self, t: int) -> float:
+        """alpha_t of one step."""
+        return math.sqrt(self._values[t])
+
+    def sigma(self, t: int) -> float:
+        """sigma_t of one step."""
+        return math.sqrt(1 - self._values[t])
+
+    def log_snr(self, t: int) -> float:
+        """log(alpha_bar / (1 - alpha_bar)): +inf at t = 0, -inf where no signal is left."""
+        alpha_bar = self._values[t]
+        if alpha_bar in (0, 1):
+            return math.inf if alpha_bar else -math.inf
+        return math.log(alpha_bar / (1 - alpha_bar))
+
+    def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha_t, sigma_t of integer steps t [B], each shaped [B, 1, ...] to multiply `like` [B, *shape]."""
+        if t.device not in self._tables:
+            self._tables[t.device] = self.alpha_bar.to(t.device)
+        alpha_bar = self._tables[t.device][t].view(-1, *[1] * (like.ndim - 1))
+        return alpha_bar.sqrt().to(like.dtype), (1 - alpha_bar).sqrt().to(like.dtype)
+
+    def q_sample(self, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """x_t = alpha_t x_0 + sigma_t noise; x_0 and noise [B, *shape], t [B] (Ho et al. 2020, eq. 4)."""
+        alpha, sigma = self.coefficients(t, x_0)
+        return alpha * x_0 + sigma * noise
+
+    def q_sample_T(self, x_0: Tensor, noise: Tensor) -> Tensor:
+        """x_T ~ q(x_T | x_0): the data at the truncation point."""
+        return self.alpha(self.T) * x_0 + self.sigma(self.T) * noise
+
+    def truncate(
+        self, step: int | None = None, sigma: float | None = None, log_snr: float | None = None
+    ) -> "Schedule":
+        """Keep t = 0..T where T is `step`, or the step whose sigma or log-SNR is nearest to the one given.
+
+        Raises ValueError unless exactly one is given and it lies on the chain.
+        """
+        if sum(given is not None for given in (step, sigma, log_snr)) != 1:
+            raise ValueError("give exactly one of step, sigma, log_snr")
+        if sigma is not None:
+            step = self._nearest_step("sigma", sigma, [self.sigma(t) for t in range(1, self.T + 1)])
+        if log_snr is not None:
+            step = self._nearest_step("log_snr", log_snr, [self.log_snr(t) for t in range(1, self.T + 1)])
+        assert step is not None
+        if not 1 <= step <= self.T:
+            raise ValueError(f"step {step} is not on the chain; accepted: 1 to {self.T}")
+        return Schedule(self.alpha_bar[: step + 1])
+
+    def _nearest_step(self, name: str, wanted: float, levels: list[float]) -> int:
+        low, high = min(levels), max(levels)
+        if not low <= wanted <= high:
+            raise ValueError(f"{name} {wanted:g} is not on the chain; accepted: {low:.4g} to {high:.4g}")
+        return 1 + min(range(len(levels)), key=lambda k: abs(levels[k] - wanted))
+
+    def respace(self, steps: int) -> list[int]:
+        """Return [T, ..., 0]: the times of `steps` reverse steps, evenly spaced, 1 to T of them."""
+        if not 1 <= steps <= self.T:
+            raise ValueError(f"{steps} steps on a chain of {self.T}; accepted: 1 to {self.T}")
+        return [round(self.T * (steps - k) / steps) for k in range(steps + 1)]
+
+    def describe(self) -> str:
+        """The cut in every unit: "T = 100, sigma 0.324, log-SNR 2.14"."""
+        return f"T = {self.T}, sigma {self.sigma(self.T):.4g}, log-SNR {self.log_snr(self.T):.4g}"
+
+
+def _from_beta(beta: Tensor) -> Schedule:
+    return Schedule(torch.cat([torch.ones(1, dtype=torch.float64), torch.cumprod(1 - beta, 0)]))
+
+
+def _ramp(start: float, end: float, steps: int) -> Tensor:
+    return torch.linspace(start, end, steps, dtype=torch.float64)
+
+
+def linear(
+    *, steps: Positive = 1000, beta_start: Probability = 1e-4, beta_end: Probability = 0.02
+) -> Schedule:
+    """Linear beta (Ho et al. 2020, sec. 4)."""
+    return _from_beta(_ramp(beta_start, beta_end, steps))
+
+
+def quadratic(
+    *, steps: Positive = 1000, beta_start: Probability = 1e-4, beta_end: Probability = 0.02
+) -> Schedule:
+    """Linear √beta."""
+    return _from_beta(_ramp(beta_start**0.5, beta_end**0.5, steps) ** 2)
+
+
+def sigmoid(
+    *, steps: Positive = 1000, beta_start: Probability = 1e-4, beta_end: Probability = 0.02
+) -> Schedule:
+    """Beta along a logistic curve over [-6, 6]."""
+    return _from_beta(beta_start + (beta_end - beta_start) * _ramp(-6, 6, steps).sigmoid())
+
+
+def constant(*, steps: Positive = 1000, beta: Probability = 0.02) -> Schedule:
+    """The same beta at every step."""
+    return _from_beta(_ramp(beta, beta, steps))
+
+
+def jsd(*, steps: Positive = 1000) -> Schedule:
+    """beta_t = 1/(T - t + 1), so alpha_bar falls linearly to 0 (Sohl-Dickstein et al. 2015, sec. 2.4.1)."""
+    return Schedule(_ramp(1, 0, steps + 1))
+
+
+def cosine(*, steps: Positive = 1000, offset: PositiveFloat = 0.008) -> Schedule:
+    """alpha_bar along a squared cosine, beta at most 0.999 (Nichol and Dhariwal 2021, eq. 17)."""
+    angle = (_ramp(0, 1, steps + 1) + offset) / (1 + offset) * math.pi / 2
+    alpha_bar = angle.cos() ** 2
+    return _from_beta((1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999))
+
+
+CHAINS: dict[str, Callable[..., Schedule]] = {
+    chain.__name__: chain for chain in (linear, cosine, sigmoid, quadratic, constant, jsd)
+}

@@ -1,0 +1,17 @@
+"""The one exception for what the user gave us; the ground floor of the house, imported from anywhere."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InputError(Exception):
+    """Wrong input: names the file or key, what was found, what is accepted and what to do.
+
+    `cli.py` prints the message alone and exits with status 2.
+    """
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x' or 'y'?" for the nearest known words, or nothing."""
+    found = get_close_matches(word, list(known), n=2, cutoff=0.5)
+    return f"; did you mean {' or '.join(map(repr, found))}?" if found else ""

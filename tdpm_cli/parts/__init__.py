@@ -1,0 +1,42 @@
+"""Everything a preset can name. A part is the one class in the `__all__` of its file; its name is the file's,
+with hyphens for underscores.
+
+Positional parameters of a part are what the program hands it; keyword-only ones are the keys that a preset
+may set, and their annotations are the schema. A new file under a room is a new part: nothing else changes.
+"""
+
+import inspect
+import pkgutil
+from importlib import import_module
+from typing import Any
+
+from tdpm_cli.errors import InputError, nearest
+
+ROOMS = {
+    "data": "data",
+    "space": "spaces",
+    "condition": "conditions",
+    "backbone": "backbones",
+    "prior": "priors",
+    "discriminator": "discriminators",
+    "features": "features",
+}
+
+
+def names(kind: str) -> list[str]:
+    """The parts of a kind ("prior", "space", ...), without importing them."""
+    room = import_module(f"tdpm_cli.parts.{ROOMS[kind]}")
+    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(room.__path__))
+
+
+def load(kind: str, name: str) -> Any:
+    """The class of a part. `name` resolves only inside this package; raises InputError for another."""
+    known = names(kind)
+    if name not in known:
+        accepted = ", ".join(known)
+        raise InputError(f"{kind}.name is {name!r}{nearest(str(name), known)} Accepted: {accepted}.")
+    module = import_module(f"tdpm_cli.parts.{ROOMS[kind]}.{name.replace('-', '_')}")
+    (part,) = module.__all__
+    found = getattr(module, part)
+    assert inspect.isclass(found)
+    return found

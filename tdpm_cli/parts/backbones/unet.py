@@ -1,0 +1,208 @@
+"""The U-Net of DDPM (Ho et al. 2020, appendix B): residual blocks with group norm, attention by resolution."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, pad, scaled_dot_product_attention, silu
+
+from tdpm_cli.engine.ranges import Natural, Positive, Positives, Probability
+from tdpm_cli.errors import InputError
+
+__all__ = ["UNet"]
+
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
+
+
+class UNet(nn.Module):
+    """x [B, C, H, W], t [B] → [B, C, H, W], optionally with conditions.
+
+    `label` int [B] and `pooled` [B, D] add to the time embedding; `context` [B, L, D] is attended to wherever
+    the network attends to itself. Levels have `channels` · `mult` channels, each half as wide as the last;
+    `attention` lists the image heights at which it attends. Raises InputError where the shape cannot be halved.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        sizes: Mapping[str, int],
+        *,
+        channels: Positive = 128,
+        mult: Positives = [1, 2, 2, 2],  # noqa: B006 (never written to)
+        blocks: Positive = 2,
+        attention: list[Positive] = [16],  # noqa: B006
+        heads: Positive = 1,
+        dropout: Probability = 0.0,
+    ) -> None:
+        super().__init__()
+        if len(shape) != 3:
+            raise InputError(f"backbone.name is 'unet', but the data have shape {list(shape)}, not [C, H, W]; use mlp")
+        halvings = 2 ** (len(mult) - 1)
+        if shape[1] % halvings or shape[2] % halvings:
+            raise InputError(
+                f"backbone.mult has {len(mult)} levels, so height and width must divide by {halvings}, "
+                f"but the images are {shape[1]} × {shape[2]}; use fewer levels or another size"
+            )
+        embedding = 4 * channels
+        context = sizes.get("context")
+
+        self.time = TimeEmbedding(channels, embedding)
+        self.label = nn.Embedding(sizes["label"], embedding) if "label" in sizes else None
+        self.pooled = nn.Linear(sizes["pooled"], embedding) if "pooled" in sizes else None
+
+        def block(c_in: int, c_out: int, attend: bool) -> Block:
+            return Block(c_in, c_out, embedding, dropout, heads if attend else 0, context)
+
+        self.enter = nn.Conv2d(shape[0], channels, 3, padding=1)
+        self.down, widths, width, height = nn.ModuleList(), [channels], channels, shape[1]
+        for level, factor in enumerate(mult):
+            for _ in range(blocks):
+                self.down.append(block(width, channels * factor, height in attention))
+                width = channels * factor
+                widths.append(width)
+            if level < len(mult) - 1:
+                self.down.append(Downsample(width))
+                widths.append(width)
+                height //= 2
+
+        self.middle = nn.ModuleList([block(width, width, True), block(width, width, False)])
+
+        self.up = nn.ModuleList()
+        for level, factor in reversed(list(enumerate(mult))):
+            for _ in range(blocks + 1):
+                self.up.append(block(width + widths.pop(), channels * factor, height in attention))
+                width = channels * factor
+            if level > 0:
+                self.up.append(Upsample(width))
+                height *= 2
+
+        self.norm = group_norm(width)
+        self.leave = zeroed(nn.Conv2d(width, shape[0], 3, padding=1))
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        label: Tensor | None = None,
+        pooled: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> Tensor:
+        """Return a prediction of x's shape."""
+        embedding = self.time(t)
+        if self.label is not None and label is not None:
+            embedding = embedding + self.label(label)
+        if self.pooled is not None and pooled is not None:
+            embedding = embedding + self.pooled(pooled)
+        embedding = silu(embedding)
+
+        h = self.enter(x.contiguous(memory_format=torch.channels_last))
+        skips = [h]
+        for layer in self.down:
+            h = layer(h, embedding, context)
+            skips.append(h)
+        for layer in self.middle:
+            h = layer(h, embedding, context)
+        for layer in self.up:
+            if isinstance(layer, Block):
+                h = torch.cat([h, skips.pop()], 1)
+            h = layer(h, embedding, context)
+        return self.leave(silu(self.norm(h)))
+
+
+class TimeEmbedding(nn.Module):
+    """t [B] → [B, size]: sines and cosines of `channels` / 2 frequencies from 1 to 1/10000, then two layers."""
+
+    def __init__(self, channels: int, size: int) -> None:
+        super().__init__()
+        exponent = torch.arange(channels // 2) / max(channels // 2 - 1, 1)
+        self.register_buffer("frequencies", torch.exp(-math.log(10_000) * exponent), persistent=False)
+        self.layers = nn.Sequential(nn.Linear(2 * (channels // 2), size), nn.SiLU(), nn.Linear(size, size))
+
+    def forward(self, t: Tensor) -> Tensor:
+        angle = t[:, None].float() * self.frequencies
+        return self.layers(torch.cat([angle.sin(), angle.cos()], 1))
+
+
+class Block(nn.Module):
+    """A residual block, then attention to itself and to the context where `heads` > 0."""
+
+    def __init__(
+        self, c_in: int, c_out: int, embedding: int, dropout: float, heads: Natural, context: int | None
+    ) -> None:
+        super().__init__()
+        self.norm_1, self.conv_1 = group_norm(c_in), nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.embed = nn.Linear(embedding, c_out)
+        self.norm_2, self.dropout = group_norm(c_out), nn.Dropout(dropout)
+        self.conv_2 = zeroed(nn.Conv2d(c_out, c_out, 3, padding=1))
+        self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
+        self.attend = Attention(c_out, heads) if heads else None
+        self.attend_context = Attention(c_out, heads, context) if heads and context else None
+
+    def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None) -> Tensor:
+        h = self.conv_1(silu(self.norm_1(x)))
+        h = h + self.embed(embedding)[:, :, None, None]
+        h = self.conv_2(self.dropout(silu(self.norm_2(h))))
+        h = self.skip(x) + h
+        if self.attend is not None:
+            h = self.attend(h)
+        if self.attend_context is not None and context is not None:
+            h = self.attend_context(h, context)
+        return h
+
+
+class Attention(nn.Module):
+    """Residual attention of x [B, C, H, W] to itself, or to a context [B, L, D] where its D is given."""
+
+    def __init__(self, channels: int, heads: int, context: int | None = None) -> None:
+        super().__init__()
+        if channels % heads:
+            raise InputError(f"backbone.heads is {heads}, but must divide the {channels} channels it attends over")
+        self.heads, self.norm = heads, group_norm(channels)
+        self.query = nn.Linear(channels, channels)
+        self.key_value = nn.Linear(context or channels, 2 * channels)
+        self.leave = zeroed(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        tokens = self.norm(x).flatten(2).transpose(1, 2)
+        query = self.query(tokens)
+        key, value = self.key_value(tokens if context is None else context).chunk(2, -1)
+        split = [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value)]
+        found = scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
+        return x + self.leave(found).transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+class Downsample(nn.Module):
+    """Halve height and width by a strided convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None) -> Tensor:
+        return self.conv(pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Double height and width: nearest neighbour, then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None) -> Tensor:
+        return self.conv(interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """32 groups from 128 channels on; fewer below, so that a group has at least 4 channels where it can."""
+    return nn.GroupNorm(math.gcd(32, max(channels // 4, 1)) if channels % 4 == 0 else 1, channels, eps=1e-6)
+
+
+def zeroed(layer: Layer) -> Layer:
+    """The same layer with weights and bias at 0: its residual branch begins as the identity."""
+    nn.init.zeros_(layer.weight)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer

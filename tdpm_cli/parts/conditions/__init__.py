@@ -1,0 +1,1 @@
+"""Conditions: what generation is conditioned on. A part takes nothing."""

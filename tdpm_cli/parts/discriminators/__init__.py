@@ -1,0 +1,1 @@
+"""Discriminators: (x_T, **cond) → logits [B]. A part takes (shape, sizes)."""

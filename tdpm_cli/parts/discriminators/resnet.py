@@ -1,0 +1,144 @@
+"""The residual discriminator of StyleGAN2 (Karras et al. 2020a, appendix B), in plain PyTorch operations.
+
+Every operation is differentiable twice, as R1 needs.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, leaky_relu, linear
+
+from tdpm_cli.engine.ranges import Natural, Positive
+from tdpm_cli.errors import InputError
+
+__all__ = ["ResNet"]
+
+
+class ResNet(nn.Module):
+    """x [B, C, H, W] and labels [B] → logits [B].
+
+    At height h it has min(`channel_base` / h, `channel_max`) channels; blocks halve the image until its
+    longer side is at most 4. `minibatch_std` is the group whose spread becomes one more channel (0 = off).
+    A label acts by projection (Miyato and Koyama 2018).
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        sizes: Mapping[str, int],
+        *,
+        channel_base: Positive = 16384,
+        channel_max: Positive = 512,
+        minibatch_std: Natural = 4,
+    ) -> None:
+        super().__init__()
+        if len(shape) != 3:
+            raise InputError(
+                f"discriminator.name is 'resnet', but the data have shape {list(shape)}, not [C, H, W]; use mlp"
+            )
+        c_in, height, width = shape
+
+        def channels(height: int) -> int:
+            return max(min(channel_base // height, channel_max), 1)
+
+        self.enter = Conv(c_in, channels(height), 1)
+        self.blocks = nn.ModuleList()
+        while max(height, width) > 4:
+            half = (height + 1) // 2
+            self.blocks.append(Block(channels(height), channels(half)))
+            height, width = half, (width + 1) // 2
+        last = channels(height)
+        self.group = minibatch_std
+        self.conv = Conv(last + (minibatch_std > 0), last, 3)
+        self.flat = Linear(last * height * width, last)
+        self.leave = Linear(last, 1)
+        self.label = nn.Embedding(sizes["label"], last) if "label" in sizes else None
+
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        """Return logits [B]."""
+        h = activate(self.enter(x.contiguous(memory_format=torch.channels_last)))
+        for block in self.blocks:
+            h = block(h)
+        if self.group:
+            h = with_minibatch_std(h, self.group)
+        h = activate(self.conv(h))
+        h = activate(self.flat(h.flatten(1)))
+        logits = self.leave(h)[:, 0]
+        if self.label is not None and label is not None:
+            logits = logits + (h * self.label(label)).mean(1)
+        return logits
+
+
+class Block(nn.Module):
+    """Two convolutions, the second halving the image, beside a blurred and halved skip."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.conv_1, self.conv_2 = Conv(c_in, c_in, 3), Conv(c_in, c_out, 3, halve=True)
+        self.skip = Conv(c_in, c_out, 1, halve=True, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = activate(self.conv_2(activate(self.conv_1(x))))
+        return (h + self.skip(x)) * math.sqrt(0.5)
+
+
+class Conv(nn.Module):
+    """A convolution with equalised learning rate, after a blur where it halves the image."""
+
+    def __init__(self, c_in: int, c_out: int, size: int, halve: bool = False, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(c_out, c_in, size, size))
+        self.bias = nn.Parameter(torch.zeros(c_out)) if bias else None
+        self.gain = 1 / math.sqrt(c_in * size**2)
+        self.padding, self.halve = size // 2, halve
+        tap = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+        self.register_buffer("blur", torch.outer(tap, tap)[None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight * self.gain
+        if not self.halve:
+            return conv2d(x, weight, self.bias, padding=self.padding)
+        blur = self.blur.to(x.dtype).expand(x.shape[1], -1, -1, -1)
+        if self.padding == 0:  # a 1×1 convolution sees only the pixels kept: blur just those
+            return conv2d(conv2d(odd_padded(x), blur, padding=1, stride=2, groups=x.shape[1]), weight, self.bias)
+        blurred = conv2d(odd_padded(x), blur, padding=2, groups=x.shape[1])
+        return conv2d(blurred, weight, self.bias, stride=2)
+
+
+class Linear(nn.Module):
+    """A linear layer with equalised learning rate."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(c_out, c_in))
+        self.bias = nn.Parameter(torch.zeros(c_out))
+        self.gain = 1 / math.sqrt(c_in)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight * self.gain, self.bias)
+
+
+def odd_padded(x: Tensor) -> Tensor:
+    """Repeat the last row and column of an odd side, so that it halves to (side + 1) / 2."""
+    if x.shape[2] % 2:
+        x = torch.cat([x, x[:, :, -1:]], 2)
+    if x.shape[3] % 2:
+        x = torch.cat([x, x[:, :, :, -1:]], 3)
+    return x
+
+
+def activate(x: Tensor) -> Tensor:
+    """Leaky ReLU that keeps the variance."""
+    return leaky_relu(x, 0.2) * math.sqrt(2)
+
+
+def with_minibatch_std(x: Tensor, group: int) -> Tensor:
+    """Append one channel: the spread within a group of examples, averaged (Karras et al. 2018, sec. 3)."""
+    batch, _, height, width = x.shape
+    size = next(n for n in range(min(group, batch), 0, -1) if batch % n == 0)
+    members = x.float().reshape(size, batch // size, -1)
+    variance = (members - members.mean(0)).square().mean(0)
+    spread = (variance + 1e-8).sqrt().mean(1).to(x.dtype)  # [batch / size]
+    return torch.cat([x, spread.repeat(size).view(batch, 1, 1, 1).expand(-1, 1, height, width)], 1)

@@ -1,0 +1,1 @@
+"""Features: what a score compares: images uint8 [B, C, H, W] → features [B, D]. A part takes (device)."""

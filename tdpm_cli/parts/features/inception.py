@@ -1,0 +1,62 @@
+"""Inception features as clean-fid computes them: the features of FID proper."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tdpm_cli.errors import InputError
+
+__all__ = ["Inception"]
+
+FILE = "inception-2015-12-05.pt"
+
+
+class Inception:
+    """Images uint8 [B, C, H, W] → float32 [B, 2048], by clean-fid's "clean" mode (Parmar et al. 2022).
+
+    Resized to 299² by PIL's bicubic filter in floating point. The TorchScript weights are `weights`, or the
+    copy in the user's cache, or clean-fid's download to there.
+    """
+
+    def __init__(self, device: torch.device, weights: Path | None = None) -> None:
+        from cleanfid.inception_torchscript import InceptionV3W
+        from cleanfid.resize import build_resizer
+
+        path = weights or cached()
+        if not path.is_file():
+            raise InputError(f"--weights {path}: no such file; it must be clean-fid's {FILE}")
+        with tempfile.TemporaryDirectory() as folder:  # clean-fid looks for its own file name in a folder
+            Path(folder, FILE).symlink_to(path.resolve())
+            self.network = InceptionV3W(folder, download=False).to(device).eval()
+        self.resize = build_resizer("clean")
+        self.device = device
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features of one batch."""
+        pixels = images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
+        resized = np.stack([self.resize(image) for image in pixels])
+        features: Tensor = self.network(torch.from_numpy(resized).permute(0, 3, 1, 2).to(self.device))
+        return features
+
+
+def cached() -> Path:
+    """The weights in the user's cache; downloaded by clean-fid where missing. Raises InputError if it fails."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tdpm"
+    if not (folder / FILE).is_file():
+        from cleanfid.downloads_helper import check_download_inception, inception_url
+
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder) as part:
+                os.replace(check_download_inception(part), folder / FILE)
+        except OSError as error:
+            raise InputError(
+                f"FID needs Inception's weights, and they could not be downloaded ({error}). Put {inception_url} "
+                f"at {folder / FILE}, or name a copy with --weights PATH, or score with --features efficientnet-lite0"
+            ) from None
+    return folder / FILE

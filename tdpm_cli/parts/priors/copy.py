@@ -1,0 +1,30 @@
+"""A separate network of the denoiser's build as the prior, warm-started from the denoiser."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Copy"]
+
+
+class Copy(nn.Module):
+    """x_T = network'(z, T + 1). network' takes over the denoiser's weights when the game starts.
+
+    With `game.start` at 0 it begins from the denoiser's random weights; later is warmer.
+    """
+
+    nfe = 1
+
+    def __init__(self, shape: Sequence[int], T: int, network: nn.Module) -> None:
+        super().__init__()
+        self.z_shape, self.T, self.network = tuple(shape), T, copy.deepcopy(network)
+
+    def forward(self, z: Tensor, **cond: Tensor) -> Tensor:
+        """Map z [B, *shape] to x_T [B, *shape]."""
+        return self.network(z, torch.full((len(z),), self.T + 1, device=z.device), **cond)
+
+    def start(self, network: nn.Module) -> None:
+        """Begin from the weights that the denoiser's network has now."""
+        self.network.load_state_dict(network.state_dict())

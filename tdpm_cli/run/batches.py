@@ -1,0 +1,69 @@
+"""Training batches in an order that depends on (seed, images seen) alone, so that a run continues exactly."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from tdpm_cli.errors import InputError
+
+Item = tuple[Tensor, dict[str, Tensor]]
+
+
+def batches(data: Any, batch: int, seed: int, seen: int, *, flip: bool, workers: int) -> Iterator[Item]:
+    """Yield (raw [batch, ...], conditions) for ever, from image `seen` on.
+
+    Each epoch is a new permutation of the data; with `flip` of the data and their mirror images.
+    """
+    order = _Order(len(data) * (2 if flip else 1), batch, seed, seen)
+    loader = DataLoader(
+        _Reader(data),
+        sampler=order,
+        batch_size=None,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+    for item in loader:
+        if isinstance(item, InputError):
+            raise item
+        yield item
+
+
+class _Order(Sampler[list[int]]):
+    def __init__(self, size: int, batch: int, seed: int, seen: int) -> None:
+        self.size, self.batch, self.seed, self.seen = size, batch, seed, seen
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch, position = divmod(self.seen, self.size)
+        rest = self._epoch(epoch)[position:]
+        while True:
+            while len(rest) < self.batch:
+                epoch += 1
+                rest = np.concatenate([rest, self._epoch(epoch)])
+            yield rest[: self.batch].tolist()
+            rest = rest[self.batch :]
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, epoch]).permutation(self.size)
+
+
+class _Reader(Dataset[Item]):
+    """Reads lists of indices; those beyond the data are mirror images. Errors travel as values."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def __getitem__(self, indices: list[int]) -> Item | InputError:  # type: ignore[override]
+        size = len(self.data)
+        try:
+            raw, cond = self.data[[k % size for k in indices]]
+        except InputError as error:
+            return error
+        mirrored = torch.tensor([k >= size for k in indices])
+        if mirrored.any():
+            raw = torch.where(mirrored.view(-1, *[1] * (raw.ndim - 1)), raw.flip(-1), raw)
+        return raw, cond

@@ -1,0 +1,99 @@
+"""What the user sees of a run: a progress bar, or plain lines where there is no terminal; and log.jsonl."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+QUIET_SECONDS = 15  # between plain lines
+
+
+class Meter:
+    """Progress of `total` units: a Rich bar with rate and ETA, or a plain line now and then."""
+
+    def __init__(self, label: str, total: int, done: int = 0, unit: str = "img") -> None:
+        self.label, self.total, self.done, self.unit = label, total, done, unit
+        self._start, self._first, self._last = time.monotonic(), done, time.monotonic()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+        )
+
+    def __enter__(self) -> "Meter":
+        if console.is_terminal:
+            self._bar.start()
+            self._task = self._bar.add_task(self.label, total=self.total, completed=self.done, note="")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if console.is_terminal:
+            self._bar.stop()
+
+    @property
+    def rate(self) -> float:
+        """Units a second since the meter began."""
+        return (self.done - self._first) / max(time.monotonic() - self._start, 1e-9)
+
+    def advance(self, count: int, values: Mapping[str, float] | None = None) -> None:
+        """Count `count` more units; `values` are shown beside the bar."""
+        self.done += count
+        note = f"{self.rate:.4g} {self.unit}/s " + "  ".join(f"{k} {v:.3g}" for k, v in (values or {}).items())
+        if console.is_terminal:
+            self._bar.update(self._task, completed=self.done, note=note)
+        elif time.monotonic() - self._last > QUIET_SECONDS or self.done >= self.total:
+            self._last = time.monotonic()
+            left = (self.total - self.done) / max(self.rate, 1e-9)
+            console.print(f"{self.label} {self.done}/{self.total} {self.unit}  {note}  ETA {left:.0f} s")
+
+
+class Log:
+    """`log.jsonl` of a run: one object a line; and TensorBoard's files where asked for."""
+
+    def __init__(self, run: Path, seen: int, tensorboard: bool = False) -> None:
+        self.path = run / "log.jsonl"
+        if self.path.exists():  # what an interrupted run logged after the checkpoint that it continues from
+            lines = self.path.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["seen"] <= seen]
+            self.path.write_text("".join(kept))
+        self._writer: Any = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=seen)
+
+    def write(self, seen: int, values: Mapping[str, float]) -> None:
+        """Append one line."""
+        with self.path.open("a") as file:
+            file.write(json.dumps({"seen": seen, **{key: float(f"{v:.6g}") for key, v in values.items()}}) + "\n")
+        for key, value in values.items() if self._writer else ():
+            self._writer.add_scalar(key, value, seen)
+
+    def close(self) -> None:
+        """Flush what TensorBoard holds."""
+        if self._writer:
+            self._writer.close()
+
+
+def table(title: str, rows: list[dict[str, str]]) -> None:
+    """Print rows, all with the same keys, as a table."""
+    shown = Table(title=title, title_justify="left")
+    for key in rows[0]:
+        shown.add_column(key)
+    for row in rows:
+        shown.add_row(*row.values())
+    Console(soft_wrap=True).print(shown)
+
+
+def say(text: str) -> None:
+    """Print a line for the user."""
+    console.print(text, markup=False)
