@@ -87,7 +87,7 @@ class Trainer:
             "discriminator": self.settings.discriminator_lr,
         }[name]
         betas = self.settings.denoiser_betas if name == "denoiser" else self.settings.game_betas
-        optimizer = torch.optim.Adam(module.parameters(), lr, (float(betas[0]), float(betas[1])))
+        optimizer = torch.optim.Adam(module.parameters(), lr, (float(betas[0]), float(betas[1])), fused=True)
         optimizer.defaults["base_lr"] = lr
         self.optimizers[name] = optimizer
         return optimizer

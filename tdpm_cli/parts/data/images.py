@@ -50,6 +50,11 @@ class Images:
         raw = torch.stack([self._read(self.files[int(k)]) for k in indices])
         return raw, {} if self._labels is None else {"label": self._labels[torch.as_tensor(indices)]}
 
+    def size_of(self, k: int) -> tuple[int, int]:
+        """Height and width of image k as it lies on the disk."""
+        with Image.open(io.BytesIO(self._bytes(self.files[k]))) as image:
+            return image.height, image.width
+
     def _list(self) -> list[str]:
         if self.path.is_dir():
             found = (
@@ -70,10 +75,12 @@ class Images:
                 raise InputError(f"--data {self.path}: neither a folder nor a zip file") from None
         return self._archive[1]
 
+    def _bytes(self, name: str) -> bytes:
+        return (self.path / name).read_bytes() if self.path.is_dir() else self._zip().read(name)
+
     def _read(self, name: str) -> Tensor:
         try:
-            data = (self.path / name).read_bytes() if self.path.is_dir() else self._zip().read(name)
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(self._bytes(name))) as image:
                 upright = ImageOps.exif_transpose(image).convert("L" if self.channels == 1 else "RGB")
         except (UnidentifiedImageError, OSError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
             raise InputError(

@@ -1,0 +1,252 @@
+"""tdpm sample: examples from seeds to files, continued where it stopped."""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tdpm_cli import __version__, assemble
+from tdpm_cli.assemble import Loaded
+from tdpm_cli.config import SampleConfig, check_sampler
+from tdpm_cli.engine.model import generate
+from tdpm_cli.engine.protocols import Cond
+from tdpm_cli.errors import InputError
+from tdpm_cli.run import pictures, precision
+from tdpm_cli.run.report import Meter, say
+from tdpm_cli.run.signals import Interrupted, Interruption
+
+MANIFEST = "samples.json"
+GRID = 64
+
+
+def sample(
+    out: Path,
+    n: int,
+    model: Path | None = None,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    sampler: str | None = None,
+    eta: float | None = None,
+    batch: int | None = None,
+    labels: Sequence[str] = (),
+    scale: float | None = None,
+    format: Literal["png", "npz"] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write examples 0..n-1 of `seed` to `out`, with `samples.json`, and a grid beside the folder.
+
+    What is None comes from the model's preset. Images already there are kept, if they were made with the same
+    settings. Raises InputError for input that does not fit, and Interrupted when stopped.
+    """
+    device = precision.device()
+    loaded = assemble.load(model or assemble.newest_run(), device)
+    made = loaded.assembly
+    given = {"steps": steps, "sampler": sampler, "eta": eta, "scale": scale, "batch": batch}
+    settings = replace(made.config.sample, **{key: value for key, value in given.items() if value is not None})
+    if sampler is not None and eta is None:
+        settings = replace(settings, eta=None)  # the preset's eta belongs to the preset's sampler
+    check_sampler(settings, made.model.denoiser.schedule.T)
+    if settings.scale != 1 and not made.condition.sizes:
+        raise InputError(f"--scale is {settings.scale:g}, but the model is unconditional: there is nothing to guide")
+    cond = _conditions(made.condition, labels, n)
+    is_image = len(made.space.raw_shape) == 3
+    if format == "png" and not is_image:
+        raise InputError("--format png, but the model makes points, not images; use --format npz")
+    kind = format or ("png" if is_image else "npz")
+
+    manifest = describe(loaded, settings, seed, labels, kind)
+    done = _open(out, manifest, n, overwrite)
+    todo = [k for k in range(n) if k not in done]
+    calls = made.model.nfe(settings.steps, settings.scale)
+    say(f"{loaded.source}: {made.schedule_text}; NFE {nfe_text(made.model, settings)} = {calls}")
+
+    if todo:
+        (out / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        chosen = {key: value[todo] for key, value in cond.items()} if cond is not None else None
+        stream = generate(
+            made.model, made.space, made.condition, seed, todo, settings.batch,
+            cond=chosen, device=device, **sampler_options(settings),
+        )  # fmt: skip
+        write = _write_images if kind == "png" else _write_array
+        with Meter("sample", n, len(done)) as meter, Interruption() as interrupted:
+            write(out, todo, stream, meter, interrupted)
+    grid = pictures.save(made.space.picture(_read(out, kind, min(n, _shown(is_image)))), grid_path(out))
+    verb = "--fid " if is_image else ""
+    say(f"done: {n} in {out}, grid {grid}\nnext: tdpm eval {verb}{out}")
+
+
+def sampler_options(settings: SampleConfig) -> dict[str, Any]:
+    """What `TDPM.decode` takes, of the sample settings."""
+    chosen = {"steps": settings.steps, "sampler": settings.sampler, "scale": settings.scale}
+    return chosen if settings.eta is None else {**chosen, "eta": settings.eta}
+
+
+def nfe_text(model: Any, settings: SampleConfig) -> str:
+    """The network calls as the field counts them: "1 + 4", "1 + 2·4" where guided."""
+    steps = f"{settings.steps}" if settings.scale == 1 else f"2·{settings.steps}"
+    return f"{model.prior.nfe} + {steps}"
+
+
+def describe(
+    loaded: Loaded, settings: SampleConfig, seed: int, labels: Sequence[str], kind: str
+) -> dict[str, Any]:
+    """What `samples.json` says: everything that the images depend on, and where they came from."""
+    config, model = loaded.assembly.config, loaded.assembly.model
+    identity = {key: value for key, value in asdict(settings).items() if key != "batch"}
+    return {
+        "tdpm": __version__,
+        "model": str(loaded.source),
+        "model_sha256": loaded.sha256,
+        "preset": config.preset,
+        "weights": loaded.weights,
+        "trained_images": loaded.seen,
+        "truncation": loaded.assembly.schedule_text,
+        "seed": seed,
+        **identity,
+        "nfe": model.nfe(settings.steps, settings.scale),
+        "nfe_text": nfe_text(model, settings),
+        "labels": list(labels),
+        "format": kind,
+        "config": config.to_dict(),
+    }
+
+
+def grid_path(out: Path) -> Path:
+    """The grid lies beside the folder, so that the folder holds samples only."""
+    return out.parent / f"{out.resolve().name}-grid.png"
+
+
+def _conditions(condition: Any, labels: Sequence[str], n: int) -> Cond | None:
+    if not labels:
+        return None
+    if not hasattr(condition, "parse"):
+        raise InputError(f"--labels {','.join(labels)}: the model was not trained on labels; leave --labels out")
+    cond: Cond = condition.parse(labels, n)
+    return cond
+
+
+def _open(out: Path, manifest: dict[str, Any], n: int, overwrite: bool) -> set[int]:
+    """The indices that `out` already holds. Refuses a folder with other settings or other files."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: it is a file; name a folder for the samples")
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if names and MANIFEST not in names:
+        raise InputError(f"{out}: it holds files that tdpm did not write; name another folder")
+    if names and overwrite:
+        for name in names:
+            if _is_ours(name):
+                (out / name).unlink()
+    elif names:
+        before = _read_manifest(out)
+        moved = ("model", "tdpm")
+        listed = [
+            f"{key}: {before.get(key)!r} there, {manifest[key]!r} here"
+            for key in manifest
+            if key not in ("config", *moved) and before.get(key) != manifest[key]
+        ]
+        if listed:
+            raise InputError(
+                f"{out} holds samples made with other settings:\n  " + "\n  ".join(listed)
+                + "\nName another folder, or give --overwrite."
+            )  # fmt: skip
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: the folder could not be made ({error})") from None
+    if manifest["format"] == "npz":
+        held = len(_read(out, "npz")) if (out / "samples.npz").is_file() else 0
+        done = set(range(held)) if held == n else set()
+    else:
+        done = {int(path.stem) for path in out.glob("*.png") if re.fullmatch(r"\d{6,}", path.stem)}
+        held = max(done) + 1 if done else 0
+    if held > n:
+        raise InputError(f"{out} already holds {held} samples, more than --n {n}; name another folder or --overwrite")
+    return done
+
+
+def _is_ours(name: str) -> bool:
+    return name in (MANIFEST, "samples.npz") or bool(re.fullmatch(r"\d{6,}\.png(\.part)?", name))
+
+
+def _read_manifest(out: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((out / MANIFEST).read_text())
+    except ValueError as error:
+        raise InputError(f"{out / MANIFEST}: damaged ({error}); give --overwrite to begin again") from None
+    return content if isinstance(content, dict) else {}
+
+
+def _write_images(
+    out: Path, todo: list[int], stream: Iterator[tuple[Tensor, Cond]], meter: Meter, interrupted: Interruption
+) -> None:
+    """PNGs by a pool of threads, while the next batch is computed."""
+    position = 0
+    with ThreadPoolExecutor() as pool:
+        pending: list[Future[None]] = []
+        for raw, _ in stream:
+            for future in pending:
+                future.result()
+            chunk = todo[position : position + len(raw)]
+            position += len(raw)
+            pixels = raw.permute(0, 2, 3, 1).cpu().numpy()
+            pending = [pool.submit(_write_png, out / f"{k:06d}.png", image) for k, image in zip(chunk, pixels, strict=True)]
+            meter.advance(len(raw))
+            if interrupted.number and position < len(todo):
+                break
+        for future in pending:
+            future.result()
+    if position < len(todo):
+        assert interrupted.number is not None
+        raise Interrupted(interrupted.number, f"stopped; {out} is sound, and the same command continues")
+
+
+def _write_png(path: Path, image: np.ndarray) -> None:
+    part = path.with_name(path.name + ".part")
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(part, format="PNG")
+    os.replace(part, path)
+
+
+def _write_array(
+    out: Path, todo: list[int], stream: Iterator[tuple[Tensor, Cond]], meter: Meter, interrupted: Interruption
+) -> None:
+    """One `samples.npz`: `arr_0` [n, H, W, C] uint8 or [n, dim] float32, as ADM's evaluator reads it."""
+    kept, labels = [], []
+    for raw, cond in stream:
+        kept.append((raw.permute(0, 2, 3, 1) if raw.ndim == 4 else raw).cpu().numpy())
+        labels += [cond["label"].cpu().numpy()] if "label" in cond else []
+        meter.advance(len(raw))
+        if interrupted.number and meter.done < meter.total:
+            raise Interrupted(interrupted.number, "stopped; an .npz is written whole or not at all")
+    part = out / "samples.npz.part"
+    arrays = [np.concatenate(kept)] + ([np.concatenate(labels)] if labels else [])
+    with part.open("wb") as file:
+        np.savez(file, *arrays)
+    os.replace(part, out / "samples.npz")
+
+
+def _read(out: Path, kind: str, n: int | None = None) -> Tensor:
+    """The first n samples as raw."""
+    if kind == "npz":
+        with np.load(out / "samples.npz", allow_pickle=False) as file:
+            raw = torch.from_numpy(file["arr_0"][:n])
+        return raw.permute(0, 3, 1, 2) if raw.ndim == 4 else raw
+    images = []
+    for path in sorted(out.glob("*.png"))[:n]:
+        with Image.open(path) as image:
+            pixels = torch.from_numpy(np.array(image))
+        images.append(pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1))
+    return torch.stack(images)
+
+
+def _shown(is_image: bool) -> int:
+    return GRID if is_image else 10_000
