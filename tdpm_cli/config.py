@@ -347,8 +347,9 @@ def read_preset(name: str) -> dict[str, Any]:
 
 
 def _read_file(name: str) -> dict[str, Any]:
-    path = Path(name) if name.endswith((".yaml", ".yml")) else preset_folder() / f"{name}.yaml"
-    if not path.is_file() or (path.parent == preset_folder() and path.stem not in preset_names()):
+    is_file = name.endswith((".yaml", ".yml"))
+    path = Path(name) if is_file else preset_folder() / f"{name}.yaml"
+    if not path.is_file() or (not is_file and name not in preset_names()):
         known = preset_names()
         raise InputError(
             f"no preset {name!r}{nearest(name, known)} Accepted: {', '.join(known)}, or the path of a YAML file."

@@ -1,0 +1,202 @@
+"""Every part, found by listing its folder: a new file is tested by existing."""
+
+import inspect
+
+import pytest
+import torch
+
+from tdpm_cli import parts
+from tdpm_cli.config import check
+from tdpm_cli.engine.noise import Noise
+from tdpm_cli.errors import InputError
+
+POINTS, IMAGES = (2,), (3, 16, 12)
+SIZES = {"label": 5}
+COND = {"label": torch.tensor([0, 4, 2, 2])}
+FLAT = {"mlp"}  # networks for points; all others take images
+SMALL = {  # keyword arguments that make a part small, or that it must have
+    "unet": {"channels": 8, "mult": [1, 2], "attention": [8], "blocks": 1},
+    "resnet": {"channel_base": 64},
+    "points": {"kind": "mixture"},
+    "pixels": {"shape": [1, 8, 8]},
+    "labels": {"classes": 5},
+}
+
+
+def shape_for(name):
+    return POINTS if name in FLAT else IMAGES
+
+
+def of(kind):
+    return [name for name in parts.names(kind) if name not in ("images", "inception")]
+
+
+def test_every_kind_has_parts_and_an_unknown_name_gets_the_nearest():
+    assert all(parts.names(kind) for kind in parts.ROOMS)
+    with pytest.raises(InputError, match=r"'sharde'; did you mean 'shared'\? Accepted: copy, gaussian, shared"):
+        parts.load("prior", "sharde")
+    with pytest.raises(InputError, match="no-such|accepted|Accepted"):
+        parts.load("prior", "../run/checkpoint")
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in parts.ROOMS for name in parts.names(kind)])
+def test_the_signature_is_a_schema(kind, name):
+    part = parts.load(kind, name)
+    assert part.__doc__
+    needed = SMALL.get(name, {}) if (kind, name) != ("space", "points") else {}
+    keys = [p for p in inspect.signature(part).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    assert all(key.annotation is not key.empty for key in keys)
+    check(part, {key.name: key.default for key in keys if key.default is not key.empty} | needed, kind)
+
+
+def moved(network, lr=0.1):
+    """Weights away from the zeros that residual branches start from."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(lr * torch.randn(parameter.shape, generator=generator))
+    return network.eval()
+
+
+@pytest.mark.parametrize("name", of("backbone"))
+def test_backbones(name):
+    shape = shape_for(name)
+    network = moved(parts.load("backbone", name)(shape, SIZES, **SMALL.get(name, {})))
+    x, t = torch.randn(4, *shape, requires_grad=True), torch.tensor([1, 10, 100, 500])
+    out = network(x, t, **COND)
+    assert out.shape == x.shape
+    out.sum().backward()
+    assert x.grad is not None
+    unused = [key for key, p in network.named_parameters() if p.grad is None]
+    assert not unused
+    assert not torch.allclose(network(x, t + 7, **COND), out)
+    assert not torch.allclose(network(x, t, label=torch.tensor([1, 1, 1, 1])), out)
+    alone = network(x[1:2], t[1:2], label=COND["label"][1:2])
+    assert torch.allclose(alone, out[1:2], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", of("discriminator"))
+def test_discriminators(name):
+    shape = shape_for(name)
+    critic = moved(parts.load("discriminator", name)(shape, SIZES, **SMALL.get(name, {})))
+    x = torch.randn(4, *shape, requires_grad=True)
+    logits = critic(x, **COND)
+    assert logits.shape == (4,)
+    assert not torch.allclose(critic(x, label=torch.tensor([1, 1, 1, 1])), logits)
+    (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+    gradient.square().sum().backward()  # twice differentiable, as R1 needs
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in critic.parameters())
+
+
+@pytest.mark.parametrize("name", of("prior"))
+def test_priors(name):
+    network = moved(parts.load("backbone", "mlp")(POINTS, SIZES, width=16, blocks=1))
+    prior = parts.load("prior", name)(POINTS, 100, network)
+    z = torch.randn(4, *prior.z_shape)
+    x_T = prior(z, **COND)
+    assert x_T.shape == (4, *POINTS)
+    assert prior.nfe == (0 if name == "gaussian" else 1)
+    prior.start(network)
+    if name != "gaussian":
+        assert torch.equal(prior(z, **COND), network(z, torch.full((4,), 101), **COND))
+
+
+@pytest.mark.parametrize("name", of("space"))
+def test_spaces_round_trip(name):
+    space = parts.load("space", name)(**SMALL["pixels"] if name == "pixels" else {})
+    raw = torch.randint(0, 256, (300, *space.raw_shape), dtype=torch.uint8)
+    raw = raw if name == "pixels" else torch.randn(300, *space.raw_shape)
+    x = space.encode(raw)
+    assert x.shape == (300, *space.shape)
+    assert x.dtype == torch.float32
+    again = space.decode(x)
+    assert again.dtype == raw.dtype
+    assert torch.equal(again, raw) if name == "pixels" else torch.allclose(again, raw)
+    if space.bounds:
+        assert space.bounds[0] <= x.min()
+        assert x.max() <= space.bounds[1]
+    picture = space.picture(raw)
+    assert min(picture.size) >= 64
+
+
+@pytest.mark.parametrize("name", of("condition"))
+def test_conditions(name):
+    condition = parts.load("condition", name)(**SMALL.get(name, {}))
+    cond = condition.encode({"label": torch.tensor([0, 3])})
+    assert cond.keys() == condition.null(2).keys() == condition.sizes.keys()
+    drawn = condition.draw(3, Noise(0, range(3)))
+    assert drawn.keys() == cond.keys()
+    for key, size in condition.sizes.items():
+        assert condition.null(3)[key].shape == drawn[key].shape
+        assert int(drawn[key].max()) < size
+
+
+@pytest.mark.parametrize("name", of("data"))
+def test_data(name):
+    options = SMALL.get(name, {})
+    data = parts.load("data", name)(None, (1, 8, 8) if name == "digits" else POINTS, **options)
+    raw, cond = data[[5, 0, 5]]
+    assert len(raw) == 3
+    assert torch.equal(raw[0], raw[2])
+    assert torch.equal(data[[0]][0][0], raw[1])
+    again = parts.load("data", name)(None, tuple(raw.shape[1:]), **options)
+    assert torch.equal(again[[5]][0][0], raw[0])
+    assert all(len(value) == 3 for value in cond.values())
+
+
+@pytest.mark.parametrize("kind", ["mixture", "swissroll", "gaussians25"])
+def test_points_fill_the_plane_as_they_should(kind):
+    data = parts.load("data", "points")(None, (2,), kind=kind)
+    raw, _ = data[range(len(data))]
+    assert raw.isfinite().all()
+    assert float(raw.abs().max()) < 3.5
+    if kind == "mixture":
+        assert float(raw.mean(0).norm()) > 1  # off-centre, so that N(0, I) is a wrong start
+
+
+def test_unet_takes_pooled_and_sequence_conditions():
+    sizes = {"pooled": 6, "context": 7}
+    network = moved(parts.load("backbone", "unet")((3, 16, 16), sizes, **SMALL["unet"]))
+    x, t = torch.randn(2, 3, 16, 16), torch.tensor([1, 2])
+    pooled, context = torch.randn(2, 6), torch.randn(2, 4, 7)
+    out = network(x, t, pooled=pooled, context=context)
+    assert not torch.allclose(out, network(x, t, pooled=pooled + 1, context=context))
+    assert not torch.allclose(out, network(x, t, pooled=pooled, context=context + 1))
+    assert torch.allclose(out, network(x, t, pooled=pooled, context=context.flip(1)), atol=1e-5)  # a set of tokens
+
+
+def test_unet_says_what_does_not_fit():
+    unet = parts.load("backbone", "unet")
+    with pytest.raises(InputError, match="must divide by 8.*20 × 20"):
+        unet((3, 20, 20), {}, mult=[1, 1, 1, 1], channels=8)
+    with pytest.raises(InputError, match="use mlp"):
+        unet((2,), {})
+
+
+@pytest.mark.parametrize(
+    ("shape", "mult", "base", "model", "critic"),
+    [
+        ((3, 32, 32), [1, 2, 2, 2], 16384, 35.75, 21.5),
+        ((3, 64, 64), [1, 2, 2, 2, 4], 32768, 78.7, 26.5),
+        ((3, 256, 256), [1, 1, 2, 2, 4, 4], 32768, 113.7, 28.9),
+    ],
+)
+def test_networks_have_the_papers_sizes(shape, mult, base, model, critic):
+    count = lambda network: sum(p.numel() for p in network.parameters()) / 1e6
+    with torch.device("meta"):
+        assert count(parts.load("backbone", "unet")(shape, {}, mult=mult)) == pytest.approx(model, rel=0.003)
+        assert count(parts.load("discriminator", "resnet")(shape, {}, channel_base=base)) == pytest.approx(critic, rel=0.003)
+
+
+@pytest.mark.parametrize("side", [1, 4, 5, 7, 8, 28])
+def test_resnet_takes_any_size(side):
+    critic = parts.load("discriminator", "resnet")((1, side, side + 1), {}, channel_base=32)
+    assert critic(torch.randn(3, 1, side, side + 1)).shape == (3,)
+
+
+def test_minibatch_std_sees_a_collapse():
+    from tdpm_cli.parts.discriminators.resnet import with_minibatch_std
+
+    same, varied = torch.ones(8, 2, 3, 3), torch.randn(8, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    assert float(with_minibatch_std(same, 4)[:, -1].max()) < 1e-3
+    assert float(with_minibatch_std(varied, 4)[:, -1].min()) > 0.3

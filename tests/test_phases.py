@@ -1,0 +1,166 @@
+import contextlib
+
+import pytest
+import torch
+from torch import nn
+
+from tdpm_cli.assemble import assemble
+from tdpm_cli.config import from_dict
+from tdpm_cli.engine.phases import Batch, Game, Phase, drop, penalty_loss, tdpm_phases, train_step, weighted
+from tdpm_cli.parts import load
+
+
+def phases_of(plain, game=None):
+    made = assemble(from_dict(plain))
+    made_with = {}
+
+    def optimizer(name, module):
+        made_with[name] = torch.optim.SGD(module.parameters(), 0.1)
+        return made_with[name]
+
+    return made, tdpm_phases(made.model, made.discriminator, made.condition, game or Game(), optimizer), made_with
+
+
+def batch(n=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return Batch(torch.randn(n, 2, generator=generator), {}, generator)
+
+
+def snapshot(module):
+    return [p.detach().clone() for p in module.parameters()]
+
+
+def changed(module, before):
+    return any(not torch.equal(p, old) for p, old in zip(module.parameters(), before, strict=True))
+
+
+def test_the_lists(tiny):
+    names = lambda *assignments, game=None: [p.name for p in phases_of(tiny(*assignments), game)[1]]
+    assert names() == ["model", "discriminator", "penalty"]
+    assert names("prior.name=copy") == ["denoiser", "prior", "discriminator", "penalty"]
+    assert names("prior.name=gaussian") == ["denoiser"]
+    assert names(game=Game(penalty_every=1)) == ["model", "discriminator"]
+    assert names(game=Game(r1=0.0)) == ["model", "discriminator"]
+
+
+def test_each_phase_moves_its_own_module_and_computes_no_other_gradient(tiny):
+    made, phases, _ = phases_of(tiny("prior.name=copy"))
+    shared = batch()
+    modules = {"denoiser": made.model.denoiser, "prior": made.model.prior, "discriminator": made.discriminator}
+    for phase in phases:
+        own = "discriminator" if phase.name == "penalty" else phase.name
+        before = {name: snapshot(module) for name, module in modules.items()}
+        for module in modules.values():
+            module.zero_grad(set_to_none=True)
+        train_step([*phases_without(phases, phase), phase], shared, 0, 0, contextlib.nullcontext)
+        for name, module in modules.items():
+            assert changed(module, before[name]) == (name == own), (phase.name, name)
+            if name != own:
+                assert all(p.grad is None for p in module.parameters())
+
+
+def phases_without(phases, kept):
+    """The other phases, never due: they only take part in switching gradients off."""
+    return [Phase(p.name, p.module, p.optimizer, p.loss, start=10**9) for p in phases if p is not kept]
+
+
+def test_a_shared_prior_learns_from_both_losses_with_one_optimizer(tiny):
+    made, phases, optimizers = phases_of(tiny())
+    assert set(optimizers) == {"denoiser", "discriminator"}
+    network = made.model.denoiser.network
+    assert made.model.prior.network is network
+    grads = {}
+    for weight in (0.0, 1.0):
+        made, phases, _ = phases_of(tiny(), Game(weight=weight))
+        logs = train_step(phases[:1], batch(), 0, 0, contextlib.nullcontext)
+        assert {"loss/denoise", "loss/prior"} <= logs.keys()
+        grads[weight] = [p.grad.clone() for p in made.model.parameters()]
+    assert any(not torch.allclose(a, b) for a, b in zip(grads[0.0], grads[1.0], strict=True))
+
+
+def test_lazy_penalties_keep_their_strength(tiny):
+    made, phases, _ = phases_of(tiny(), Game(r1=3.0, penalty_every=4))
+    penalty = phases[-1]
+    assert penalty.every == 4
+    data = batch()
+    data.generator.manual_seed(7)
+    lazy, logs = penalty.loss(data)
+    data.generator.manual_seed(7)
+    plain, _ = penalty_loss(made.model, made.discriminator, 3.0, 0.0)(data)
+    assert lazy.item() == pytest.approx(4 * plain.item())
+    assert logs["loss/r1"].item() == pytest.approx(plain.item())
+    due = [step for step in range(9) if "gradient/penalty" in train_step(phases, batch(), step, 0, contextlib.nullcontext)]
+    assert due == [0, 4, 8]
+
+
+def test_r2_is_the_penalty_on_the_fake(tiny):
+    made, _, _ = phases_of(tiny())
+    data = batch()
+    data.x_T = torch.zeros(8, 2)
+    made.discriminator.label = None
+    _, logs = penalty_loss(made.model, made.discriminator, 0.0, 2.0)(data)
+    x = torch.zeros(8, 2, requires_grad=True)
+    (gradient,) = torch.autograd.grad(made.discriminator(x).sum(), x)
+    assert float(logs["loss/r2"]) == pytest.approx(float(gradient.square().sum(1).mean()), rel=1e-5)
+
+
+def test_a_copy_starts_from_the_denoisers_weights_when_the_game_starts(tiny):
+    made, phases, _ = phases_of(tiny("prior.name=copy"), Game(start=16))
+    network, prior = made.model.denoiser.network, made.model.prior.network
+    logs = train_step(phases, batch(), 0, 0, contextlib.nullcontext)
+    assert "loss/prior" not in logs
+    train_step(phases, batch(), 1, 8, contextlib.nullcontext)
+    phases[1].optimizer.param_groups[0]["lr"] = 0.0
+    before = snapshot(network)
+    phases[0].optimizer.param_groups[0]["lr"] = 0.0
+    logs = train_step(phases, batch(), 2, 16, contextlib.nullcontext)
+    assert "loss/prior" in logs
+    assert not changed(prior, before)
+    with torch.no_grad():
+        next(prior.parameters()).add_(1)
+    train_step(phases, batch(), 3, 24, contextlib.nullcontext)
+    assert changed(prior, before)  # started once only
+
+
+def test_clipping_bounds_the_step():
+    layer = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(layer.weight)
+    phase = Phase("p", layer, torch.optim.SGD(layer.parameters(), 1.0), lambda b: ((layer.weight * 100).sum(), {}), clip=0.5)
+    logs = train_step([phase], batch(), 0, 0, contextlib.nullcontext)
+    assert layer.weight.item() == pytest.approx(-0.5)
+    assert float(logs["gradient/p"]) == pytest.approx(100)
+
+
+def test_a_weighted_sum_logs_the_plain_values():
+    one = lambda value: lambda b: (torch.tensor(value), {f"loss/{value}": torch.tensor(value)})
+    total, logs = weighted((2.0, one(3.0)), (0.5, one(4.0)))(batch())
+    assert float(total) == 8
+    assert {key: float(value) for key, value in logs.items()} == {"loss/3.0": 3.0, "loss/4.0": 4.0}
+
+
+def test_dropping_conditions_leaves_the_stated_share():
+    labels = load("condition", "labels")(classes=10, dropout=0.25)
+    generator = torch.Generator().manual_seed(0)
+    cond = {"label": torch.arange(20_000) % 10}
+    dropped = drop(cond, labels, 20_000, generator)["label"]
+    assert float((dropped == 10).float().mean()) == pytest.approx(0.25, abs=0.02)
+    assert torch.equal(dropped[dropped != 10], cond["label"][dropped != 10])
+    assert drop(cond, load("condition", "labels")(classes=10, dropout=0.0), 20_000, generator) is cond
+
+
+def test_the_prior_and_the_discriminator_win_a_game_they_can(tiny):
+    # Data at a single place: after a little play the shared prior's x_T has moved there.
+    plain = tiny("train.denoiser_lr=1e-3")
+    made = assemble(from_dict(plain))
+    phases = tdpm_phases(
+        made.model, made.discriminator, made.condition, Game(penalty_every=4),
+        lambda name, module: torch.optim.Adam(module.parameters(), 2e-3, betas=(0.0, 0.99)),
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    target = torch.tensor([2.0, -1.0])
+    schedule = made.model.denoiser.schedule
+    for step in range(600):
+        train_step(phases, Batch(target.expand(64, 2), {}, generator), step, step * 64, contextlib.nullcontext)
+    x_T = made.model.prior(torch.randn(2000, 2, generator=generator)).detach()
+    distance = (x_T.mean(0) - schedule.alpha(schedule.T) * target).norm()  # it begins near 2
+    assert float(distance) < 0.5

@@ -1,0 +1,86 @@
+import math
+
+import pytest
+import torch
+
+from tdpm_cli.engine.schedule import CHAINS, Schedule, linear
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_chain_starts_with_clean_data_and_only_gets_noisier(name):
+    chain = CHAINS[name]()
+    assert chain.T == 1000
+    assert chain.alpha_bar.dtype == torch.float64
+    assert chain.alpha(0) == 1
+    assert chain.sigma(0) == 0
+    assert bool((chain.alpha_bar.diff() < 0).all())
+    assert chain.alpha_bar[-1] >= 0
+    assert all(chain.alpha(t) ** 2 + chain.sigma(t) ** 2 == pytest.approx(1, abs=1e-12) for t in (1, 500, 1000))
+
+
+def test_linear_is_ddpms():
+    # β_1 = 1e-4, β_2 = 1e-4 + (0.02 - 1e-4)/999; index 100 (0-based) of ᾱ is t = 101 here.
+    chain = linear()
+    assert 1 - chain.alpha_bar[1] == pytest.approx(1e-4)
+    assert 1 - chain.alpha_bar[2] / chain.alpha_bar[1] == pytest.approx(1e-4 + 0.0199 / 999)
+    assert float(chain.alpha_bar[101]) == pytest.approx(0.8951, abs=5e-5)
+    assert float(chain.alpha_bar[501]) == pytest.approx(0.0778, abs=5e-5)
+
+
+def test_jsd_falls_linearly_and_cosine_follows_its_curve():
+    assert CHAINS["jsd"](steps=4).alpha_bar.tolist() == [1, 0.75, 0.5, 0.25, 0]
+    cosine = CHAINS["cosine"]()
+    level = lambda t: math.cos((t / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2
+    assert float(cosine.alpha_bar[500]) == pytest.approx(level(500) / level(0), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("step", [1, 7, 100, 999])
+def test_a_cut_means_the_same_in_every_unit(name, step):
+    chain = CHAINS[name]()
+    by_step = chain.truncate(step=step)
+    assert by_step.T == step
+    assert torch.equal(by_step.alpha_bar, chain.alpha_bar[: step + 1])
+    assert chain.truncate(sigma=chain.sigma(step)).T == step
+    assert chain.truncate(log_snr=chain.log_snr(step)).T == step
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [{"step": 0}, {"step": 1001}, {"sigma": 1e-9}, {"sigma": 1.0}, {"log_snr": 99.0}, {}, {"step": 3, "sigma": 0.5}],
+)
+def test_a_cut_off_the_chain_is_refused(cut):
+    with pytest.raises(ValueError, match="accepted|exactly one"):
+        linear().truncate(**cut)
+
+
+@pytest.mark.parametrize("T", [1, 2, 3, 10, 100, 1000])
+def test_respacing_walks_from_T_to_0_in_any_number_of_steps(T):
+    chain = linear().truncate(step=T)
+    for steps in range(1, T + 1, max(T // 50, 1)):
+        times = chain.respace(steps)
+        assert len(times) == steps + 1
+        assert times[0] == T
+        assert times[-1] == 0
+        assert all(a > b for a, b in zip(times, times[1:], strict=False))
+    assert chain.respace(T) == list(range(T, -1, -1))
+    for steps in (0, T + 1):
+        with pytest.raises(ValueError, match=f"accepted: 1 to {T}"):
+            chain.respace(steps)
+
+
+def test_q_sample_has_the_mean_and_spread_it_states(generator):
+    chain = linear().truncate(step=300)
+    x_0 = torch.full((200_000, 1), 2.0)
+    noise = torch.randn(x_0.shape, generator=generator)
+    x_t = chain.q_sample(x_0, torch.full((len(x_0),), 300), noise)
+    assert float(x_t.mean()) == pytest.approx(2 * chain.alpha(300), abs=5e-3)
+    assert float(x_t.std()) == pytest.approx(chain.sigma(300), abs=5e-3)
+    assert torch.allclose(x_t, chain.q_sample_T(x_0, noise))
+    assert torch.equal(chain.q_sample(x_0, torch.zeros(len(x_0), dtype=torch.long), noise), x_0)
+
+
+@pytest.mark.parametrize("table", [[1.0], [0.9, 0.5], [1.0, 0.5, 0.5], [1.0, -0.1]])
+def test_what_is_no_chain_is_refused(table):
+    with pytest.raises(ValueError, match="alpha_bar"):
+        Schedule(torch.tensor(table))

@@ -1,0 +1,189 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from tdpm_cli import assemble as assembly
+from tdpm_cli.commands.train import train
+from tdpm_cli.config import from_dict, override
+from tdpm_cli.errors import InputError
+from tdpm_cli.run import checkpoint
+from tdpm_cli.run.batches import batches
+
+
+def everything(run):
+    """All tensors of the newest checkpoint."""
+    folder = checkpoint.steps(run)[-1]
+    found = {}
+    for path in folder.glob("*.safetensors"):
+        found |= {f"{path.name}/{key}": value for key, value in checkpoint.read_weights(path)[0].items()}
+    states = torch.load(folder / "optimizers.pt", weights_only=True)
+    for name, state in states.items():
+        for index, moments in state["state"].items():
+            found |= {f"{name}/{index}/{key}": torch.as_tensor(value) for key, value in moments.items()}
+    return found
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_run_leaves_what_it_promises(tiny, tmp_path):
+    run = train(from_dict(tiny()), tmp_path, "run")
+    assert run == tmp_path / "run"
+    assert {path.name for path in run.iterdir()} == {"config.yaml", "log.jsonl", "checkpoints", "grids"}
+    assert [path.name for path in checkpoint.steps(run)] == ["000000192", "000000256"]  # keep = 2
+    assert {p.name for p in (run / "grids").iterdir()} == {f"{seen:09d}.png" for seen in (0, 64, 128, 192, 256)}
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [line["seen"] for line in lines] == list(range(32, 257, 32))
+    assert {"loss/denoise", "loss/prior", "loss/discriminator", "D/real", "D/fake", "img/s"} <= lines[0].keys()
+    assert {"gradient/model", "gradient/discriminator"} <= lines[0].keys()
+
+
+@pytest.mark.parametrize(
+    ("preset", "assignments"),
+    [
+        ("tiny", ["game.penalty_every=3"]),
+        ("tiny", ["prior.name=copy", "game.start=96", "train.ema=[100, 1000]", "game.r2=0.1"]),
+        ("tiny_images", ["backbone.dropout=0.2", "train.flip=true"]),
+        ("tiny_images", ["condition.name=labels", "condition.classes=10", "train.workers=1"]),
+    ],
+)
+def test_resuming_equals_never_stopping_bit_for_bit(preset, assignments, tmp_path, request):
+    plain = request.getfixturevalue(preset)(*assignments)
+    straight = train(from_dict(plain), tmp_path, "straight")
+    half = str(plain["train"]["duration"] // 2)
+    train(from_dict(override(plain, [f"train.duration={half}"])), tmp_path, "stopped")
+    stopped = train(from_dict(plain), tmp_path, "stopped")
+    assert same(everything(straight), everything(stopped))
+    losses = lambda run: [
+        {key: value for key, value in json.loads(line).items() if key != "img/s"}
+        for line in (run / "log.jsonl").read_text().splitlines()
+    ]
+    assert losses(straight) == losses(stopped)
+
+
+def test_another_seed_is_another_run(tiny, tmp_path):
+    one, two = (train(from_dict(tiny(f"train.seed={seed}")), tmp_path, f"run{seed}") for seed in (0, 1))
+    assert not same(everything(one), everything(two))
+
+
+def test_shared_weights_are_stored_once(tiny, tmp_path):
+    run = train(from_dict(tiny("train.duration=64")), tmp_path, "run")
+    loaded = assembly.load(run)
+    model = loaded.assembly.model
+    assert model.prior.network is model.denoiser.network
+    tensors, header = checkpoint.read_weights(loaded.source)
+    assert not [name for name in tensors if name.startswith("prior")]
+    assert sum(t.numel() for t in tensors.values()) == sum(p.numel() for p in model.parameters())
+    assert from_dict(json.loads(header["config"])) == loaded.assembly.config
+
+
+def test_another_config_is_refused_with_the_differences(tiny, tmp_path):
+    run = train(from_dict(tiny("train.duration=64")), tmp_path, "run")
+    before = everything(run)
+    with pytest.raises(InputError, match=r"train.denoiser_lr: 0\.\d+ there, 0.5 here") as caught:
+        train(from_dict(tiny("train.denoiser_lr=0.5")), tmp_path, "run")
+    assert "duration" not in str(caught.value)
+    assert same(before, everything(run))
+
+
+def test_resume_never_and_resume_from_a_path(tiny, tmp_path):
+    plain = tiny("train.duration=64")
+    run = train(from_dict(plain), tmp_path, "run")
+    other = train(from_dict(plain), tmp_path, "run", resume="never")
+    assert other == tmp_path / "run-2"
+    assert same(everything(run), everything(other))
+    longer = from_dict(tiny("train.duration=128"))
+    assert train(longer, tmp_path, "elsewhere", resume=str(checkpoint.steps(run)[-1])) == run
+    with pytest.raises(InputError, match="--resume"):
+        train(longer, tmp_path, "run", resume=str(tmp_path))
+
+
+def test_a_dry_run_writes_nothing(tiny, tmp_path):
+    assert train(from_dict(tiny()), tmp_path / "runs", "run", dry_run=True) is None
+    assert not (tmp_path / "runs").exists()
+
+
+def test_numbers_that_are_not_finite_stop_the_run_and_spare_the_checkpoint(tiny, tmp_path):
+    with pytest.raises(InputError, match="became infinite or NaN"):
+        train(from_dict(tiny("train.denoiser_lr=1e30", "train.duration=10k", "train.snapshot=10k")), tmp_path, "run")
+    assert checkpoint.steps(tmp_path / "run") == []
+
+
+def test_a_damaged_checkpoint_is_named(tiny, tmp_path):
+    run = train(from_dict(tiny("train.duration=64")), tmp_path, "run")
+    path = checkpoint.newest_weights(run)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError, match=path.name):
+        assembly.load(run)
+
+
+def test_weights_of_another_model_are_refused(tiny, tmp_path):
+    run = train(from_dict(tiny("train.duration=64")), tmp_path, "run")
+    tensors, _ = checkpoint.read_weights(checkpoint.newest_weights(run))
+    other = assembly.assemble(from_dict(tiny("backbone.width=8")))
+    with pytest.raises(InputError, match="weights of another model"):
+        checkpoint.load_state(other.model, tensors, "x")
+    other = assembly.assemble(from_dict(tiny("backbone.blocks=2")))
+    with pytest.raises(InputError, match="weights of another model"):
+        checkpoint.load_state(other.model, tensors, "x")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_saves_and_the_same_command_continues(tmp_path, number):
+    command = [
+        sys.executable, "-m", "tdpm_cli", "train", "--preset", "toy-mixture", "--outdir", str(tmp_path), "--duration",
+        "100M", "--set", "backbone.width=16", "--set", "data.count=512", "--set", "train.log=1k",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    log = tmp_path / "toy-mixture" / "log.jsonl"
+    for _ in range(600):
+        if log.exists() and log.stat().st_size:
+            break
+        time.sleep(0.1)
+    os.kill(process.pid, number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, error
+    assert "the same command continues" in error
+    (saved,) = checkpoint.steps(tmp_path / "toy-mixture")
+    seen, _ = checkpoint.position(saved)
+    command[command.index("100M")] = str(seen + 256)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "continuing" in done.stderr
+    assert checkpoint.position(checkpoint.steps(tmp_path / "toy-mixture")[-1])[0] >= seen + 256
+
+
+class Numbers:
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, indices):
+        return torch.tensor(indices)[:, None].float() + torch.tensor([0.0, 0.5]), {}
+
+
+def test_every_epoch_shows_each_example_once_and_continues_anywhere():
+    take = lambda seen, count: [
+        raw[:, 0].int().tolist()
+        for raw, _ in (next(stream) for stream in [batches(Numbers(), 4, 0, seen, flip=False, workers=0)] for _ in range(count))
+    ]
+    order = sum(take(0, 10), [])
+    for epoch in range(4):
+        assert sorted(order[10 * epoch : 10 * epoch + 10]) == list(range(10))
+    assert order[:10] != order[10:20]
+    for seen in (4, 12, 20, 28):
+        assert sum(take(seen, 2), []) == order[seen : seen + 8]
+
+
+def test_flipping_shows_each_example_and_its_mirror_image_once():
+    stream = batches(Numbers(), 5, 0, 0, flip=True, workers=0)
+    rows = torch.cat([next(stream)[0] for _ in range(4)])
+    mirrored = rows[:, 0] > rows[:, 1]
+    assert sorted(rows[mirrored][:, 1].int().tolist()) == list(range(10))
+    assert sorted(rows[~mirrored][:, 0].int().tolist()) == list(range(10))
