@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tdpm_cli import assemble, config
-from tdpm_cli.commands.evaluate import Scorer
+from tdpm_cli.commands.evaluate import Scorer, metric_name
 from tdpm_cli.commands.train import train
 from tdpm_cli.engine import scores
 from tdpm_cli.engine.model import generate
@@ -42,13 +42,12 @@ def compare(ours: assemble.Loaded, baseline: assemble.Loaded) -> list[dict[str, 
     schedule, is_image = made.model.denoiser.schedule, len(made.space.raw_shape) == 3
     n = min(len(data), 10_000)
     everything, conditions = data[range(len(data))]
-    real = everything[:n]
     batch = made.config.sample.batch if is_image else 2000
 
     if is_image:
         scorer = Scorer(data, made.config.eval.features)
-        metric = scorer.score(iter([real[:2]]))["metric"].rsplit("-", 1)[0]
-        score: Score = lambda raws: float(scorer.score(raws)["score"])
+        metric = metric_name(made.config.eval.features, n)
+        score: Score = lambda raws: float(scorer.score(raws, n)["score"])
     else:
         metric = "sliced W2"
         score = lambda raws: scores.sliced_wasserstein(torch.cat(list(raws)), everything)
@@ -97,7 +96,7 @@ def compare(ours: assemble.Loaded, baseline: assemble.Loaded) -> list[dict[str, 
         row(f"truncated, {cut}", f"1 + {steps}", sampled(ours, steps))
     for nfe in BASELINE_NFE:
         row(f"baseline, T = {chain}", f"0 + {nfe}", sampled(baseline, nfe))
-    row(f"truncated chain from N(0, I)", "0 + 4", from_gaussian(made, n, batch, score))
+    row("truncated chain from N(0, I)", "0 + 4", from_gaussian(made, n, batch, score))
     row("ceiling: decoded from real x_T", "4", decoded(4))
     of_prior, floor = at_x_T()
     row("prior against data at x_T", "1", of_prior, "sliced W2")
@@ -107,7 +106,7 @@ def compare(ours: assemble.Loaded, baseline: assemble.Loaded) -> list[dict[str, 
     if not is_image:
         row("data against data (halves)", "–", scores.sliced_wasserstein(first, second))
     else:
-        of_halves = Scorer(_Rows(first), made.config.eval.features).score(iter(second.split(64)))
+        of_halves = Scorer(_Rows(first), made.config.eval.features).score(iter(second.split(64)), len(second))
         row("data against data (halves)", "–", float(of_halves["score"]))
     return rows
 

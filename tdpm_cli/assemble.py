@@ -47,18 +47,24 @@ def assemble(config: Config, device: torch.device | str = "cpu") -> Assembly:
         except ValueError as error:
             raise InputError(f"denoiser.prediction is {config.denoiser.prediction!r}: {error}") from None
         model = TDPM(denoiser, config.prior(space.shape, schedule.T, network))
-        discriminator = config.discriminator and config.discriminator(space.shape, condition.sizes)
+        discriminator: nn.Module | None = None
+        if config.discriminator is not None:
+            discriminator = config.discriminator(space.shape, condition.sizes)
     for module in (model, discriminator):
         if module is not None and not on_meta:
-            module.to(device=device, memory_format=torch.channels_last)
+            module.to(device).to(memory_format=torch.channels_last)
     return Assembly(config, space, condition, model, discriminator)
 
 
 def read_data(config: Config) -> tuple[Any, Config]:
     """Open the data; return them and the config with what only the data knew (the names of the classes)."""
     data = config.data(config.path, config.space().raw_shape)
-    condition = config.condition
-    if condition.options.get("names") == [] and len(data.names) == condition.options.get("classes"):
+    condition, classes = config.condition, config.condition.options.get("classes")
+    if classes is not None and data.names and len(data.names) != classes:
+        raise InputError(
+            f"condition.classes is {classes}, but the data have {len(data.names)} classes: {', '.join(data.names[:20])}"
+        )
+    if classes is not None and data.names and not condition.options.get("names"):
         condition = replace(condition, options={**condition.options, "names": data.names})
     return data, replace(config, condition=condition)
 

@@ -43,16 +43,10 @@ def _options(
 @app.command()
 def train(
     preset: Annotated[str, typer.Option(help="A preset's name (see `tdpm presets`), or a YAML file.")],
-    data: Annotated[
-        Optional[Path], typer.Option(help="The training images: a folder or a zip.")
-    ] = None,
+    data: Annotated[Optional[Path], typer.Option(help="The training images: a folder or a zip.")] = None,
     outdir: Annotated[Path, typer.Option(help="The folder of all runs.")] = Path("runs"),
-    name: Annotated[
-        Optional[str], typer.Option(help="The run's name.", show_default="the preset's")
-    ] = None,
-    duration: Annotated[
-        Optional[str], typer.Option(help="Length in training images, such as 200k or 2M.")
-    ] = None,
+    name: Annotated[Optional[str], typer.Option(help="The run's name.", show_default="the preset's")] = None,
+    duration: Annotated[Optional[str], typer.Option(help="Length in training images, such as 200k or 2M.")] = None,
     batch: Annotated[Optional[int], typer.Option(help="Images a step.")] = None,
     seed: Annotated[Optional[int], typer.Option(help="Seed of all randomness.")] = None,
     precision: Annotated[Optional[str], typer.Option(help="auto, fp32 or bf16.")] = None,
@@ -179,6 +173,9 @@ def main() -> NoReturn:
     except Exception as error:
         if debug:
             raise
-        typer.echo(f"defect: {type(error).__name__}: {error}\nPlease report it; --debug shows the traceback.", err=True)
+        typer.echo(
+            f"defect: {type(error).__name__}: {error}\nPlease report it; --debug shows the traceback.",
+            err=True,
+        )
         sys.exit(1)
     sys.exit(0)

@@ -21,7 +21,7 @@ from tdpm_cli import parts
 from tdpm_cli.engine import samplers, schedule
 from tdpm_cli.engine.denoiser import Prediction, Weight
 from tdpm_cli.engine.game import GameLoss
-from tdpm_cli.engine.ranges import Fraction, Natural, NonNegative, Positive, PositiveFloat
+from tdpm_cli.engine.ranges import Natural, NonNegative, Positive, PositiveFloat
 from tdpm_cli.errors import InputError, nearest
 
 _UNITS = {"": 1, "k": 1_000, "M": 1_000_000}
@@ -197,16 +197,23 @@ def from_dict(plain: Mapping[str, Any]) -> Config:
         if not isinstance(plain.get(section) or {}, Mapping):
             raise InputError(f"{section} is {plain[section]!r}: it must be a section with keys of its own")
 
-    given = {"condition": {"name": "none"}, "schedule": {"name": "linear"}, "prior": {"name": "shared"}, **plain}
+    given = {
+        "condition": {"name": "none"},
+        "schedule": {"name": "linear"},
+        "prior": {"name": "shared"},
+        **plain,
+    }
     data = dict(given["data"])
     path = data.pop("path", None)
     if path is not None and not isinstance(path, str):
         raise InputError(f"data.path is {path!r}: it must be the path of a file or folder")
-    built = {name: _part(name, given[name]) for name in PARTS if name not in ("data", "discriminator")}
+    built: dict[str, Any] = {name: _part(name, given[name]) for name in PARTS if name not in ("data", "discriminator")}
     no_game = built["prior"].name == "gaussian"
     if not no_game and not given.get("discriminator"):
         raise InputError(f"prior.name is {built['prior'].name!r}, so the preset needs a section 'discriminator'")
-    settings = {name: kind(**check(kind, given.get(name) or {}, name)) for name, kind in SETTINGS.items()}
+    settings: dict[str, Any] = {
+        name: kind(**check(kind, given.get(name) or {}, name)) for name, kind in SETTINGS.items()
+    }
     config = Config(
         preset=str(given.get("preset", "")),
         data=_part("data", data),
@@ -317,7 +324,7 @@ _Loader.add_implicit_resolver(
 def read_yaml(text: str, where: str) -> Any:
     """Parse YAML safely. Raises InputError, naming `where`, for what is no YAML."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise InputError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from None
 

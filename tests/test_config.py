@@ -72,7 +72,10 @@ def test_extends_one_level(tmp_path):
     ("assignment", "parts_of_the_message"),
     [
         ("prior.z_dmi=3", ["prior.z_dmi", "no such key", "Accepted in prior: none"]),
-        ("backbone.chanels=3", ["backbone.chanels", "did you mean 'channels'", "Accepted in backbone: channels, mult"]),
+        (
+            "backbone.chanels=3",
+            ["backbone.chanels", "did you mean 'channels'", "Accepted in backbone: channels, mult"],
+        ),
         ("backbone.channels=many", ["backbone.channels is 'many'", "must be a valid integer"]),
         ("backbone.channels=0", ["backbone.channels is 0", "greater than or equal to 1"]),
         ("backbone.channels=true", ["backbone.channels is True", "integer"]),
@@ -114,7 +117,9 @@ def test_unknown_presets_get_the_nearest():
         read_preset("../presets/digits")
 
 
-@pytest.mark.parametrize("text", ["[1, 2", "- a\n- b\n", "train: 3\ndata: {name: digits}\nbackbone: {name: mlp}\n", "{}"])
+@pytest.mark.parametrize(
+    "text", ["[1, 2", "- a\n- b\n", "train: 3\ndata: {name: digits}\nbackbone: {name: mlp}\n", "{}"]
+)
 def test_a_file_that_is_no_preset_is_refused(tmp_path, text):
     path = tmp_path / "mine.yaml"
     path.write_text(text)

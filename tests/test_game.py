@@ -12,7 +12,8 @@ def test_losses_are_the_papers():
     fake, real = torch.tensor([0.3, -1.0]), torch.tensor([2.0, 0.5])
     assert torch.allclose(prior_loss("logistic", fake, real), -torch.sigmoid(fake).log())
     assert torch.allclose(
-        discriminator_loss("logistic", fake, real), -(1 - torch.sigmoid(fake)).log() - torch.sigmoid(real).log()
+        discriminator_loss("logistic", fake, real),
+        -(1 - torch.sigmoid(fake)).log() - torch.sigmoid(real).log(),
     )
     assert torch.allclose(prior_loss("relativistic", fake, real), softplus(-(fake - real)))
     assert torch.allclose(discriminator_loss("relativistic", fake, real), softplus(-(real - fake)))

@@ -35,7 +35,7 @@ def test_every_kind_has_parts_and_an_unknown_name_gets_the_nearest():
     assert all(parts.names(kind) for kind in parts.ROOMS)
     with pytest.raises(InputError, match=r"'sharde'; did you mean 'shared'\? Accepted: copy, gaussian, shared"):
         parts.load("prior", "sharde")
-    with pytest.raises(InputError, match="no-such|accepted|Accepted"):
+    with pytest.raises(InputError, match=r"no-such|accepted|Accepted"):
         parts.load("prior", "../run/checkpoint")
 
 
@@ -167,9 +167,9 @@ def test_unet_takes_pooled_and_sequence_conditions():
 
 def test_unet_says_what_does_not_fit():
     unet = parts.load("backbone", "unet")
-    with pytest.raises(InputError, match="must divide by 8.*20 × 20"):
+    with pytest.raises(InputError, match=r"must divide by 8.*20 × 20"):
         unet((3, 20, 20), {}, mult=[1, 1, 1, 1], channels=8)
-    with pytest.raises(InputError, match="use mlp"):
+    with pytest.raises(InputError, match=r"use mlp"):
         unet((2,), {})
 
 
@@ -185,7 +185,9 @@ def test_networks_have_the_papers_sizes(shape, mult, base, model, critic):
     count = lambda network: sum(p.numel() for p in network.parameters()) / 1e6
     with torch.device("meta"):
         assert count(parts.load("backbone", "unet")(shape, {}, mult=mult)) == pytest.approx(model, rel=0.003)
-        assert count(parts.load("discriminator", "resnet")(shape, {}, channel_base=base)) == pytest.approx(critic, rel=0.003)
+        assert count(parts.load("discriminator", "resnet")(shape, {}, channel_base=base)) == pytest.approx(
+            critic, rel=0.003
+        )
 
 
 @pytest.mark.parametrize("side", [1, 4, 5, 7, 8, 28])

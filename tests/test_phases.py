@@ -18,7 +18,11 @@ def phases_of(plain, game=None):
         made_with[name] = torch.optim.SGD(module.parameters(), 0.1)
         return made_with[name]
 
-    return made, tdpm_phases(made.model, made.discriminator, made.condition, game or Game(), optimizer), made_with
+    return (
+        made,
+        tdpm_phases(made.model, made.discriminator, made.condition, game or Game(), optimizer),
+        made_with,
+    )
 
 
 def batch(n=8, seed=0):
@@ -46,7 +50,11 @@ def test_the_lists(tiny):
 def test_each_phase_moves_its_own_module_and_computes_no_other_gradient(tiny):
     made, phases, _ = phases_of(tiny("prior.name=copy"))
     shared = batch()
-    modules = {"denoiser": made.model.denoiser, "prior": made.model.prior, "discriminator": made.discriminator}
+    modules = {
+        "denoiser": made.model.denoiser,
+        "prior": made.model.prior,
+        "discriminator": made.discriminator,
+    }
     for phase in phases:
         own = "discriminator" if phase.name == "penalty" else phase.name
         before = {name: snapshot(module) for name, module in modules.items()}
@@ -89,7 +97,9 @@ def test_lazy_penalties_keep_their_strength(tiny):
     plain, _ = penalty_loss(made.model, made.discriminator, 3.0, 0.0)(data)
     assert lazy.item() == pytest.approx(4 * plain.item())
     assert logs["loss/r1"].item() == pytest.approx(plain.item())
-    due = [step for step in range(9) if "gradient/penalty" in train_step(phases, batch(), step, 0, contextlib.nullcontext)]
+    due = [
+        step for step in range(9) if "gradient/penalty" in train_step(phases, batch(), step, 0, contextlib.nullcontext)
+    ]
     assert due == [0, 4, 8]
 
 
@@ -125,7 +135,13 @@ def test_a_copy_starts_from_the_denoisers_weights_when_the_game_starts(tiny):
 def test_clipping_bounds_the_step():
     layer = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(layer.weight)
-    phase = Phase("p", layer, torch.optim.SGD(layer.parameters(), 1.0), lambda b: ((layer.weight * 100).sum(), {}), clip=0.5)
+    phase = Phase(
+        "p",
+        layer,
+        torch.optim.SGD(layer.parameters(), 1.0),
+        lambda b: ((layer.weight * 100).sum(), {}),
+        clip=0.5,
+    )
     logs = train_step([phase], batch(), 0, 0, contextlib.nullcontext)
     assert layer.weight.item() == pytest.approx(-0.5)
     assert float(logs["gradient/p"]) == pytest.approx(100)

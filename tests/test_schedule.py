@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -39,18 +40,26 @@ def test_jsd_falls_linearly_and_cosine_follows_its_curve():
 def test_a_cut_means_the_same_in_every_unit(name, step):
     chain = CHAINS[name]()
     by_step = chain.truncate(step=step)
-    assert by_step.T == step
+    assert step == by_step.T
     assert torch.equal(by_step.alpha_bar, chain.alpha_bar[: step + 1])
-    assert chain.truncate(sigma=chain.sigma(step)).T == step
-    assert chain.truncate(log_snr=chain.log_snr(step)).T == step
+    assert step == chain.truncate(sigma=chain.sigma(step)).T
+    assert step == chain.truncate(log_snr=chain.log_snr(step)).T
 
 
 @pytest.mark.parametrize(
     "cut",
-    [{"step": 0}, {"step": 1001}, {"sigma": 1e-9}, {"sigma": 1.0}, {"log_snr": 99.0}, {}, {"step": 3, "sigma": 0.5}],
+    [
+        {"step": 0},
+        {"step": 1001},
+        {"sigma": 1e-9},
+        {"sigma": 1.0},
+        {"log_snr": 99.0},
+        {},
+        {"step": 3, "sigma": 0.5},
+    ],
 )
 def test_a_cut_off_the_chain_is_refused(cut):
-    with pytest.raises(ValueError, match="accepted|exactly one"):
+    with pytest.raises(ValueError, match=r"accepted|exactly one"):
         linear().truncate(**cut)
 
 
@@ -62,7 +71,7 @@ def test_respacing_walks_from_T_to_0_in_any_number_of_steps(T):
         assert len(times) == steps + 1
         assert times[0] == T
         assert times[-1] == 0
-        assert all(a > b for a, b in zip(times, times[1:], strict=False))
+        assert all(a > b for a, b in pairwise(times))
     assert chain.respace(T) == list(range(T, -1, -1))
     for steps in (0, T + 1):
         with pytest.raises(ValueError, match=f"accepted: 1 to {T}"):
@@ -82,5 +91,5 @@ def test_q_sample_has_the_mean_and_spread_it_states(generator):
 
 @pytest.mark.parametrize("table", [[1.0], [0.9, 0.5], [1.0, 0.5, 0.5], [1.0, -0.1]])
 def test_what_is_no_chain_is_refused(table):
-    with pytest.raises(ValueError, match="alpha_bar"):
+    with pytest.raises(ValueError, match=r"alpha_bar"):
         Schedule(torch.tensor(table))

@@ -15,7 +15,10 @@ def test_frechet_of_gaussians_in_one_dimension_is_exact():
 
 @pytest.mark.parametrize("n", [50, 400])  # fewer examples than dimensions, and more
 def test_frechet_agrees_with_the_matrix_square_root(n, generator):
-    a, b = torch.randn(n, 80, generator=generator), torch.randn(n, 80, generator=generator) @ torch.randn(80, 80)
+    a, b = (
+        torch.randn(n, 80, generator=generator),
+        torch.randn(n, 80, generator=generator) @ torch.randn(80, 80),
+    )
     first, second = scores.moments(a), scores.moments(b)
     assert np.allclose(first[1].numpy(), np.cov(a.double().numpy(), rowvar=False))
     root = linalg.sqrtm((first[1] @ second[1]).numpy()).real

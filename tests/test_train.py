@@ -112,7 +112,11 @@ def test_a_dry_run_writes_nothing(tiny, tmp_path):
 
 def test_numbers_that_are_not_finite_stop_the_run_and_spare_the_checkpoint(tiny, tmp_path):
     with pytest.raises(InputError, match="became infinite or NaN"):
-        train(from_dict(tiny("train.denoiser_lr=1e30", "train.duration=10k", "train.snapshot=10k")), tmp_path, "run")
+        train(
+            from_dict(tiny("train.denoiser_lr=1e30", "train.duration=10k", "train.snapshot=10k")),
+            tmp_path,
+            "run",
+        )
     assert checkpoint.steps(tmp_path / "run") == []
 
 
@@ -171,7 +175,9 @@ class Numbers:
 def test_every_epoch_shows_each_example_once_and_continues_anywhere():
     take = lambda seen, count: [
         raw[:, 0].int().tolist()
-        for raw, _ in (next(stream) for stream in [batches(Numbers(), 4, 0, seen, flip=False, workers=0)] for _ in range(count))
+        for raw, _ in (
+            next(stream) for stream in [batches(Numbers(), 4, 0, seen, flip=False, workers=0)] for _ in range(count)
+        )
     ]
     order = sum(take(0, 10), [])
     for epoch in range(4):

@@ -57,7 +57,7 @@ def evaluate(
     if is_image:
         name = features or (config.eval.features if config else "inception")
         scorer = Scorer(reference, name, weights, config.eval.batch if config else 64)
-        result |= scorer.score(_of(samples, scorer.batch))
+        result |= scorer.score(_of(samples, scorer.batch), len(samples))
     else:
         data, _ = reference[range(len(reference))]
         result |= {"metric": "sliced W2", "score": scores.sliced_wasserstein(samples, data)}
@@ -84,15 +84,15 @@ class Scorer:
         self.size = len(reference)
         self._moments = scores.moments(self._features("reference", _of(reference, batch), self.size))
 
-    def score(self, samples: Iterable[Tensor]) -> dict[str, Any]:
-        """Fréchet distance of batches of images uint8 [B, C, H, W], and the name it has earned."""
-        features = self._features("samples", samples, None)
+    def score(self, samples: Iterable[Tensor], count: int) -> dict[str, Any]:
+        """Fréchet distance of `count` images in batches uint8 [B, C, H, W], and the name it has earned."""
+        features = self._features("samples", samples, count)
         distance = scores.frechet(scores.moments(features), self._moments)
         return {"metric": metric_name(self.name, len(features)), "score": distance, "features": self.name}
 
-    def _features(self, label: str, images: Iterable[Tensor], total: int | None) -> Tensor:
+    def _features(self, label: str, images: Iterable[Tensor], total: int) -> Tensor:
         found = []
-        with Meter(f"features of {label}", total or 0) as meter:
+        with Meter(f"features of {label}", total) as meter:
             for batch in images:
                 found.append(self.extract(batch).cpu())
                 meter.advance(len(batch))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from tdpm_cli.run.report import Meter, say
 from tdpm_cli.run.signals import Interrupted, Interruption
 
 MANIFEST = "samples.json"
+FORMATS = ("png", "npz")
 GRID = 64
 
 
@@ -40,7 +41,7 @@ def sample(
     batch: int | None = None,
     labels: Sequence[str] = (),
     scale: float | None = None,
-    format: Literal["png", "npz"] | None = None,
+    format: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write examples 0..n-1 of `seed` to `out`, with `samples.json`, and a grid beside the folder.
@@ -51,7 +52,7 @@ def sample(
     device = precision.device()
     loaded = assemble.load(model or assemble.newest_run(), device)
     made = loaded.assembly
-    given = {"steps": steps, "sampler": sampler, "eta": eta, "scale": scale, "batch": batch}
+    given: dict[str, Any] = {"steps": steps, "sampler": sampler, "eta": eta, "scale": scale, "batch": batch}
     settings = replace(made.config.sample, **{key: value for key, value in given.items() if value is not None})
     if sampler is not None and eta is None:
         settings = replace(settings, eta=None)  # the preset's eta belongs to the preset's sampler
@@ -60,6 +61,8 @@ def sample(
         raise InputError(f"--scale is {settings.scale:g}, but the model is unconditional: there is nothing to guide")
     cond = _conditions(made.condition, labels, n)
     is_image = len(made.space.raw_shape) == 3
+    if format not in (None, *FORMATS):
+        raise InputError(f"--format {format}: accepted: {', '.join(FORMATS)}")
     if format == "png" and not is_image:
         raise InputError("--format png, but the model makes points, not images; use --format npz")
     kind = format or ("png" if is_image else "npz")
@@ -97,9 +100,7 @@ def nfe_text(model: Any, settings: SampleConfig) -> str:
     return f"{model.prior.nfe} + {steps}"
 
 
-def describe(
-    loaded: Loaded, settings: SampleConfig, seed: int, labels: Sequence[str], kind: str
-) -> dict[str, Any]:
+def describe(loaded: Loaded, settings: SampleConfig, seed: int, labels: Sequence[str], kind: str) -> dict[str, Any]:
     """What `samples.json` says: everything that the images depend on, and where they came from."""
     config, model = loaded.assembly.config, loaded.assembly.model
     identity = {key: value for key, value in asdict(settings).items() if key != "batch"}
@@ -199,7 +200,9 @@ def _write_images(
             chunk = todo[position : position + len(raw)]
             position += len(raw)
             pixels = raw.permute(0, 2, 3, 1).cpu().numpy()
-            pending = [pool.submit(_write_png, out / f"{k:06d}.png", image) for k, image in zip(chunk, pixels, strict=True)]
+            pending = [
+                pool.submit(_write_png, out / f"{k:06d}.png", image) for k, image in zip(chunk, pixels, strict=True)
+            ]
             meter.advance(len(raw))
             if interrupted.number and position < len(todo):
                 break

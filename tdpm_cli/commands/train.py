@@ -26,8 +26,18 @@ from tdpm_cli.run.signals import Interrupted, Interruption
 GRID = 64  # examples in a grid
 MAY_CHANGE = ("preset", "train.duration", "train.workers", "train.keep", "train.log", "train.tensorboard",
               "data.path")  # fmt: skip
-SHOWN = {"loss/denoise": "denoise", "loss/prior": "prior", "loss/discriminator": "disc", "D/real": "D(real)",
-         "D/fake": "D(fake)"}  # fmt: skip
+SHOWN = {  # of what is logged, beside the progress bar
+    "loss/denoise": "denoise",
+    "loss/prior": "prior",
+    "loss/discriminator": "D",
+    "D/real": "D(real)",
+    "D/fake": "D(fake)",
+    "loss/r1": "R1",
+    "gradient/model": "|∇model|",
+    "gradient/denoiser": "|∇denoiser|",
+    "gradient/prior": "|∇prior|",
+    "gradient/discriminator": "|∇D|",
+}
 
 
 def train(
@@ -53,6 +63,7 @@ def train(
     _announce(made, data, run)
     if dry_run:
         return None
+    made.condition.encode(data[range(min(GRID, len(data)))][1])  # what cannot be read fails before a folder is made
     trainer = Trainer(made, run, device)
     if start is not None:
         trainer.restore(start)
@@ -101,7 +112,10 @@ class Trainer:
         sums: dict[str, list[Tensor]] = {}
         if self.seen == 0:
             self._grid(data)
-        with Meter(f"train {config.preset}", settings.duration, self.seen) as meter, Interruption() as interrupted:
+        with (
+            Meter(f"train {config.preset}", settings.duration, self.seen) as meter,
+            Interruption() as interrupted,
+        ):
             while self.seen < settings.duration:
                 raw, conditions = next(stream)
                 before = self.seen
@@ -114,8 +128,7 @@ class Trainer:
                     self._finite(means)
                     log.write(self.seen, {**means, "img/s": meter.rate})
                 shown = {SHOWN[key]: value for key, value in means.items() if key in SHOWN}
-                shown |= {"|grad|": means[key] for key in means if key in ("gradient/model", "gradient/denoiser")}
-                meter.advance(settings.batch, shown or None)
+                meter.advance(settings.batch, shown)
                 if self._passed(before, settings.snapshot) or self.seen >= settings.duration or interrupted.number:
                     self.save()
                     self._grid(data)
@@ -170,9 +183,7 @@ class Trainer:
         def write(folder: Path) -> Mapping[str, Any]:
             for half_life, ema in zip(config.train.ema, self.ema, strict=True):
                 name = f"ema-{half_life}"
-                checkpoint.write_weights(
-                    folder / f"{name}.safetensors", ema.model, header(config, name, self.seen)
-                )
+                checkpoint.write_weights(folder / f"{name}.safetensors", ema.model, header(config, name, self.seen))
             nets = {"model": self.made.model, "discriminator": self.made.discriminator}
             for name, net in nets.items():
                 if net is not None:
@@ -184,7 +195,10 @@ class Trainer:
 
     def restore(self, folder: Path) -> None:
         """Continue from a checkpoint."""
-        nets: dict[str, nn.Module | None] = {"model": self.made.model, "discriminator": self.made.discriminator}
+        nets: dict[str, nn.Module | None] = {
+            "model": self.made.model,
+            "discriminator": self.made.discriminator,
+        }
         nets |= {f"ema-{ema.half_life}": ema.model for ema in self.ema}
         for name, net in nets.items():
             if net is not None:

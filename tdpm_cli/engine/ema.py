@@ -1,20 +1,23 @@
 """Exponential moving average of a model's weights, its half-life counted in training images."""
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
-class EMA:
+class EMA(Generic[Model]):
     """A running copy of `model` with `half_life` in training images.
 
     While few images were seen the half-life is `ramp` times that number, so that the average forgets the
     random start (Karras et al. 2022, appendix F.1). Weights used in several places stay one set of weights.
     """
 
-    def __init__(self, model: nn.Module, half_life: float, ramp: float | None = 0.05) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+    def __init__(self, model: Model, half_life: float, ramp: float | None = 0.05) -> None:
+        self.model: Model = copy.deepcopy(model).eval().requires_grad_(False)
         self.half_life, self.ramp = half_life, ramp
 
     def decay(self, batch: int, seen: int) -> float:
@@ -23,9 +26,10 @@ class EMA:
         return 0.5 ** (batch / half_life) if half_life > 0 else 0.0
 
     @torch.no_grad()
-    def update(self, model: nn.Module, batch: int, seen: int) -> None:
+    def update(self, model: Model, batch: int, seen: int) -> None:
         """Move the average towards `model`, after every phase of a step."""
-        averages, weights = list(self.model.parameters()), list(model.parameters())
+        averages: list[Tensor] = [*self.model.parameters()]
+        weights: list[Tensor] = [*model.parameters()]
         torch._foreach_lerp_(averages, weights, 1 - self.decay(batch, seen))
         for average, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
             average.copy_(buffer)

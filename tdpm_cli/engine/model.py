@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tdpm_cli.engine import samplers
 from tdpm_cli.engine.denoiser import Denoiser
 from tdpm_cli.engine.noise import Noise
-from tdpm_cli.engine.protocols import Cond, Condition, Prior, Space
+from tdpm_cli.engine.protocols import Cond, Condition, Space
 
 
 class TDPM(nn.Module):
@@ -18,7 +18,7 @@ class TDPM(nn.Module):
     def __init__(self, denoiser: Denoiser, prior: nn.Module) -> None:
         super().__init__()
         self.denoiser = denoiser
-        self.prior: Prior | Any = prior
+        self.prior: Any = prior  # a Prior, and a Module
 
     def nfe(self, steps: int, scale: float = 1.0) -> int:
         """Network calls for one example: the prior's, and one a step, two where guided."""
@@ -49,7 +49,7 @@ class TDPM(nn.Module):
         schedule = self.denoiser.schedule
         denoise = samplers.clipped(samplers.guided(self.denoiser, null or {}, scale), bounds)
         reverse = samplers.names()[sampler]
-        fresh = lambda: noise.normal(x_T.shape[1:])  # noqa: E731
+        fresh = lambda: noise.normal(x_T.shape[1:])
         return reverse(denoise, x_T, schedule.respace(steps), schedule, noise=fresh, **options, **cond)
 
 

@@ -52,9 +52,7 @@ class Phase:
         self.parameters = list(self.module.parameters())
 
 
-def train_step(
-    phases: Sequence[Phase], batch: Batch, step: int, seen: int, autocast: Callable[[], object]
-) -> Logs:
+def train_step(phases: Sequence[Phase], batch: Batch, step: int, seen: int, autocast: Callable[[], object]) -> Logs:
     """Run each phase that is due at `step`, when `seen` images came before this batch; return the logs.
 
     `autocast()` opens the context in which losses are computed.
@@ -136,7 +134,7 @@ def penalty_loss(model: TDPM, discriminator: nn.Module, r1: float, r2: float) ->
     schedule = model.denoiser.schedule
 
     def loss(batch: Batch) -> tuple[Tensor, Logs]:
-        value, logs = torch.zeros((), device=batch.x.device), {}
+        value, logs = torch.zeros((), device=batch.x.device), Logs()
         x_T = schedule.q_sample_T(batch.x, batch.normal(batch.x.shape))
         for name, gamma, x in (("r1", r1, x_T), ("r2", r2, batch.x_T)):
             if gamma > 0:
@@ -152,7 +150,7 @@ def weighted(*terms: tuple[float, Loss]) -> Loss:
     """The sum of weight · loss; each loss logs its own, unweighted value."""
 
     def loss(batch: Batch) -> tuple[Tensor, Logs]:
-        total, logs = torch.zeros((), device=batch.x.device), {}
+        total, logs = torch.zeros((), device=batch.x.device), Logs()
         for weight, term in terms:
             value, log = term(batch)
             total, logs = total + weight * value, logs | log

@@ -164,9 +164,7 @@ def _ancestral(
         x_0 = denoise(x, _full(x, t), **cond)
         # Mean of q(x_s | x_t, x_0) (Ho et al. 2020, eq. 7, for a step from t to s).
         of_x_0 = schedule.alpha(s) * _beta(schedule, t, s) / schedule.sigma(t) ** 2
-        of_x_t = (
-            schedule.alpha(t) / schedule.alpha(s) * schedule.sigma(s) ** 2 / schedule.sigma(t) ** 2
-        )
+        of_x_t = schedule.alpha(t) / schedule.alpha(s) * schedule.sigma(s) ** 2 / schedule.sigma(t) ** 2
         x = of_x_0 * x_0 + of_x_t * x
         if (width := std(schedule, t, s)) > 0:
             x = x + width * noise()

@@ -65,9 +65,7 @@ class Schedule:
         """x_T ~ q(x_T | x_0): the data at the truncation point."""
         return self.alpha(self.T) * x_0 + self.sigma(self.T) * noise
 
-    def truncate(
-        self, step: int | None = None, sigma: float | None = None, log_snr: float | None = None
-    ) -> "Schedule":
+    def truncate(self, step: int | None = None, sigma: float | None = None, log_snr: float | None = None) -> "Schedule":
         """Keep t = 0..T where T is `step`, or the step whose sigma or log-SNR is nearest to the one given.
 
         Raises ValueError unless exactly one is given and it lies on the chain.
@@ -108,23 +106,17 @@ def _ramp(start: float, end: float, steps: int) -> Tensor:
     return torch.linspace(start, end, steps, dtype=torch.float64)
 
 
-def linear(
-    *, steps: Positive = 1000, beta_start: Probability = 1e-4, beta_end: Probability = 0.02
-) -> Schedule:
+def linear(*, steps: Positive = 1000, beta_start: Probability = 1e-4, beta_end: Probability = 0.02) -> Schedule:
     """Linear beta (Ho et al. 2020, sec. 4)."""
     return _from_beta(_ramp(beta_start, beta_end, steps))
 
 
-def quadratic(
-    *, steps: Positive = 1000, beta_start: Probability = 1e-4, beta_end: Probability = 0.02
-) -> Schedule:
+def quadratic(*, steps: Positive = 1000, beta_start: Probability = 1e-4, beta_end: Probability = 0.02) -> Schedule:
     """Linear √beta."""
     return _from_beta(_ramp(beta_start**0.5, beta_end**0.5, steps) ** 2)
 
 
-def sigmoid(
-    *, steps: Positive = 1000, beta_start: Probability = 1e-4, beta_end: Probability = 0.02
-) -> Schedule:
+def sigmoid(*, steps: Positive = 1000, beta_start: Probability = 1e-4, beta_end: Probability = 0.02) -> Schedule:
     """Beta along a logistic curve over [-6, 6]."""
     return _from_beta(beta_start + (beta_end - beta_start) * _ramp(-6, 6, steps).sigmoid())
 

@@ -19,6 +19,7 @@ class Meter:
 
     def __init__(self, label: str, total: int, done: int = 0, unit: str = "img") -> None:
         self.label, self.total, self.done, self.unit = label, total, done, unit
+        self._values: dict[str, float] = {}
         self._start, self._first, self._last = time.monotonic(), done, time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -45,9 +46,10 @@ class Meter:
         return (self.done - self._first) / max(time.monotonic() - self._start, 1e-9)
 
     def advance(self, count: int, values: Mapping[str, float] | None = None) -> None:
-        """Count `count` more units; `values` are shown beside the bar."""
+        """Count `count` more units; `values`, the latest of each, are shown beside the bar."""
         self.done += count
-        note = f"{self.rate:.4g} {self.unit}/s " + "  ".join(f"{k} {v:.3g}" for k, v in (values or {}).items())
+        self._values |= values or {}
+        note = f"{self.rate:.4g} {self.unit}/s " + "  ".join(f"{k} {v:.3g}" for k, v in self._values.items())
         if console.is_terminal:
             self._bar.update(self._task, completed=self.done, note=note)
         elif time.monotonic() - self._last > QUIET_SECONDS or self.done >= self.total:

@@ -15,15 +15,15 @@ __all__ = ["MLP"]
 class MLP(nn.Module):
     """x [B, *shape], t [B] and labels [B] → [B, *shape]; `blocks` residual blocks of `width`."""
 
+    frequencies: Tensor
+
     def __init__(
         self, shape: Sequence[int], sizes: Mapping[str, int], *, width: Positive = 128, blocks: Natural = 3
     ) -> None:
         super().__init__()
         size = math.prod(shape)
         # t enters through sines and cosines of 32 frequencies, from one turn over the chain's usual 1000 steps.
-        self.register_buffer(
-            "frequencies", 2 * math.pi / 1000 * 2 ** torch.linspace(0, 8, 32), persistent=False
-        )
+        self.register_buffer("frequencies", 2 * math.pi / 1000 * 2 ** torch.linspace(0, 8, 32), persistent=False)
         self.enter = nn.Linear(size, width)
         self.time = nn.Linear(64, width)
         self.label = nn.Embedding(sizes["label"], width) if "label" in sizes else None

@@ -114,6 +114,8 @@ class UNet(nn.Module):
 class TimeEmbedding(nn.Module):
     """t [B] → [B, size]: sines and cosines of `channels` / 2 frequencies from 1 to 1/10000, then two layers."""
 
+    frequencies: Tensor
+
     def __init__(self, channels: int, size: int) -> None:
         super().__init__()
         exponent = torch.arange(channels // 2) / max(channels // 2 - 1, 1)

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from tdpm_cli.errors import InputError
@@ -52,8 +52,8 @@ class Images:
 
     def size_of(self, k: int) -> tuple[int, int]:
         """Height and width of image k as it lies on the disk."""
-        with Image.open(io.BytesIO(self._bytes(self.files[k]))) as image:
-            return image.height, image.width
+        image = self._open(self.files[k])
+        return image.height, image.width
 
     def _list(self) -> list[str]:
         if self.path.is_dir():
@@ -75,19 +75,20 @@ class Images:
                 raise InputError(f"--data {self.path}: neither a folder nor a zip file") from None
         return self._archive[1]
 
-    def _bytes(self, name: str) -> bytes:
-        return (self.path / name).read_bytes() if self.path.is_dir() else self._zip().read(name)
-
-    def _read(self, name: str) -> Tensor:
+    def _open(self, name: str) -> Image.Image:
         try:
-            with Image.open(io.BytesIO(self._bytes(name))) as image:
-                upright = ImageOps.exif_transpose(image).convert("L" if self.channels == 1 else "RGB")
-        except (UnidentifiedImageError, OSError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
+            data = (self.path / name).read_bytes() if self.path.is_dir() else self._zip().read(name)
+            image = Image.open(io.BytesIO(data))
+            image.load()
+        except (OSError, SyntaxError, ValueError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
             raise InputError(
                 f"{self.path}: {name} is not an image that can be decoded ({error}); repair it or take it out"
             ) from None
-        size = self.width, self.height
-        if upright.size != size:
-            upright = ImageOps.fit(upright, size, Image.Resampling.LANCZOS)
-        pixels = torch.from_numpy(np.array(upright))
+        return image
+
+    def _read(self, name: str) -> Tensor:
+        image = ImageOps.exif_transpose(self._open(name)).convert("L" if self.channels == 1 else "RGB")
+        if image.size != (self.width, self.height):
+            image = ImageOps.fit(image, (self.width, self.height), Image.Resampling.LANCZOS)
+        pixels = torch.from_numpy(np.array(image))
         return pixels.view(self.height, self.width, self.channels).permute(2, 0, 1)

@@ -87,6 +87,8 @@ class Block(nn.Module):
 class Conv(nn.Module):
     """A convolution with equalised learning rate, after a blur where it halves the image."""
 
+    blur: Tensor
+
     def __init__(self, c_in: int, c_out: int, size: int, halve: bool = False, bias: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(c_out, c_in, size, size))

@@ -1,0 +1,190 @@
+import subprocess
+import sys
+import zipfile
+
+import pytest
+import torch
+from PIL import Image
+from typer.main import get_command
+
+from tdpm_cli.cli import app, main
+from tdpm_cli.commands.train import train
+from tdpm_cli.config import from_dict
+
+
+@pytest.fixture
+def tdpm(monkeypatch, capsys):
+    """Run the command line in this process: tdpm(words) → status, stdout, stderr."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["tdpm", *map(str, words)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out = capsys.readouterr()
+        return int(caught.value.code or 0), out.out, out.err
+
+    return run
+
+
+SURFACE = {
+    "train": {"--preset", "--data", "--outdir", "--name", "--duration", "--batch", "--seed", "--precision",
+              "--compile", "--resume", "--set", "--dry-run"},
+    "sample": {"--n", "--model", "--steps", "--seed", "--sampler", "--eta", "--batch", "--labels", "--scale",
+               "--format", "--overwrite"},
+    "eval": {"--fid", "--features", "--weights", "--ref", "--n", "--json"},
+    "export": {"--model", "--format"},
+    "presets": set(),
+}  # fmt: skip
+
+
+def test_the_command_surface():
+    commands = get_command(app).commands
+    found = {
+        name: {parameter.opts[0] for parameter in command.params if parameter.param_type_name == "option"}
+        for name, command in commands.items()
+    }
+    assert found == SURFACE
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["train", "--help"], ["train", "--prset", "x"], ["smaple"], ["--version"]]
+)
+def test_help_and_mistyped_options_answer_without_torch(words):
+    code = f"""
+import sys
+sys.argv = {["tdpm", *words]!r}
+from tdpm_cli.cli import main
+try:
+    main()
+except SystemExit as done:
+    heavy = {{"torch", "numpy", "PIL", "yaml"}} & set(sys.modules)
+    print("STATUS", done.code, sorted(heavy))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    expected = 2 if words[-1] in ("x", "smaple") else 0
+    assert f"STATUS {expected} []" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder of two classes with three images each, and the same as a zip."""
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for k in range(3):
+            Image.new("RGB", (10 + k, 12), (k * 80, 0, 255)).save(tmp_path / "images" / name / f"{k}.png")
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        for path in sorted((tmp_path / "images").rglob("*.png")):
+            archive.write(path, path.relative_to(tmp_path / "images"))
+    return tmp_path / "images"
+
+
+SMALL = ["--set", "backbone.channels=8", "--set", "backbone.mult=[1,1]", "--set", "discriminator.channel_base=64",
+         "--set", "space.shape=[3, 8, 8]", "--set", "train.workers=0", "--batch", "4", "--duration", "8"]  # fmt: skip
+
+
+def test_the_whole_chain_on_a_folder_of_images(tdpm, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    labels = ["--set", "condition.name=labels", "--set", "condition.classes=2"]
+    status, _, err = tdpm("train", "--preset", "cifar10", "--data", images, *SMALL, *labels)
+    assert status == 0, err
+    assert "next: tdpm sample" in err
+    status, _, err = tdpm("sample", "--n", "6", "--steps", "2", "--labels", "dog", "out")
+    assert status == 0, err
+    assert "NFE 1 + 2 = 3" in err
+    assert "next: tdpm eval --fid out" in err
+    status, out, err = tdpm("eval", "--fid", "--features", "efficientnet-lite0", "out")
+    assert status == 0, err
+    assert "FD-efficientnet-lite0-6" in out
+    status, _, err = tdpm("export", "model.safetensors")
+    assert status == 0, err
+    status, _, err = tdpm("sample", "--model", "model.safetensors", "--n", "1", "out2")
+    assert status == 0, err
+
+
+def test_a_zip_of_class_folders_is_read_as_the_folder_is(images, tmp_path):
+    from tdpm_cli.parts import load
+
+    folder = load("data", "images")(images, (3, 8, 8))
+    archive = load("data", "images")(tmp_path / "images.zip", (3, 8, 8))
+    assert folder.names == archive.names == ["cat", "dog"]
+    (raw, cond), (raw_zip, cond_zip) = folder[range(6)], archive[range(6)]
+    assert torch.equal(raw, raw_zip)
+    assert cond["label"].tolist() == cond_zip["label"].tolist() == [0, 0, 0, 1, 1, 1]
+    assert raw.shape == (6, 3, 8, 8)
+    grey = load("data", "images")(images, (1, 12, 10))
+    assert grey[[0]][0].shape == (1, 1, 12, 10)
+
+
+def test_wrong_input_gets_one_message_and_status_2(tdpm, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad" / "a").mkdir(parents=True)
+    (tmp_path / "bad" / "a" / "broken.png").write_text("no image")
+    (tmp_path / "bad.zip").write_text("no zip")
+    train_on = lambda path: ["train", "--preset", "cifar10", "--data", path, *SMALL]
+    cases = [
+        (["train", "--preset", "cifra10"], "no preset 'cifra10'; did you mean 'cifar10'?"),
+        (["train", "--preset", "digits", "--set", "prior.z_dmi=3"], "prior.z_dmi: no such key"),
+        (["train", "--preset", "digits", "--duration", "soon"], "train.duration is 'soon'"),
+        (["train", "--preset", "digits", "--batch", "0"], "train.batch is 0"),
+        (["train", "--preset", "digits", "--set", "schedule.truncate.step=2000"], "accepted: 1 to 1000"),
+        (["train", "--preset", "digits", "--data", "x"], "leave --data out"),
+        (["train", "--preset", "cifar10"], "give a folder or a zip with --data"),
+        (train_on("nowhere"), "no such file or folder"),
+        (train_on("empty"), "no images found"),
+        (train_on("bad.zip"), "neither a folder nor a zip"),
+        (train_on("bad"), "a/broken.png is not an image"),
+        (
+            [*train_on("images"), "--set", "condition.name=labels", "--set", "condition.classes=1"],
+            "condition.classes is 1",
+        ),
+        (["sample", "out"], "no trained run under"),
+        (["sample", "--n", "some", "out"], "--n is 'some'"),
+        (["sample", "--model", "nowhere", "out"], "nowhere: no such run"),
+        (["eval", "out"], "out: no such folder"),
+        (["export", "x.safetensors"], "no trained run under"),
+        (["presets", "digit"], "did you mean 'digits'"),
+    ]
+    for words, message in cases:
+        status, _, err = tdpm(*words)
+        assert (status, message in err) == (2, True), (words, err)
+        assert err.count("error: ") == 1
+        assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_debug_shows_the_traceback(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["tdpm", "train", "--preset", "none", "--debug"])
+    from tdpm_cli.errors import InputError
+
+    with pytest.raises(InputError):
+        main()
+
+
+def test_a_defect_of_ours_has_status_1(tdpm, monkeypatch):
+    def broken(*args):
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("tdpm_cli.commands.presets.presets", broken)
+    status, _, err = tdpm("presets")
+    assert status == 1
+    assert "defect: ZeroDivisionError" in err
+
+
+def test_presets_lists_and_prints(tdpm):
+    status, out, _ = tdpm("presets")
+    assert status == 0
+    assert "digits" in out
+    status, out, _ = tdpm("presets", "digits")
+    assert status == 0
+    assert "# parameters:" in out
+
+
+def test_continuing_a_finished_run_says_so(tdpm, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train(from_dict(tiny()), tmp_path / "runs", "toy-mixture")
+    (tmp_path / "tiny.yaml").write_text(from_dict(tiny()).to_yaml())
+    status, _, err = tdpm("train", "--preset", "tiny.yaml", "--name", "toy-mixture")
+    assert status == 0, err
+    assert "continuing" in err

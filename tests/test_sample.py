@@ -1,0 +1,246 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tdpm_cli import assemble as assembly
+from tdpm_cli.commands.evaluate import evaluate
+from tdpm_cli.commands.export import export
+from tdpm_cli.commands.sample import grid_path, sample
+from tdpm_cli.commands.train import train
+from tdpm_cli.config import from_dict
+from tdpm_cli.engine import samplers
+from tdpm_cli.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Runs of a few steps: points, images, and images with labels."""
+    folder = tmp_path_factory.mktemp("runs")
+    from conftest import tiny, tiny_images
+
+    points, images = (fixture.__wrapped__() for fixture in (tiny, tiny_images))
+    labels = ["condition.name=labels", "condition.classes=10"]
+    return {
+        "points": train(from_dict(points()), folder, "points"),
+        "images": train(from_dict(images()), folder, "images"),
+        "labels": train(from_dict(images(*labels)), folder, "labels"),
+    }
+
+
+def pixels(folder):
+    found = {}
+    for path in sorted(folder.glob("*.png")):
+        with Image.open(path) as image:
+            found[path.name] = np.array(image).astype(int)
+    return found
+
+
+def test_images_are_written_with_everything_they_depend_on(runs, tmp_path):
+    out = tmp_path / "out"
+    sample(out, 5, runs["images"], steps=3, seed=7)
+    assert {p.name for p in out.iterdir()} == {"samples.json", *(f"{k:06d}.png" for k in range(5))}
+    assert all(image.shape == (8, 8) for image in pixels(out).values())
+    with Image.open(grid_path(out)) as grid:
+        assert grid.format == "PNG"
+    manifest = json.loads((out / "samples.json").read_text())
+    assert (manifest["steps"], manifest["seed"], manifest["nfe"], manifest["nfe_text"]) == (3, 7, 4, "1 + 3")
+    assert manifest["model_sha256"] == assembly.load(runs["images"]).sha256
+    assert from_dict(manifest["config"]).data.name == "digits"
+
+
+@pytest.mark.parametrize("options", [{"steps": 4}, {"steps": 2, "sampler": "ddpm"}, {"steps": 2, "eta": 0.7}])
+def test_the_same_seed_is_the_same_image_at_any_batch(runs, tmp_path, options):
+    for batch in (1, 4, 16):
+        sample(tmp_path / str(batch), 8, runs["images"], batch=batch, seed=3, **options)
+    one, four, sixteen = (pixels(tmp_path / str(batch)) for batch in (1, 4, 16))
+    for name in one:  # networks round differently at another batch size: at most one grey level
+        assert np.abs(one[name] - four[name]).max() <= 1
+        assert np.abs(one[name] - sixteen[name]).max() <= 1
+    assert np.abs(one["000000.png"] - one["000001.png"]).max() > 1
+
+
+def test_sampling_continues_where_it_stopped(runs, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    sample(whole, 9, runs["images"], batch=3)
+    sample(out, 6, runs["images"], batch=3)
+    (out / "000002.png").unlink()
+    kept = (out / "000001.png").stat().st_mtime_ns
+    sample(out, 9, runs["images"], batch=3)
+    assert (out / "000001.png").stat().st_mtime_ns == kept
+    assert pixels(out).keys() == pixels(whole).keys()
+    assert all(np.abs(a - b).max() <= 1 for a, b in zip(pixels(out).values(), pixels(whole).values(), strict=True))
+
+
+def test_other_settings_and_other_folders_are_refused(runs, tmp_path):
+    out = tmp_path / "out"
+    sample(out, 2, runs["images"], steps=4)
+    before = pixels(out)
+    with pytest.raises(InputError, match=r"steps: 4 there, 3 here(.|\n)*--overwrite"):
+        sample(out, 2, runs["images"], steps=3)
+    with pytest.raises(InputError, match=r"model_sha256"):
+        sample(out, 2, runs["labels"])
+    with pytest.raises(InputError, match=r"already holds 2 samples"):
+        sample(out, 1, runs["images"], steps=4)
+    assert all((pixels(out)[name] == before[name]).all() for name in before)
+    sample(out, 1, runs["images"], steps=3, overwrite=True)
+    assert len(pixels(out)) == 1
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("precious")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=r"files that tdpm did not write"):
+            sample(tmp_path / "mine", 1, runs["images"], overwrite=overwrite)
+    with pytest.raises(InputError, match=r"it is a file"):
+        sample(tmp_path / "mine" / "notes.txt", 1, runs["images"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 101}, "--steps is 101.*accepted: 1 to 100"),
+        ({"sampler": "dmpp"}, "--sampler is 'dmpp'.*did you mean"),
+        ({"sampler": "ddpm", "eta": 0.5}, "--eta is 0.5, but 'ddpm' has no eta"),
+        ({"scale": 2.0}, "unconditional"),
+        ({"labels": ["3"]}, "not trained on labels"),
+        ({"format": "jpg"}, "--format jpg: accepted: png, npz"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_before_anything_is_written(runs, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        sample(tmp_path / "out", 2, runs["images"], **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_run_or_a_wrong_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"no trained run under .*train one with"):
+        sample(tmp_path / "out", 1)
+    with pytest.raises(InputError, match=r"neither a run with a checkpoint nor a weights file"):
+        sample(tmp_path / "out", 1, tmp_path)
+    (tmp_path / "x.safetensors").write_bytes(b"no weights")
+    with pytest.raises(InputError, match=r"not a safetensors file"):
+        sample(tmp_path / "out", 1, tmp_path / "x.safetensors")
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, tmp_path / "y.safetensors")
+    with pytest.raises(InputError, match=r"no tdpm header"):
+        sample(tmp_path / "out", 1, tmp_path / "y.safetensors")
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_are_taken_by_number_or_name_in_turn(runs, tmp_path):
+    sample(tmp_path / "a", 4, runs["labels"], labels=["3", "7"], scale=2.0, format="npz")
+    with np.load(tmp_path / "a" / "samples.npz") as file:
+        assert file["arr_0"].shape == (4, 8, 8, 1)
+        assert file["arr_0"].dtype == np.uint8
+        assert file["arr_1"].tolist() == [3, 7, 3, 7]
+    assert json.loads((tmp_path / "a" / "samples.json").read_text())["nfe_text"] == "1 + 2·4"
+    with pytest.raises(InputError, match=r"label 'ten' is no class"):
+        sample(tmp_path / "b", 4, runs["labels"], labels=["ten"])
+
+
+def test_guidance_costs_what_it_says(runs):
+    made = assembly.load(runs["labels"]).assembly
+    examples = []
+    network = made.model.denoiser.network
+    network.register_forward_hook(lambda module, args, output: examples.append(len(args[0])))
+    from tdpm_cli.engine.model import generate
+
+    for scale in (1.0, 3.0):
+        examples.clear()
+        list(generate(made.model, made.space, made.condition, 0, range(2), 2, steps=3, scale=scale))
+        assert sum(examples) == 2 * made.model.nfe(3, scale)
+
+
+@pytest.mark.parametrize("sampler", sorted(samplers.names()))
+def test_every_sampler_is_reached_by_its_name(runs, tmp_path, sampler):
+    sample(tmp_path / sampler, 2, runs["points"], sampler=sampler, steps=3)
+    with np.load(tmp_path / sampler / "samples.npz") as file:
+        assert np.isfinite(file["arr_0"]).all()
+
+
+def test_an_exported_file_needs_nothing_else(runs, tmp_path):
+    file = export(tmp_path / "model.safetensors", runs["labels"])
+    for name, model in (("run", runs["labels"]), ("file", file)):
+        sample(tmp_path / name, 3, model, seed=1)
+    first, second = pixels(tmp_path / "run"), pixels(tmp_path / "file")
+    assert all((first[name] == second[name]).all() for name in first)
+    assert assembly.load(file).assembly.config.condition.options["names"] == [str(k) for k in range(10)]
+    with pytest.raises(InputError, match=r"--format pickle"):
+        export(tmp_path / "x", runs["labels"], "pickle")
+    with pytest.raises(InputError, match=r"it is a folder"):
+        export(tmp_path, runs["labels"])
+    with pytest.raises(InputError, match=r"could not be written"):
+        export(tmp_path / "run" / "000000.png" / "model.safetensors", runs["labels"])
+
+
+def test_points_are_scored_by_their_sliced_wasserstein_distance(runs, tmp_path):
+    sample(tmp_path / "out", 500, runs["points"])
+    result = evaluate(tmp_path / "out", json_file=tmp_path / "scores" / "out.json")
+    assert result["metric"] == "sliced W2"
+    assert result["n"] == 500
+    assert json.loads((tmp_path / "scores" / "out.json").read_text()) == result
+    with pytest.raises(InputError, match=r"--fid, but .* points"):
+        evaluate(tmp_path / "out", fid=True)
+
+
+def test_the_scores_of_the_data_against_themselves_are_zero(runs, tmp_path):
+    pytest.importorskip("efficientnet_lite_pytorch")
+    data, _ = assembly.read_data(assembly.load(runs["images"]).assembly.config)
+    for k, image in enumerate(data[range(40)][0]):
+        (tmp_path / "a").mkdir(exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(tmp_path / "a" / f"{k}.png")
+    same = evaluate(tmp_path / "a", features="efficientnet-lite0", ref=tmp_path / "a")
+    assert same["metric"] == "FD-efficientnet-lite0-40"
+    assert same["score"] == pytest.approx(0, abs=0.05)
+    sample(tmp_path / "b", 40, runs["images"])
+    noise = evaluate(tmp_path / "b", fid=True, n=20)  # features and reference come from the preset
+    assert noise["metric"] == "FD-efficientnet-lite0-20"
+    assert noise["score"] > 100
+
+
+def test_what_eval_cannot_score(runs, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=r"no such folder"):
+        evaluate(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"give --ref"):
+        evaluate(tmp_path / "empty")
+    with pytest.raises(InputError, match=r"no images found"):
+        evaluate(tmp_path / "empty", ref=tmp_path / "empty")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "x.png").write_text("no picture")
+    with pytest.raises(InputError, match=r"x\.png is not an image"):
+        evaluate(tmp_path / "bad", ref=tmp_path / "bad")
+    sample(tmp_path / "out", 2, runs["images"])
+    with pytest.raises(InputError, match=r"features.name is 'inceptoin'; did you mean 'inception'"):
+        evaluate(tmp_path / "out", features="inceptoin")
+    with pytest.raises(InputError, match=r"--weights .* no such file"):
+        evaluate(tmp_path / "out", features="inception", weights=tmp_path / "none.pt")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("cleanfid.downloads_helper.inception_url", "file:///nowhere/inception-2015-12-05.pt")
+    with pytest.raises(InputError, match=r"Put file:///nowhere.* at .*cache/tdpm/inception-2015-12-05.pt"):
+        evaluate(tmp_path / "out", features="inception")
+    assert list((tmp_path / "cache" / "tdpm").iterdir()) == []
+
+
+class StandIn(torch.nn.Module):
+    """Inception's interface as clean-fid uses it: `layers` of images at 299² scaled to [-1, 1]."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.AvgPool2d(37), torch.nn.Flatten(), torch.nn.Linear(192, 2048))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_fid_goes_through_clean_fids_inception(runs, tmp_path):
+    torch.jit.script(StandIn()).save(str(tmp_path / "weights.pt"))
+    sample(tmp_path / "out", 10, runs["images"])
+    result = evaluate(tmp_path / "out", features="inception", weights=tmp_path / "weights.pt", fid=True)
+    assert result["metric"] == "FID-10"
+    assert result["score"] > 0
