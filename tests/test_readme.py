@@ -1,0 +1,39 @@
+"""The README's commands exist as they are written."""
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from tdpm_cli import config
+from tdpm_cli.cli import app
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def commands():
+    for block in re.findall(r"```sh\n(.*?)```", README.read_text(), re.DOTALL):
+        yield from (shlex.split(line, comments=True) for line in block.splitlines() if line.strip())
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_readme_commands_exist_with_these_options(words):
+    if words[0] == "tdpm":
+        verb = get_command(app).commands[words[1]]
+        context = verb.make_context(words[1], words[2:])  # a wrong option or a missing argument raises
+        if words[1] == "train":
+            plain = config.override(config.read_preset(context.params["preset"]), context.params["set_"] or [])
+            config.from_dict(plain)
+    elif words[0].startswith("scripts/"):
+        assert os.access(README.parent / words[0], os.X_OK)
+    else:
+        assert words[:2] == ["pip", "install"]
+
+
+def test_readme_pictures_and_links_exist():
+    targets = re.findall(r"\]\((?!http)([^)]+)\)", README.read_text())
+    assert targets
+    assert [target for target in targets if not (README.parent / target).exists()] == []
