@@ -86,10 +86,9 @@ def compare(ours: assemble.Loaded, baseline: assemble.Loaded) -> list[dict[str, 
     rows = []
 
     def row(what: str, nfe: str, value: float, unit: str = metric) -> None:
-        rows.append({"what": what, "NFE": nfe, unit_key: f"{value:.4g}", "of": unit})
+        rows.append({"what": what, "NFE": nfe, "score": f"{value:.4g}", "of": unit})
         say(f"{what:<34}{nfe:>9}{value:>10.4g}  {unit}")
 
-    unit_key = "score"
     cut = f"T = {schedule.T}"
     chain = baseline.assembly.model.denoiser.schedule.T
     for steps in (s for s in STEPS if s <= schedule.T):

@@ -59,13 +59,8 @@ def assemble(config: Config, device: torch.device | str = "cpu") -> Assembly:
 def read_data(config: Config) -> tuple[Any, Config]:
     """Open the data; return them and the config with what only the data knew (the names of the classes)."""
     data = config.data(config.path, config.space().raw_shape)
-    condition, classes = config.condition, config.condition.options.get("classes")
-    if classes is not None and data.names and len(data.names) != classes:
-        raise InputError(
-            f"condition.classes is {classes}, but the data have {len(data.names)} classes: {', '.join(data.names[:20])}"
-        )
-    if classes is not None and data.names and not condition.options.get("names"):
-        condition = replace(condition, options={**condition.options, "names": data.names})
+    found = config.condition().fit(data.names)
+    condition = replace(config.condition, options={**config.condition.options, **found})
     return data, replace(config, condition=condition)
 
 

@@ -67,9 +67,9 @@ def train(
     plain = configuration.override(configuration.read_preset(preset), set_ or [])
     flags = {"duration": duration, "batch": batch, "seed": seed, "precision": precision, "compile": compile}
     given = {key: value for key, value in flags.items() if value is not None}
-    plain["train"] = {**(plain.get("train") or {}), **given}
+    plain = configuration.overlay(plain, "train", given)
     if data is not None:
-        plain["data"] = {**(plain.get("data") or {}), "path": str(data.resolve())}
+        plain = configuration.overlay(plain, "data", {"path": str(data.resolve())})
     run(configuration.from_dict(plain), outdir, name, resume, dry_run)
 
 
@@ -79,10 +79,10 @@ def sample(
     n: Annotated[str, typer.Option(help="How many, such as 64 or 50k.")] = "64",
     model: Model = None,
     steps: Annotated[Optional[int], Shown(help="Reverse steps from the truncation point.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Sample k depends on seed and k alone.")] = 0,
-    sampler: Annotated[Optional[str], Shown(help="ddim, ddpm, ddpm_large or dpmpp_2m.")] = None,
-    eta: Annotated[Optional[float], Shown(min=0, help="Noise of ddim: 0 none, 1 as much as DDPM.")] = None,
-    batch: Annotated[Optional[int], Shown(min=1, help="Samples at a time.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Sample k depends on seed and k alone.")] = 0,
+    sampler: Annotated[Optional[str], Shown(help="Such as ddim, ddpm, ddpm_large or dpmpp_2m.")] = None,
+    eta: Annotated[Optional[float], Shown(help="Noise of ddim: 0 none, 1 as much as DDPM.")] = None,
+    batch: Annotated[Optional[int], Shown(help="Samples at a time.")] = None,
     labels: Annotated[
         Optional[str], typer.Option(help="Classes by number or name, such as 3,5,cat; taken in turn.")
     ] = None,
@@ -97,7 +97,7 @@ def sample(
 
     run(
         out, _count("--n", n), model, steps=steps, seed=seed, sampler=sampler, eta=eta, batch=batch,
-        labels=labels.split(",") if labels else [], scale=scale, format=format, overwrite=overwrite,
+        labels=labels and [word.strip() for word in labels.split(",")], scale=scale, format=format, overwrite=overwrite,
     )  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def sample(
 def evaluate(
     images: Annotated[Path, typer.Argument(help="What `tdpm sample` wrote, or a folder or zip of images.")],
     fid: Annotated[bool, typer.Option("--fid", help="Fréchet distance of features (the default).")] = False,
-    features: Annotated[Optional[str], Shown(help="inception (FID proper) or efficientnet-lite0.")] = None,
+    features: Annotated[Optional[str], Shown(help="Such as inception (FID proper) or efficientnet-lite0.")] = None,
     weights: Annotated[Optional[Path], typer.Option(help="A local file of the features' weights.")] = None,
     ref: Annotated[
         Optional[Path],

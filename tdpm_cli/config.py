@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import yaml
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Gt, Interval, Len, MinLen
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from tdpm_cli import parts
@@ -37,7 +37,8 @@ def parse_count(value: object) -> object:
 
 
 Count = Annotated[int, Ge(0), BeforeValidator(parse_count)]
-Betas = Annotated[list[Annotated[float, Ge(0)]], MinLen(2)]
+Betas = Annotated[list[Annotated[float, Interval(ge=0, lt=1)]], Len(2, 2)]
+Seed = Annotated[int, Interval(ge=0, lt=2**63)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,7 @@ class DenoiserConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GameConfig:
-    """How prior and discriminator play."""
+    """How prior and discriminator play; `weight` is of a prior that shares its weights, `start` of others."""
 
     loss: GameLoss = "logistic"
     r1: NonNegative = 0.1
@@ -63,11 +64,14 @@ class GameConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How long, how fast and on what terms the weights are trained. Durations count training images."""
+    """How long, how fast and on what terms the weights are trained. Durations count training images.
 
-    duration: Count
+    `prior_lr` is of a prior with weights of its own; one that shares the denoiser's learns at `denoiser_lr`.
+    """
+
+    duration: Annotated[Count, Gt(0)]
     batch: Annotated[int, Ge(2)] = 128
-    seed: Natural = 0
+    seed: Seed = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
     workers: Natural = 0
@@ -93,7 +97,7 @@ class SampleConfig:
 
     steps: Positive = 4
     sampler: str = "ddim"
-    eta: NonNegative | None = None
+    options: dict[str, float] = field(default_factory=dict)  # of the sampler, such as ddim's eta
     scale: PositiveFloat = 1.0
     batch: Positive = 256
 
@@ -197,6 +201,7 @@ def from_dict(plain: Mapping[str, Any]) -> Config:
         if not isinstance(plain.get(section) or {}, Mapping):
             raise InputError(f"{section} is {plain[section]!r}: it must be a section with keys of its own")
 
+    plain = {key: value for key, value in plain.items() if value is not None}
     given = {
         "condition": {"name": "none"},
         "schedule": {"name": "linear"},
@@ -208,8 +213,8 @@ def from_dict(plain: Mapping[str, Any]) -> Config:
     if path is not None and not isinstance(path, str):
         raise InputError(f"data.path is {path!r}: it must be the path of a file or folder")
     built: dict[str, Any] = {name: _part(name, given[name]) for name in PARTS if name not in ("data", "discriminator")}
-    no_game = built["prior"].name == "gaussian"
-    if not no_game and not given.get("discriminator"):
+    prior = parts.load("prior", built["prior"].name)
+    if prior.learns and not given.get("discriminator"):
         raise InputError(f"prior.name is {built['prior'].name!r}, so the preset needs a section 'discriminator'")
     settings: dict[str, Any] = {
         name: kind(**check(kind, given.get(name) or {}, name)) for name, kind in SETTINGS.items()
@@ -219,28 +224,45 @@ def from_dict(plain: Mapping[str, Any]) -> Config:
         data=_part("data", data),
         path=Path(path) if path else None,
         schedule=_schedule(given["schedule"]),
-        discriminator=None if no_game else _part("discriminator", given["discriminator"]),
+        discriminator=_part("discriminator", given["discriminator"]) if prior.learns else None,
         **built,
         **settings,
     )
-    if config.prior.name == "shared" and config.game.start:
-        raise InputError("game.start is set, but the prior 'shared' learns with the denoiser; use prior.name=copy")
-    T = config.schedule().T
-    check_sampler(config.sample, T, "sample.")
+    _agree(config, prior)
     return config
 
 
-def check_sampler(sample: SampleConfig, T: int, prefix: str = "--") -> None:
-    """Raise InputError for an unknown sampler, an option it does not have, or steps beyond 1..T."""
+def _agree(config: Config, prior: Any) -> None:
+    """Raise InputError for values that are right alone and wrong together."""
+    game, train, space = config.game, config.train, config.space()
+    if prior.shares and game.start:
+        raise InputError("game.start is set, but the prior 'shared' learns with the denoiser; use prior.name=copy")
+    if prior.learns and game.start >= train.duration:
+        raise InputError(
+            f"game.start is {game.start}, but train.duration is {train.duration}: the prior would not learn"
+        )
+    if len(set(train.ema)) < len(train.ema):
+        raise InputError(f"train.ema is {train.ema}: each half-life once")
+    if train.flip and len(space.raw_shape) != 3:
+        raise InputError("train.flip is true, but the data are no images")
+    parts.load("features", config.eval.features, "eval.features")
+    check_sampler(config.sample, config.schedule().T, bool(config.condition().sizes), "sample.")
+
+
+def check_sampler(sample: SampleConfig, T: int, conditional: bool, prefix: str = "--") -> None:
+    """Raise InputError for an unknown sampler or option, steps beyond 1..T, or guidance of an unconditional model."""
     known = samplers.names()
     if sample.sampler not in known:
         raise InputError(
             f"{prefix}sampler is {sample.sampler!r}{nearest(sample.sampler, known)} Accepted: {', '.join(known)}."
         )
-    if sample.eta is not None and "eta" not in inspect.signature(known[sample.sampler]).parameters:
-        raise InputError(f"{prefix}eta is {sample.eta:g}, but {sample.sampler!r} has no eta; leave it out or use ddim")
+    check(known[sample.sampler], sample.options, f"sampler {sample.sampler}")
     if not 1 <= sample.steps <= T:
         raise InputError(f"{prefix}steps is {sample.steps}, but the truncated chain has {T}; accepted: 1 to {T}")
+    if sample.scale != 1 and not conditional:
+        raise InputError(
+            f"{prefix}scale is {sample.scale:g}, but the model is unconditional: there is nothing to guide"
+        )
 
 
 def check(target: Callable[..., Any], given: Mapping[str, Any], path: str) -> dict[str, Any]:
@@ -254,7 +276,9 @@ def check(target: Callable[..., Any], given: Mapping[str, Any], path: str) -> di
     checked = {}
     for name, value in given.items():
         try:
-            checked[name] = TypeAdapter(hints[name], config=ConfigDict(strict=True)).validate_python(value)
+            checked[name] = TypeAdapter(
+                hints[name], config=ConfigDict(strict=True, allow_inf_nan=False)
+            ).validate_python(value)
         except ValidationError as error:
             first = error.errors()[0]
             where = "".join(f"[{key}]" for key in first["loc"] if isinstance(key, int))
@@ -265,7 +289,9 @@ def check(target: Callable[..., Any], given: Mapping[str, Any], path: str) -> di
 
 def _keys(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     parameters = inspect.signature(target).parameters
-    return {name: parameter for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
+    keys = {name: parameter for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
+    keys.pop("noise", None)  # a sampler's, which the program hands it
+    return keys
 
 
 def _complete(target: Callable[..., Any], given: Mapping[str, Any], path: str) -> dict[str, Any]:
@@ -340,6 +366,18 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in preset_folder().glob("*.yaml"))
 
 
+def preset_path(name: str) -> Path:
+    """The file of a preset, by name or by its own path. Raises InputError for an unknown one."""
+    is_file = name.endswith((".yaml", ".yml"))
+    path = Path(name) if is_file else preset_folder() / f"{name}.yaml"
+    if not path.is_file() or (not is_file and name not in preset_names()):
+        known = preset_names()
+        raise InputError(
+            f"no preset {name!r}{nearest(name, known)} Accepted: {', '.join(known)}, or the path of a YAML file."
+        )
+    return path
+
+
 def read_preset(name: str) -> dict[str, Any]:
     """The plain values of a preset, by name or by the path of a YAML file, with what it `extends` beneath."""
     plain = _read_file(name)
@@ -354,14 +392,11 @@ def read_preset(name: str) -> dict[str, Any]:
 
 
 def _read_file(name: str) -> dict[str, Any]:
-    is_file = name.endswith((".yaml", ".yml"))
-    path = Path(name) if is_file else preset_folder() / f"{name}.yaml"
-    if not path.is_file() or (not is_file and name not in preset_names()):
-        known = preset_names()
-        raise InputError(
-            f"no preset {name!r}{nearest(name, known)} Accepted: {', '.join(known)}, or the path of a YAML file."
-        )
-    plain = read_yaml(path.read_text(encoding="utf-8"), str(path))
+    path = preset_path(name)
+    try:
+        plain = read_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as text ({error})") from None
     if not isinstance(plain, dict):
         raise InputError(f"{path}: it must hold sections such as data, space, backbone and train")
     return plain
@@ -373,6 +408,14 @@ def _merge(below: Any, above: Any) -> Any:
         return above
     renamed = "name" in above and above["name"] != below.get("name")
     return above if renamed else {**below, **above}
+
+
+def overlay(plain: dict[str, Any], section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Put values over those of a section; return new plain values."""
+    below = plain.get(section) or {}
+    if not isinstance(below, Mapping):
+        raise InputError(f"{section} is {below!r}: it must be a section with keys of its own")
+    return {**plain, section: _merge(below, values)}
 
 
 def override(plain: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
@@ -390,4 +433,6 @@ def override(plain: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any
             )
         value = read_yaml(text, f"--set {assignment}")
         above.setdefault(section, {})[keys[0]] = value if len(keys) == 1 else {keys[1]: value}
-    return {**plain, **{section: _merge(plain.get(section), keys) for section, keys in above.items()}}
+    for section, values in above.items():
+        plain = overlay(plain, section, values)
+    return plain

@@ -12,6 +12,6 @@ class InputError(Exception):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'x' or 'y'?" for the nearest known words, or nothing."""
+    """Return "; did you mean 'x' or 'y'?" for the nearest known words, or "." alone."""
     found = get_close_matches(word, list(known), n=2, cutoff=0.5)
-    return f"; did you mean {' or '.join(map(repr, found))}?" if found else ""
+    return f"; did you mean {' or '.join(map(repr, found))}?" if found else "."

@@ -78,7 +78,8 @@ def images(tmp_path):
     return tmp_path / "images"
 
 
-SMALL = ["--set", "backbone.channels=8", "--set", "backbone.mult=[1,1]", "--set", "discriminator.channel_base=64",
+SMALL = ["--set", "backbone.channels=8", "--set", "backbone.mult=[1,1]", "--set", "backbone.attention=[4]",
+         "--set", "discriminator.channel_base=64",
          "--set", "space.shape=[3, 8, 8]", "--set", "train.workers=0", "--batch", "4", "--duration", "8"]  # fmt: skip
 
 

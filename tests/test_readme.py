@@ -19,7 +19,7 @@ def commands():
         yield from (shlex.split(line, comments=True) for line in block.splitlines() if line.strip())
 
 
-@pytest.mark.parametrize("words", commands(), ids=" ".join)
+@pytest.mark.parametrize("words", list(commands()), ids=" ".join)
 def test_readme_commands_exist_with_these_options(words):
     if words[0] == "tdpm":
         verb = get_command(app).commands[words[1]]

@@ -102,7 +102,7 @@ def test_other_settings_and_other_folders_are_refused(runs, tmp_path):
     [
         ({"steps": 101}, "--steps is 101.*accepted: 1 to 100"),
         ({"sampler": "dmpp"}, "--sampler is 'dmpp'.*did you mean"),
-        ({"sampler": "ddpm", "eta": 0.5}, "--eta is 0.5, but 'ddpm' has no eta"),
+        ({"sampler": "ddpm", "eta": 0.5}, "sampler ddpm.eta: no such key. Accepted in sampler ddpm: none"),
         ({"scale": 2.0}, "unconditional"),
         ({"labels": ["3"]}, "not trained on labels"),
         ({"format": "jpg"}, "--format jpg: accepted: png, npz"),
@@ -215,7 +215,7 @@ def test_what_eval_cannot_score(runs, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"x\.png is not an image"):
         evaluate(tmp_path / "bad", ref=tmp_path / "bad")
     sample(tmp_path / "out", 2, runs["images"])
-    with pytest.raises(InputError, match=r"features.name is 'inceptoin'; did you mean 'inception'"):
+    with pytest.raises(InputError, match=r"--features is 'inceptoin'; did you mean 'inception'"):
         evaluate(tmp_path / "out", features="inceptoin")
     with pytest.raises(InputError, match=r"--weights .* no such file"):
         evaluate(tmp_path / "out", features="inception", weights=tmp_path / "none.pt")

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -120,6 +121,27 @@ def test_numbers_that_are_not_finite_stop_the_run_and_spare_the_checkpoint(tiny,
     assert checkpoint.steps(tmp_path / "run") == []
 
 
+def test_tensorboard_gets_what_the_log_gets(tiny, tmp_path):
+    pytest.importorskip("tensorboard")
+    run = train(from_dict(tiny("train.duration=64", "train.tensorboard=true")), tmp_path, "run")
+    assert list((run / "tensorboard").glob("events.*"))
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    def write(folder):
+        (folder / "weights").write_text("x")
+        return {"seen": 1, "step": 1}
+
+    def fail(folder):
+        (folder / "weights").write_text("x")
+        raise OSError("No space left on device")
+
+    checkpoint.save(tmp_path, 1, write, keep=2)
+    with pytest.raises(InputError, match=r"No space left on device.*older ones are intact"):
+        checkpoint.save(tmp_path, 2, fail, keep=2)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["000000001"]
+
+
 def test_a_damaged_checkpoint_is_named(tiny, tmp_path):
     run = train(from_dict(tiny("train.duration=64")), tmp_path, "run")
     path = checkpoint.newest_weights(run)
@@ -142,7 +164,8 @@ def test_weights_of_another_model_are_refused(tiny, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_saves_and_the_same_command_continues(tmp_path, number):
     command = [
-        sys.executable, "-m", "tdpm_cli", "train", "--preset", "toy-mixture", "--outdir", str(tmp_path), "--duration",
+        str(Path(sys.executable).with_name("tdpm")), "train", "--preset", "toy-mixture", "--outdir", str(tmp_path),
+        "--duration",
         "100M", "--set", "backbone.width=16", "--set", "data.count=512", "--set", "train.log=1k",
     ]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)

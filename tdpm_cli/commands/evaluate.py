@@ -16,6 +16,7 @@ from tdpm_cli.config import Config
 from tdpm_cli.engine import scores
 from tdpm_cli.errors import InputError
 from tdpm_cli.run import precision
+from tdpm_cli.run.files import write_text, writing
 from tdpm_cli.run.report import Meter, say, table
 
 
@@ -39,10 +40,20 @@ def evaluate(
     if config is None and ref is None:
         raise InputError(f"{images} has no samples.json that names its training data; give --ref PATH")
     is_image = config is None or len(config.space().raw_shape) == 3
+    if ref is not None and not is_image:
+        raise InputError(f"--ref {ref}, but {images} holds points: they are scored against the data they learned from")
     if fid and not is_image:
         raise InputError(f"--fid, but {images} holds points, not images; leave --fid out for their sliced Wasserstein")
 
     limit = n or (config.eval.n if config else 50_000)
+    name = features or (config.eval.features if config else "inception")
+    if is_image:
+        parts.load("features", name, "--features")
+    if json_file is not None:
+        with writing(json_file):  # a place that cannot be written is better known before the work
+            json_file.parent.mkdir(parents=True, exist_ok=True)
+        if json_file.is_dir():
+            raise InputError(f"--json {json_file}: it is a folder; name a file")
     samples = _samples(images, manifest, is_image, limit, config)
     if ref is not None:
         shape = config.space().raw_shape if config else _shape_of(ref)
@@ -52,24 +63,25 @@ def evaluate(
         reference, config = read_data(config)
         ref_text = f"{config.data.name}{f' {config.path}' if config.path else ''}"
 
-    result: dict[str, Any] = {"images": str(images), "n": len(samples), "reference": ref_text,
+    count = min(len(samples), limit)
+    if min(count, len(reference)) < 2:
+        raise InputError(f"{count} samples and {len(reference)} references: a score needs at least 2 of each")
+    result: dict[str, Any] = {"images": str(images), "n": count, "reference": ref_text,
                               "n_reference": len(reference)}  # fmt: skip
     if is_image:
-        name = features or (config.eval.features if config else "inception")
         scorer = Scorer(reference, name, weights, config.eval.batch if config else 64)
-        result |= scorer.score(_of(samples, scorer.batch), len(samples))
+        result |= scorer.score(_of(samples, scorer.batch, limit), count)
     else:
         data, _ = reference[range(len(reference))]
         result |= {"metric": "sliced W2", "score": scores.sliced_wasserstein(samples, data)}
     if manifest:
-        result |= {key: manifest.get(key) for key in ("model_sha256", "weights", "sampler", "eta", "steps", "scale",
+        result |= {key: manifest.get(key) for key in ("model_sha256", "weights", "sampler", "options", "steps", "scale",
                                                       "seed", "nfe", "nfe_text")}  # fmt: skip
-    row = {"metric": result["metric"], "score": f"{result['score']:.4g}", "n": str(len(samples)),
+    row = {"metric": result["metric"], "score": f"{result['score']:.4g}", "n": str(count),
            "NFE": str(result.get("nfe_text", "–")), "reference": f"{ref_text} ({len(reference):,})"}  # fmt: skip
     table(f"tdpm eval {images}", [row])
     if json_file:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(result, indent=1))
+        write_text(json_file, json.dumps(result, indent=1))
         say(f"written: {json_file}")
     say("next: tdpm export --format safetensors model.safetensors")
     return result
@@ -130,9 +142,7 @@ def _samples(images: Path, manifest: Any, is_image: bool, n: int, config: Config
             raw = torch.from_numpy(file["arr_0"][:n])
         return raw.permute(0, 3, 1, 2) if is_image else raw
     shape = config.space().raw_shape if config else _shape_of(images)
-    found = parts.load("data", "images")(images, shape)
-    found.files = found.files[:n]
-    return found
+    return parts.load("data", "images")(images, shape)
 
 
 def _shape_of(path: Path) -> tuple[int, int, int]:
@@ -142,9 +152,11 @@ def _shape_of(path: Path) -> tuple[int, int, int]:
     return 3, height, width
 
 
-def _of(data: Any, batch: int) -> Iterator[Tensor]:
-    for start in range(0, len(data), batch):
+def _of(data: Any, batch: int, limit: int | None = None) -> Iterator[Tensor]:
+    """Batches of the first `limit` examples."""
+    size = min(len(data), limit or len(data))
+    for start in range(0, size, batch):
         if isinstance(data, Tensor):
-            yield data[start : start + batch]
+            yield data[start : min(start + batch, size)]
         else:
-            yield data[range(start, min(start + batch, len(data)))][0]
+            yield data[range(start, min(start + batch, size))][0]

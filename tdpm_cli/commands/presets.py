@@ -8,8 +8,7 @@ from tdpm_cli.run.report import say, table
 def presets(name: str | None = None) -> None:
     """List the presets with their sizes; or print one, comments and all. Raises InputError for an unknown name."""
     if name:
-        configuration.read_preset(name)  # the message for an unknown name
-        print((configuration.preset_folder() / f"{name}.yaml").read_text(encoding="utf-8"), end="")
+        print(configuration.preset_path(name).read_text(encoding="utf-8"), end="")
         say(f"next: tdpm train --preset {name}")
         return
     rows = []

@@ -16,11 +16,13 @@ from torch import Tensor
 
 from tdpm_cli import __version__, assemble
 from tdpm_cli.assemble import Loaded
-from tdpm_cli.config import SampleConfig, check_sampler
+from tdpm_cli.config import SampleConfig, check, check_sampler
 from tdpm_cli.engine.model import generate
+from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.protocols import Cond
 from tdpm_cli.errors import InputError
 from tdpm_cli.run import pictures, precision
+from tdpm_cli.run.files import replacing, write_text, writing
 from tdpm_cli.run.report import Meter, say
 from tdpm_cli.run.signals import Interrupted, Interruption
 
@@ -39,7 +41,7 @@ def sample(
     sampler: str | None = None,
     eta: float | None = None,
     batch: int | None = None,
-    labels: Sequence[str] = (),
+    labels: Sequence[str] | None = None,
     scale: float | None = None,
     format: str | None = None,
     overwrite: bool = False,
@@ -52,14 +54,9 @@ def sample(
     device = precision.device()
     loaded = assemble.load(model or assemble.newest_run(), device)
     made = loaded.assembly
-    given: dict[str, Any] = {"steps": steps, "sampler": sampler, "eta": eta, "scale": scale, "batch": batch}
-    settings = replace(made.config.sample, **{key: value for key, value in given.items() if value is not None})
-    if sampler is not None and eta is None:
-        settings = replace(settings, eta=None)  # the preset's eta belongs to the preset's sampler
-    check_sampler(settings, made.model.denoiser.schedule.T)
-    if settings.scale != 1 and not made.condition.sizes:
-        raise InputError(f"--scale is {settings.scale:g}, but the model is unconditional: there is nothing to guide")
-    cond = _conditions(made.condition, labels, n)
+    settings = _settings(made.config.sample, steps=steps, sampler=sampler, scale=scale, batch=batch, eta=eta)
+    check_sampler(settings, made.model.denoiser.schedule.T, bool(made.condition.sizes))
+    cond = made.condition.draw(n, Noise(seed, range(n))) if labels is None else made.condition.parse(labels, n)
     is_image = len(made.space.raw_shape) == 3
     if format not in (None, *FORMATS):
         raise InputError(f"--format {format}: accepted: {', '.join(FORMATS)}")
@@ -74,24 +71,33 @@ def sample(
     say(f"{loaded.source}: {made.schedule_text}; NFE {nfe_text(made.model, settings)} = {calls}")
 
     if todo:
-        (out / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        chosen = {key: value[todo] for key, value in cond.items()} if cond is not None else None
+        manifest["conditions"] = {key: value.tolist() for key, value in cond.items() if value.ndim == 1}
+        write_text(out / MANIFEST, json.dumps(manifest, indent=1))
         stream = generate(
             made.model, made.space, made.condition, seed, todo, settings.batch,
-            cond=chosen, device=device, **sampler_options(settings),
+            cond={key: value[todo] for key, value in cond.items()}, device=device, **sampler_options(settings),
         )  # fmt: skip
         write = _write_images if kind == "png" else _write_array
-        with Meter("sample", n, len(done)) as meter, Interruption() as interrupted:
+        with Meter("sample", n, len(done)) as meter, Interruption() as interrupted, writing(out):
             write(out, todo, stream, meter, interrupted)
     grid = pictures.save(made.space.picture(_read(out, kind, min(n, _shown(is_image)))), grid_path(out))
     verb = "--fid " if is_image else ""
     say(f"done: {n} in {out}, grid {grid}\nnext: tdpm eval {verb}{out}")
 
 
+def _settings(preset: SampleConfig, eta: float | None, **given: Any) -> SampleConfig:
+    """The preset's settings with what was given over them, checked as a preset is."""
+    over = {key: value for key, value in given.items() if value is not None}
+    if given["sampler"] is not None:
+        over["options"] = {}  # the preset's are of the preset's sampler
+    if eta is not None:
+        over["options"] = {**over.get("options", preset.options), "eta": eta}
+    return replace(preset, **check(SampleConfig, over, "sample"))
+
+
 def sampler_options(settings: SampleConfig) -> dict[str, Any]:
     """What `TDPM.decode` takes, of the sample settings."""
-    chosen = {"steps": settings.steps, "sampler": settings.sampler, "scale": settings.scale}
-    return chosen if settings.eta is None else {**chosen, "eta": settings.eta}
+    return {"steps": settings.steps, "sampler": settings.sampler, "scale": settings.scale, **settings.options}
 
 
 def nfe_text(model: Any, settings: SampleConfig) -> str:
@@ -100,7 +106,9 @@ def nfe_text(model: Any, settings: SampleConfig) -> str:
     return f"{model.prior.nfe} + {steps}"
 
 
-def describe(loaded: Loaded, settings: SampleConfig, seed: int, labels: Sequence[str], kind: str) -> dict[str, Any]:
+def describe(
+    loaded: Loaded, settings: SampleConfig, seed: int, labels: Sequence[str] | None, kind: str
+) -> dict[str, Any]:
     """What `samples.json` says: everything that the images depend on, and where they came from."""
     config, model = loaded.assembly.config, loaded.assembly.model
     identity = {key: value for key, value in asdict(settings).items() if key != "batch"}
@@ -116,7 +124,7 @@ def describe(loaded: Loaded, settings: SampleConfig, seed: int, labels: Sequence
         **identity,
         "nfe": model.nfe(settings.steps, settings.scale),
         "nfe_text": nfe_text(model, settings),
-        "labels": list(labels),
+        "labels": None if labels is None else list(labels),
         "format": kind,
         "config": config.to_dict(),
     }
@@ -124,16 +132,7 @@ def describe(loaded: Loaded, settings: SampleConfig, seed: int, labels: Sequence
 
 def grid_path(out: Path) -> Path:
     """The grid lies beside the folder, so that the folder holds samples only."""
-    return out.parent / f"{out.resolve().name}-grid.png"
-
-
-def _conditions(condition: Any, labels: Sequence[str], n: int) -> Cond | None:
-    if not labels:
-        return None
-    if not hasattr(condition, "parse"):
-        raise InputError(f"--labels {','.join(labels)}: the model was not trained on labels; leave --labels out")
-    cond: Cond = condition.parse(labels, n)
-    return cond
+    return out.resolve().with_name(f"{out.resolve().name}-grid.png")
 
 
 def _open(out: Path, manifest: dict[str, Any], n: int, overwrite: bool) -> set[int]:
@@ -149,30 +148,36 @@ def _open(out: Path, manifest: dict[str, Any], n: int, overwrite: bool) -> set[i
                 (out / name).unlink()
     elif names:
         before = _read_manifest(out)
-        moved = ("model", "tdpm")
+        free = ("config", "model", "tdpm")
         listed = [
             f"{key}: {before.get(key)!r} there, {manifest[key]!r} here"
             for key in manifest
-            if key not in ("config", *moved) and before.get(key) != manifest[key]
+            if key not in free and before.get(key) != manifest[key]
         ]
         if listed:
             raise InputError(
                 f"{out} holds samples made with other settings:\n  " + "\n  ".join(listed)
                 + "\nName another folder, or give --overwrite."
             )  # fmt: skip
-    try:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: the folder could not be made ({error})") from None
+    for folder in (out, grid_path(out).parent):
+        if not os.access(folder, os.W_OK):
+            raise InputError(f"{folder}: it cannot be written to; name an output folder elsewhere")
     if manifest["format"] == "npz":
         held = len(_read(out, "npz")) if (out / "samples.npz").is_file() else 0
         done = set(range(held)) if held == n else set()
     else:
-        done = {int(path.stem) for path in out.glob("*.png") if re.fullmatch(r"\d{6,}", path.stem)}
+        done = {int(path.stem) for path in images_of(out)}
         held = max(done) + 1 if done else 0
     if held > n:
         raise InputError(f"{out} already holds {held} samples, more than --n {n}; name another folder or --overwrite")
     return done
+
+
+def images_of(out: Path) -> list[Path]:
+    """The images that `tdpm sample` wrote, in order."""
+    return sorted((path for path in out.glob("*.png") if re.fullmatch(r"\d{6,}", path.stem)), key=lambda p: int(p.stem))
 
 
 def _is_ours(name: str) -> bool:
@@ -214,9 +219,8 @@ def _write_images(
 
 
 def _write_png(path: Path, image: np.ndarray) -> None:
-    part = path.with_name(path.name + ".part")
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(part, format="PNG")
-    os.replace(part, path)
+    with replacing(path) as part:
+        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(part, format="PNG")
 
 
 def _write_array(
@@ -230,11 +234,9 @@ def _write_array(
         meter.advance(len(raw))
         if interrupted.number and meter.done < meter.total:
             raise Interrupted(interrupted.number, "stopped; an .npz is written whole or not at all")
-    part = out / "samples.npz.part"
     arrays = [np.concatenate(kept)] + ([np.concatenate(labels)] if labels else [])
-    with part.open("wb") as file:
+    with replacing(out / "samples.npz") as part, part.open("wb") as file:
         np.savez(file, *arrays)
-    os.replace(part, out / "samples.npz")
 
 
 def _read(out: Path, kind: str, n: int | None = None) -> Tensor:
@@ -244,7 +246,7 @@ def _read(out: Path, kind: str, n: int | None = None) -> Tensor:
             raw = torch.from_numpy(file["arr_0"][:n])
         return raw.permute(0, 3, 1, 2) if raw.ndim == 4 else raw
     images = []
-    for path in sorted(out.glob("*.png"))[:n]:
+    for path in images_of(out)[:n]:
         with Image.open(path) as image:
             pixels = torch.from_numpy(np.array(image))
         images.append(pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1))

@@ -1,8 +1,9 @@
 """tdpm train: one loop that runs whatever list of phases it is given."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from tdpm_cli.engine.phases import Batch, Game, Phase, tdpm_phases, train_step
 from tdpm_cli.errors import InputError
 from tdpm_cli.run import checkpoint, pictures, precision
 from tdpm_cli.run.batches import batches
-from tdpm_cli.run.report import Log, Meter, say, table
+from tdpm_cli.run.files import write_text
+from tdpm_cli.run.report import Log, Meter, say, summary_writer, table
 from tdpm_cli.run.signals import Interrupted, Interruption
 
 GRID = 64  # examples in a grid
@@ -61,15 +63,17 @@ def train(
     if start is not None:
         _same_config(run, config)
     _announce(made, data, run)
+    if config.train.tensorboard:
+        summary_writer()
     if dry_run:
+        say("dry run: everything fits, and nothing was written\nnext: the same command without --dry-run")
         return None
     made.condition.encode(data[range(min(GRID, len(data)))][1])  # what cannot be read fails before a folder is made
     trainer = Trainer(made, run, device)
     if start is not None:
         trainer.restore(start)
         say(f"continuing {run} at {trainer.seen / 1000:g} kimg")
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "config.yaml").write_text(config.to_yaml())
+    write_text(run / "config.yaml", config.to_yaml())
     trainer.fit(data)
     say(f"done: {run}\nnext: tdpm sample --model {run} --steps {config.sample.steps} --n 64 samples/")
     return run
@@ -87,9 +91,18 @@ class Trainer:
             made.model, made.discriminator, made.condition, Game(**vars(config.game)),
             self._optimizer, config.train.clip,
         )  # fmt: skip
+        for phase in self.phases:
+            if phase.on_start is not None:
+                phase.on_start = partial(self._start, phase, phase.on_start)
         self.seen = self.step = 0
         if config.train.compile:
             made.model.denoiser.network.compile()
+
+    def _start(self, phase: Phase, begin: Callable[[], None]) -> None:
+        """Start a phase, and the averages of what it starts with."""
+        begin()
+        for ema in self.ema:
+            ema.restart(self.made.model, phase.module)
 
     def _optimizer(self, name: str, module: nn.Module) -> torch.optim.Optimizer:
         lr = {
@@ -121,19 +134,21 @@ class Trainer:
                 before = self.seen
                 for key, value in self._train_on(raw, conditions, cast).items():
                     sums.setdefault(key, []).append(value)
-                means = {}
-                if self._passed(before, settings.log):
+                means: dict[str, float] = {}
+                saving = self._passed(before, settings.snapshot) or self.seen >= settings.duration or interrupted.number
+                if saving or self._passed(before, settings.log):
                     means = {key: float(torch.stack(values).mean()) for key, values in sums.items()}
                     sums.clear()
                     self._finite(means)
                     log.write(self.seen, {**means, "img/s": meter.rate})
                 shown = {SHOWN[key]: value for key, value in means.items() if key in SHOWN}
                 meter.advance(settings.batch, shown)
-                if self._passed(before, settings.snapshot) or self.seen >= settings.duration or interrupted.number:
+                if saving:
                     self.save()
                     self._grid(data)
                 if interrupted.number and self.seen < settings.duration:
                     log.close()
+                    stream.close()
                     raise Interrupted(
                         interrupted.number,
                         f"stopped at {self.seen / 1000:g} kimg, saved in {self.run}; the same command continues",
@@ -227,11 +242,10 @@ def draw_panels(made: Assembly, model: TDPM, data: Any, device: torch.device) ->
     real = schedule.q_sample_T(x_0, noise.normal(space.shape))
     cond = {key: value.to(device) for key, value in made.condition.encode(conditions).items()}
     x_T = model.draw_x_T(noise, cond)
-    options = {} if sample.eta is None else {"eta": sample.eta}
     drawn = model.decode(
         x_T, noise, cond, steps=sample.steps, sampler=sample.sampler, scale=sample.scale,
         null={key: value.to(device) for key, value in made.condition.null(len(x_T)).items()},
-        bounds=space.bounds, **options,
+        bounds=space.bounds, **sample.options,
     )  # fmt: skip
     model.train(training)
     shown = {"data": x_0, f"data at T = {schedule.T}": real, "prior": x_T, "samples": drawn}
@@ -247,7 +261,13 @@ def _place(outdir: Path, name: str, resume: str) -> tuple[Path, Path | None]:
     if resume != "auto":
         folder = Path(resume)
         if (folder / "state.json").is_file():
-            return folder.parent.parent, folder
+            run = folder.parent.parent
+            if newer := [path.name for path in checkpoint.steps(run) if path.name > folder.name]:
+                raise InputError(
+                    f"--resume {resume}: the run has newer checkpoints ({', '.join(newer)}), which would be taken up "
+                    "again; move them away to go back, or resume the run itself"
+                )
+            return run, folder
         if not checkpoint.steps(folder):
             raise InputError(f"--resume {resume}: neither a run with a checkpoint nor a checkpoint; or: auto, never")
         run = folder

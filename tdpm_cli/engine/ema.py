@@ -26,6 +26,14 @@ class EMA(Generic[Model]):
         return 0.5 ** (batch / half_life) if half_life > 0 else 0.0
 
     @torch.no_grad()
+    def restart(self, model: Model, part: nn.Module) -> None:
+        """Forget the past of the weights that `model` shares with `part`: their average is what they are now."""
+        fresh = {id(parameter) for parameter in part.parameters()}
+        for average, weight in zip(self.model.parameters(), model.parameters(), strict=True):
+            if id(weight) in fresh:
+                average.copy_(weight)
+
+    @torch.no_grad()
     def update(self, model: Model, batch: int, seen: int) -> None:
         """Move the average towards `model`, after every phase of a step."""
         averages: list[Tensor] = [*self.model.parameters()]

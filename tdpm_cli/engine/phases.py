@@ -200,16 +200,13 @@ def tdpm_phases(
     losses: one set of weights has one optimizer. Without a discriminator there is no game.
     """
     denoise = denoise_loss(model, condition)
-    if discriminator is None:
+    if discriminator is None or not model.prior.learns:
         return [Phase("denoiser", model.denoiser, optimizer("denoiser", model.denoiser), denoise, clip=clip)]
 
     adversarial = adversarial_loss(model, discriminator, game.loss)
     critic = critic_loss(model, discriminator, game.loss)
     penalty = penalty_loss(model, discriminator, game.r1, game.r2)
-    of_denoiser = {id(parameter) for parameter in model.denoiser.parameters()}
-    shared = all(id(parameter) in of_denoiser for parameter in model.prior.parameters())
-
-    if shared:
+    if model.prior.shares:
         both = weighted((1.0, denoise), (game.weight, adversarial))
         phases = [Phase("model", model, optimizer("denoiser", model), both, clip=clip)]
     else:

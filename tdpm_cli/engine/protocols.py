@@ -1,7 +1,7 @@
 """What the engine asks of the parts it is given."""
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -15,6 +15,8 @@ class Prior(Protocol):
 
     z_shape: tuple[int, ...]
     nfe: int  # network calls that one draw costs
+    learns: bool  # whether it has weights that a game can teach
+    shares: bool  # whether those weights are the denoiser's
 
     def __call__(self, z: Tensor, **cond: Tensor) -> Tensor: ...
 
@@ -50,3 +52,9 @@ class Condition(Protocol):
 
     def draw(self, n: int, noise: Noise) -> Cond:
         """n conditions as the user would meet them."""
+
+    def fit(self, names: Sequence[str]) -> dict[str, Any]:
+        """What only the data knew, from the names of their classes, as options of this part."""
+
+    def parse(self, words: Sequence[str], n: int) -> Cond:
+        """n conditions that go round through what the user wrote."""

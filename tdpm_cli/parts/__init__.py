@@ -29,12 +29,12 @@ def names(kind: str) -> list[str]:
     return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(room.__path__))
 
 
-def load(kind: str, name: str) -> Any:
-    """The class of a part. `name` resolves only inside this package; raises InputError for another."""
+def load(kind: str, name: str, key: str | None = None) -> Any:
+    """The class of a part. `name` resolves only inside this package; raises InputError, naming `key`, for another."""
     known = names(kind)
     if name not in known:
         accepted = ", ".join(known)
-        raise InputError(f"{kind}.name is {name!r}{nearest(str(name), known)} Accepted: {accepted}.")
+        raise InputError(f"{key or kind + '.name'} is {name!r}{nearest(str(name), known)} Accepted: {accepted}.")
     module = import_module(f"tdpm_cli.parts.{ROOMS[kind]}.{name.replace('-', '_')}")
     (part,) = module.__all__
     found = getattr(module, part)

@@ -1,6 +1,7 @@
 """Training batches in an order that depends on (seed, images seen) alone, so that a run continues exactly."""
 
-from collections.abc import Iterator
+import signal
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from tdpm_cli.errors import InputError
 Item = tuple[Tensor, dict[str, Tensor]]
 
 
-def batches(data: Any, batch: int, seed: int, seen: int, *, flip: bool, workers: int) -> Iterator[Item]:
+def batches(data: Any, batch: int, seed: int, seen: int, *, flip: bool, workers: int) -> Generator[Item, None, None]:
     """Yield (raw [batch, ...], conditions) for ever, from image `seen` on.
 
     Each epoch is a new permutation of the data; with `flip` of the data and their mirror images.
@@ -26,11 +27,17 @@ def batches(data: Any, batch: int, seed: int, seen: int, *, flip: bool, workers:
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_leave_signals_to_the_main_process,
     )
     for item in loader:
         if isinstance(item, InputError):
             raise item
         yield item
+
+
+def _leave_signals_to_the_main_process(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class _Order(Sampler[list[int]]):

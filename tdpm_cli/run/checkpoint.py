@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tdpm_cli.errors import InputError
+from tdpm_cli.run.files import replacing
 
 
 def state(module: nn.Module) -> dict[str, Tensor]:
@@ -50,17 +50,14 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], source: str) ->
 
 
 def write_weights(path: Path, module: nn.Module, header: Mapping[str, str]) -> None:
-    """Write weights and header as safetensors: first beside `path`, then renamed to it."""
-    part = path.with_name(path.name + ".part")
-    try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in state(module).items()}, part, dict(header))
-        _sync(part)
-        os.replace(part, path)
-    except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            part.unlink()
-        raise InputError(f"{path}: could not be written ({error})") from None
+    """Write weights and header as safetensors, whole or not at all."""
+    tensors = {name: tensor.contiguous() for name, tensor in state(module).items()}
+    with replacing(path) as part:
+        try:
+            save_file(tensors, part, dict(header))
+        except SafetensorError as error:  # how the library reports a full disk
+            raise OSError(str(error)) from None
+        sync(part)
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -85,7 +82,8 @@ def sha256(path: Path) -> str:
 
 def steps(run: Path) -> list[Path]:
     """Complete checkpoints of a run, oldest first."""
-    return sorted(path for path in (run / "checkpoints").glob("*") if (path / "state.json").is_file())
+    found = (path for path in (run / "checkpoints").glob("*") if path.name.isdecimal())
+    return sorted(path for path in found if (path / "state.json").is_file())
 
 
 def newest_weights(source: Path) -> Path:
@@ -109,17 +107,18 @@ def save(run: Path, seen: int, write: Callable[[Path], Mapping[str, Any]], keep:
     """Save a checkpoint: `write` fills a folder and returns the state; older ones beyond `keep` go last."""
     final = run / "checkpoints" / f"{seen:09d}"
     part = final.with_name(final.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
+    for left_behind in final.parent.glob("*.part"):
+        shutil.rmtree(left_behind, ignore_errors=True)
     try:
         part.mkdir(parents=True)
         content = write(part)
         (part / "state.json").write_text(json.dumps(content, indent=1))
         for path in [*part.iterdir(), part]:
-            _sync(path)
+            sync(path)
         shutil.rmtree(final, ignore_errors=True)
         part.rename(final)
-        _sync(final.parent)
-    except OSError as error:
+        sync(final.parent)
+    except (OSError, InputError) as error:
         shutil.rmtree(part, ignore_errors=True)
         raise InputError(f"{final}: the checkpoint could not be written ({error}); older ones are intact") from None
     for old in steps(run)[:-keep]:
@@ -127,7 +126,8 @@ def save(run: Path, seen: int, write: Callable[[Path], Mapping[str, Any]], keep:
     return final
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

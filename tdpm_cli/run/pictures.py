@@ -1,10 +1,11 @@
 """Pictures for people: panels side by side, each with its title above."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image, ImageDraw
+
+from tdpm_cli.run.files import replacing
 
 MARGIN, TITLE = 8, 18  # pixels
 
@@ -23,9 +24,7 @@ def side_by_side(panels: Mapping[str, Image.Image]) -> Image.Image:
 
 
 def save(picture: Image.Image, path: Path) -> Path:
-    """Write a PNG beside `path`, then rename it there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    picture.save(part, format="PNG")
-    os.replace(part, path)
+    """Write a PNG, whole or not at all."""
+    with replacing(path) as part:
+        picture.save(part, format="PNG")
     return path

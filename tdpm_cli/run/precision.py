@@ -12,10 +12,13 @@ def device() -> torch.device:
 
 
 def resolve(precision: str, where: torch.device) -> str:
-    """ "auto" → "bf16" on a GPU that computes in it, else "fp32"."""
+    """ "auto" → "bf16" where the GPU, or the CPU by AVX-512, computes in it, else "fp32"."""
     if precision != "auto":
         return precision
-    return "bf16" if where.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if where.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    in_hardware = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)  # torch has no public name for it
+    return "bf16" if in_hardware() else "fp32"
 
 
 def autocast(precision: str, where: torch.device) -> Callable[[], AbstractContextManager[object]]:

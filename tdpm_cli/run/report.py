@@ -10,6 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from tdpm_cli.errors import InputError
+from tdpm_cli.run.files import write_text, writing
+
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 QUIET_SECONDS = 15  # between plain lines
 
@@ -58,6 +61,18 @@ class Meter:
             console.print(f"{self.label} {self.done}/{self.total} {self.unit}  {note}  ETA {left:.0f} s")
 
 
+def summary_writer() -> Any:
+    """TensorBoard's writer. Raises InputError where it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError(
+            "train.tensorboard is true, but TensorBoard is not installed; "
+            "install it with: pip install 'tdpm-cli[tensorboard]'"
+        ) from None
+    return SummaryWriter
+
+
 class Log:
     """`log.jsonl` of a run: one object a line; and TensorBoard's files where asked for."""
 
@@ -66,16 +81,12 @@ class Log:
         if self.path.exists():  # what an interrupted run logged after the checkpoint that it continues from
             lines = self.path.read_text().splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["seen"] <= seen]
-            self.path.write_text("".join(kept))
-        self._writer: Any = None
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=seen)
+            write_text(self.path, "".join(kept))
+        self._writer: Any = summary_writer()(str(run / "tensorboard"), purge_step=seen) if tensorboard else None
 
     def write(self, seen: int, values: Mapping[str, float]) -> None:
         """Append one line."""
-        with self.path.open("a") as file:
+        with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps({"seen": seen, **{key: float(f"{v:.6g}") for key, v in values.items()}}) + "\n")
         for key, value in values.items() if self._writer else ():
             self._writer.add_scalar(key, value, seen)

@@ -45,6 +45,11 @@ class UNet(nn.Module):
                 f"backbone.mult has {len(mult)} levels, so height and width must divide by {halvings}, "
                 f"but the images are {shape[1]} × {shape[2]}; use fewer levels or another size"
             )
+        heights = [shape[1] >> level for level in range(len(mult))]
+        if not set(attention) <= set(heights):
+            raise InputError(
+                f"backbone.attention is {attention}, but its levels are at heights {heights}: choose among these"
+            )
         embedding = 4 * channels
         context = sizes.get("context")
 
@@ -198,8 +203,9 @@ class Upsample(nn.Module):
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """32 groups from 128 channels on; fewer below, so that a group has at least 4 channels where it can."""
-    return nn.GroupNorm(math.gcd(32, max(channels // 4, 1)) if channels % 4 == 0 else 1, channels, eps=1e-6)
+    """32 groups (Ho et al. 2020), or fewer where a group would have less than 4 channels or not come out even."""
+    groups = next(g for g in (32, 16, 8, 4, 2, 1) if g == 1 or (channels % g == 0 and channels // g >= 4))
+    return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
 def zeroed(layer: Layer) -> Layer:

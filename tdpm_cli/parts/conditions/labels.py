@@ -1,6 +1,7 @@
 """Class labels."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,6 +42,13 @@ class Labels:
     def draw(self, n: int, noise: Noise) -> Cond:
         """Labels drawn uniformly."""
         return {"label": noise.choice(self.classes)}
+
+    def fit(self, names: Sequence[str]) -> dict[str, Any]:
+        """Take over the names of the data's classes. Raises InputError where their number differs."""
+        if names and len(names) != self.classes:
+            listed = ", ".join(names[:20])
+            raise InputError(f"condition.classes is {self.classes}, but the data have {len(names)} classes: {listed}")
+        return {"names": self.names or list(names)}
 
     def parse(self, words: Sequence[str], n: int) -> Cond:
         """n labels that go round through words, each a class's number or name. Raises InputError for others."""

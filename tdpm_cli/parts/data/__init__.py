@@ -1,1 +1,2 @@
-"""Data: map-style data sets. A part takes (path or None, raw_shape)."""
+"""Data: map-style data sets. A part takes (path or None, raw_shape), has `names` of its classes, and reads
+lists of indices: data[[3, 1]] → raw [2, *raw_shape], {"label": [2]}."""

@@ -21,7 +21,8 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 class Images:
     """uint8 [C, H, W]: every image below `path`, cropped at the centre to the aspect, resized by Lanczos.
 
-    Where all images lie in folders of the first level, those are the classes, in alphabetical order.
+    Where all images lie in two or more folders of the first level, those are the classes, in alphabetical order;
+    folders that wrap everything, and hidden files, do not count. 16-bit greys are scaled to 8.
     Files are read in each worker, and a zip is never unpacked. Raises InputError for a missing or empty path,
     and, naming the file, for one that cannot be decoded.
     """
@@ -38,10 +39,13 @@ class Images:
         self.files = self._list()
         if not self.files:
             raise InputError(f"--data {path}: no images found; accepted: {' '.join(sorted(SUFFIXES))}")
-        folders = [PurePosixPath(name).parts[0] if "/" in name else None for name in self.files]
-        self.names = [] if None in folders else sorted({folder for folder in folders if folder})
+        parents = [PurePosixPath(name).parts[:-1] for name in self.files]
+        # Folders that wrap everything tell nothing apart.
+        around = next((k for k, names in enumerate(zip(*parents, strict=False)) if len(set(names)) > 1), None)
+        classes = [None if around is None else parent[around] for parent in parents]
+        self.names = [] if None in classes else sorted({name for name in classes if name})
         number = {name: k for k, name in enumerate(self.names)}
-        self._labels = torch.tensor([number[str(folder)] for folder in folders]) if self.names else None
+        self._labels = torch.tensor([number[str(name)] for name in classes]) if self.names else None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -64,31 +68,37 @@ class Images:
             )
         else:
             found = (entry.filename for entry in self._zip().infolist() if not entry.is_dir())
-        return sorted(name for name in found if PurePosixPath(name).suffix.lower() in SUFFIXES)
+        return sorted(name for name in found if _is_image(PurePosixPath(name)))
 
     def _zip(self) -> zipfile.ZipFile:
         # A handle must not be shared with a forked worker: both would move one file position.
         if self._archive is None or self._archive[0] != os.getpid():
             try:
                 self._archive = os.getpid(), zipfile.ZipFile(self.path)
-            except zipfile.BadZipFile:
-                raise InputError(f"--data {self.path}: neither a folder nor a zip file") from None
+            except (zipfile.BadZipFile, OSError) as error:
+                raise InputError(f"--data {self.path}: neither a folder nor a zip that can be read ({error})") from None
         return self._archive[1]
 
     def _open(self, name: str) -> Image.Image:
         try:
             data = (self.path / name).read_bytes() if self.path.is_dir() else self._zip().read(name)
-            image = Image.open(io.BytesIO(data))
-            image.load()
-        except (OSError, SyntaxError, ValueError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
+            return ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+        except Exception as error:  # decoders raise anything on damaged data
             raise InputError(
                 f"{self.path}: {name} is not an image that can be decoded ({error}); repair it or take it out"
             ) from None
-        return image
 
     def _read(self, name: str) -> Tensor:
-        image = ImageOps.exif_transpose(self._open(name)).convert("L" if self.channels == 1 else "RGB")
+        image = self._open(name)
+        if image.mode.startswith("I"):  # 16 bits
+            image = Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+        image = image.convert("L" if self.channels == 1 else "RGB")
         if image.size != (self.width, self.height):
             image = ImageOps.fit(image, (self.width, self.height), Image.Resampling.LANCZOS)
         pixels = torch.from_numpy(np.array(image))
         return pixels.view(self.height, self.width, self.channels).permute(2, 0, 1)
+
+
+def _is_image(path: PurePosixPath) -> bool:
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    return path.suffix.lower() in SUFFIXES and not hidden

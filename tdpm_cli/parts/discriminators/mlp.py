@@ -31,5 +31,5 @@ class MLP(nn.Module):
         h = self.body(x)
         logits = self.leave(h)[:, 0]
         if self.label is not None and label is not None:
-            logits = logits + (h * self.label(label)).mean(1)
+            logits = logits + (h * self.label(label)).sum(1) / math.sqrt(h.shape[1])
         return logits

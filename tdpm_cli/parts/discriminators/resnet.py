@@ -67,7 +67,7 @@ class ResNet(nn.Module):
         h = activate(self.flat(h.flatten(1)))
         logits = self.leave(h)[:, 0]
         if self.label is not None and label is not None:
-            logits = logits + (h * self.label(label)).mean(1)
+            logits = logits + (h * self.label(label)).sum(1) / math.sqrt(h.shape[1])
         return logits
 
 

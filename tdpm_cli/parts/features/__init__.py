@@ -1,1 +1,2 @@
-"""Features: what a score compares: images uint8 [B, C, H, W] → features [B, D]. A part takes (device)."""
+"""Features: what a score compares: images uint8 [B, C, H, W] → features [B, D]. A part
+takes (device, path of its weights or None)."""

