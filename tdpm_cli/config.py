@@ -281,7 +281,8 @@ def check(target: Callable[..., Any], given: Mapping[str, Any], path: str) -> di
             ).validate_python(value)
         except ValidationError as error:
             first = error.errors()[0]
-            where = "".join(f"[{key}]" for key in first["loc"] if isinstance(key, int))
+            inside = first["loc"] if isinstance(value, list | Mapping) else ()
+            where = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in inside)
             wish = first["msg"].replace("Input should be", "it must be")
             raise InputError(f"{path}.{name}{where} is {first['input']!r}: {wish}") from None
     return checked

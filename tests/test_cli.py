@@ -2,6 +2,7 @@ import subprocess
 import sys
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -114,6 +115,29 @@ def test_a_zip_of_class_folders_is_read_as_the_folder_is(images, tmp_path):
     assert raw.shape == (6, 3, 8, 8)
     grey = load("data", "images")(images, (1, 12, 10))
     assert grey[[0]][0].shape == (1, 1, 12, 10)
+
+
+def test_folders_that_wrap_everything_and_hidden_files_do_not_count(images, tmp_path):
+    from tdpm_cli.parts import load
+
+    with zipfile.ZipFile(tmp_path / "mac.zip", "w") as archive:
+        for path in sorted(images.rglob("*.png")):
+            name = path.relative_to(tmp_path)
+            archive.write(path, f"data/{name}")
+            archive.writestr(f"__MACOSX/data/{name.parent}/._{name.name}", "not an image")
+    data = load("data", "images")(tmp_path / "mac.zip", (3, 8, 8))
+    assert (len(data), data.names) == (6, ["cat", "dog"])
+    flat = load("data", "images")(images / "cat", (3, 8, 8))
+    assert (len(flat), flat.names, flat[[0]][1]) == (3, [], {})
+
+
+def test_sixteen_bits_are_scaled_to_eight(tmp_path):
+    from tdpm_cli.parts import load
+
+    ramp = np.linspace(0, 65535, 16, dtype=np.uint16).reshape(4, 4)
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    raw, _ = load("data", "images")(tmp_path, (1, 4, 4))[[0]]
+    assert raw.flatten().tolist() == [17 * k for k in range(16)]
 
 
 def test_wrong_input_gets_one_message_and_status_2(tdpm, images, tmp_path, monkeypatch):

@@ -102,12 +102,42 @@ def test_extends_one_level(tmp_path):
         ("denoiser.prediction=epsilon", ["denoiser.prediction is 'epsilon'", "'eps', 'x_0' or 'v'"]),
         ("condition.name=labels", ["condition.classes is missing"]),
         ("data.path=3", ["data.path is 3"]),
+        ("train.denoiser_betas=[0.9, 1.0]", ["train.denoiser_betas[1] is 1.0", "less than 1"]),
+        ("train.denoiser_betas=[0.9, 0.9, 0.9]", ["train.denoiser_betas is", "at most 2 items"]),
+        ("train.denoiser_lr=.inf", ["train.denoiser_lr is inf", "finite"]),
+        ("train.denoiser_lr=.nan", ["train.denoiser_lr is nan"]),
+        ("train.seed=-1", ["train.seed is -1", "greater than or equal to 0"]),
+        ("train.seed=99999999999999999999", ["train.seed is 99999999999999999999", "less than"]),
+        ("train.duration=0", ["train.duration is 0", "greater than 0"]),
+        ("train.ema=[10k, 10000]", ["train.ema is [10000, 10000]", "once"]),
+        ("eval.features=inceptoin", ["eval.features is 'inceptoin'", "did you mean 'inception'"]),
+        ("sample.options.eta=-1", ["sampler ddim.eta is -1", "greater than or equal to 0"]),
+        ("sample.options.variance=1", ["sampler ddim.variance: no such key", "Accepted in sampler ddim: eta"]),
+        ("train.clip=hard", ["train.clip is 'hard'", "number"]),
+        ("sample.scale=2", ["sample.scale is 2", "unconditional"]),
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_what_is_accepted(assignment, parts_of_the_message):
     message = refusal(assignment)
     for part in parts_of_the_message:
         assert part in message
+
+
+def test_values_that_are_right_alone_and_wrong_together():
+    with pytest.raises(InputError, match=r"train.flip is true, but the data are no images"):
+        from_dict(override(read_preset("toy-mixture"), ["train.flip=true"]))
+    with pytest.raises(InputError, match=r"the prior would not learn"):
+        from_dict(override(read_preset("toy-mixture"), ["prior.name=copy", "game.start=100M"]))
+
+
+def test_an_empty_section_is_an_absent_one():
+    plain = read_preset("digits")
+    for section in ("condition", "prior", "schedule", "sample", "denoiser"):
+        assert from_dict({**plain, section: None}).condition.name == "none"
+    with pytest.raises(InputError, match=r"no section 'data'"):
+        from_dict({**plain, "data": None})
+    with pytest.raises(InputError, match=r"data is 'digits': it must be a section"):
+        config.overlay({"data": "digits"}, "data", {"path": "x"})
 
 
 def test_unknown_presets_get_the_nearest():

@@ -23,6 +23,17 @@ def test_the_ramp_forgets_the_random_start():
     assert EMA(model, half_life=0).decay(100, 100) == 0
 
 
+def test_a_restart_forgets_the_past_of_one_part_only():
+    model = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
+    ema = EMA(model, half_life=1e9, ramp=None)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    ema.restart(model, model["a"])
+    assert torch.equal(ema.model["a"].weight, model["a"].weight)
+    assert torch.allclose(ema.model["b"].weight, model["b"].weight - 1)
+
+
 def test_shared_weights_stay_shared_and_buffers_follow():
     class Twice(nn.Module):
         def __init__(self):

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,6 +107,10 @@ def test_other_settings_and_other_folders_are_refused(runs, tmp_path):
         ({"scale": 2.0}, "unconditional"),
         ({"labels": ["3"]}, "not trained on labels"),
         ({"format": "jpg"}, "--format jpg: accepted: png, npz"),
+        ({"eta": float("nan")}, "eta is nan"),
+        ({"scale": -1.0}, "sample.scale is -1.0"),
+        ({"batch": 0}, "sample.batch is 0"),
+        ({"steps": 0}, "sample.steps is 0"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_before_anything_is_written(runs, tmp_path, options, message):
@@ -140,6 +145,23 @@ def test_labels_are_taken_by_number_or_name_in_turn(runs, tmp_path):
     assert json.loads((tmp_path / "a" / "samples.json").read_text())["nfe_text"] == "1 + 2·4"
     with pytest.raises(InputError, match=r"label 'ten' is no class"):
         sample(tmp_path / "b", 4, runs["labels"], labels=["ten"])
+
+
+def test_every_images_label_is_told(runs, tmp_path):
+    sample(tmp_path / "a", 3, runs["labels"], seed=1)
+    sample(tmp_path / "a", 6, runs["labels"], seed=1)
+    drawn = json.loads((tmp_path / "a" / "samples.json").read_text())["conditions"]["label"]
+    assert len(drawn) == 6
+    sample(tmp_path / "b", 6, runs["labels"], seed=1, labels=[str(label) for label in drawn])
+    assert all(
+        (a == b).all() for a, b in zip(pixels(tmp_path / "a").values(), pixels(tmp_path / "b").values(), strict=True)
+    )
+
+
+def test_the_grid_lies_beside_the_folder_however_it_is_named(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    assert grid_path(Path(".")) == grid_path(tmp_path / "out") == tmp_path / "out-grid.png"
 
 
 def test_guidance_costs_what_it_says(runs):
@@ -215,6 +237,14 @@ def test_what_eval_cannot_score(runs, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"x\.png is not an image"):
         evaluate(tmp_path / "bad", ref=tmp_path / "bad")
     sample(tmp_path / "out", 2, runs["images"])
+    with pytest.raises(InputError, match=r"1 samples and 1797 references: a score needs at least 2"):
+        evaluate(tmp_path / "out", n=1)
+    with pytest.raises(InputError, match=r"it is a folder; name a file"):
+        evaluate(tmp_path / "out", json_file=tmp_path)
+    with pytest.raises(InputError, match=r"not EfficientNet-Lite0's weights"):
+        evaluate(tmp_path / "out", weights=tmp_path / "bad" / "x.png")
+    with pytest.raises(InputError, match=r"not clean-fid's TorchScript"):
+        evaluate(tmp_path / "out", features="inception", weights=tmp_path / "bad" / "x.png")
     with pytest.raises(InputError, match=r"--features is 'inceptoin'; did you mean 'inception'"):
         evaluate(tmp_path / "out", features="inceptoin")
     with pytest.raises(InputError, match=r"--weights .* no such file"):

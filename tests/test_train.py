@@ -106,6 +106,48 @@ def test_resume_never_and_resume_from_a_path(tiny, tmp_path):
         train(longer, tmp_path, "run", resume=str(tmp_path))
 
 
+def test_going_back_behind_newer_checkpoints_is_refused(tiny, tmp_path):
+    run = train(from_dict(tiny()), tmp_path, "run")
+    older = checkpoint.steps(run)[0]
+    with pytest.raises(InputError, match=r"newer checkpoints \(000000256\)"):
+        train(from_dict(tiny()), tmp_path, "run", resume=str(older))
+
+
+def test_what_a_killed_writer_leaves_is_no_checkpoint(tiny, tmp_path):
+    run = train(from_dict(tiny("train.duration=64")), tmp_path, "run")
+    part = run / "checkpoints" / "000000999.part"
+    part.mkdir()
+    (part / "state.json").write_text("")
+    assert [path.name for path in checkpoint.steps(run)] == ["000000064"]
+    train(from_dict(tiny("train.duration=128")), tmp_path, "run")
+    assert not part.exists()
+
+
+def test_the_last_losses_are_logged_however_short_the_run(tiny, tmp_path):
+    run = train(from_dict(tiny("train.duration=64", "train.log=10k")), tmp_path, "run")
+    (line,) = (run / "log.jsonl").read_text().splitlines()
+    assert json.loads(line)["seen"] == 64
+
+
+def test_a_place_that_cannot_be_written_is_named(tiny, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file/runs/run/config.yaml: could not be written"):
+        train(from_dict(tiny()), tmp_path / "file" / "runs", "run")
+
+
+def test_a_copy_begins_its_average_where_it_starts(tiny, tmp_path):
+    plain = tiny("prior.name=copy", "game.start=64", "train.duration=96", "train.ema=[1M]", "train.ema_ramp=null")
+    loaded = assembly.load(train(from_dict(plain), tmp_path, "run"))
+    random = assembly.assemble(from_dict(plain)).model
+    prior = dict(loaded.assembly.model.prior.named_parameters())
+    away = sum((p - prior[name]).abs().sum().item() for name, p in random.prior.named_parameters())
+    still = sum(
+        (p - q).abs().sum().item()
+        for p, q in zip(random.denoiser.parameters(), loaded.assembly.model.denoiser.parameters(), strict=True)
+    )
+    assert away > 100 * still  # the average of the denoiser has hardly moved; the prior's began anew
+
+
 def test_a_dry_run_writes_nothing(tiny, tmp_path):
     assert train(from_dict(tiny()), tmp_path / "runs", "run", dry_run=True) is None
     assert not (tmp_path / "runs").exists()

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,12 @@ class Inception:
         path = weights or cached()
         if not path.is_file():
             raise InputError(f"--weights {path}: no such file; it must be clean-fid's {FILE}")
-        with tempfile.TemporaryDirectory() as folder:  # clean-fid looks for its own file name in a folder
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            warnings.catch_warnings(),
+        ):  # clean-fid looks for its own file name in a folder
             Path(folder, FILE).symlink_to(path.resolve())
+            warnings.filterwarnings("ignore", message="`torch.jit.load` is deprecated")  # clean-fid's choice
             try:
                 self.network = InceptionV3W(folder, download=False).to(device).eval()
             except (RuntimeError, AttributeError) as error:
