@@ -1,6 +1,6 @@
 """Truncated against not truncated: the same network, images seen and seed; every figure measured here.
 
-    scripts/compare PRESET [--duration 256k] [--outdir DIR] [--set SECTION.KEY=VALUE] [--write FILE.md]
+    scripts/compare PRESET [--duration 256k] [--outdir DIR] [--set SECTION.KEY=VALUE] [--write FILE.jsonl]
 
 Trains the preset and its baseline (the whole chain from N(0, I)), or continues where a former call stopped,
 and prints the score of both by network calls (NFE), the ceiling (decoding from real x_T) and the distance of

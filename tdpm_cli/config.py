@@ -58,7 +58,7 @@ class GameConfig:
     r1: NonNegative = 0.1
     r2: NonNegative = 0.0
     penalty_every: Positive = 16
-    weight: NonNegative = 1.0
+    weight: NonNegative = 0.1
     start: Count = 0
 
 

@@ -179,7 +179,7 @@ class Game:
     r1: float = 0.1
     r2: float = 0.0
     penalty_every: int = 16
-    weight: float = 1.0  # lambda of the prior's loss where it shares the denoiser's weights
+    weight: float = 0.1  # lambda of the prior's loss where it shares the denoiser's weights
     start: int = 0  # images that the denoiser sees before the game begins
 
 

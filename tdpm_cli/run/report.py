@@ -57,7 +57,7 @@ class Meter:
             self._bar.update(self._task, completed=self.done, note=note)
         elif time.monotonic() - self._last > QUIET_SECONDS or self.done >= self.total:
             self._last = time.monotonic()
-            left = (self.total - self.done) / max(self.rate, 1e-9)
+            left = max(self.total - self.done, 0) / max(self.rate, 1e-9)
             console.print(f"{self.label} {self.done}/{self.total} {self.unit}  {note}  ETA {left:.0f} s")
 
 
