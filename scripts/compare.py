@@ -16,14 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tdpm_cli import assemble, config
-from tdpm_cli.commands.evaluate import Scorer, metric_name
+from tdpm_cli import assemble, config, parts
 from tdpm_cli.commands.train import train
 from tdpm_cli.engine import scores
 from tdpm_cli.engine.model import generate
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.errors import InputError
+from tdpm_cli.run import precision
 from tdpm_cli.run.report import say, table
+from tdpm_cli.scoring import Scorer, batches_of, distance_name
 
 STEPS = (1, 2, 4, 8, 16)
 BASELINE_NFE = (2, 3, 5, 9, 17, 51)
@@ -44,13 +45,11 @@ def compare(ours: assemble.Loaded, baseline: assemble.Loaded) -> list[dict[str, 
     everything, conditions = data[range(len(data))]
     batch = made.config.sample.batch if is_image else 2000
 
-    if is_image:
-        scorer = Scorer(data, made.config.eval.features)
-        metric = metric_name(made.config.eval.features, n)
-        score: Score = lambda raws: float(scorer.score(raws, n)["score"])
-    else:
-        metric = "sliced W2"
-        score = lambda raws: scores.sliced_wasserstein(torch.cat(list(raws)), everything)
+    features = made.config.eval.features if is_image else ""
+    extract = parts.load("features", features)(precision.device()) if is_image else None
+    scorer = Scorer(data, extract, features)
+    metric = distance_name(features, n)
+    score: Score = lambda raws: scorer.score(raws, n)[0].value
 
     def sampled(loaded: assemble.Loaded, steps: int) -> float:
         it = loaded.assembly
@@ -102,25 +101,9 @@ def compare(ours: assemble.Loaded, baseline: assemble.Loaded) -> list[dict[str, 
     row("data against data at x_T (halves)", "–", floor, "sliced W2")
     half = torch.randperm(len(everything), generator=torch.Generator().manual_seed(0))
     first, second = everything[half[: len(half) // 2]], everything[half[len(half) // 2 :]]
-    if not is_image:
-        row("data against data (halves)", "–", scores.sliced_wasserstein(first, second))
-    else:
-        of_halves = Scorer(_Rows(first), made.config.eval.features).score(iter(second.split(64)), len(second))
-        row("data against data (halves)", "–", float(of_halves["score"]))
+    halves = Scorer(first, extract, features).score(batches_of(second, batch), len(second))
+    row("data against data (halves)", "–", halves[0].value, halves[0].name)
     return rows
-
-
-class _Rows:
-    """A tensor read like a data set."""
-
-    def __init__(self, raw: Tensor) -> None:
-        self.raw = raw
-
-    def __len__(self) -> int:
-        return len(self.raw)
-
-    def __getitem__(self, indices: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.raw[torch.as_tensor(indices)], {}
 
 
 def from_gaussian(made: assemble.Assembly, n: int, batch: int, score: Score) -> float:

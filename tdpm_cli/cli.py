@@ -105,6 +105,11 @@ def sample(
 def evaluate(
     images: Annotated[Path, typer.Argument(help="What `tdpm sample` wrote, or a folder or zip of images.")],
     fid: Annotated[bool, typer.Option("--fid", help="Fréchet distance of features (the default).")] = False,
+    kid: Annotated[bool, typer.Option("--kid", help="Kernel distance too: unbiased, with its standard error.")] = False,
+    prdc: Annotated[bool, typer.Option("--prdc", help="Precision, recall, density and coverage, too.")] = False,
+    memorised: Annotated[
+        bool, typer.Option("--memorised", help="The share of samples too close to a training image, too.")
+    ] = False,
     features: Annotated[Optional[str], Shown(help="Such as inception (FID proper) or efficientnet-lite0.")] = None,
     weights: Annotated[Optional[Path], typer.Option(help="A local file of the features' weights.")] = None,
     ref: Annotated[
@@ -118,7 +123,9 @@ def evaluate(
     from tdpm_cli.commands.evaluate import evaluate as run
 
     count = _count("--n", n) if n else None
-    run(images, fid=fid, features=features, weights=weights, ref=ref, n=count, json_file=json)
+    asked = {"kid": kid, "prdc": prdc, "memorised": memorised}
+    extras = [name for name, wanted in asked.items() if wanted]
+    run(images, fid=fid, extras=extras, features=features, weights=weights, ref=ref, n=count, json_file=json)
 
 
 @app.command()

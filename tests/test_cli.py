@@ -32,7 +32,7 @@ SURFACE = {
               "--compile", "--resume", "--set", "--dry-run"},
     "sample": {"--n", "--model", "--steps", "--seed", "--sampler", "--eta", "--batch", "--labels", "--scale",
                "--format", "--overwrite"},
-    "eval": {"--fid", "--features", "--weights", "--ref", "--n", "--json"},
+    "eval": {"--fid", "--kid", "--prdc", "--memorised", "--features", "--weights", "--ref", "--n", "--json"},
     "export": {"--model", "--format"},
     "presets": set(),
 }  # fmt: skip

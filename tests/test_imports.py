@@ -5,7 +5,17 @@ from pathlib import Path
 
 import tdpm_cli
 
-FLOORS = {"errors": 0, "engine": 1, "run": 2, "parts": 2, "config": 3, "assemble": 4, "commands": 5, "cli": 6}
+FLOORS = {
+    "errors": 0,
+    "engine": 1,
+    "run": 2,
+    "parts": 2,
+    "config": 3,
+    "assemble": 4,
+    "scoring": 4,
+    "commands": 5,
+    "cli": 6,
+}
 ROOT = Path(tdpm_cli.__file__).parent
 ALONE = {"engine"}  # imports nothing of ours but itself
 

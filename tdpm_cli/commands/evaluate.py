@@ -1,29 +1,34 @@
 """tdpm eval: how far samples lie from the data, under a name that says how it was measured."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from tdpm_cli import config as configuration
 from tdpm_cli import parts
 from tdpm_cli.assemble import read_data
 from tdpm_cli.config import Config
-from tdpm_cli.engine import scores
 from tdpm_cli.errors import InputError
 from tdpm_cli.run import precision
 from tdpm_cli.run.files import write_text, writing
-from tdpm_cli.run.report import Meter, say, table
+from tdpm_cli.run.report import say, table
+from tdpm_cli.scoring import KEEP, Scorer, batches_of
+
+# Of samples.json, what scores depend on.
+OF_SAMPLES = ("model", "model_sha256", "weights", "trained_images", "truncation", "sampler", "options", "steps",
+              "scale", "seed", "labels", "nfe", "nfe_text")  # fmt: skip
 
 
 def evaluate(
     images: Path,
     *,
     fid: bool = False,
+    extras: Collection[str] = (),
     features: str | None = None,
     weights: Path | None = None,
     ref: Path | None = None,
@@ -33,7 +38,8 @@ def evaluate(
     """Score the samples in `images` against the data they were trained on, or against `ref`; return the scores.
 
     `fid` asks for the Fréchet distance of images, the default for them; points get the sliced Wasserstein
-    distance. `features` and `n` default to the preset's. Raises InputError for input that does not fit.
+    distance. `extras`, of `scoring.EXTRAS`, are measured beside it. `features` and `n` default to the preset's.
+    Raises InputError for input that does not fit.
     """
     manifest = _manifest(images)
     config = configuration.from_dict(manifest["config"]) if manifest else None
@@ -64,59 +70,36 @@ def evaluate(
         ref_text = f"{config.data.name}{f' {config.path}' if config.path else ''}"
 
     count = min(len(samples), limit)
-    if min(count, len(reference)) < 2:
-        raise InputError(f"{count} samples and {len(reference)} references: a score needs at least 2 of each")
-    result: dict[str, Any] = {"images": str(images), "n": count, "reference": ref_text,
-                              "n_reference": len(reference)}  # fmt: skip
-    if is_image:
-        scorer = Scorer(reference, name, weights, config.eval.batch if config else 64)
-        result |= scorer.score(_of(samples, scorer.batch, limit), count)
-    else:
-        data, _ = reference[range(len(reference))]
-        result |= {"metric": "sliced W2", "score": scores.sliced_wasserstein(samples, data)}
-    if manifest:
-        result |= {key: manifest.get(key) for key in ("model_sha256", "weights", "sampler", "options", "steps", "scale",
-                                                      "seed", "nfe", "nfe_text")}  # fmt: skip
-    row = {"metric": result["metric"], "score": f"{result['score']:.4g}", "n": str(count),
-           "NFE": str(result.get("nfe_text", "–")), "reference": f"{ref_text} ({len(reference):,})"}  # fmt: skip
-    table(f"tdpm eval {images}", [row])
+    extract = parts.load("features", name)(precision.device(), weights) if is_image else None
+    scorer = Scorer(reference, extract, name if is_image else "", config.eval.batch if config else 64, extras)
+    found = scorer.score(batches_of(samples, scorer.batch, limit), count)
+    result: dict[str, Any] = {
+        "images": str(images),
+        "scores": {score.name: score.value for score in found},
+        "standard_errors": {score.name: score.error for score in found if score.error is not None},
+        "protocol": {
+            "n": count,
+            "reference": ref_text,
+            "n_reference": len(reference),
+            "features": None if extract is None else extract.protocol,
+            "kept": KEEP if extras else None,
+            "samples": {key: manifest.get(key) for key in OF_SAMPLES} if manifest else None,
+            "versions": {
+                package: version(package) for package in ("tdpm-cli", "torch", "numpy", "pillow", "clean-fid")
+            },
+        },
+    }
+    nfe = manifest.get("nfe_text", "–") if manifest else "–"
+    table(
+        f"tdpm eval {images}",
+        [{"metric": score.name, "score": score.text, "n": f"{count:,}", "NFE": nfe,
+          "reference": f"{ref_text} ({len(reference):,})"} for score in found],
+    )  # fmt: skip
     if json_file:
         write_text(json_file, json.dumps(result, indent=1))
         say(f"written: {json_file}")
     say("next: tdpm export --format safetensors model.safetensors")
     return result
-
-
-class Scorer:
-    """Fréchet distances of samples to one reference, whose features are computed once."""
-
-    def __init__(self, reference: Any, features: str, weights: Path | None = None, batch: int = 64) -> None:
-        self.name, self.batch, self.device = features, batch, precision.device()
-        self.extract = parts.load("features", features)(self.device, weights)
-        self.size = len(reference)
-        self._moments = scores.moments(self._features("reference", _of(reference, batch), self.size))
-
-    def score(self, samples: Iterable[Tensor], count: int) -> dict[str, Any]:
-        """Fréchet distance of `count` images in batches uint8 [B, C, H, W], and the name it has earned."""
-        features = self._features("samples", samples, count)
-        distance = scores.frechet(scores.moments(features), self._moments)
-        return {"metric": metric_name(self.name, len(features)), "score": distance, "features": self.name}
-
-    def _features(self, label: str, images: Iterable[Tensor], total: int) -> Tensor:
-        found = []
-        with Meter(f"features of {label}", total) as meter:
-            for batch in images:
-                found.append(self.extract(batch).cpu())
-                meter.advance(len(batch))
-        return torch.cat(found)
-
-
-def metric_name(features: str, n: int) -> str:
-    """ "FID" only for clean-fid's Inception and 50,000 images; fewer are named, and so are other features."""
-    name = "FID" if features == "inception" else f"FD-{features}"
-    if n >= 50_000:
-        return name
-    return f"{name}-{n // 1000}k" if n % 1000 == 0 else f"{name}-{n}"
 
 
 def _manifest(images: Path) -> dict[str, Any] | None:
@@ -150,13 +133,3 @@ def _shape_of(path: Path) -> tuple[int, int, int]:
     found = parts.load("data", "images")(path, (3, 1, 1))
     height, width = found.size_of(0)
     return 3, height, width
-
-
-def _of(data: Any, batch: int, limit: int | None = None) -> Iterator[Tensor]:
-    """Batches of the first `limit` examples."""
-    size = min(len(data), limit or len(data))
-    for start in range(0, size, batch):
-        if isinstance(data, Tensor):
-            yield data[start : min(start + batch, size)]
-        else:
-            yield data[range(start, min(start + batch, size))][0]

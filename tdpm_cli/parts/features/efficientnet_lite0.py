@@ -1,5 +1,6 @@
 """EfficientNet-Lite0 features: ImageNet features whose weights come with a package, no download."""
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -32,6 +33,11 @@ class EfficientNetLite0:
         except Exception as error:  # a missing file, a pickle of something else, other weights
             raise InputError(f"--weights {path}: not EfficientNet-Lite0's weights ({error})") from None
         self.device = device
+        self.protocol = {
+            "name": "efficientnet-lite0",
+            "resize": "96 × 96, bicubic, antialiased (torch), clamped to 0..255",
+            "weights_sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest(),
+        }
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:

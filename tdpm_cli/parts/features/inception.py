@@ -1,5 +1,6 @@
 """Inception features as clean-fid computes them: the features of FID proper."""
 
+import hashlib
 import os
 import tempfile
 import warnings
@@ -43,6 +44,11 @@ class Inception:
                 raise InputError(f"{path}: not clean-fid's TorchScript {FILE} ({reason}); fetch it again") from None
         self.resize = build_resizer("clean")
         self.device = device
+        self.protocol = {
+            "name": "inception",
+            "resize": "299 × 299, bicubic in floating point (clean-fid's clean mode)",
+            "weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
