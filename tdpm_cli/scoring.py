@@ -57,7 +57,11 @@ class Scorer:
         suffix = f"-{self.name}" if self.name not in ("", "inception") else ""
         found = [Score(distance_name(self.name, drawn.count), drawn.distance(data))]
         if "kid" in self.extras:
-            found.append(Score("KID" if not suffix else f"KD{suffix}", *scores.kernel_distance(drawn.kept, data.kept)))
+            found.append(
+                Score(
+                    "KID" if self.name == "inception" else f"KD{suffix}", *scores.kernel_distance(drawn.kept, data.kept)
+                )
+            )
         if "prdc" in self.extras:
             found += self._prdc(data.kept, drawn.kept)
         if "memorised" in self.extras:

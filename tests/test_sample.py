@@ -209,6 +209,20 @@ def test_points_are_scored_by_their_sliced_wasserstein_distance(runs, tmp_path):
         evaluate(tmp_path / "out", fid=True)
 
 
+def test_extra_scores_stand_beside_the_distance(runs, tmp_path):
+    sample(tmp_path / "out", 100, runs["points"])
+    result = evaluate(tmp_path / "out", extras=["kid", "prdc", "memorised"])
+    assert list(result["scores"]) == [
+        "sliced W2", "KD", "precision (k = 3)", "recall (k = 3)", "precision (k = 5)", "recall (k = 5)",
+        "density (k = 5)", "coverage (k = 5)", "memorised",
+    ]  # fmt: skip
+    assert list(result["standard_errors"]) == ["KD"]
+    assert all(0 <= result["scores"][name] <= 1 for name in ("recall (k = 3)", "coverage (k = 5)", "memorised"))
+    sample(tmp_path / "few", 5, runs["points"])
+    with pytest.raises(InputError, match=r"5 examples: precision and its kin need more than 5"):
+        evaluate(tmp_path / "few", extras=["prdc"])
+
+
 def test_the_scores_of_the_data_against_themselves_are_zero(runs, tmp_path):
     pytest.importorskip("efficientnet_lite_pytorch")
     data, _ = assembly.read_data(assembly.load(runs["images"]).assembly.config)
