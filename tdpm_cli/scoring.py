@@ -16,7 +16,7 @@ from tdpm_cli.errors import InputError
 from tdpm_cli.run.report import Meter
 
 EXTRAS = ("kid", "prdc", "memorised")  # beside the distance
-KEEP = 10_000  # features that scores other than the distance are computed from, of each side: the first
+KEEP = 10_000  # examples of each side, drawn at random, that KID and precision and its kin are computed from
 
 
 @dataclass(frozen=True)
@@ -54,16 +54,12 @@ class Scorer:
         if count < 2:
             raise InputError(f"{count} samples: a score needs at least 2")
         drawn, data = self._summary("samples", samples, count), self._reference
-        suffix = f"-{self.name}" if self.name not in ("", "inception") else ""
         found = [Score(distance_name(self.name, drawn.count), drawn.distance(data))]
         if "kid" in self.extras:
-            found.append(
-                Score(
-                    "KID" if self.name == "inception" else f"KD{suffix}", *scores.kernel_distance(drawn.kept, data.kept)
-                )
-            )
+            name = "KID" if self.name == "inception" else f"KD-{self.name}" if self.name else "KD"
+            found.append(Score(name, *scores.kernel_distance(drawn.some, data.some)))
         if "prdc" in self.extras:
-            found += self._prdc(data.kept, drawn.kept)
+            found += self._prdc(data.some, drawn.some)
         if "memorised" in self.extras:
             mask, _, _ = scores.memorised(data.kept, drawn.kept)
             found.append(Score("memorised", float(mask.double().mean())))
@@ -82,8 +78,9 @@ class Scorer:
         ]
 
     def _summary(self, label: str, raws: Iterable[Tensor], total: int) -> "_Summary":
-        keep = total if self.extract is None else KEEP if self.extras else 0
-        summary = _Summary(keep, self.extract is None)
+        # A copy may be of any training example, and points are compared whole: for these all are kept.
+        whole = self.extract is None or "memorised" in self.extras
+        summary = _Summary(self.extract is None, total if whole else KEEP if self.extras else 0, total)
         with Meter(f"features of {label}", total) as meter:
             for raw in raws:
                 features = raw.float().flatten(1) if self.extract is None else self.extract(raw).cpu()
@@ -96,16 +93,21 @@ class Scorer:
 
 
 class _Summary:
-    """What is kept of one side: moments of all features, and the first few features themselves."""
+    """What is kept of one side: moments of all features, and `keep` of the `total` features themselves.
 
-    def __init__(self, keep: int, points: bool) -> None:
-        self._moments, self._kept, self._room, self._points = scores.Moments(), list[Tensor](), keep, points
+    Those are drawn at random, for data often lie sorted by class.
+    """
+
+    def __init__(self, points: bool, keep: int, total: int) -> None:
+        self._moments, self._points, self._kept = scores.Moments(), points, list[Tensor]()
+        order = torch.randperm(total, generator=torch.Generator().manual_seed(0))
+        self._chosen = torch.zeros(total, dtype=torch.bool)
+        self._chosen[order[:keep]] = True
 
     def update(self, features: Tensor) -> None:
+        chosen = self._chosen[self.count : self.count + len(features)]
         self._moments.update(features)
-        if self._room > 0:
-            self._kept.append(features[: self._room])
-            self._room -= len(self._kept[-1])
+        self._kept.append(features[chosen])
 
     @property
     def count(self) -> int:
@@ -113,11 +115,17 @@ class _Summary:
 
     @property
     def kept(self) -> Tensor:
-        return torch.cat(self._kept)[:KEEP]
+        return torch.cat(self._kept)
+
+    @property
+    def some(self) -> Tensor:
+        """At most KEEP of those kept, drawn at random."""
+        order = torch.randperm(len(self.kept), generator=torch.Generator().manual_seed(0))
+        return self.kept[order[:KEEP]]
 
     def distance(self, other: "_Summary") -> float:
         if self._points:
-            return scores.sliced_wasserstein(torch.cat(self._kept), torch.cat(other._kept))
+            return scores.sliced_wasserstein(self.kept, other.kept)
         return scores.frechet(self._moments.result(), other._moments.result())
 
 
