@@ -21,7 +21,7 @@ from tdpm_cli import parts
 from tdpm_cli.engine import samplers, schedule
 from tdpm_cli.engine.denoiser import Prediction, Weight
 from tdpm_cli.engine.game import GameLoss
-from tdpm_cli.engine.ranges import Natural, NonNegative, Positive, PositiveFloat
+from tdpm_cli.engine.ranges import Fraction, Natural, NonNegative, Positive, PositiveFloat
 from tdpm_cli.errors import InputError, nearest
 
 _UNITS = {"": 1, "k": 1_000, "M": 1_000_000}
@@ -67,6 +67,8 @@ class TrainConfig:
     """How long, how fast and on what terms the weights are trained. Durations count training images.
 
     `prior_lr` is of a prior with weights of its own; one that shares the denoiser's learns at `denoiser_lr`.
+    Learning rates rise linearly over the first `warmup` images, and fall linearly to zero over the last share
+    `cooldown` of the duration.
     """
 
     duration: Annotated[Count, Gt(0)]
@@ -82,6 +84,7 @@ class TrainConfig:
     denoiser_betas: Betas = field(default_factory=lambda: [0.9, 0.999])
     game_betas: Betas = field(default_factory=lambda: [0.0, 0.99])
     warmup: Count = 0
+    cooldown: Fraction = 0.0
     clip: PositiveFloat | None = None
     ema: Annotated[list[Count], MinLen(1)] = field(default_factory=lambda: [500_000])
     ema_ramp: PositiveFloat | None = 0.05

@@ -129,6 +129,21 @@ def test_the_last_losses_are_logged_however_short_the_run(tiny, tmp_path):
     assert json.loads(line)["seen"] == 64
 
 
+def test_learning_rates_rise_at_the_start_and_fall_at_the_end(tiny, tmp_path):
+    def rates(duration, *assignments):
+        plain = tiny("train.denoiser_lr=1e-3", f"train.duration={duration}", "train.snapshot=1M", *assignments)
+        run = train(from_dict(plain), tmp_path, f"{duration}{len(assignments)}{assignments[-1]}")
+        saved = torch.load(checkpoint.steps(run)[-1] / "optimizers.pt", weights_only=True)
+        return saved["denoiser"]["param_groups"][0]["lr"]
+
+    assert rates(64, "train.warmup=128") == pytest.approx(0.5e-3)  # after 2 steps of 32 images
+    assert rates(128, "train.warmup=128") == pytest.approx(1e-3)
+    assert rates(256, "train.cooldown=0") == pytest.approx(1e-3)
+    assert rates(256, "train.cooldown=0.5") == pytest.approx(0.25e-3)  # the last of 4 falling steps
+    with pytest.raises(InputError, match=r"train\.cooldown"):
+        from_dict(tiny("train.cooldown=2"))
+
+
 def test_a_place_that_cannot_be_written_is_named(tiny, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file/runs/run/config.yaml: could not be written"):

@@ -168,7 +168,7 @@ class Trainer:
 
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
-                group["lr"] = optimizer.defaults["base_lr"] * self._warmup()
+                group["lr"] = optimizer.defaults["base_lr"] * self._pace()
         logs = train_step(self.phases, Batch(x, cond, generator), self.step, self.seen, cast)
         self.seen += len(x)
         self.step += 1
@@ -176,8 +176,13 @@ class Trainer:
             ema.update(made.model, len(x), self.seen)
         return logs
 
-    def _warmup(self) -> float:
-        return min(1.0, (self.seen + self.settings.batch) / self.settings.warmup) if self.settings.warmup else 1.0
+    def _pace(self) -> float:
+        """The share of the full learning rates at which the next step learns."""
+        settings = self.settings
+        rising = (self.seen + settings.batch) / settings.warmup if settings.warmup else 1.0
+        last = settings.cooldown * settings.duration
+        falling = (settings.duration - self.seen) / last if last else 1.0
+        return min(rising, falling, 1.0)
 
     def _passed(self, before: int, interval: int) -> bool:
         return before // interval < self.seen // interval
