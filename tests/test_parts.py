@@ -13,6 +13,7 @@ from tdpm_cli.errors import InputError
 POINTS, IMAGES = (2,), (3, 16, 12)
 SIZES = {"label": 5}
 COND = {"label": torch.tensor([0, 4, 2, 2])}
+FROM_FILES = {"images", "npz", "inception", "torchscript", "dinov2", "clip"}  # tested where their files are made
 FLAT = {"mlp"}  # networks for points; all others take images
 SMALL = {  # keyword arguments that make a part small, or that it must have
     "unet": {"channels": 8, "mult": [1, 2], "attention": [8], "blocks": 1},
@@ -28,7 +29,7 @@ def shape_for(name):
 
 
 def of(kind):
-    return [name for name in parts.names(kind) if name not in ("images", "inception")]
+    return [name for name in parts.names(kind) if name not in FROM_FILES]
 
 
 def test_every_kind_has_parts_and_an_unknown_name_gets_the_nearest():

@@ -1,2 +1,14 @@
 """Features: what a score compares: images uint8 [B, C, H, W] → features [B, D]. A part
 takes (device, path of its weights or None), and its `protocol` says what a score by it depends on."""
+
+import hashlib
+from pathlib import Path
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's content, read in pieces: weights may be larger than memory."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

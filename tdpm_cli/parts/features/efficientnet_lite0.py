@@ -1,12 +1,12 @@
 """EfficientNet-Lite0 features: ImageNet features whose weights come with a package, no download."""
 
-import hashlib
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from tdpm_cli.errors import InputError
+from tdpm_cli.parts.features import sha256
 
 __all__ = ["EfficientNetLite0"]
 
@@ -36,7 +36,7 @@ class EfficientNetLite0:
         self.protocol = {
             "name": "efficientnet-lite0",
             "resize": "96 × 96, bicubic, antialiased (torch), clamped to 0..255",
-            "weights_sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest(),
+            "weights_sha256": sha256(Path(path)),
         }
 
     @torch.inference_mode()

@@ -1,6 +1,5 @@
 """Inception features as clean-fid computes them: the features of FID proper."""
 
-import hashlib
 import os
 import tempfile
 import warnings
@@ -11,17 +10,20 @@ import torch
 from torch import Tensor
 
 from tdpm_cli.errors import InputError
+from tdpm_cli.parts.features import sha256
 
 __all__ = ["Inception"]
 
 FILE = "inception-2015-12-05.pt"
+SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"  # of NVIDIA's file, which FID is defined by
 
 
 class Inception:
     """Images uint8 [B, C, H, W] → float32 [B, 2048], by clean-fid's "clean" mode (Parmar et al. 2022).
 
     Resized to 299² by PIL's bicubic filter in floating point. The TorchScript weights are `weights`, or the
-    copy in the user's cache, or clean-fid's download to there.
+    copy in the user's cache, or clean-fid's download to there; only `weights` may be others than FID's, and then
+    the protocol's name says so.
     """
 
     def __init__(self, device: torch.device, weights: Path | None = None) -> None:
@@ -44,10 +46,11 @@ class Inception:
                 raise InputError(f"{path}: not clean-fid's TorchScript {FILE} ({reason}); fetch it again") from None
         self.resize = build_resizer("clean")
         self.device = device
+        digest = sha256(path)
         self.protocol = {
-            "name": "inception",
+            "name": "inception" if digest == SHA256 else f"inception-{digest[:8]}",
             "resize": "299 × 299, bicubic in floating point (clean-fid's clean mode)",
-            "weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "weights_sha256": digest,
         }
 
     @torch.inference_mode()
@@ -60,7 +63,7 @@ class Inception:
 
 
 def cached() -> Path:
-    """The weights in the user's cache; downloaded by clean-fid where missing. Raises InputError if it fails."""
+    """FID's weights in the user's cache; downloaded by clean-fid where missing. Raises InputError if it fails."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tdpm"
     if not (folder / FILE).is_file():
         from cleanfid.downloads_helper import check_download_inception, inception_url
@@ -68,10 +71,19 @@ def cached() -> Path:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder) as part:
-                os.replace(check_download_inception(part), folder / FILE)
+                downloaded = check_download_inception(part)
+                verify(Path(downloaded), f"what {inception_url} sent", "run again, or fetch it by other means")
+                os.replace(downloaded, folder / FILE)
         except OSError as error:
             raise InputError(
                 f"FID needs Inception's weights, and they could not be downloaded ({error}). Put {inception_url} "
                 f"at {folder / FILE}, or name a copy with --weights PATH, or score with --features efficientnet-lite0"
             ) from None
+    verify(folder / FILE, str(folder / FILE), "delete it, and the next run fetches it again")
     return folder / FILE
+
+
+def verify(path: Path, label: str, advice: str) -> None:
+    """Raise InputError unless the file is the one that FID is defined by."""
+    if (digest := sha256(path)) != SHA256:
+        raise InputError(f"{label}: not the published {FILE}: SHA-256 is {digest}, expected {SHA256}; {advice}")
