@@ -9,26 +9,23 @@ prior and data at x_T alone.
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from tdpm_cli import assemble, config, parts
+from tdpm_cli import assemble, config
 from tdpm_cli.commands.train import train
-from tdpm_cli.engine import scores
-from tdpm_cli.engine.model import generate
-from tdpm_cli.engine.noise import Noise
 from tdpm_cli.errors import InputError
 from tdpm_cli.run import precision
 from tdpm_cli.run.report import say, table
-from tdpm_cli.scoring import Scorer, batches_of, distance_name
+from tdpm_cli.sampling import settings_of
+from tdpm_cli.scoring.diagnosis import diagnose
+from tdpm_cli.scoring.inputs import Examples, of_config, of_model
+from tdpm_cli.scoring.scorer import Scorer, extractor
 
 STEPS = (1, 2, 4, 8, 16)
 BASELINE_NFE = (2, 3, 5, 9, 17, 51)
-Score = Callable[[Iterator[Tensor]], float]
 
 
 def trained(plain: dict[str, Any], outdir: Path, name: str) -> assemble.Loaded:
@@ -36,87 +33,44 @@ def trained(plain: dict[str, Any], outdir: Path, name: str) -> assemble.Loaded:
     return assemble.load(train(settings, outdir, name) or outdir / name)
 
 
-@torch.inference_mode()
 def compare(ours: assemble.Loaded, baseline: assemble.Loaded) -> list[dict[str, str]]:
-    made = ours.assembly
-    data, _ = assemble.read_data(made.config)
-    schedule, is_image = made.model.denoiser.schedule, len(made.space.raw_shape) == 3
+    made, device = ours.assembly, precision.device()
+    data = of_config(made.config)
     n = min(len(data), 10_000)
-    everything, conditions = data[range(len(data))]
-    batch = made.config.sample.batch if is_image else 2000
-
-    features = made.config.eval.features if is_image else ""
-    extract = parts.load("features", features)(precision.device()) if is_image else None
-    scorer = Scorer(data, extract, features)
-    metric = distance_name(features, n)
-    score: Score = lambda raws: scorer.score(raws, n)[0].value
-
-    def sampled(loaded: assemble.Loaded, steps: int) -> float:
-        it = loaded.assembly
-        raws = generate(it.model, it.space, it.condition, 0, range(n), batch, steps=steps)
-        return score(raw for raw, _ in raws)
-
-    def x_T_of(kind: str) -> Iterator[tuple[Tensor, Noise, dict[str, Tensor]]]:
-        for start in range(0, n, batch):
-            indices = range(start, min(start + batch, n))
-            noise = Noise(1, indices)
-            cond = made.condition.encode({key: value[list(indices)] for key, value in conditions.items()})
-            x_0 = made.space.encode(everything[list(indices)])
-            real_x_T = schedule.q_sample_T(x_0, noise.normal(made.space.shape))
-            yield (real_x_T if kind == "real" else made.model.draw_x_T(noise, cond)), noise, cond
-
-    def decoded(steps: int) -> float:
-        return score(
-            made.space.decode(made.model.decode(x_T, noise, cond, steps=steps, bounds=made.space.bounds))
-            for x_T, noise, cond in x_T_of("real")
-        )
-
-    def at_x_T() -> tuple[float, float]:
-        # At x_T itself, not in a feature space: sliced W2 of the noisy data, and of two noisy halves as a floor.
-        real_x_T = torch.cat([x_T for x_T, _, _ in x_T_of("real")]).flatten(1)
-        made_x_T = torch.cat([x_T for x_T, _, _ in x_T_of("prior")]).flatten(1)
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
-        half = order[: n // 2], order[n // 2 :]
-        return (
-            scores.sliced_wasserstein(made_x_T, real_x_T),
-            scores.sliced_wasserstein(real_x_T[half[0]], real_x_T[half[1]]),
-        )
-
+    extract = extractor(made.config.eval.features, None, device) if len(data.shape) == 3 else None
+    scorer = Scorer(data, extract)
     rows = []
 
-    def row(what: str, nfe: str, value: float, unit: str = metric) -> None:
+    def row(what: str, nfe: str, value: float, unit: str) -> None:
         rows.append({"what": what, "NFE": nfe, "score": f"{value:.4g}", "of": unit})
         say(f"{what:<34}{nfe:>9}{value:>10.4g}  {unit}")
 
-    cut = f"T = {schedule.T}"
-    chain = baseline.assembly.model.denoiser.schedule.T
-    for steps in (s for s in STEPS if s <= schedule.T):
-        row(f"truncated, {cut}", f"1 + {steps}", sampled(ours, steps))
+    def sampled(what: str, nfe: str, loaded: assemble.Loaded, steps: int, start: str = "prior") -> None:
+        settings = settings_of(loaded.assembly, steps=steps)
+        found = scorer.score(of_model(loaded, settings, 0, n, device, start, data.data)).scores[0]
+        row(what, nfe, found.value, found.name)
+
+    cut, chain = (each.assembly.model.denoiser.schedule.T for each in (ours, baseline))
+    for steps in (s for s in STEPS if s <= cut):
+        sampled(f"truncated, T = {cut}", f"1 + {steps}", ours, steps)
     for nfe in BASELINE_NFE:
-        row(f"baseline, T = {chain}", f"0 + {nfe}", sampled(baseline, nfe))
-    row("truncated chain from N(0, I)", "0 + 4", from_gaussian(made, n, batch, score))
-    row("ceiling: decoded from real x_T", "4", decoded(4))
-    of_prior, floor = at_x_T()
-    row("prior against data at x_T", "1", of_prior, "sliced W2")
-    row("data against data at x_T (halves)", "–", floor, "sliced W2")
-    half = torch.randperm(len(everything), generator=torch.Generator().manual_seed(0))
-    first, second = everything[half[: len(half) // 2]], everything[half[len(half) // 2 :]]
-    halves = Scorer(first, extract, features).score(batches_of(second, batch), len(second))
-    row("data against data (halves)", "–", halves[0].value, halves[0].name)
+        sampled(f"baseline, T = {chain}", f"0 + {nfe}", baseline, nfe)
+    sampled("truncated chain from N(0, I)", "0 + 4", ours, 4, "gaussian")
+    told = diagnose(ours, settings_of(made, steps=4), data, scorer, 0, n, device)
+    row("ceiling: decoded from real x_T", "4", told.from_data.value, told.from_data.name)
+    row("prior against data at x_T", "1", told.at_x_T, "sliced W2")
+    row("data against data at x_T (halves)", "–", told.floor, "sliced W2")
+    of_halves = halves(data, extract)
+    row("data against data (halves)", "–", of_halves.value, of_halves.name)
+    say(told.advice)
     return rows
 
 
-def from_gaussian(made: assemble.Assembly, n: int, batch: int, score: Score) -> float:
-    """What truncation without a learned prior gives: the same denoiser, started from N(0, I)."""
-
-    def raws() -> Iterator[Tensor]:
-        for start in range(0, n, batch):
-            noise = Noise(0, range(start, min(start + batch, n)))
-            cond = made.condition.draw(len(range(start, min(start + batch, n))), noise)
-            x_T = noise.normal(made.space.shape)
-            yield made.space.decode(made.model.decode(x_T, noise, cond, steps=4, bounds=made.space.bounds))
-
-    return score(raws())
+def halves(data: Examples, extract: Any) -> Any:
+    """The distance of one half of the data from the other, drawn at random: what no sampler can be expected to beat."""
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).tolist()
+    first, second = order[: len(data) // 2], order[len(data) // 2 :]
+    return Scorer(data.among(first), extract, cache=False).score(data.among(second)).scores[0]
 
 
 def main() -> None:

@@ -103,29 +103,104 @@ def sample(
 
 @app.command("eval")
 def evaluate(
-    images: Annotated[Path, typer.Argument(help="What `tdpm sample` wrote, or a folder or zip of images.")],
+    images: Annotated[
+        Optional[str],
+        typer.Argument(
+            help="What `tdpm sample` wrote; a folder or zip of images; an .npz of images or statistics; a preset.",
+            show_default="none: --model draws them",
+        ),
+    ] = None,
     fid: Annotated[bool, typer.Option("--fid", help="Fréchet distance of features (the default).")] = False,
     kid: Annotated[bool, typer.Option("--kid", help="Kernel distance too: unbiased, with its standard error.")] = False,
     prdc: Annotated[bool, typer.Option("--prdc", help="Precision, recall, density and coverage, too.")] = False,
     memorised: Annotated[
         bool, typer.Option("--memorised", help="The share of samples too close to a training image, too.")
     ] = False,
-    features: Annotated[Optional[str], Shown(help="Such as inception (FID proper) or efficientnet-lite0.")] = None,
-    weights: Annotated[Optional[Path], typer.Option(help="A local file of the features' weights.")] = None,
+    per_class: Annotated[bool, typer.Option("--per-class", help="The distance of each class, too.")] = False,
+    diagnose: Annotated[
+        bool, typer.Option("--diagnose", help="Which half of the model to improve: the denoiser or the prior.")
+    ] = False,
+    features: Annotated[
+        Optional[str],
+        Shown(help="inception (FID proper), efficientnet-lite0, dinov2, clip, or torchscript:PATH."),
+    ] = None,
+    weights: Annotated[Optional[Path], typer.Option(help="A local file or folder of the features' weights.")] = None,
     ref: Annotated[
-        Optional[Path],
-        typer.Option(help="Images to compare with.", show_default="the training data named in samples.json"),
+        Optional[str],
+        typer.Option(help="What to compare with, as IMAGES.", show_default="the training data named in samples.json"),
     ] = None,
     n: Annotated[Optional[str], Shown(help="Score the first N samples.")] = None,
-    json: Annotated[Optional[Path], typer.Option(help="Write the scores there, too.")] = None,
+    model: Model = None,
+    steps: Annotated[Optional[int], Shown(help="With --model: reverse steps.")] = None,
+    sampler: Annotated[Optional[str], Shown(help="With --model: such as ddim or dpmpp_2m.")] = None,
+    scale: Annotated[Optional[float], Shown(help="With --model: classifier-free guidance.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="With --model: the first seed.")] = 0,
+    repeats: Annotated[int, typer.Option(min=1, help="With --model: so many seeds; mean ± sd.")] = 1,
+    json: Annotated[Optional[Path], typer.Option(help="Write the scores and their protocol there, too.")] = None,
+    report: Annotated[Optional[Path], typer.Option(help="Write a page (HTML) of all that was found there.")] = None,
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep the features of references.")] = True,
+    ref_only: Annotated[
+        Optional[str], typer.Option(help="Write the statistics of these images to --out, and stop.")
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Of --ref-only: the .npz to write.")] = None,
 ) -> None:
     """Score samples against the data."""
     from tdpm_cli.commands.evaluate import evaluate as run
+    from tdpm_cli.commands.evaluate import write_statistics
+    from tdpm_cli.errors import InputError
 
-    count = _count("--n", n) if n else None
-    asked = {"kid": kid, "prdc": prdc, "memorised": memorised}
-    extras = [name for name, wanted in asked.items() if wanted]
-    run(images, fid=fid, extras=extras, features=features, weights=weights, ref=ref, n=count, json_file=json)
+    if (ref_only is None) != (out is None):
+        raise InputError("--ref-only PATH and --out FILE.npz: give both or neither")
+    if ref_only is not None and out is not None:
+        write_statistics(ref_only, out, features=features, weights=weights, cache=cache)
+        return
+    asked = {"kid": kid, "prdc": prdc, "memorised": memorised, "classes": per_class}
+    run(
+        images, model=model, sampling={"steps": steps, "sampler": sampler, "scale": scale}, seed=seed, repeats=repeats,
+        ref=ref, n=_count("--n", n) if n else None, features=features, weights=weights, fid=fid,
+        extras=[name for name, wanted in asked.items() if wanted], diagnosis=diagnose, cache=cache,
+        json_file=json, report=report,
+    )  # fmt: skip
+
+
+@app.command()
+def sweep(
+    steps: Annotated[str, typer.Option(help="Reverse steps, such as 1,2,4,8,16.")] = "1,2,4,8,16",
+    model: Annotated[
+        Optional[list[Path]],
+        typer.Option(help="A run, a checkpoint or an exported file; may be repeated.", show_default="the newest run"),
+    ] = None,
+    sampler: Annotated[Optional[str], Shown(help="Such as ddim,dpmpp_2m.")] = None,
+    start: Annotated[
+        str, typer.Option(help="Where the chain starts: prior, data (the ceiling), gaussian; several by commas.")
+    ] = "prior",
+    scale: Annotated[Optional[str], Shown(help="Classifier-free guidance, such as 1,2,4.")] = None,
+    n: Annotated[Optional[str], Shown(help="Samples scored in each row.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="The first seed.")] = 0,
+    repeats: Annotated[int, typer.Option(min=1, help="Seeds in each row: mean ± sd.")] = 1,
+    kid: Annotated[bool, typer.Option("--kid", help="Kernel distance, too.")] = False,
+    prdc: Annotated[bool, typer.Option("--prdc", help="Precision, recall, density and coverage, too.")] = False,
+    features: Annotated[Optional[str], Shown(help="As for eval.")] = None,
+    weights: Annotated[Optional[Path], typer.Option(help="A local file or folder of the features' weights.")] = None,
+    ref: Annotated[
+        Optional[str], typer.Option(help="What to compare with.", show_default="the models' training data")
+    ] = None,
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep the features of references.")] = True,
+    out: Annotated[
+        Optional[Path], typer.Option(help="The folder to write to.", show_default="sweep in the first model's run")
+    ] = None,
+    report: Annotated[Optional[Path], typer.Option(help="Write a page (HTML) with table and plot there.")] = None,
+) -> None:
+    """Quality against network calls: table, CSV, JSON and plot. The same command again continues."""
+    from tdpm_cli.commands.sweep import sweep as run
+
+    run(
+        [_count("--steps", word) for word in _listed(steps)], model or [], samplers=_listed(sampler),
+        starts=_listed(start), scales=_numbers("--scale", scale), n=_count("--n", n) if n else None, seed=seed,
+        repeats=repeats, ref=ref, features=features, weights=weights,
+        extras=[name for name, wanted in {"kid": kid, "prdc": prdc}.items() if wanted], cache=cache, out=out,
+        report=report,
+    )  # fmt: skip
 
 
 @app.command()
@@ -146,6 +221,19 @@ def presets(name: Annotated[Optional[str], typer.Argument(help="Print this prese
     from tdpm_cli.commands.presets import presets as run
 
     run(name)
+
+
+def _listed(text: Optional[str]) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()] if text else []
+
+
+def _numbers(option: str, text: Optional[str]) -> list[float]:
+    from tdpm_cli.errors import InputError
+
+    try:
+        return [float(word) for word in _listed(text)]
+    except ValueError:
+        raise InputError(f"{option} is {text!r}: it must be numbers, such as 1,2.5,4") from None
 
 
 def _count(option: str, text: str) -> int:

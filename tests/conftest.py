@@ -1,4 +1,5 @@
 import os
+import warnings
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
@@ -36,6 +37,44 @@ def tiny_images():
         return config.override(plain, [*small, *assignments])
 
     return make
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """Runs of a few steps: points, images, and images with labels."""
+    from tdpm_cli.commands.train import train
+
+    folder = tmp_path_factory.mktemp("runs")
+    points, images = (fixture.__wrapped__() for fixture in (tiny, tiny_images))
+    labels = ["condition.name=labels", "condition.classes=10"]
+    return {
+        "points": train(config.from_dict(points()), folder, "points"),
+        "images": train(config.from_dict(images()), folder, "images"),
+        "labels": train(config.from_dict(images(*labels)), folder, "labels"),
+    }
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    """No test reads or writes the user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+class Pooled(torch.nn.Module):
+    """Features that take no time: an image pooled to 4×4."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(images.float() / 255, 4).flatten(1)
+
+
+@pytest.fixture(scope="session")
+def pooled(tmp_path_factory):
+    """Those features as --features takes them."""
+    path = tmp_path_factory.mktemp("features") / "pooled.pt"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`torch.jit")
+        torch.jit.script(Pooled()).save(str(path))
+    return f"torchscript:{path}"
 
 
 @pytest.fixture

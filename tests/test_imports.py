@@ -1,4 +1,4 @@
-"""Imports go down only: cli → commands → assemble → config → parts, run → engine → errors."""
+"""Imports go down only: cli → commands → scoring → sampling → assemble → config → parts, run → engine → errors."""
 
 import ast
 from pathlib import Path
@@ -12,9 +12,10 @@ FLOORS = {
     "parts": 2,
     "config": 3,
     "assemble": 4,
-    "scoring": 4,
-    "commands": 5,
-    "cli": 6,
+    "sampling": 5,
+    "scoring": 6,
+    "commands": 7,
+    "cli": 8,
 }
 ROOT = Path(tdpm_cli.__file__).parent
 ALONE = {"engine"}  # imports nothing of ours but itself

@@ -7,28 +7,11 @@ import torch
 from PIL import Image
 
 from tdpm_cli import assemble as assembly
-from tdpm_cli.commands.evaluate import evaluate
 from tdpm_cli.commands.export import export
 from tdpm_cli.commands.sample import grid_path, sample
-from tdpm_cli.commands.train import train
 from tdpm_cli.config import from_dict
 from tdpm_cli.engine import samplers
 from tdpm_cli.errors import InputError
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Runs of a few steps: points, images, and images with labels."""
-    folder = tmp_path_factory.mktemp("runs")
-    from conftest import tiny, tiny_images
-
-    points, images = (fixture.__wrapped__() for fixture in (tiny, tiny_images))
-    labels = ["condition.name=labels", "condition.classes=10"]
-    return {
-        "points": train(from_dict(points()), folder, "points"),
-        "images": train(from_dict(images()), folder, "images"),
-        "labels": train(from_dict(images(*labels)), folder, "labels"),
-    }
 
 
 def pixels(folder):
@@ -197,91 +180,3 @@ def test_an_exported_file_needs_nothing_else(runs, tmp_path):
         export(tmp_path, runs["labels"])
     with pytest.raises(InputError, match=r"could not be written"):
         export(tmp_path / "run" / "000000.png" / "model.safetensors", runs["labels"])
-
-
-def test_points_are_scored_by_their_sliced_wasserstein_distance(runs, tmp_path):
-    sample(tmp_path / "out", 500, runs["points"])
-    result = evaluate(tmp_path / "out", json_file=tmp_path / "scores" / "out.json")
-    assert list(result["scores"]) == ["sliced W2"]
-    assert result["protocol"]["n"] == 500
-    assert json.loads((tmp_path / "scores" / "out.json").read_text()) == result
-    with pytest.raises(InputError, match=r"--fid, but .* points"):
-        evaluate(tmp_path / "out", fid=True)
-
-
-def test_extra_scores_stand_beside_the_distance(runs, tmp_path):
-    sample(tmp_path / "out", 100, runs["points"])
-    result = evaluate(tmp_path / "out", extras=["kid", "prdc", "memorised"])
-    assert list(result["scores"]) == [
-        "sliced W2", "KD", "precision (k = 3)", "recall (k = 3)", "precision (k = 5)", "recall (k = 5)",
-        "density (k = 5)", "coverage (k = 5)", "memorised",
-    ]  # fmt: skip
-    assert list(result["standard_errors"]) == ["KD"]
-    assert all(0 <= result["scores"][name] <= 1 for name in ("recall (k = 3)", "coverage (k = 5)", "memorised"))
-    sample(tmp_path / "few", 5, runs["points"])
-    with pytest.raises(InputError, match=r"5 examples: precision and its kin need more than 5"):
-        evaluate(tmp_path / "few", extras=["prdc"])
-
-
-def test_the_scores_of_the_data_against_themselves_are_zero(runs, tmp_path):
-    pytest.importorskip("efficientnet_lite_pytorch")
-    data, _ = assembly.read_data(assembly.load(runs["images"]).assembly.config)
-    for k, image in enumerate(data[range(40)][0]):
-        (tmp_path / "a").mkdir(exist_ok=True)
-        Image.fromarray(image[0].numpy()).save(tmp_path / "a" / f"{k}.png")
-    same = evaluate(tmp_path / "a", features="efficientnet-lite0", ref=tmp_path / "a")
-    assert same["scores"]["FD-efficientnet-lite0-40"] == pytest.approx(0, abs=0.05)
-    sample(tmp_path / "b", 40, runs["images"])
-    noise = evaluate(tmp_path / "b", fid=True, n=20)  # features and reference come from the preset
-    assert noise["scores"]["FD-efficientnet-lite0-20"] > 100
-
-
-def test_what_eval_cannot_score(runs, tmp_path, monkeypatch):
-    with pytest.raises(InputError, match=r"no such folder"):
-        evaluate(tmp_path / "nowhere")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"give --ref"):
-        evaluate(tmp_path / "empty")
-    with pytest.raises(InputError, match=r"no images found"):
-        evaluate(tmp_path / "empty", ref=tmp_path / "empty")
-    (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "x.png").write_text("no picture")
-    with pytest.raises(InputError, match=r"x\.png is not an image"):
-        evaluate(tmp_path / "bad", ref=tmp_path / "bad")
-    sample(tmp_path / "out", 2, runs["images"])
-    with pytest.raises(InputError, match=r"1 samples: a score needs at least 2"):
-        evaluate(tmp_path / "out", n=1)
-    with pytest.raises(InputError, match=r"it is a folder; name a file"):
-        evaluate(tmp_path / "out", json_file=tmp_path)
-    with pytest.raises(InputError, match=r"not EfficientNet-Lite0's weights"):
-        evaluate(tmp_path / "out", weights=tmp_path / "bad" / "x.png")
-    with pytest.raises(InputError, match=r"not clean-fid's TorchScript"):
-        evaluate(tmp_path / "out", features="inception", weights=tmp_path / "bad" / "x.png")
-    with pytest.raises(InputError, match=r"--features is 'inceptoin'; did you mean 'inception'"):
-        evaluate(tmp_path / "out", features="inceptoin")
-    with pytest.raises(InputError, match=r"--weights .* no such file"):
-        evaluate(tmp_path / "out", features="inception", weights=tmp_path / "none.pt")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("cleanfid.downloads_helper.inception_url", "file:///nowhere/inception-2015-12-05.pt")
-    with pytest.raises(InputError, match=r"Put file:///nowhere.* at .*cache/tdpm/inception-2015-12-05.pt"):
-        evaluate(tmp_path / "out", features="inception")
-    assert list((tmp_path / "cache" / "tdpm").iterdir()) == []
-
-
-class StandIn(torch.nn.Module):
-    """Inception's interface as clean-fid uses it: `layers` of images at 299² scaled to [-1, 1]."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = torch.nn.Sequential(torch.nn.AvgPool2d(37), torch.nn.Flatten(), torch.nn.Linear(192, 2048))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layers(x)
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit")
-def test_fid_goes_through_clean_fids_inception(runs, tmp_path):
-    torch.jit.script(StandIn()).save(str(tmp_path / "weights.pt"))
-    sample(tmp_path / "out", 10, runs["images"])
-    result = evaluate(tmp_path / "out", features="inception", weights=tmp_path / "weights.pt", fid=True)
-    assert result["scores"]["FID-10"] > 0

@@ -4,7 +4,6 @@ import torch
 from scipy import linalg, stats
 
 from tdpm_cli.engine import scores
-from tdpm_cli.scoring import Scorer
 
 
 def test_frechet_of_gaussians_in_one_dimension_is_exact():
@@ -121,20 +120,3 @@ def test_memorised_are_copies_not_neighbours(generator):
     assert index[:20].tolist() == list(range(20))
     assert float(ratio[:20].max()) < 0.01
     assert float(mask[20:].double().mean()) < 0.7  # of fresh draws from one distribution, about half
-
-
-def test_data_sorted_by_class_are_not_judged_by_their_first_class(monkeypatch, generator):
-    monkeypatch.setattr("tdpm_cli.scoring.KEEP", 400)
-    draw = lambda: torch.cat([torch.randn(1000, 4, generator=generator) + 9 * k for k in range(4)])
-    extract = lambda raw: raw
-    found = {score.name: score.value for score in
-             Scorer(draw(), extract, "x", extras=["prdc"]).score(draw().flip(0).split(64), 4000)}  # fmt: skip
-    assert found["precision (k = 5)"] > 0.9
-    assert found["coverage (k = 5)"] > 0.9
-
-
-def test_a_copy_of_any_training_example_is_found(monkeypatch, generator):
-    monkeypatch.setattr("tdpm_cli.scoring.KEEP", 10)
-    train = torch.randn(300, 8, generator=generator)
-    scorer = Scorer(train, lambda raw: raw, "x", extras=["memorised"])
-    assert scorer.score([train[100:150] + 1e-4], 50)[-1].value == 1

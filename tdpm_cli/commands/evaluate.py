@@ -1,135 +1,197 @@
 """tdpm eval: how far samples lie from the data, under a name that says how it was measured."""
 
 import json
-from collections.abc import Collection
-from importlib.metadata import version
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from tdpm_cli import config as configuration
-from tdpm_cli import parts
-from tdpm_cli.assemble import read_data
+from tdpm_cli import assemble
 from tdpm_cli.config import Config
 from tdpm_cli.errors import InputError
-from tdpm_cli.run import precision
-from tdpm_cli.run.files import write_text, writing
+from tdpm_cli.run import pictures, precision
+from tdpm_cli.run.files import replacing, writable, write_text
+from tdpm_cli.run.page import Page
 from tdpm_cli.run.report import say, table
-from tdpm_cli.scoring import KEEP, Scorer, batches_of
-
-# Of samples.json, what scores depend on.
-OF_SAMPLES = ("model", "model_sha256", "weights", "trained_images", "truncation", "sampler", "options", "steps",
-              "scale", "seed", "labels", "nfe", "nfe_text")  # fmt: skip
+from tdpm_cli.sampling import settings_of
+from tdpm_cli.scoring.diagnosis import Diagnosis, diagnose
+from tdpm_cli.scoring.inputs import Examples, Input, Statistics, config_of, of_config, of_model, open_input
+from tdpm_cli.scoring.protocol import protocol_of
+from tdpm_cli.scoring.report import neighbours, write_report
+from tdpm_cli.scoring.scorer import Found, Score, Scorer, extractor, merge
 
 
 def evaluate(
-    images: Path,
+    images: str | Path | None = None,
     *,
-    fid: bool = False,
-    extras: Collection[str] = (),
+    model: Path | None = None,
+    sampling: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    repeats: int = 1,
+    ref: str | Path | None = None,
+    n: int | None = None,
     features: str | None = None,
     weights: Path | None = None,
-    ref: Path | None = None,
-    n: int | None = None,
+    fid: bool = False,
+    extras: Collection[str] = (),
+    diagnosis: bool = False,
+    cache: bool = True,
     json_file: Path | None = None,
+    report: Path | None = None,
 ) -> dict[str, Any]:
-    """Score the samples in `images` against the data they were trained on, or against `ref`; return the scores.
+    """Score `images`, or the n examples that `model` gives, against the data they were trained on, or against `ref`.
 
-    `fid` asks for the Fréchet distance of images, the default for them; points get the sliced Wasserstein
-    distance. `extras`, of `scoring.EXTRAS`, are measured beside it. `features` and `n` default to the preset's.
-    Raises InputError for input that does not fit.
+    `sampling` goes over the model's sample settings; `repeats` scores so many seeds, from `seed` on. `features` is
+    a name, or "name:weights". Images get their Fréchet distance (`fid` insists on it), points the sliced Wasserstein
+    distance, and both the `extras`, of `scorer.DEFINITIONS`. Returns the scores and all that they depend on. Raises
+    InputError for input that does not fit.
     """
-    manifest = _manifest(images)
-    config = configuration.from_dict(manifest["config"]) if manifest else None
-    if config is None and ref is None:
-        raise InputError(f"{images} has no samples.json that names its training data; give --ref PATH")
-    is_image = config is None or len(config.space().raw_shape) == 3
-    if ref is not None and not is_image:
-        raise InputError(f"--ref {ref}, but {images} holds points: they are scored against the data they learned from")
-    if fid and not is_image:
-        raise InputError(f"--fid, but {images} holds points, not images; leave --fid out for their sliced Wasserstein")
-
-    limit = n or (config.eval.n if config else 50_000)
-    name = features or (config.eval.features if config else "inception")
-    if is_image:
-        parts.load("features", name, "--features")
-    if json_file is not None:
-        with writing(json_file):  # a place that cannot be written is better known before the work
-            json_file.parent.mkdir(parents=True, exist_ok=True)
-        if json_file.is_dir():
-            raise InputError(f"--json {json_file}: it is a folder; name a file")
-    samples = _samples(images, manifest, is_image, limit, config)
-    if ref is not None:
-        shape = config.space().raw_shape if config else _shape_of(ref)
-        reference, ref_text = parts.load("data", "images")(ref, shape), str(ref)
+    writable("--json", json_file)
+    writable("--report", report)
+    if report:
+        Page("")  # what is missing is better known before the work
+    device = precision.device()
+    sets: list[Input]
+    if images is not None:
+        _refuse_redrawing(str(images), model, sampling or {}, repeats, diagnosis)
+        sets = [open_input("IMAGES", str(images))]
     else:
-        assert config is not None
-        reference, config = read_data(config)
-        ref_text = f"{config.data.name}{f' {config.path}' if config.path else ''}"
+        loaded = assemble.load(model or assemble.newest_run(), device)
+        settings = settings_of(loaded.assembly, **(sampling or {}))
+        count = n or loaded.assembly.config.eval.n
+        sets = [of_model(loaded, settings, seed + k, count, device) for k in range(repeats)]
+    config = config_of(sets[0])
+    reference = _reference(ref, config, sets[0])
+    extract = _extractor(sets[0], reference, config, features, weights, fid, device)
+    scorer = Scorer(reference, extract, batch=config.eval.batch if config else 64, extras=extras, cache=cache)
 
-    count = min(len(samples), limit)
-    extract = parts.load("features", name)(precision.device(), weights) if is_image else None
-    scorer = Scorer(reference, extract, name if is_image else "", config.eval.batch if config else 64, extras)
-    found = scorer.score(batches_of(samples, scorer.batch, limit), count)
-    result: dict[str, Any] = {
-        "images": str(images),
-        "scores": {score.name: score.value for score in found},
-        "standard_errors": {score.name: score.error for score in found if score.error is not None},
-        "protocol": {
-            "n": count,
-            "reference": ref_text,
-            "n_reference": len(reference),
-            "features": None if extract is None else extract.protocol,
-            "kept": KEEP if extras else None,
-            "samples": {key: manifest.get(key) for key in OF_SAMPLES} if manifest else None,
-            "versions": {
-                package: version(package) for package in ("tdpm-cli", "torch", "numpy", "pillow", "clean-fid")
-            },
-        },
+    found = [scorer.score(each, _count(each, n, config)) for each in sets]
+    merged = merge([each.scores for each in found])
+    result = {
+        "images": sets[0].text,
+        "scores": {score.name: score.value for score in merged},
+        "standard_errors": {score.name: score.error for score in merged if score.error is not None},
+        "repeats": [{score.name: score.value for score in each.scores} for each in found],
+        "per_class": found[0].classes,
+        "protocol": protocol_of(scorer, sets, found),
     }
-    nfe = manifest.get("nfe_text", "–") if manifest else "–"
-    table(
-        f"tdpm eval {images}",
-        [{"metric": score.name, "score": score.text, "n": f"{count:,}", "NFE": nfe,
-          "reference": f"{ref_text} ({len(reference):,})"} for score in found],
-    )  # fmt: skip
+    _show(sets[0], found, merged, scorer)
+    _draw_neighbours(sets[0], reference, found[0], images)
+    if diagnosis:
+        data = reference if ref is None and isinstance(reference, Examples) else of_config(loaded.assembly.config)
+        told = diagnose(loaded, settings, data, scorer, seed, found[0].n, device)
+        result["diagnosis"] = asdict(told) | {"advice": told.advice}
+        _show_diagnosis(told)
     if json_file:
         write_text(json_file, json.dumps(result, indent=1))
         say(f"written: {json_file}")
-    say("next: tdpm export --format safetensors model.safetensors")
+    if report:
+        write_report(report, sets[0], found[0], merged, scorer, result)
+        say(f"report: {report}")
+    say("next: tdpm sweep --steps 1,2,4,8,16")
     return result
 
 
-def _manifest(images: Path) -> dict[str, Any] | None:
-    if not images.exists():
-        raise InputError(f"{images}: no such folder; make samples with `tdpm sample --n 1000 {images}`")
-    path = images / "samples.json"
-    if not path.is_file():
+def write_statistics(
+    path: str, out: Path, *, features: str | None = None, weights: Path | None = None, cache: bool = True
+) -> None:
+    """Write mean and covariance of the features of the images in `path`, in float64, as clean-fid, EDM and
+    pytorch-fid read them: `mu`, `sigma`; and beside them `protocol`, JSON of how they were made."""
+    if out.suffix != ".npz":
+        raise InputError(f"--out {out}: statistics are written as .npz; name the file so")
+    writable("--out", out)
+    given = open_input("--ref-only", path)
+    if isinstance(given, Statistics) or len(given.shape) != 3:
+        raise InputError(f"--ref-only {path}: it holds no images; give a folder, a zip or an .npz of images")
+    scorer = Scorer(given, extractor(features or "inception", weights, precision.device()), cache=cache)
+    summary = scorer.summary
+    says = {**scorer.protocol["reference"], "features": scorer.protocol["features"]}
+    with replacing(out) as part, part.open("wb") as file:
+        np.savez(file, mu=summary.mean.numpy(), sigma=summary.covariance.numpy(), protocol=np.array(json.dumps(says)))
+    say(f"written: {out}, {summary.count:,} images\nnext: tdpm eval --fid --ref {out} samples/")
+
+
+def _refuse_redrawing(
+    images: str, model: Path | None, sampling: Mapping[str, Any], repeats: int, diagnosis: bool
+) -> None:
+    """Raise InputError for what only a model can do."""
+    if model is not None:
+        raise InputError(f"IMAGES {images} and --model {model}: give one of them")
+    given = [f"--{key}" for key, value in sampling.items() if value is not None]
+    given += ["--repeats"] * (repeats > 1) + ["--diagnose"] * diagnosis
+    if given:
+        raise InputError(f"{', '.join(given)}: images are not drawn again; give --model RUN instead of {images}")
+
+
+def _reference(ref: str | Path | None, config: Config | None, samples: Input) -> Input:
+    if ref is not None:
+        return open_input("--ref", str(ref))
+    if config is None:
+        raise InputError(f"{samples.text} has no samples.json that names its training data; give --ref PATH")
+    return of_config(config)
+
+
+def _extractor(
+    samples: Input, reference: Input, config: Config | None, features: str | None, weights: Path | None, fid: bool,
+    device: torch.device,
+) -> Any:  # fmt: skip
+    """The features that images are compared by, or None for points."""
+    points = isinstance(samples, Examples) and len(samples.shape) != 3
+    if points:
+        if fid or features:
+            raise InputError(f"{'--fid' if fid else '--features'}, but {samples.text} holds points, not images; "
+                             "leave it out for their sliced Wasserstein distance")  # fmt: skip
         return None
-    try:
-        manifest = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: damaged ({error}); sample again, or give --ref PATH") from None
-    return manifest if isinstance(manifest, dict) and "config" in manifest else None
+    known = [each.protocol["features"]["name"] for each in (samples, reference)
+             if isinstance(each, Statistics) and each.protocol]  # fmt: skip
+    name = features or (config.eval.features if config else known[0] if known else "inception")
+    return extractor(name, weights, device)
 
 
-def _samples(images: Path, manifest: Any, is_image: bool, n: int, config: Config | None) -> Any:
-    """The first n samples, as a data set or an array."""
-    if manifest and manifest.get("format") == "npz":
-        path = images / "samples.npz"
-        if not path.is_file():
-            raise InputError(f"{path}: missing; run the same `tdpm sample` again, it continues")
-        with np.load(path, allow_pickle=False) as file:
-            raw = torch.from_numpy(file["arr_0"][:n])
-        return raw.permute(0, 3, 1, 2) if is_image else raw
-    shape = config.space().raw_shape if config else _shape_of(images)
-    return parts.load("data", "images")(images, shape)
+def _count(samples: Input, n: int | None, config: Config | None) -> int | None:
+    """How many to score. Raises InputError where fewer are there than were asked for."""
+    if isinstance(samples, Statistics):
+        return None
+    if n is not None and n > len(samples):
+        raise InputError(f"--n is {n:,}, but {samples.text} holds {len(samples):,}; make more, or ask for fewer")
+    return n or (config.eval.n if config else None)
 
 
-def _shape_of(path: Path) -> tuple[int, int, int]:
-    """RGB at the size of the first image."""
-    found = parts.load("data", "images")(path, (3, 1, 1))
-    height, width = found.size_of(0)
-    return 3, height, width
+def _show(samples: Input, found: Sequence[Found], merged: Sequence[Score], scorer: Scorer) -> None:
+    manifest = samples.manifest if isinstance(samples, Examples) else None
+    nfe = manifest.get("nfe_text", "–") if manifest else "–"
+    over = f", mean ± sd of {len(found)} seeds" if len(found) > 1 else ""
+    reference = f"{scorer.reference.text} ({scorer.summary.count:,})"
+    rows = [{"metric": score.name, "score": score.text, "n": f"{found[0].n:,}", "NFE": nfe, "reference": reference}
+            for score in merged]  # fmt: skip
+    table(f"tdpm eval {samples.text}{over}", rows)
+    if found[0].classes:
+        table("by class", [{"class": name, "distance": f"{value:.4g}"} for name, value in found[0].classes.items()])
+    for side, broken in (("samples", found[0].broken), ("reference", scorer.summary.broken)):
+        if broken:
+            say(f"left out of the {side}, for they cannot be decoded: {'; '.join(broken)}")
+
+
+def _draw_neighbours(samples: Input, reference: Input, found: Found, images: str | Path | None) -> None:
+    """A picture of the samples nearest to training images, beside the samples or in the run."""
+    if not found.neighbours or not isinstance(samples, Examples) or not isinstance(reference, Examples):
+        return
+    if len(samples.shape) == 3:
+        place = Path(samples.text).resolve()
+        inside = images is None and place.is_dir()
+        path = place / "nearest.png" if inside else place.with_name(f"{place.stem}-nearest.png")
+        say(f"nearest neighbours: {pictures.save(neighbours(samples, reference, found), path)}")
+
+
+def _show_diagnosis(told: Diagnosis) -> None:
+    rows = [
+        {"chain started from": "the prior's x_T", "score": told.from_prior.text, "of": told.from_prior.name},
+        {"chain started from": "real x_T (ceiling)", "score": told.from_data.text, "of": told.from_data.name},
+        {"chain started from": "prior against data, at x_T", "score": f"{told.at_x_T:.4g}", "of": "sliced W2"},
+        {"chain started from": "data against data, at x_T", "score": f"{told.floor:.4g}", "of": "sliced W2, halves"},
+    ]
+    table("diagnosis", rows)
+    say(told.advice)

@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tdpm_cli import __version__, assemble
-from tdpm_cli.assemble import Loaded
-from tdpm_cli.config import SampleConfig, check, check_sampler
+from tdpm_cli import assemble
 from tdpm_cli.engine.model import generate
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.protocols import Cond
@@ -25,6 +22,7 @@ from tdpm_cli.run import pictures, precision
 from tdpm_cli.run.files import replacing, write_text, writing
 from tdpm_cli.run.report import Meter, say
 from tdpm_cli.run.signals import Interrupted, Interruption
+from tdpm_cli.sampling import describe, nfe_text, sampler_options, settings_of
 
 MANIFEST = "samples.json"
 FORMATS = ("png", "npz")
@@ -54,8 +52,7 @@ def sample(
     device = precision.device()
     loaded = assemble.load(model or assemble.newest_run(), device)
     made = loaded.assembly
-    settings = _settings(made.config.sample, steps=steps, sampler=sampler, scale=scale, batch=batch, eta=eta)
-    check_sampler(settings, made.model.denoiser.schedule.T, bool(made.condition.sizes))
+    settings = settings_of(made, steps=steps, sampler=sampler, scale=scale, batch=batch, eta=eta)
     cond = made.condition.draw(n, Noise(seed, range(n))) if labels is None else made.condition.parse(labels, n)
     is_image = len(made.space.raw_shape) == 3
     if format not in (None, *FORMATS):
@@ -64,7 +61,7 @@ def sample(
         raise InputError("--format png, but the model makes points, not images; use --format npz")
     kind = format or ("png" if is_image else "npz")
 
-    manifest = describe(loaded, settings, seed, labels, kind)
+    manifest = describe(loaded, settings, seed) | {"labels": labels and list(labels), "format": kind}
     done = _open(out, manifest, n, overwrite)
     todo = [k for k in range(n) if k not in done]
     calls = made.model.nfe(settings.steps, settings.scale)
@@ -83,51 +80,6 @@ def sample(
     grid = pictures.save(made.space.picture(_read(out, kind, min(n, _shown(is_image)))), grid_path(out))
     verb = "--fid " if is_image else ""
     say(f"done: {n} in {out}, grid {grid}\nnext: tdpm eval {verb}{out}")
-
-
-def _settings(preset: SampleConfig, eta: float | None, **given: Any) -> SampleConfig:
-    """The preset's settings with what was given over them, checked as a preset is."""
-    over = {key: value for key, value in given.items() if value is not None}
-    if given["sampler"] is not None:
-        over["options"] = {}  # the preset's are of the preset's sampler
-    if eta is not None:
-        over["options"] = {**over.get("options", preset.options), "eta": eta}
-    return replace(preset, **check(SampleConfig, over, "sample"))
-
-
-def sampler_options(settings: SampleConfig) -> dict[str, Any]:
-    """What `TDPM.decode` takes, of the sample settings."""
-    return {"steps": settings.steps, "sampler": settings.sampler, "scale": settings.scale, **settings.options}
-
-
-def nfe_text(model: Any, settings: SampleConfig) -> str:
-    """The network calls as the field counts them: "1 + 4", "1 + 2·4" where guided."""
-    steps = f"{settings.steps}" if settings.scale == 1 else f"2·{settings.steps}"
-    return f"{model.prior.nfe} + {steps}"
-
-
-def describe(
-    loaded: Loaded, settings: SampleConfig, seed: int, labels: Sequence[str] | None, kind: str
-) -> dict[str, Any]:
-    """What `samples.json` says: everything that the images depend on, and where they came from."""
-    config, model = loaded.assembly.config, loaded.assembly.model
-    identity = {key: value for key, value in asdict(settings).items() if key != "batch"}
-    return {
-        "tdpm": __version__,
-        "model": str(loaded.source),
-        "model_sha256": loaded.sha256,
-        "preset": config.preset,
-        "weights": loaded.weights,
-        "trained_images": loaded.seen,
-        "truncation": loaded.assembly.schedule_text,
-        "seed": seed,
-        **identity,
-        "nfe": model.nfe(settings.steps, settings.scale),
-        "nfe_text": nfe_text(model, settings),
-        "labels": None if labels is None else list(labels),
-        "format": kind,
-        "config": config.to_dict(),
-    }
 
 
 def grid_path(out: Path) -> Path:

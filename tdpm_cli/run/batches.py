@@ -27,7 +27,7 @@ def batches(data: Any, batch: int, seed: int, seen: int, *, flip: bool, workers:
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_leave_signals_to_the_main_process,
+        worker_init_fn=leave_signals_to_the_main_process,
     )
     for item in loader:
         if isinstance(item, InputError):
@@ -35,7 +35,8 @@ def batches(data: Any, batch: int, seed: int, seen: int, *, flip: bool, workers:
         yield item
 
 
-def _leave_signals_to_the_main_process(worker: int) -> None:
+def leave_signals_to_the_main_process(worker: int) -> None:
+    """Of a worker: Ctrl-C is for the main process, which ends its workers itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

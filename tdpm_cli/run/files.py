@@ -36,3 +36,12 @@ def write_text(path: Path, text: str) -> None:
     """Write a small file of text, whole or not at all."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def writable(option: str, path: Path | None) -> None:
+    """Raise InputError for a file that could not be written: better known before the work."""
+    if path is not None:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise InputError(f"{option} {path}: it is a folder; name a file")

@@ -23,6 +23,19 @@ def side_by_side(panels: Mapping[str, Image.Image]) -> Image.Image:
     return sheet
 
 
+def stacked(panels: Mapping[str, Image.Image]) -> Image.Image:
+    """One picture of all panels, one below the other."""
+    width = max(panel.width for panel in panels.values()) + 2 * MARGIN
+    height = sum(panel.height + TITLE for panel in panels.values()) + MARGIN
+    sheet = Image.new("RGB", (width, height), "white")
+    draw, y = ImageDraw.Draw(sheet), 0
+    for title, panel in panels.items():
+        draw.text((MARGIN, y + 4), title, fill="black")
+        sheet.paste(panel, (MARGIN, y + TITLE))
+        y += panel.height + TITLE
+    return sheet
+
+
 def save(picture: Image.Image, path: Path) -> Path:
     """Write a PNG, whole or not at all."""
     with replacing(path) as part:

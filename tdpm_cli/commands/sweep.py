@@ -1,0 +1,184 @@
+"""tdpm sweep: quality against network calls, for models, samplers, starts and guidance scales."""
+
+import csv
+import hashlib
+import io
+import itertools
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from tdpm_cli import assemble
+from tdpm_cli.assemble import Loaded
+from tdpm_cli.config import SampleConfig
+from tdpm_cli.errors import InputError, nearest
+from tdpm_cli.run import plots, precision
+from tdpm_cli.run.files import writable, write_text, writing
+from tdpm_cli.run.page import Page
+from tdpm_cli.run.report import say, table
+from tdpm_cli.sampling import Start, settings_of
+from tdpm_cli.scoring.inputs import Examples, model_name, of_config, of_model, open_input
+from tdpm_cli.scoring.protocol import protocol_of
+from tdpm_cli.scoring.report import STARTS, add_sweep, is_best, sweep_plot, sweep_table
+from tdpm_cli.scoring.scorer import Score, Scorer, extractor, merge
+
+FILE = "sweep.json"
+
+
+def sweep(
+    steps: Sequence[int],
+    models: Sequence[Path] = (),
+    *,
+    samplers: Sequence[str] = (),
+    starts: Sequence[str] = ("prior",),
+    scales: Sequence[float] = (),
+    n: int | None = None,
+    seed: int = 0,
+    repeats: int = 1,
+    ref: str | Path | None = None,
+    features: str | None = None,
+    weights: Path | None = None,
+    extras: Collection[str] = (),
+    cache: bool = True,
+    out: Path | None = None,
+    report: Path | None = None,
+) -> list[dict[str, Any]]:
+    """Score every combination of the models' samplers, starts, scales and steps; return a row for each.
+
+    Writes `sweep.json`, `sweep.csv` and `sweep.png` to `out`, by default beside the first model. After every row
+    what is done is saved: the same command again continues. Raises InputError for input that does not fit.
+    """
+    if report:
+        Page("")  # what is missing is better known before the work
+        writable("--report", report)
+    device = precision.device()
+    loaded = [assemble.load(path, device) for path in models or [assemble.newest_run()]]
+    plan = _plan(loaded, steps, samplers, starts, scales)
+    first = loaded[0].assembly.config
+    data = [of_config(each.assembly.config) for each in loaded]
+    reference = open_input("--ref", str(ref)) if ref is not None else _one_of(data, loaded)
+    is_image = len(data[0].shape) == 3
+    extract = extractor(features or first.eval.features, weights, device) if is_image else None
+    out = out or _beside(loaded[0])
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    scorer = Scorer(reference, extract, batch=first.eval.batch, extras=extras, cache=cache)
+
+    before = _read(out / FILE)
+    rows: list[dict[str, Any]] = []
+    for each, settings, start in plan:
+        source = data[loaded.index(each)]
+        count = min(n or first.eval.n, len(source)) if start == "data" else n or first.eval.n
+        sets = [of_model(each, settings, seed + k, count, device, start, source.data) for k in range(repeats)]
+        judged = _hash([n or first.eval.n, seed, repeats, scorer.protocol])
+        key = _hash([judged, [examples.manifest for examples in sets]])
+        row = before.get(key)
+        if row is None:
+            say(f"{len(rows) + 1} of {len(plan)}: {_name(each, settings, start)}, {settings.steps} steps")
+            found = [scorer.score(examples) for examples in sets]
+            row = {"key": key, **_row(each, settings, start, merge([one.scores for one in found])),
+                   "protocol_key": judged, "protocol": protocol_of(scorer, sets, found)}  # fmt: skip
+        rows.append(row)
+        kept = {**before, **{done["key"]: done for done in rows}}
+        write_text(out / FILE, json.dumps({"rows": list(kept.values())}, indent=1))
+    write_text(out / "sweep.csv", _csv(rows))
+    if report:
+        page = Page(f"tdpm sweep {', '.join(dict.fromkeys(row['model'] for row in rows))}")
+        add_sweep(page, rows)
+        page.details("Protocol", rows[0]["protocol"])
+        page.write(report)
+    table(f"tdpm sweep, n = {rows[0]['protocol']['n']:,}, against {reference.text}", sweep_table(rows))
+    say(f"written: {out / FILE}, {out / 'sweep.csv'}")
+    try:
+        plots.save(sweep_plot(rows), out / "sweep.png")
+        say(f"plot: {out / 'sweep.png'}")
+    except InputError as error:  # matplotlib is optional: the table stands without it
+        say(str(error))
+    if report:
+        say(f"report: {report}")
+    best = min((row for row in rows if row["start"] == "prior"), default=rows[0], key=_distance)
+    say(f"next: tdpm sample --model {best['model']} --steps {best['steps']} --n 64 samples/")
+    return rows
+
+
+def _plan(
+    loaded: Sequence[Loaded], steps: Sequence[int], samplers: Sequence[str], starts: Sequence[str],
+    scales: Sequence[float],
+) -> list[tuple[Loaded, SampleConfig, Start]]:  # fmt: skip
+    """Every combination, checked."""
+    known = get_args(Start)
+    for start in starts:
+        if start not in known:
+            raise InputError(f"--start is {start!r}{nearest(start, known)} Accepted: {', '.join(known)}.")
+    every_sampler: list[str | None] = [*samplers] or [None]
+    every_scale: list[float | None] = [*scales] or [None]
+    return [
+        (each, settings_of(each.assembly, sampler=sampler, scale=scale, steps=count), cast(Start, start))
+        for each, sampler, start, scale, count in itertools.product(
+            loaded, every_sampler, starts, every_scale, sorted(set(steps))
+        )
+    ]
+
+
+def _one_of(data: Sequence[Examples], loaded: Sequence[Loaded]) -> Examples:
+    """The data that all models learned from. Raises InputError where they differ."""
+    contents = {examples.sha256(): examples for examples in data}
+    if len(contents) > 1:
+        listed = ", ".join(f"{model_name(each)}: {d.text}" for each, d in zip(loaded, data, strict=True))
+        raise InputError(f"the models were trained on different data ({listed}); give --ref PATH for all of them")
+    return data[0]
+
+
+def _row(each: Loaded, settings: SampleConfig, start: Start, found: Sequence[Score]) -> dict[str, Any]:
+    model = each.assembly.model
+    calls = model.nfe(settings.steps, settings.scale) - (0 if start == "prior" else model.prior.nfe)
+    return {
+        "model": model_name(each),
+        "sampler": settings.sampler,
+        "start": start,
+        "scale": settings.scale,
+        "steps": settings.steps,
+        "nfe": calls,
+        "metric": found[0].name,
+        "scores": {score.name: score.value for score in found},
+        "errors": {score.name: score.error for score in found if score.error is not None},
+    }
+
+
+def _name(each: Loaded, settings: SampleConfig, start: Start) -> str:
+    return ", ".join(filter(None, (model_name(each), settings.sampler, STARTS[start])))
+
+
+def _distance(row: Mapping[str, Any]) -> float:
+    return float(row["scores"][row["metric"]])
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    metrics = list(rows[0]["scores"])
+    identity = ("model", "sampler", "start", "scale", "steps", "nfe")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*identity, "n", *itertools.chain(*((name, f"error of {name}") for name in metrics)), "best"])
+    for row in rows:
+        values = itertools.chain(*((row["scores"][name], row["errors"].get(name, "")) for name in metrics))
+        writer.writerow([*(row[key] for key in identity), row["protocol"]["n"], *values, int(is_best(row, rows))])
+    return text.getvalue()
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _beside(loaded: Loaded) -> Path:
+    """A folder in the run, or beside a file."""
+    source = loaded.source
+    return source.parents[2] / "sweep" if source.parent.parent.name == "checkpoints" else source.with_suffix(".sweep")
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """Rows of an earlier call by their keys."""
+    try:
+        return {row["key"]: row for row in json.loads(path.read_text())["rows"]} if path.is_file() else {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: damaged ({error!r}); move it away, or name another folder with --out") from None

@@ -1,0 +1,106 @@
+"""A model as a source of examples: how it is sampled, what that is called, and the examples by number."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from tdpm_cli import __version__
+from tdpm_cli.assemble import Assembly, Loaded
+from tdpm_cli.config import SampleConfig, check, check_sampler
+from tdpm_cli.engine.model import TDPM
+from tdpm_cli.engine.noise import Noise
+from tdpm_cli.engine.protocols import Cond
+
+
+def settings_of(made: Assembly, eta: float | None = None, **given: Any) -> SampleConfig:
+    """The preset's settings with what was given (not None) over them. Raises InputError for what does not fit."""
+    preset = made.config.sample
+    over = {key: value for key, value in given.items() if value is not None}
+    if given.get("sampler") is not None:
+        over["options"] = {}  # the preset's are of the preset's sampler
+    if eta is not None:
+        over["options"] = {**over.get("options", preset.options), "eta": eta}
+    settings = replace(preset, **check(SampleConfig, over, "sample"))
+    check_sampler(settings, made.model.denoiser.schedule.T, bool(made.condition.sizes))
+    return settings
+
+
+def sampler_options(settings: SampleConfig) -> dict[str, Any]:
+    """What `TDPM.decode` takes, of the sample settings."""
+    return {"steps": settings.steps, "sampler": settings.sampler, "scale": settings.scale, **settings.options}
+
+
+def nfe_text(model: TDPM, settings: SampleConfig) -> str:
+    """The network calls as the field counts them: "1 + 4", "1 + 2·4" where guided."""
+    steps = f"{settings.steps}" if settings.scale == 1 else f"2·{settings.steps}"
+    return f"{model.prior.nfe} + {steps}"
+
+
+def describe(loaded: Loaded, settings: SampleConfig, seed: int) -> dict[str, Any]:
+    """Everything that examples depend on, and where they came from."""
+    config, model = loaded.assembly.config, loaded.assembly.model
+    identity = {key: value for key, value in asdict(settings).items() if key != "batch"}
+    return {
+        "tdpm": __version__,
+        "model": str(loaded.source),
+        "model_sha256": loaded.sha256,
+        "preset": config.preset,
+        "weights": loaded.weights,
+        "trained_images": loaded.seen,
+        "truncation": loaded.assembly.schedule_text,
+        "seed": seed,
+        **identity,
+        "nfe": model.nfe(settings.steps, settings.scale),
+        "nfe_text": nfe_text(model, settings),
+        "config": config.to_dict(),
+    }
+
+
+Start = Literal["prior", "data", "gaussian"]
+
+
+class Generated:
+    """Examples 0..n-1 of a model under one seed, drawn when they are asked for: a data set without a disk.
+
+    The chain starts from the prior's x_T; or, to see what the prior costs, from that of `data`, noised, or from
+    N(0, I). Example k is the one that `tdpm sample` writes under the same seed.
+    """
+
+    def __init__(
+        self, made: Assembly, settings: SampleConfig, seed: int, n: int, device: torch.device,
+        start: Start = "prior", data: Any = None,
+    ) -> None:  # fmt: skip
+        self.made, self.settings, self.seed, self.n, self.device = made, settings, seed, n, device
+        self.start, self.data = start, data
+
+    def __len__(self) -> int:
+        return self.n
+
+    @torch.inference_mode()
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Cond]:
+        made, settings = self.made, self.settings
+        x_T, noise, cond = self.x_T(indices)
+        null = {key: value.to(self.device) for key, value in made.condition.null(len(indices)).items()}
+        x_0 = made.model.decode(x_T, noise, cond, null=null, bounds=made.space.bounds, **sampler_options(settings))
+        return made.space.decode(x_0).cpu(), {key: value.cpu() for key, value in cond.items()}
+
+    @torch.inference_mode()
+    def x_T(self, indices: Sequence[int]) -> tuple[Tensor, Noise, Cond]:
+        """x_T [len(indices), *shape] of these examples, the rest of their noise, and their conditions."""
+        made, noise = self.made, Noise(self.seed, indices, self.device)
+        if self.start == "data":
+            raw, given = self.data[indices]
+            cond = made.condition.encode(given)
+        else:
+            cond = made.condition.draw(len(indices), Noise(self.seed, indices))
+        cond = {key: value.to(self.device) for key, value in cond.items()}
+        if self.start == "prior":
+            return made.model.draw_x_T(noise, cond), noise, cond
+        fresh = noise.normal(made.space.shape)
+        if self.start == "gaussian":
+            return fresh, noise, cond
+        x_0 = made.space.encode(raw.to(self.device))
+        return made.model.denoiser.schedule.q_sample_T(x_0, fresh), noise, cond

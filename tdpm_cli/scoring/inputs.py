@@ -1,0 +1,309 @@
+"""What can be scored, or scored against: a folder, a zip, arrays, statistics, a preset's data, or a model itself."""
+
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from tdpm_cli import assemble
+from tdpm_cli import config as configuration
+from tdpm_cli.config import Config, SampleConfig
+from tdpm_cli.errors import InputError, nearest
+from tdpm_cli.parts.data.images import ImageFiles
+from tdpm_cli.parts.data.npz import Npz
+from tdpm_cli.run.report import Meter
+from tdpm_cli.sampling import Generated, Start, describe
+
+ACCEPTED = (
+    "accepted: a folder or a zip of images, an .npz with `arr_0` (images) or `mu` and `sigma` (statistics), "
+    "or the name of a preset for its data"
+)
+BROKEN = 0.001  # largest share of files that cannot be decoded; more of them are no accident
+MANIFEST = "samples.json"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Examples: `data` has a length, and data[indices] is (raw, cond).
+
+    `classes` names the numbers in cond["label"]; `broken` are files left out; `manifest` is what `tdpm sample` wrote
+    of them; `on_disk` says that reading them is work for other processes.
+    """
+
+    text: str
+    data: Any
+    shape: tuple[int, ...]
+    sha256: Callable[[], str]
+    about: dict[str, Any]
+    classes: list[str] = field(default_factory=list)
+    broken: tuple[str, ...] = ()
+    manifest: dict[str, Any] | None = None
+    on_disk: bool = False
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def among(self, indices: Sequence[int]) -> "Examples":
+        """Those of these numbers alone."""
+        digest = lambda: hashlib.sha256(f"{self.sha256()} {list(indices)}".encode()).hexdigest()
+        return replace(self, text=f"{len(indices):,} of {self.text}", data=_Among(self.data, indices), sha256=digest)
+
+
+@dataclass(frozen=True)
+class _Among:
+    data: Any
+    indices: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, chosen: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
+        raw, cond = self.data[[self.indices[k] for k in chosen]]
+        return raw, cond
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean [D] and covariance [D, D] of features, from a file; `protocol` is what the file says of them, if it does."""
+
+    text: str
+    mean: Tensor
+    covariance: Tensor
+    sha256: Callable[[], str]
+    protocol: dict[str, Any] | None
+
+
+Input = Examples | Statistics
+
+
+def open_input(option: str, text: str) -> Input:
+    """What `text` names. Raises InputError, naming `option`, for anything that cannot be scored."""
+    path = Path(text)
+    if path.is_dir():
+        manifest = read_manifest(path)
+        if manifest and manifest.get("format") == "npz":
+            return _arrays(path / "samples.npz", text, manifest)
+        return stored(ImageFiles(path, option), text, manifest)
+    if path.is_file():
+        suffix = path.suffix.lower()
+        if suffix == ".zip":
+            return stored(ImageFiles(path, option), text)
+        if suffix == ".npz":
+            return read_statistics(path) if {"mu", "sigma"} <= _keys(path) else _arrays(path, text)
+        raise InputError(f"{option} {text}: {ACCEPTED}")
+    if text in configuration.preset_names():
+        return of_config(configuration.from_dict(configuration.read_preset(text)))
+    hint = f"; make samples with `tdpm sample --n 1000 {text}`" if option == "IMAGES" else ""
+    near = nearest(text, configuration.preset_names())
+    raise InputError(f"{option} {text}: no such file, folder or preset{hint}{near} {ACCEPTED[0].upper()}{ACCEPTED[1:]}")
+
+
+def config_of(given: Input) -> Config | None:
+    """The config of the model that drew these, where they say."""
+    manifest = given.manifest if isinstance(given, Examples) else None
+    return configuration.from_dict(manifest["config"]) if manifest else None
+
+
+def of_config(config: Config) -> Examples:
+    """The data that a config trains on, brought to the shape of its space."""
+    data, config = assemble.read_data(config)
+    text = f"{config.data.name}{f' {config.path}' if config.path else ''}"
+    about = {"data": {"name": config.data.name, **config.data.options}, "path": config.path and str(config.path)}
+    shape = tuple(config.space().raw_shape)
+    on_disk = config.path is not None
+    return Examples(text, data, shape, lambda: content_of(data), about, list(data.names), on_disk=on_disk)
+
+
+def of_model(
+    loaded: assemble.Loaded, settings: SampleConfig, seed: int, n: int, device: torch.device,
+    start: Start = "prior", data: Any = None,
+) -> Examples:  # fmt: skip
+    """The examples 0..n-1 that a model gives under `seed`, from its prior or another `start` (see Generated)."""
+    made, manifest = loaded.assembly, describe(loaded, settings, seed) | {"start": start}
+    return Examples(
+        text=model_name(loaded),
+        data=Generated(made, settings, seed, n, device, start, data),
+        shape=tuple(made.space.raw_shape),
+        sha256=lambda: hashlib.sha256(json.dumps([manifest, n], sort_keys=True).encode()).hexdigest(),
+        about={},
+        classes=list(getattr(made.condition, "names", [])),
+        manifest=manifest,
+    )
+
+
+def model_name(loaded: assemble.Loaded) -> str:
+    """The run's folder, or the file."""
+    inside = loaded.source.parent.parent.name == "checkpoints"
+    return str(loaded.source.parents[2] if inside else loaded.source)
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """What `tdpm sample` wrote beside its samples, or None."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        manifest = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: damaged ({error}); sample again, or give --ref PATH") from None
+    return manifest if isinstance(manifest, dict) and "config" in manifest else None
+
+
+def stored(files: ImageFiles, text: str, manifest: dict[str, Any] | None = None) -> Examples:
+    """Image files as they lie: of one size, all grey or all colour, 8 bits, opaque.
+
+    Looks at the head of every file first, so that what does not fit fails before the work. Files that are no
+    images are left out, counted and named. Raises InputError for a mixture, and for too many of those.
+    """
+    kinds: list[tuple[str, tuple[int, int]] | str] = []
+    with Meter(f"looking at {text}", len(files.names)) as meter, ThreadPoolExecutor() as pool:
+        for kind in pool.map(lambda name: _head(files, name), files.names):
+            kinds.append(kind)
+            meter.advance(1)
+    broken = [f"{name}: {kind}" for name, kind in zip(files.names, kinds, strict=True) if isinstance(kind, str)]
+    refuse_broken(text, broken, len(kinds))
+    counts = Counter(kind for kind in kinds if not isinstance(kind, str))
+    (colour, (width, height)), _ = counts.most_common(1)[0]
+    if colour not in ("grey", "colour"):
+        raise InputError(f"{files.option} {text}: {_first(files, kinds, (colour, (width, height)))} is {colour}; "
+                         "scores need opaque images of 8 bits: convert them, stating how")  # fmt: skip
+    if len(counts) > 1:
+        listed = "; ".join(
+            f"{count:,} {kind[0]} of {kind[1][0]}×{kind[1][1]}, such as {_first(files, kinds, kind)}"
+            for kind, count in counts.most_common(4)
+        )
+        raise InputError(f"{files.option} {text}: images of different kinds: {listed}. Bring them to one size and mode")
+    sound = [k for k, kind in enumerate(kinds) if not isinstance(kind, str)]
+    shape = (1 if colour == "grey" else 3, height, width)
+    data = Stored(files, sound, shape, _labels(files, manifest))
+    return Examples(text, data, shape, files.sha256, {"path": str(files.path)}, _classes(files, manifest),
+                    tuple(broken), manifest, on_disk=True)  # fmt: skip
+
+
+class Stored:
+    """Image files as they lie, uint8 [*shape]."""
+
+    def __init__(
+        self, files: ImageFiles, indices: Sequence[int], shape: tuple[int, int, int], labels: Tensor | None
+    ) -> None:
+        self.files, self.indices, self.shape, self._labels = files, list(indices), shape, labels
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
+        among = [self.indices[k] for k in indices]
+        raw = torch.stack([self._read(k) for k in among])
+        return raw, self.files.labels_of(among) if self._labels is None else {"label": self._labels[among]}
+
+    def _read(self, k: int) -> Tensor:
+        channels, height, width = self.shape
+        pixels = np.array(self.files.open(k).convert("L" if channels == 1 else "RGB"))
+        if pixels.shape[:2] != (height, width):  # turned upright by what its head did not tell
+            raise InputError(f"{self.files.names[k]}: {pixels.shape[1]}×{pixels.shape[0]}, not {width}×{height}")
+        return torch.from_numpy(pixels).view(height, width, channels).permute(2, 0, 1)
+
+
+def refuse_broken(text: str, broken: Sequence[str], total: int) -> None:
+    """Raise InputError where more than the share BROKEN of `total` files cannot be decoded."""
+    if len(broken) > BROKEN * total:
+        raise InputError(
+            f"{text}: {len(broken):,} of {total:,} files cannot be decoded (accepted: {BROKEN:.1%}): "
+            + "; ".join(broken[:5]) + (" …" if len(broken) > 5 else "") + ". Repair them or take them out"
+        )  # fmt: skip
+
+
+def read_statistics(path: Path) -> Statistics:
+    """`mu` [D] and `sigma` [D, D] as clean-fid, EDM and pytorch-fid write and read them."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            mean, covariance = (torch.from_numpy(np.asarray(file[key], np.float64)) for key in ("mu", "sigma"))
+            protocol = json.loads(str(file["protocol"])) if "protocol" in file.files else None
+    except Exception as error:  # a damaged archive, or pickled objects, which are never loaded
+        raise InputError(f"{path}: not statistics of plain arrays `mu` and `sigma` ({error})") from None
+    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or not bool(covariance.isfinite().all()):
+        raise InputError(f"{path}: `mu` is {list(mean.shape)} and `sigma` {list(covariance.shape)}; "
+                         "accepted: [D] and [D, D], all finite")  # fmt: skip
+    return Statistics(str(path), mean, covariance, lambda: hashlib.sha256(path.read_bytes()).hexdigest(), protocol)
+
+
+def content_of(data: Any) -> str:
+    """SHA-256 of a data set's examples."""
+    if hasattr(data, "sha256"):
+        return str(data.sha256())
+    digest = hashlib.sha256()
+    for start in range(0, len(data), 1000):
+        raw, _ = data[range(start, min(start + 1000, len(data)))]
+        digest.update(raw.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _arrays(path: Path, text: str, manifest: dict[str, Any] | None = None) -> Examples:
+    if manifest and not path.is_file():
+        raise InputError(f"{path}: missing; run the same `tdpm sample` again, it continues")
+    data = Npz(path)
+    if not len(data):
+        raise InputError(f"{path}: it holds no examples")
+    return Examples(text, data, tuple(data[[0]][0].shape[1:]), data.sha256, {"path": str(path)}, data.names,
+                    manifest=manifest)  # fmt: skip
+
+
+def _keys(path: Path) -> set[str]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return set(file.files)
+    except Exception as error:
+        raise InputError(f"{path}: not an .npz that can be read ({error}); {ACCEPTED}") from None
+
+
+def _classes(files: ImageFiles, manifest: dict[str, Any] | None) -> list[str]:
+    names = manifest["config"].get("condition", {}).get("names", []) if manifest else []
+    return list(names) or files.classes
+
+
+def _labels(files: ImageFiles, manifest: dict[str, Any] | None) -> Tensor | None:
+    """The labels that `tdpm sample` drew images of, whose files are named by number."""
+    drawn = (manifest or {}).get("conditions", {}).get("label")
+    numbers = [PurePath(name).stem for name in files.names]
+    if drawn is None or not all(number.isdigit() and int(number) < len(drawn) for number in numbers):
+        return None
+    return torch.tensor([drawn[int(number)] for number in numbers])
+
+
+def _head(files: ImageFiles, name: str) -> tuple[str, tuple[int, int]] | str:
+    """(what its pixels are, (width, height)) of a file, or why it is no image."""
+    try:
+        content = files.read(name)
+        if not content:
+            return "empty"
+        with Image.open(io.BytesIO(content)) as image:
+            width, height = image.size
+            if "exif" in image.info and image.getexif().get(0x0112, 1) > 4:  # orientations that lie on their side
+                width, height = height, width
+            return _pixels(image), (width, height)
+    except UnidentifiedImageError:
+        return "no image"
+    except Exception as error:  # decoders raise anything on damaged data
+        return str(error)
+
+
+def _pixels(image: Image.Image) -> str:
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        return "transparent"
+    if image.mode in ("1", "L"):
+        return "grey"
+    return "colour" if image.mode in ("RGB", "P", "CMYK", "YCbCr") else f"of mode {image.mode}"
+
+
+def _first(files: ImageFiles, kinds: Sequence[object], kind: object) -> str:
+    return files.names[kinds.index(kind)]

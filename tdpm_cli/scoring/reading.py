@@ -1,0 +1,75 @@
+"""Examples in batches, in order, decoded and prepared by other processes where they come from files."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from tdpm_cli.engine.protocols import Cond
+from tdpm_cli.errors import InputError
+from tdpm_cli.run.batches import leave_signals_to_the_main_process
+from tdpm_cli.scoring.inputs import Examples
+
+FEW = 2000  # images that are read before other processes would have started
+Prepare = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class Batch:
+    """Some examples: their numbers, raw or what an extractor's `prepare` made of it, labels; and what was broken."""
+
+    indices: Tensor
+    x: Tensor
+    cond: Cond
+    broken: list[str]
+
+
+def batches_of(examples: Examples, batch: int, n: int | None = None, prepare: Prepare | None = None) -> Iterator[Batch]:
+    """The first n examples, in order; examples whose file cannot be decoded are left out and named."""
+    size = min(len(examples), n or len(examples))
+    chunks = [list(range(start, min(start + batch, size))) for start in range(0, size, batch)]
+    workers = min(8, os.cpu_count() or 1) if examples.on_disk and size > FEW else 0
+    yield from DataLoader(
+        _Reader(examples.data, prepare),
+        sampler=_Chunks(chunks),
+        batch_size=None,
+        num_workers=workers,
+        worker_init_fn=leave_signals_to_the_main_process,
+    )
+
+
+class _Chunks(Sampler[list[int]]):
+    def __init__(self, chunks: list[list[int]]) -> None:
+        self.chunks = chunks
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.chunks)
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+
+class _Reader(Dataset[Batch]):
+    def __init__(self, data: Any, prepare: Prepare | None) -> None:
+        self.data, self.prepare = data, prepare
+
+    def __getitem__(self, indices: list[int]) -> Batch:
+        broken: list[str] = []
+        try:
+            raw, cond = self.data[indices]
+        except InputError:  # one of them: find out which
+            sound = []
+            for k in indices:
+                try:
+                    self.data[[k]]
+                    sound.append(k)
+                except InputError as error:
+                    broken.append(str(error))
+            if not sound:
+                return Batch(torch.zeros(0, dtype=torch.long), torch.zeros(0), {}, broken)
+            indices, (raw, cond) = sound, self.data[sound]
+        return Batch(torch.tensor(indices), self.prepare(raw) if self.prepare else raw, dict(cond), broken)

@@ -1,0 +1,287 @@
+"""Scores of images or points against a reference: what is measured, and the name that it has earned.
+
+Images are compared by features; points are their own. The distance (Fréchet of features, sliced Wasserstein of
+points) is always measured; KID, precision and so on where asked for.
+"""
+
+import statistics
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tdpm_cli import parts
+from tdpm_cli.engine import scores
+from tdpm_cli.errors import InputError
+from tdpm_cli.run.report import Meter, say
+from tdpm_cli.scoring.inputs import Examples, Input, Statistics, refuse_broken
+from tdpm_cli.scoring.reading import batches_of
+from tdpm_cli.scoring.summary import Gathering, Summary, cached
+
+DEFINITIONS = {  # what can be asked for beside the distance, and how it is computed
+    "kid": "KID: unbiased MMD² of the kernel (x·y/D + 1)³, mean over 100 random subsets of 1000 (Bińkowski 2018)",
+    "prdc": "precision, recall: 3 neighbours (Kynkäänniemi 2019); density, coverage: 5 neighbours (Naeem 2020)",
+    "memorised": "share of samples nearer to a training example than that one's nearest fellow is",
+    "classes": "the distance of each class alone, and their mean",
+}
+DISTANCES = {
+    True: "Fréchet distance of feature means and unbiased covariances, from eigenvalues in float64 (Heusel 2017)",
+    False: "sliced 2-Wasserstein distance, 512 random directions (Bonneel 2015)",
+}
+KEEP = 10_000  # examples of each side, drawn at random, that KID and precision and its kin are computed from
+
+
+@dataclass(frozen=True)
+class Score:
+    """One figure under its own name. `error` is its standard error, where it has one."""
+
+    name: str
+    value: float
+    error: float | None = None
+
+    @property
+    def text(self) -> str:
+        """The figure to four digits."""
+        return f"{self.value:.4g}" + ("" if self.error is None else f" ± {self.error:.2g}")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was measured of one set of samples. `neighbours` are (sample, training example) numbers, nearest first."""
+
+    scores: list[Score]
+    n: int
+    broken: tuple[str, ...]
+    classes: dict[str, float]
+    neighbours: list[tuple[int, int, float]]
+
+
+class Scorer:
+    """Scores of samples against one reference, whose features are computed once, or taken from the cache.
+
+    `extract` is a part of `parts/features`, or None for points. Raises InputError for a reference that is too small,
+    or that does not have what `extras`, of DEFINITIONS, need.
+    """
+
+    def __init__(
+        self, reference: Input, extract: Any, *, batch: int = 64, extras: Collection[str] = (), cache: bool = True
+    ) -> None:
+        self.reference, self.extract, self.batch, self.extras = reference, extract, batch, tuple(extras)
+        self.name = "" if extract is None else str(extract.protocol["name"])
+        if isinstance(reference, Statistics):
+            self.summary = self._from_statistics(reference)
+            return
+        if len(reference) < 2:
+            raise InputError(f"{reference.text}: {len(reference)} references: a score needs at least 2")
+        if "classes" in self.extras and not reference.classes:
+            raise InputError(f"--per-class, but {reference.text} has no classes")
+        build = lambda: self._gather("reference", reference, len(reference))
+        key = {"reference": reference.sha256(), "features": self._protocol, "keep": self._keep(len(reference))}
+        self.summary = cached(key, build) if cache and extract is not None else build()
+
+    def score(self, samples: Input, n: int | None = None) -> Found:
+        """Score the first n of the samples. Raises InputError where there are too few, or they do not fit."""
+        drawn, data = self._summary_of(samples, n), self.summary
+        self._check_rank(drawn)
+        found = [Score(self.distance_name(drawn.count), self._distance(drawn, data))]
+        if "kid" in self.extras:
+            found.append(Score(self._kernel_name(), *scores.kernel_distance(drawn.some(KEEP), data.some(KEEP))))
+        if "prdc" in self.extras:
+            found += _prdc(data.some(KEEP), drawn.some(KEEP))
+        neighbours: list[tuple[int, int, float]] = []
+        if "memorised" in self.extras:
+            mask, index, ratio = scores.memorised(data.features, drawn.features)
+            found.append(Score("memorised", float(mask.double().mean())))
+            nearest = ratio.argsort()[:8].tolist()
+            neighbours = [(int(drawn.indices[k]), int(data.indices[index[k]]), float(ratio[k])) for k in nearest]
+        classes = self._classes(drawn, samples) if "classes" in self.extras else {}
+        if classes:
+            found.append(Score(f"mean of {len(classes)} classes", sum(classes.values()) / len(classes)))
+        return Found(found, drawn.count, drawn.broken, classes, neighbours)
+
+    def _summary_of(self, samples: Input, n: int | None) -> Summary:
+        if isinstance(samples, Statistics):
+            return self._from_statistics(samples)
+        self._fit(samples)
+        count = min(n or len(samples), len(samples))
+        if count < 2:
+            raise InputError(f"{samples.text}: {count} samples: a score needs at least 2")
+        return self._gather("samples", samples, count)
+
+    def distance_name(self, n: int) -> str:
+        """The name of the distance of n samples, as this reference allows it."""
+        if isinstance(self.reference, Statistics) and self.reference.protocol is None:
+            return distance_name(f"{self.name} (unknown protocol)", n)
+        return distance_name(self.name, n)
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What a score by this scorer depends on, beside the samples."""
+        reference = self.reference
+        if isinstance(reference, Examples):
+            about: dict[str, Any] = reference.about
+        else:
+            about = {"statistics": reference.protocol}
+        return {
+            "reference": {
+                "text": reference.text,
+                "sha256": reference.sha256(),
+                "n": self.summary.count,
+                "broken": list(self.summary.broken),
+                **about,
+            },
+            "features": self._protocol,
+            "quantised": "uint8 before features" if self.extract is not None else None,
+            "definitions": [DISTANCES[self.extract is not None], *(DEFINITIONS[key] for key in self.extras)],
+            "kept": KEEP if self.extras else None,
+        }
+
+    @property
+    def _protocol(self) -> dict[str, Any] | None:
+        return None if self.extract is None else self.extract.protocol
+
+    @property
+    def _prepare(self) -> Any:
+        return getattr(self.extract, "prepare", None)
+
+    def _keep(self, total: int) -> int:
+        """How many features of a side of `total` are kept, beside their moments."""
+        # A copy may be of any training example, a class is scored whole, and points are compared whole.
+        if self.extract is None or {"memorised", "classes"} & set(self.extras):
+            return total
+        return min(KEEP, total) if self.extras else 0
+
+    def _gather(self, label: str, source: Examples, n: int) -> Summary:
+        gathering, broken = Gathering(n, self._keep(n)), list(source.broken)
+        with Meter(f"features of {label}", n) as meter:
+            for batch in batches_of(source, self.batch, n, self._prepare):
+                if len(batch.indices):
+                    x = batch.x.float().flatten(1) if self.extract is None else self.extract(batch.x).cpu()
+                    try:
+                        gathering.update(batch.indices, x, batch.cond.get("label"))
+                    except ValueError as error:
+                        raise InputError(f"{label}: {error}; the model or the features' weights are damaged") from None
+                broken += batch.broken
+                meter.advance(len(batch.indices) + len(batch.broken))
+        refuse_broken(source.text, broken, n + len(source.broken))
+        return gathering.summary(tuple(broken))
+
+    def _distance(self, first: Summary, second: Summary) -> float:
+        if self.extract is None:
+            return scores.sliced_wasserstein(first.features, second.features)
+        return scores.frechet((first.mean, first.covariance), (second.mean, second.covariance))
+
+    def _from_statistics(self, given: Statistics) -> Summary:
+        if self.extras or self.extract is None:
+            raise InputError(f"{given.text}: statistics know the Fréchet distance of images alone; give their images")
+        theirs = (given.protocol or {}).get("features")
+        if theirs is not None and theirs != self._protocol:
+            raise InputError(f"{given.text}: statistics of {theirs}, but the features are {self._protocol}; "
+                             "make them again with --ref-only, or name their features")  # fmt: skip
+        if given.protocol is None:
+            say(f"{given.text} does not say how it was made; the score says so in its name")
+        n = int((given.protocol or {}).get("n", 0))
+        none = torch.zeros(0)
+        return Summary(n, given.mean, given.covariance, none, none)
+
+    def _fit(self, samples: Examples) -> None:
+        reference = self.reference
+        if isinstance(reference, Examples) and reference.shape != samples.shape:
+            raise InputError(
+                f"{samples.text}: examples of {_shape_text(samples.shape)}, but {reference.text} has "
+                f"{_shape_text(reference.shape)}; bring both to one size and mode, stating how"
+            )
+        if "classes" in self.extras and not samples.classes:
+            raise InputError(f"--per-class, but {samples.text} has no classes: its model is "
+                             "unconditional, or its files lie in no class folders")  # fmt: skip
+        if (len(samples.shape) == 3) != (self.extract is not None):
+            raise InputError(f"{samples.text}: images are scored by features, points against points")
+
+    def _check_rank(self, drawn: Summary) -> None:
+        if self.extract is None:
+            return
+        dimension, data = len(drawn.mean), self.summary
+        if len(data.mean) != dimension:
+            raise InputError(f"{self.reference.text}: statistics of {len(data.mean)} features, but {self.name!r} "
+                             f"gives {dimension}: of another extractor")  # fmt: skip
+        fewest = min(drawn.count, data.count or drawn.count)
+        if fewest <= dimension:
+            say(f"note: {fewest:,} examples for {dimension:,} features: a covariance without full rank; "
+                "the distance is biased upwards, and comparable at this n only")  # fmt: skip
+
+    def _kernel_name(self) -> str:
+        return "KID" if self.name == "inception" else f"KD-{self.name}" if self.name else "KD"
+
+    def _classes(self, drawn: Summary, samples: Input) -> dict[str, float]:
+        """The distance of each class that both sides have at least 2 examples of, by its name."""
+        assert isinstance(self.reference, Examples), "statistics were refused"
+        assert isinstance(samples, Examples), "statistics were refused"
+        assert drawn.labels is not None, "no classes were refused"
+        assert self.summary.labels is not None, "no classes were refused"
+        theirs = samples.classes or self.reference.classes
+        found = {}
+        for k, name in enumerate(self.reference.classes):
+            real = self.summary.features[self.summary.labels == k]
+            same = theirs.index(name) if name in theirs else k
+            fake = drawn.features[drawn.labels == same]
+            if min(len(real), len(fake)) >= 2:
+                if self.extract is None:
+                    found[name] = scores.sliced_wasserstein(fake, real)
+                else:
+                    found[name] = scores.frechet(scores.moments(fake), scores.moments(real))
+        return found
+
+
+def merge(repeats: Sequence[Sequence[Score]]) -> list[Score]:
+    """Mean and standard deviation of each score over repeats; one repeat stands as it is."""
+    if len(repeats) == 1:
+        return list(repeats[0])
+    values = [[score.value for score in same] for same in zip(*repeats, strict=True)]
+    return [
+        Score(score.name, statistics.fmean(same), statistics.stdev(same))
+        for score, same in zip(repeats[0], values, strict=True)
+    ]
+
+
+def extractor(features: str, weights: Path | None, device: torch.device) -> Any:
+    """The part of `parts/features` that "name" or "name:weights" asks for, with its weights read."""
+    name, _, path = features.partition(":")
+    if path and weights:
+        raise InputError(f"--features {features} and --weights {weights}: give the weights once")
+    given = Path(path) if path else weights
+    found = parts.load("features", name, "--features")(device, given)
+    if given is not None and found.protocol["name"] == name != "inception":  # Inception knows its published file
+        found.protocol["name"] += f"-{found.protocol['weights_sha256'][:8]}"
+    return found
+
+
+def _prdc(real: Tensor, fake: Tensor) -> list[Score]:
+    smaller = min(len(real), len(fake))
+    if smaller <= 5:
+        raise InputError(f"{smaller} examples: precision and its kin need more than 5 of each, for 5 neighbours")
+    # Precision and recall were published with 3 neighbours, density and coverage with 5.
+    return [
+        Score(f"{name} (k = {k})", value)
+        for k, names in ((3, ("precision", "recall")), (5, ("precision", "recall", "density", "coverage")))
+        for name, value in scores.prdc(real, fake, k).items()
+        if name in names
+    ]
+
+
+def distance_name(features: str, n: int) -> str:
+    """ "FID" only for clean-fid's Inception and 50,000 images; fewer are named, and so are other features."""
+    if not features:
+        return "sliced W2"
+    name = "FID" if features == "inception" else f"FD-{features}"
+    if n >= 50_000:
+        return name
+    return f"{name}-{n // 1000}k" if n % 1000 == 0 else f"{name}-{n}"
+
+
+def _shape_text(shape: tuple[int, ...]) -> str:
+    if len(shape) != 3:
+        return f"{shape[0]} coordinates"
+    return f"{'grey' if shape[0] == 1 else 'colour'} {shape[2]}×{shape[1]}"
