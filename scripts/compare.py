@@ -59,7 +59,7 @@ def compare(ours: assemble.Loaded, baseline: assemble.Loaded) -> list[dict[str, 
     told = diagnose(ours, settings_of(made, steps=4), data, scorer, 0, n, device)
     row("ceiling: decoded from real x_T", "4", told.from_data.value, told.from_data.name)
     row("prior against data at x_T", "1", told.at_x_T, "sliced W2")
-    row("data against data at x_T (halves)", "–", told.floor, "sliced W2")
+    row("data against data at x_T (halves)", "–", told.halves, "sliced W2")
     of_halves = halves(data, extract)
     row("data against data (halves)", "–", of_halves.value, of_halves.name)
     say(told.advice)

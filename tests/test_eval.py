@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.functional import gaussian_blur
 
 from tdpm_cli import assemble as assembly
 from tdpm_cli.commands.evaluate import evaluate, write_statistics
 from tdpm_cli.commands.sample import sample
 from tdpm_cli.commands.sweep import sweep
 from tdpm_cli.errors import InputError
+from tdpm_cli.parts.data.digits import Digits
 from tdpm_cli.scoring import summary
-from tdpm_cli.scoring.inputs import open_input
+from tdpm_cli.scoring.inputs import Examples, open_input
 from tdpm_cli.scoring.report import is_best
+from tdpm_cli.scoring.scorer import Scorer, extractor
 
 
 def write_images(folder, images, names=None):
@@ -343,7 +346,8 @@ def test_the_diagnosis_tells_what_real_x_T_would_give(runs, pooled, kind):
     told = result["diagnosis"]
     assert told["from_prior"]["value"] == pytest.approx(distance(result))
     assert told["from_data"]["value"] < told["from_prior"]["value"]  # after a few steps no prior is good
-    assert told["floor"] < told["at_x_T"]
+    assert told["of_data"]["value"] < told["from_data"]["value"]
+    assert told["halves"] < told["at_x_T"]
     assert told["advice"].startswith("The prior is the weaker half")
 
 
@@ -473,3 +477,43 @@ def test_the_report_holds_scores_pictures_curves_and_protocol(runs, tmp_path, po
         assert word in page
     assert page.count("data:image/png;base64") == 2
     assert page.count("<svg") == 2
+
+
+@pytest.mark.slow
+def test_the_distance_rises_with_noise_blur_and_dropped_classes():
+    pytest.importorskip("efficientnet_lite_pytorch")
+    digits, labels = Digits(None, (1, 8, 8))[range(1797)]
+    order = torch.randperm(1797, generator=torch.Generator().manual_seed(0))
+    first, second = order[:898], order[898:]
+    scorer = Scorer(in_memory(digits[first]), extractor("efficientnet-lite0", None, torch.device("cpu")), cache=False)
+    score = lambda images: scorer.score(in_memory(images)).scores[0].value
+    held, kinds = digits[second], labels["label"][second]
+    draw = torch.randn(held.shape, generator=torch.Generator().manual_seed(1))
+    noisy = lambda sigma: (held + 127.5 * sigma * draw).round().clamp(0, 255).byte()  # sigma in units of [-1, 1]
+    blurred = lambda sigma: gaussian_blur(held.float(), [5, 5], [sigma, sigma]).round().byte()
+    rows = {
+        "noise": [score(noisy(sigma)) for sigma in (0, 0.05, 0.1, 0.2)],
+        "blur": [score(blurred(sigma)) for sigma in (0.2, 0.4, 0.6, 0.9)],
+        "dropped classes": [score(held[kinds >= dropped]) for dropped in (0, 1, 3, 5)],
+    }
+    for what, values in rows.items():
+        print(what, [f"{value:.1f}" for value in values])
+        assert values == sorted(values), what
+    assert rows["noise"][0] == rows["dropped classes"][0]
+    assert rows["noise"][-1] > 5 * rows["noise"][0]
+
+
+def in_memory(images):
+    """Images uint8 [N, C, H, W] as a source."""
+    return Examples("memory", TensorData(images), tuple(images.shape[1:]), lambda: "", {})
+
+
+class TensorData:
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, indices):
+        return self.images[torch.as_tensor(indices)], {}

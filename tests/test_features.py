@@ -285,7 +285,7 @@ def digest_of(path):
 
 def test_other_weights_than_the_published_are_not_called_inception(stand_in, monkeypatch):
     extract = inception.Inception(CPU, stand_in)
-    assert extract(draw(1)).shape == (3, 2048)
+    assert extract(extract.prepare(draw(1))).shape == (3, 2048)
     assert extract.protocol["name"] == f"inception-{digest_of(stand_in)[:8]}"
     assert extract.protocol["weights_sha256"] == digest_of(stand_in)
     monkeypatch.setattr(inception, "SHA256", digest_of(stand_in))

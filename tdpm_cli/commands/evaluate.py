@@ -17,7 +17,7 @@ from tdpm_cli.run.files import replacing, writable, write_text
 from tdpm_cli.run.page import Page
 from tdpm_cli.run.report import say, table
 from tdpm_cli.sampling import settings_of
-from tdpm_cli.scoring.diagnosis import Diagnosis, diagnose
+from tdpm_cli.scoring.diagnosis import diagnose
 from tdpm_cli.scoring.inputs import Examples, Input, Statistics, config_of, of_config, of_model, open_input
 from tdpm_cli.scoring.protocol import protocol_of
 from tdpm_cli.scoring.report import neighbours, write_report
@@ -83,8 +83,9 @@ def evaluate(
     if diagnosis:
         data = reference if ref is None and isinstance(reference, Examples) else of_config(loaded.assembly.config)
         told = diagnose(loaded, settings, data, scorer, seed, found[0].n, device)
-        result["diagnosis"] = asdict(told) | {"advice": told.advice}
-        _show_diagnosis(told)
+        result["diagnosis"] = asdict(told) | {"advice": told.advice, "rows": told.rows}
+        table("diagnosis", told.rows)
+        say(told.advice)
     if json_file:
         write_text(json_file, json.dumps(result, indent=1))
         say(f"written: {json_file}")
@@ -184,14 +185,3 @@ def _draw_neighbours(samples: Input, reference: Input, found: Found, images: str
         inside = images is None and place.is_dir()
         path = place / "nearest.png" if inside else place.with_name(f"{place.stem}-nearest.png")
         say(f"nearest neighbours: {pictures.save(neighbours(samples, reference, found), path)}")
-
-
-def _show_diagnosis(told: Diagnosis) -> None:
-    rows = [
-        {"chain started from": "the prior's x_T", "score": told.from_prior.text, "of": told.from_prior.name},
-        {"chain started from": "real x_T (ceiling)", "score": told.from_data.text, "of": told.from_data.name},
-        {"chain started from": "prior against data, at x_T", "score": f"{told.at_x_T:.4g}", "of": "sliced W2"},
-        {"chain started from": "data against data, at x_T", "score": f"{told.floor:.4g}", "of": "sliced W2, halves"},
-    ]
-    table("diagnosis", rows)
-    say(told.advice)

@@ -68,8 +68,8 @@ def sweep(
     before = _read(out / FILE)
     rows: list[dict[str, Any]] = []
     for each, settings, start in plan:
-        source = data[loaded.index(each)]
-        count = min(n or first.eval.n, len(source)) if start == "data" else n or first.eval.n
+        source = data[loaded.index(each)].some(n or first.eval.n)
+        count = len(source) if start == "data" else n or first.eval.n
         sets = [of_model(each, settings, seed + k, count, device, start, source.data) for k in range(repeats)]
         judged = _hash([n or first.eval.n, seed, repeats, scorer.protocol])
         key = _hash([judged, [examples.manifest for examples in sets]])

@@ -14,29 +14,45 @@ from tdpm_cli.scoring.scorer import Score, Scorer
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The distance of samples, and what is left of it when the chain starts from real x_T.
+    """Distances of n examples: as the model draws them, decoded from the x_T of real ones, and those real ones as such.
 
-    `at_x_T` is the sliced Wasserstein distance, in the model's units, of the prior's x_T from that of the data;
-    `floor` that of one half of the data's x_T from the other.
+    The last is what so few real examples score at best. `at_x_T` is the sliced Wasserstein distance, in the model's
+    units, of the prior's x_T from that of the data; `halves` that of one half of the data's x_T from the other.
     """
 
     from_prior: Score
     from_data: Score
+    of_data: Score
     at_x_T: float
-    floor: float
+    halves: float
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        """The figures as a table."""
+        of_chain = {
+            "from the prior's x_T": self.from_prior,
+            "from real x_T (ceiling)": self.from_data,
+            "those real examples themselves": self.of_data,
+        }
+        of_x_T = {"prior against data, at x_T": self.at_x_T, "halves of the data, at x_T": self.halves}
+        return [
+            *({"what": what, "score": score.text, "of": score.name} for what, score in of_chain.items()),
+            *({"what": what, "score": f"{value:.4g}", "of": "sliced W2"} for what, value in of_x_T.items()),
+        ]
 
     @property
     def advice(self) -> str:
         """One sentence: which half to improve, and by what."""
-        whole, ceiling = self.from_prior.value, self.from_data.value
-        if whole - ceiling > ceiling:
+        whole, ceiling, floor = self.from_prior.value, self.from_data.value, self.of_data.value
+        prior, denoiser = whole - ceiling, ceiling - floor
+        if prior > denoiser:
             return (
-                f"The prior is the weaker half: of {whole:.4g}, {whole - ceiling:.4g} goes when the chain starts from "
-                "real x_T; train longer, with a larger discriminator or another game.r1, or truncate later (larger T)."
+                f"The prior is the weaker half: of {whole:.4g} it costs {prior:.3g}, and the denoiser {denoiser:.3g}; "
+                "train longer, with a larger discriminator or another game.r1, or truncate later (larger T)."
             )
         return (
-            f"The denoiser is the weaker half: {ceiling:.4g} of {whole:.4g} stays when the chain starts from real "
-            "x_T; take more steps, train longer, with a larger backbone, or truncate earlier (smaller T)."
+            f"The denoiser is the weaker half: of {whole:.4g} it costs {denoiser:.3g}, and the prior {prior:.3g}; "
+            "take more steps, train longer, with a larger backbone, or truncate earlier (smaller T)."
         )
 
 
@@ -44,14 +60,15 @@ def diagnose(
     loaded: Loaded, settings: SampleConfig, data: Examples, scorer: Scorer, seed: int, n: int, device: torch.device
 ) -> Diagnosis:
     """Score n samples of a model from its prior's x_T and from the noised x_T of its own training `data`."""
-    n = min(n, len(data))
+    data = data.some(n)
+    n = len(data)
     of = lambda start: scorer.score(of_model(loaded, settings, seed, n, device, start, data.data)).scores[0]
     made = _x_T(loaded, settings, data, seed + 1, n, device, "prior")  # seeds apart: noise in common would flatter
     real = _x_T(loaded, settings, data, seed + 2, n, device, "data")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
-    halves = real[order[: n // 2]], real[order[n // 2 :]]
-    at_x_T, floor = scores.sliced_wasserstein(made, real), scores.sliced_wasserstein(*halves)
-    return Diagnosis(of("prior"), of("data"), at_x_T, floor)
+    at_x_T = scores.sliced_wasserstein(made, real)
+    halves = scores.sliced_wasserstein(real[order[: n // 2]], real[order[n // 2 :]])
+    return Diagnosis(of("prior"), of("data"), scorer.score(data).scores[0], at_x_T, halves)
 
 
 def _x_T(

@@ -58,6 +58,12 @@ class Examples:
         digest = lambda: hashlib.sha256(f"{self.sha256()} {list(indices)}".encode()).hexdigest()
         return replace(self, text=f"{len(indices):,} of {self.text}", data=_Among(self.data, indices), sha256=digest)
 
+    def some(self, n: int) -> "Examples":
+        """n of them, drawn at random, for data often lie sorted by class; or all, where there are no more."""
+        if n >= len(self):
+            return self
+        return self.among(torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:n].tolist())
+
 
 @dataclass(frozen=True)
 class _Among:

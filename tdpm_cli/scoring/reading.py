@@ -14,7 +14,7 @@ from tdpm_cli.errors import InputError
 from tdpm_cli.run.batches import leave_signals_to_the_main_process
 from tdpm_cli.scoring.inputs import Examples
 
-FEW = 2000  # images that are read before other processes would have started
+FEW = 500  # images that are read before other processes would have started
 Prepare = Callable[[Tensor], Tensor]
 
 

@@ -46,7 +46,7 @@ def write_report(
     if found.classes:
         page.table("By class", [{"class": name, "distance": value} for name, value in found.classes.items()])
     if "diagnosis" in result:
-        page.text("Diagnosis", result["diagnosis"]["advice"])
+        page.table("Diagnosis", result["diagnosis"]["rows"], note=result["diagnosis"]["advice"])
     if isinstance(samples, Examples) and len(samples.shape) == 3:
         shown = samples.data[list(range(min(SAMPLES, len(samples))))][0]
         page.image("Samples", _png(grid(shown)), f"the first {len(shown)}, not chosen")

@@ -1,0 +1,112 @@
+"""Our scores beside those of the tools that the field trusts, of the same images, features and settings."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tdpm_cli.engine import scores
+from tdpm_cli.parts.data.digits import Digits
+from tdpm_cli.parts.features.inception import Inception
+from tdpm_cli.scoring.inputs import open_input
+from tdpm_cli.scoring.scorer import Scorer
+
+
+class SmallInception:
+    """Inception's resizing, then features that take no time: [B, 3, 299, 299] in 0..255 → [B, 75]."""
+
+    prepare = staticmethod(Inception.prepare)
+
+    def __init__(self):
+        self.protocol = {"name": "small", "resize": Inception.prepare.__doc__, "weights_sha256": ""}
+
+    def __call__(self, prepared):
+        return torch.nn.functional.adaptive_avg_pool2d((prepared - 128) / 128, 5).flatten(1)
+
+
+def write_digits(folder, start, side, suffix, colour):
+    """120 handwritten digits, enlarged, tinted where `colour`."""
+    folder.mkdir()
+    digits, _ = Digits(None, (1, 8, 8))[range(start, start + 120)]
+    for k, digit in enumerate(digits):
+        image = Image.fromarray(digit[0].numpy()).resize((side, side), Image.Resampling.BICUBIC)
+        if colour:
+            pixels = np.asarray(image, dtype=np.float64)[..., None] * [1, 0.5 + 0.004 * k, 0.3]
+            image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+        image.save(folder / f"{k:03d}.{suffix}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("side", "suffix", "colour"), [(8, "png", False), (28, "png", False), (32, "jpg", True), (256, "png", True)]
+)
+def test_fid_is_clean_fids(tmp_path, side, suffix, colour):
+    pytest.importorskip("sklearn")
+    from cleanfid import fid
+
+    first = write_digits(tmp_path / "a", 0, side, suffix, colour)
+    second = write_digits(tmp_path / "b", 900, side, suffix, colour)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # clean-fid's and SciPy's own
+        theirs = fid.compute_fid(
+            str(first), str(second), mode="clean", num_workers=0, device=torch.device("cpu"), verbose=False,
+            custom_feat_extractor=SmallInception(), use_dataparallel=False,
+        )  # fmt: skip
+    scorer = Scorer(open_input("--ref", str(second)), SmallInception(), cache=False)
+    ours = scorer.score(open_input("IMAGES", str(first))).scores[0].value
+    assert theirs > 0.1
+    assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+def test_the_network_is_called_as_clean_fid_calls_it(tmp_path):
+    from cleanfid.inception_torchscript import InceptionV3W
+    from cleanfid.resize import build_resizer
+    from test_eval import StandIn
+
+    images = torch.randint(256, (5, 3, 20, 30), generator=torch.Generator().manual_seed(0)).byte()
+    path = tmp_path / "inception-2015-12-05.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(StandIn()).save(str(path))
+        network = InceptionV3W(str(tmp_path), download=False)
+        resize = build_resizer("clean")
+        resized = np.stack([resize(image.permute(1, 2, 0).numpy()) for image in images])
+        theirs = network(torch.from_numpy(resized).permute(0, 3, 1, 2))
+    extract = Inception(torch.device("cpu"), path)
+    torch.testing.assert_close(extract(extract.prepare(images)), theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_kid_precision_and_recall_are_torch_fidelitys(generator, shift):
+    pytest.importorskip("torch_fidelity")
+    from torch_fidelity.metric_kid import kid_features_to_metric
+    from torch_fidelity.metric_prc import prc_features_to_metric
+
+    fake = torch.randn(300, 8, generator=generator) + shift
+    real = torch.randn(300, 8, generator=generator)
+    theirs = kid_features_to_metric(fake, real, kid_subsets=1, kid_subset_size=300, verbose=False)
+    ours, _ = scores.kernel_distance(fake, real, subsets=1, size=300)
+    assert ours == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-3, abs=1e-6)
+    theirs = prc_features_to_metric(fake, real, prc_neighborhood=3, prc_batch_size=100, verbose=False)
+    ours = scores.prdc(real, fake, k=3)
+    assert ours["precision"] == pytest.approx(theirs["precision"], abs=1 / 300)
+    assert ours["recall"] == pytest.approx(theirs["recall"], abs=1 / 300)
+
+
+def test_no_score_needs_scipy():
+    import subprocess
+    import sys
+
+    code = """
+import sys
+sys.modules["scipy"] = None
+import torch
+from tdpm_cli.engine import scores
+from tdpm_cli.scoring import inputs, report, scorer
+x, y = torch.randn(50, 4), torch.randn(50, 4)
+scores.frechet(scores.moments(x), scores.moments(y)), scores.kernel_distance(x, y), scores.prdc(x, y)
+scores.memorised(x, y), scores.sliced_wasserstein(x, y)
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
