@@ -8,6 +8,7 @@ import torch
 from tdpm_cli import parts
 from tdpm_cli.config import check
 from tdpm_cli.engine.noise import Noise
+from tdpm_cli.engine.schedule import Schedule
 from tdpm_cli.errors import InputError
 
 POINTS, IMAGES = (2,), (3, 16, 12)
@@ -34,7 +35,9 @@ def of(kind):
 
 def test_every_kind_has_parts_and_an_unknown_name_gets_the_nearest():
     assert all(parts.names(kind) for kind in parts.ROOMS)
-    with pytest.raises(InputError, match=r"'sharde'; did you mean 'shared'\? Accepted: copy, gaussian, shared"):
+    with pytest.raises(
+        InputError, match=r"'sharde'; did you mean 'shared'.*Accepted: copy, gaussian, shared, shared-x0"
+    ):
         parts.load("prior", "sharde")
     with pytest.raises(InputError, match=r"no-such|accepted|Accepted"):
         parts.load("prior", "../run/checkpoint")
@@ -92,14 +95,24 @@ def test_discriminators(name):
 @pytest.mark.parametrize("name", of("prior"))
 def test_priors(name):
     network = moved(parts.load("backbone", "mlp")(POINTS, SIZES, width=16, blocks=1))
-    prior = parts.load("prior", name)(POINTS, 100, network)
+    schedule = Schedule(torch.linspace(1, 0.5, 101))
+    prior = parts.load("prior", name)(POINTS, schedule, network)
     z = torch.randn(4, *prior.z_shape)
     x_T = prior(z, **COND)
     assert x_T.shape == (4, *POINTS)
     assert prior.nfe == (0 if name == "gaussian" else 1)
     prior.start(network)
-    if name != "gaussian":
+    if name in ("shared", "copy"):
         assert torch.equal(prior(z, **COND), network(z, torch.full((4,), 101), **COND))
+
+
+def test_a_prior_of_x_0_has_exact_noise_at_T():
+    network = moved(parts.load("backbone", "mlp")(POINTS, {}, width=16, blocks=1))
+    schedule = Schedule(torch.linspace(1, 0.64, 101))  # alpha_T = 0.8, sigma_T = 0.6
+    prior = parts.load("prior", "shared-x0")(POINTS, schedule, network)
+    z, eps = torch.randn(5, 2), torch.randn(5, 2)
+    expected = 0.8 * network(z, torch.full((5,), 101)) + 0.6 * eps
+    assert torch.allclose(prior(torch.cat([z, eps], 1)), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", of("space"))

@@ -1,4 +1,4 @@
-"""The README's commands exist as they are written."""
+"""The commands of the README and of docs/ exist as they are written."""
 
 import os
 import re
@@ -14,8 +14,11 @@ from tdpm_cli.cli import app
 README = Path(__file__).parent.parent / "README.md"
 
 
+PAGES = [README, *sorted((README.parent / "docs").glob("*.md"))]
+
+
 def commands():
-    for block in re.findall(r"```sh\n(.*?)```", README.read_text(), re.DOTALL):
+    for block in re.findall(r"```sh\n(.*?)```", "".join(page.read_text() for page in PAGES), re.DOTALL):
         yield from (shlex.split(line, comments=True) for line in block.splitlines() if line.strip())
 
 
@@ -33,7 +36,9 @@ def test_readme_commands_exist_with_these_options(words):
         assert words[:2] == ["pip", "install"]
 
 
-def test_readme_pictures_and_links_exist():
-    targets = re.findall(r"\]\((?!http)([^)]+)\)", README.read_text())
-    assert targets
-    assert [target for target in targets if not (README.parent / target).exists()] == []
+def test_pictures_and_links_exist():
+    targets = [
+        page.parent / target for page in PAGES for target in re.findall(r"\]\((?!http)([^)]+)\)", page.read_text())
+    ]
+    assert len(targets) > 5
+    assert [target for target in targets if not target.exists()] == []

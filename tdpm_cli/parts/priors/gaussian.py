@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from tdpm_cli.engine.schedule import Schedule
+
 __all__ = ["Gaussian"]
 
 
@@ -12,7 +14,7 @@ class Gaussian(nn.Module):
 
     nfe, learns, shares = 0, False, False
 
-    def __init__(self, shape: Sequence[int], T: int, network: nn.Module) -> None:
+    def __init__(self, shape: Sequence[int], schedule: Schedule, network: nn.Module) -> None:
         super().__init__()
         self.z_shape = tuple(shape)
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from tdpm_cli.engine.schedule import Schedule
+
 __all__ = ["Shared"]
 
 
@@ -13,9 +15,9 @@ class Shared(nn.Module):
 
     nfe, learns, shares = 1, True, True
 
-    def __init__(self, shape: Sequence[int], T: int, network: nn.Module) -> None:
+    def __init__(self, shape: Sequence[int], schedule: Schedule, network: nn.Module) -> None:
         super().__init__()
-        self.z_shape, self.T, self.network = tuple(shape), T, network
+        self.z_shape, self.T, self.network = tuple(shape), schedule.T, network
 
     def forward(self, z: Tensor, **cond: Tensor) -> Tensor:
         """Map z [B, *shape] to x_T [B, *shape]."""

@@ -1,0 +1,33 @@
+"""The denoiser's network as a prior of x_0, which is then noised to T as the data are."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tdpm_cli.engine.schedule import Schedule
+
+__all__ = ["SharedX0"]
+
+
+class SharedX0(nn.Module):
+    """x_T = alpha_T · network(z, T + 1) + sigma_T · eps, with the very weights of the denoiser.
+
+    The noise at T is exact by construction, so the game is about the data alone. z and eps come as one draw.
+    """
+
+    nfe, learns, shares = 1, True, True
+
+    def __init__(self, shape: Sequence[int], schedule: Schedule, network: nn.Module) -> None:
+        super().__init__()
+        self.z_shape, self.T, self.network = (2 * shape[0], *shape[1:]), schedule.T, network
+        self.alpha_T, self.sigma_T = schedule.alpha(schedule.T), schedule.sigma(schedule.T)
+
+    def forward(self, z: Tensor, **cond: Tensor) -> Tensor:
+        """Map (z, eps) [B, 2 · shape[0], ...] to x_T [B, *shape]."""
+        z, eps = z.chunk(2, 1)
+        x_0 = self.network(z, torch.full((len(z),), self.T + 1, device=z.device), **cond)
+        return self.alpha_T * x_0 + self.sigma_T * eps
+
+    def start(self, network: nn.Module) -> None:
+        """Nothing to begin from: the weights are the denoiser's own."""
