@@ -3,6 +3,8 @@
 import csv
 import hashlib
 import json
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -371,6 +373,23 @@ def test_references_are_cached_by_content_and_protocol(tmp_path, pooled, monkeyp
     assert count()[2] == 2
     assert count()[2] == 1
     assert not [path for path in summary.cache_folder().iterdir() if path.suffix != ".safetensors"]
+
+
+def test_processes_that_build_one_reference_at_once_do_not_disturb_each_other(tmp_path):
+    script = """
+import torch
+from tdpm_cli.scoring.summary import Summary, cached, cache_folder
+whole = Summary(9, torch.zeros(300), torch.eye(300), torch.zeros(200, 300), torch.arange(200))
+for k in range(60):
+    found = cached({"k": k}, lambda: whole)  # an error in reading what others write would show here
+    assert found.count == 9
+    assert torch.equal(found.covariance, torch.eye(300))
+    for path in cache_folder().glob("*.safetensors"):
+        path.unlink(missing_ok=True)
+"""
+    running = [subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) for _ in range(3)]
+    assert [(process.communicate()[1].decode(), process.returncode) for process in running] == [("", 0)] * 3
+    assert not list(summary.cache_folder().glob("*.part"))
 
 
 def test_a_cache_that_cannot_be_written_costs_time_alone(tmp_path, pooled, monkeypatch):

@@ -128,8 +128,9 @@ def memorised(train: Tensor, samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _distances(queries: Tensor, among: Tensor, chunk: int = 1000) -> Iterator[tuple[int, Tensor]]:
     """Euclidean distances [≤ chunk, M], and the first query's index, chunk by chunk."""
+    among = among.double()
     for start in range(0, len(queries), chunk):
-        yield start, torch.cdist(queries[start : start + chunk].double(), among.double())
+        yield start, torch.cdist(queries[start : start + chunk].double(), among)
 
 
 def sliced_wasserstein(first: Tensor, second: Tensor, projections: int = 512, seed: int = 0) -> float:
