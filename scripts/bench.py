@@ -51,10 +51,9 @@ def evaluation(rounds: int, data: Path | None, n: int) -> None:
     from cleanfid import fid
     from cleanfid.inception_torchscript import InceptionV3W
 
-    from tdpm_cli.parts.features.inception import FILE, Inception
+    from tdpm_cli.commands.evaluate import evaluate
+    from tdpm_cli.parts.features.inception import FILE
     from tdpm_cli.run import precision
-    from tdpm_cli.scoring.inputs import open_input
-    from tdpm_cli.scoring.scorer import Scorer
 
     warnings.simplefilter("ignore")  # clean-fid's and SciPy's own
     device = precision.device()
@@ -65,11 +64,11 @@ def evaluation(rounds: int, data: Path | None, n: int) -> None:
 
         def ours() -> float:
             begin = time.perf_counter()
-            extract = Inception(device, weights)
-            scorer = Scorer(open_input("--ref", folders[1]), extract, cache=False)
-            value = scorer.score(open_input("IMAGES", folders[0])).scores[0].value
+            result = evaluate(folders[0], ref=folders[1], features="inception", weights=weights, cache=False)
             times["ours"].append(time.perf_counter() - begin)
-            return value
+            ((name, value),) = result["scores"].items()
+            found["name"] = name
+            return float(value)
 
         def peer() -> float:
             begin = time.perf_counter()
@@ -82,13 +81,13 @@ def evaluation(rounds: int, data: Path | None, n: int) -> None:
         times: dict[str, list[float]] = {"ours": [], "peer": []}
         found: dict[str, Any] = {}
         for _ in range(rounds):
-            found = {"ours": ours(), "peer": peer()}
+            found |= {"ours": ours(), "peer": peer()}
     median = {name: statistics.median(values) for name, values in times.items()}
-    print(f"{2 * n} images on {device}, {torch.get_num_threads()} threads, median of {rounds}")
-    print(f"tdpm eval              {median['ours']:8.1f} s   FID {found['ours']:.6g}")
-    print(f"clean-fid compute_fid  {median['peer']:8.1f} s   FID {found['peer']:.6g}")
+    print(f"{found['name']}: {2 * n} images on {device}, {torch.get_num_threads()} threads, median of {rounds}")
+    print(f"tdpm eval              {median['ours']:8.1f} s   distance {found['ours']:.6g}")
+    print(f"clean-fid compute_fid  {median['peer']:8.1f} s   distance {found['peer']:.6g}")
     print(f"ratio                  {median['peer'] / median['ours']:8.2f}")
-    print(f"|difference| / FID     {abs(found['ours'] - found['peer']) / found['peer']:8.1e}")
+    print(f"relative difference    {abs(found['ours'] - found['peer']) / found['peer']:8.1e}")
 
 
 def write_halves(place: Path, data: Path | None, n: int) -> list[Path]:

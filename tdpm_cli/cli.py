@@ -129,7 +129,7 @@ def evaluate(
         Optional[str],
         typer.Option(help="What to compare with, as IMAGES.", show_default="the training data named in samples.json"),
     ] = None,
-    n: Annotated[Optional[str], Shown(help="Score the first N samples.")] = None,
+    n: Annotated[Optional[str], Shown(help="How many to score; of files of others, at random.")] = None,
     model: Model = None,
     steps: Annotated[Optional[int], Shown(help="With --model: reverse steps.")] = None,
     sampler: Annotated[Optional[str], Shown(help="With --model: such as ddim or dpmpp_2m.")] = None,
@@ -152,6 +152,8 @@ def evaluate(
     if (ref_only is None) != (out is None):
         raise InputError("--ref-only PATH and --out FILE.npz: give both or neither")
     if ref_only is not None and out is not None:
+        if images is not None or n is not None:
+            raise InputError("--ref-only: it takes no IMAGES and no --n; the statistics are of all images of its PATH")
         write_statistics(ref_only, out, features=features, weights=weights, cache=cache)
         return
     asked = {"kid": kid, "prdc": prdc, "memorised": memorised, "classes": per_class}

@@ -3,9 +3,11 @@
 import csv
 import hashlib
 import json
+import struct
 import subprocess
 import sys
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -95,6 +97,14 @@ def test_what_eval_cannot_score(runs, tmp_path, monkeypatch):
     sample(tmp_path / "out", 2, runs["images"])
     with pytest.raises(InputError, match=r"1 samples: a score needs at least 2"):
         evaluate(tmp_path / "out", n=1)
+    with pytest.raises(InputError, match=r"it is a run; give it as --model"):
+        evaluate(runs["images"])
+    with pytest.raises(InputError, match=r"IMAGES is empty"):
+        evaluate("")
+    with pytest.raises(InputError, match=r"--ref cifar10: the data of that preset are not at hand"):
+        evaluate(tmp_path / "out", ref="cifar10")
+    with pytest.raises(InputError, match=r"images are scored against images, points against points"):
+        evaluate(tmp_path / "out", ref="toy-mixture")
     with pytest.raises(InputError, match=r"it is a folder; name a file"):
         evaluate(tmp_path / "out", json_file=tmp_path)
     with pytest.raises(InputError, match=r"not EfficientNet-Lite0's weights"):
@@ -152,7 +162,7 @@ def test_every_kind_of_input_gives_the_same_score(tmp_path, pooled):
     ]
     assert found == pytest.approx([found[0]] * len(found), rel=1e-9)
     assert found[0] > 0
-    both = evaluate(tmp_path / "stats.npz", ref=tmp_path / "stats.npz", features=pooled)
+    both = evaluate(tmp_path / "stats.npz", ref=tmp_path / "stats.npz")  # which needs no extractor
     assert distance(both) == pytest.approx(0, abs=1e-9)
 
 
@@ -171,6 +181,12 @@ def test_statistics_are_what_other_tools_read_and_the_score_says_when_theirs_are
     (unknown,) = evaluate(ref, ref=tmp_path / "foreign.npz", features=pooled)["scores"]
     assert "unknown protocol" not in known
     assert "unknown protocol" in unknown
+    (of_foreign,) = evaluate(tmp_path / "foreign.npz", ref=ref, features=pooled)["scores"]
+    assert of_foreign.endswith("(unknown protocol), n unknown")
+    with pytest.raises(InputError, match=r"--n 5, but .* holds statistics"):
+        evaluate(tmp_path / "own.npz", ref=ref, features=pooled, n=5)
+    with pytest.raises(InputError, match=r"name those features with --features NAME:PATH"):
+        evaluate(ref, ref=tmp_path / "own.npz")
     with pytest.raises(InputError, match=r"statistics of 9 features, but .* gives 48"):
         evaluate(ref, ref=tmp_path / "other.npz", features=pooled)
     with pytest.raises(InputError, match=r"statistics know the Fréchet distance .* alone"):
@@ -208,6 +224,33 @@ def test_mixtures_are_refused_with_an_example_of_each(tmp_path, pooled, mode, si
     Image.new(mode, size).save(folder / "odd.png")
     with pytest.raises(InputError, match=message):
         evaluate(folder, ref=folder, features=pooled)
+
+
+def test_colour_of_16_bits_is_refused_though_pillow_reads_it_as_8(tmp_path, pooled):
+    header = struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)
+    rows = zlib.compress(b"".join(b"\0" + bytes(8 * 6) for _ in range(8)))
+    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    (tmp_path / "deep").mkdir()
+    for k in range(3):
+        (tmp_path / "deep" / f"{k}.png").write_bytes(
+            b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+        )
+    with Image.open(tmp_path / "deep" / "0.png") as image:
+        assert image.mode == "RGB"
+    with pytest.raises(InputError, match=r"0\.png is of 16 bits a channel; scores need opaque images of 8 bits"):
+        evaluate(tmp_path / "deep", ref=tmp_path / "deep", features=pooled)
+
+
+def test_linked_folders_are_read_and_links_to_nowhere_are_broken_files(tmp_path, pooled):
+    folder = write_images(tmp_path / "real", noise(1200))
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "a").symlink_to(folder)
+    (tmp_path / "linked" / "loop").symlink_to(tmp_path / "linked")
+    assert len(open_input("--ref", str(tmp_path / "linked"))) == 1200
+    (folder / "nowhere.png").symlink_to(tmp_path / "nothing")
+    result = evaluate(folder, ref=folder, features=pooled, n=100)
+    assert len(result["protocol"]["broken"]) == 1
+    assert "nowhere.png" in result["protocol"]["broken"][0]
 
 
 def test_all_transparent_or_16_bit_images_are_refused(tmp_path, pooled):
@@ -255,8 +298,13 @@ def test_arrays_that_are_no_images(tmp_path, pooled):
         ({"x": np.zeros(3)}, r"it holds x; accepted: images as `arr_0`"),
         ({"arr_0": np.zeros((4, 8, 8, 3))}, r"`arr_0` is torch\.float64 \[4, 8, 8, 3\]; accepted: uint8"),
         ({"arr_0": np.zeros((4, 8, 8, 4), np.uint8)}, r"accepted: uint8 \[N, H, W, 1 or 3\]"),
-        ({"arr_0": np.zeros((4, 8, 8, 3), np.uint8), "arr_1": np.zeros(3)}, r"`arr_1` is \[3\], but there are 4"),
+        (
+            {"arr_0": np.zeros((4, 8, 8, 3), np.uint8), "arr_1": np.zeros(3)},
+            r"`arr_1` is float64 \[3\]; accepted: a whole number for each of the 4",
+        ),
         ({"arr_0": np.zeros((0, 8, 8, 3), np.uint8)}, r"it holds no examples"),
+        ({"arr_0": np.zeros((4, 8, 8, 3), np.uint8), "arr_1": np.array(["a"] * 4)}, r"`arr_1` is <U1"),
+        ({"mu": np.full(3, np.nan), "sigma": np.eye(3)}, r"accepted: \[D\] and \[D, D\], all finite"),
         ({"mu": np.zeros(3), "sigma": np.full((3, 3), np.nan)}, r"accepted: \[D\] and \[D, D\], all finite"),
     ):
         np.savez(tmp_path / "a.npz", **arrays)
@@ -294,6 +342,35 @@ def test_class_folders_and_dataset_json_are_scored_by_class(tmp_path, pooled):
         evaluate(flat, ref=folder, features=pooled, extras=["classes"])
 
 
+def test_classes_meet_by_name_and_not_by_place(tmp_path, pooled):
+    images = torch.cat([noise(20), noise(20, seed=1) // 2, noise(20, seed=2) // 4])
+    names = [f"{'abc'[k // 20]}/{k:02d}.png" for k in range(60)]
+    ref = write_images(tmp_path / "ref", images, names)
+    partial = write_images(tmp_path / "partial", images[20:], names[20:])
+    found = evaluate(partial, ref=ref, features=pooled, extras=["classes"])
+    assert found["per_class"] == {"b": pytest.approx(0, abs=1e-9), "c": pytest.approx(0, abs=1e-9)}
+    assert "mean of 2 classes" in found["scores"]
+    other = write_images(tmp_path / "other", images[:40], [f"{'xy'[k // 20]}/{k:02d}.png" for k in range(40)])
+    with pytest.raises(InputError, match=r"other has 2 classes and .*ref 3, and no name in common"):
+        evaluate(other, ref=ref, features=pooled, extras=["classes"])
+
+
+def test_sampled_classes_are_named_by_the_model_in_every_format(runs, tmp_path, pooled):
+    sample(tmp_path / "png", 60, runs["labels"], steps=1)
+    sample(tmp_path / "npz", 60, runs["labels"], steps=1, format="npz")
+    ours = {"features": pooled, "extras": ["classes"], "ref": "digits"}
+    png, npz = (evaluate(tmp_path / kind, **ours)["per_class"] for kind in ("png", "npz"))
+    assert png == pytest.approx(npz)
+    assert set(png) <= {str(k) for k in range(10)}
+
+
+def test_repeats_merge_class_by_class(runs, pooled):
+    result = evaluate(model=runs["labels"], features=pooled, n=80, repeats=3, extras=["classes"])
+    assert result["per_class"]
+    assert set(result["standard_deviations"]) > set(result["per_class"])
+    assert f"mean of {len(result['per_class'])} classes" in result["scores"]
+
+
 def test_a_damaged_dataset_json_is_named(tmp_path):
     folder = write_images(tmp_path / "images", noise(3))
     for text, message in (
@@ -325,7 +402,7 @@ def test_repeats_give_mean_and_standard_deviation_over_seeds(runs, pooled):
     one, two = (distance(evaluate(model=runs["images"], features=pooled, n=50, seed=seed)) for seed in (5, 6))
     both = evaluate(model=runs["images"], features=pooled, n=50, seed=5, repeats=2)
     assert distance(both) == pytest.approx((one + two) / 2)
-    (error,) = both["standard_errors"].values()
+    (error,) = both["standard_deviations"].values()
     assert error == pytest.approx(abs(one - two) / 2**0.5)
     assert both["protocol"]["seeds"] == [5, 6]
 
@@ -367,6 +444,9 @@ def test_references_are_cached_by_content_and_protocol(tmp_path, pooled, monkeyp
     assert count(extras=["memorised"])[2] == 2  # which needs more of the reference
     Image.new("RGB", (8, 8)).save(ref / "000.png")
     assert count()[2] == 2
+    labels = {"labels": [[path.name, k % 2] for k, path in enumerate(sorted(ref.glob("*.png")))]}
+    (ref / "dataset.json").write_text(json.dumps(labels))
+    assert count()[2] == 2  # other classes are other content
     (damaged,) = [path for path in summary.cache_folder().iterdir() if path.stat().st_mtime_ns == max(
         p.stat().st_mtime_ns for p in summary.cache_folder().iterdir())]  # fmt: skip
     damaged.write_bytes(damaged.read_bytes()[:100])
@@ -459,6 +539,13 @@ def test_sweep_scores_every_combination_and_marks_the_best(runs, tmp_path, poole
         assert picture.size[0] > 300
 
 
+def test_a_sweep_from_real_x_T_has_no_more_samples_than_there_are_data(runs, tmp_path, pooled, capsys):
+    rows = sweep([1], [runs["images"]], starts=["prior", "data"], n=1800, features=pooled, out=tmp_path)
+    assert [row["protocol"]["n"] for row in rows] == [1797, 1797]
+    assert [row["protocol"]["samples"]["nfe_text"] for row in rows] == ["1 + 1", "0 + 1"]
+    assert "n is 1,797, for there are no more real examples" in capsys.readouterr().err
+
+
 def test_a_sweep_continues_where_it_stopped_and_forgets_nothing(runs, tmp_path, pooled, monkeypatch):
     ours = {"n": 30, "features": pooled, "out": tmp_path}
     first = sweep([1], [runs["images"]], **ours)
@@ -467,7 +554,8 @@ def test_a_sweep_continues_where_it_stopped_and_forgets_nothing(runs, tmp_path, 
     monkeypatch.undo()
     both = sweep([1, 2], [runs["images"]], **ours)
     assert both[0]["scores"] == first[0]["scores"]
-    assert sweep([1], [runs["images"]], **{**ours, "n": 20})[0]["scores"] != first[0]["scores"]
+    fewer = sweep([1], [runs["images"]], **{**ours, "n": 20})
+    assert list(fewer[0]["scores"].values()) != list(first[0]["scores"].values())
     assert len(json.loads((tmp_path / "sweep.json").read_text())["rows"]) == 3
     (tmp_path / "sweep.json").write_text("{")
     with pytest.raises(InputError, match=r"sweep\.json: damaged"):

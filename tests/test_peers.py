@@ -60,6 +60,29 @@ def test_fid_is_clean_fids(tmp_path, side, suffix, colour):
     assert ours == pytest.approx(theirs, rel=1e-4)
 
 
+def test_a_turned_photograph_is_scored_as_clean_fid_does(tmp_path):
+    pytest.importorskip("sklearn")
+    from cleanfid import fid
+
+    first = write_digits(tmp_path / "a", 0, 16, "png", True)
+    second = write_digits(tmp_path / "b", 0, 16, "png", True)
+    turned = Image.Exif()
+    turned[0x0112] = 3  # upside down
+    for path in first.iterdir():
+        with Image.open(path) as image:
+            image.load()
+        image.save(path, exif=turned)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = fid.compute_fid(
+            str(first), str(second), num_workers=0, device=torch.device("cpu"), verbose=False,
+            custom_feat_extractor=SmallInception(), use_dataparallel=False,
+        )  # fmt: skip
+    scorer = Scorer(open_input("--ref", str(second)), SmallInception(), cache=False)
+    ours = scorer.score(open_input("IMAGES", str(first))).scores[0].value
+    assert ours == pytest.approx(theirs, abs=1e-3)
+
+
 def test_the_network_is_called_as_clean_fid_calls_it(tmp_path):
     from cleanfid.inception_torchscript import InceptionV3W
     from cleanfid.resize import build_resizer

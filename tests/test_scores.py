@@ -4,6 +4,7 @@ import torch
 from scipy import linalg, stats
 
 from tdpm_cli.engine import scores
+from tdpm_cli.scoring.summary import Gathering
 
 
 def test_frechet_of_gaussians_in_one_dimension_is_exact():
@@ -120,3 +121,25 @@ def test_memorised_are_copies_not_neighbours(generator):
     assert index[:20].tolist() == list(range(20))
     assert float(ratio[:20].max()) < 0.01
     assert float(mask[20:].double().mean()) < 0.7  # of fresh draws from one distribution, about half
+
+
+def test_copies_of_an_example_that_the_data_hold_twice_are_memorised(generator):
+    train = torch.randn(50, 16, generator=generator)
+    mask, _, ratio = scores.memorised(torch.cat([train, train]), train)
+    assert mask.all()
+    assert ratio.isfinite().all()
+
+
+def test_the_error_of_a_kernel_distance_is_not_zero_in_small_samples(generator):
+    draw = lambda: torch.randn(200, 8, generator=generator)
+    values = [scores.kernel_distance(draw(), draw()) for _ in range(8)]
+    assert min(error for _, error in values) > 1e-4
+
+
+def test_the_memory_of_moments_does_not_grow_with_their_number():
+    gathering = Gathering(10_000, keep=0)
+    for start in range(0, 10_000, 500):
+        gathering.update(torch.arange(start, start + 500), torch.randn(500, 8), None)
+    found = gathering.summary()
+    assert found.count == 10_000
+    assert found.features.numel() == 0

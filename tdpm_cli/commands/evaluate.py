@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from tdpm_cli import assemble
+from tdpm_cli import assemble, parts
 from tdpm_cli.config import Config
 from tdpm_cli.errors import InputError
 from tdpm_cli.run import pictures, precision
@@ -21,7 +21,7 @@ from tdpm_cli.scoring.diagnosis import diagnose
 from tdpm_cli.scoring.inputs import Examples, Input, Statistics, config_of, of_config, of_model, open_input
 from tdpm_cli.scoring.protocol import protocol_of
 from tdpm_cli.scoring.report import neighbours, write_report
-from tdpm_cli.scoring.scorer import Found, Score, Scorer, extractor, merge
+from tdpm_cli.scoring.scorer import Found, Score, Scorer, check_fit, extractor, merge
 
 
 def evaluate(
@@ -65,21 +65,26 @@ def evaluate(
         sets = [of_model(loaded, settings, seed + k, count, device) for k in range(repeats)]
     config = config_of(sets[0])
     reference = _reference(ref, config, sets[0])
+    points = isinstance(sets[0], Examples) and len(sets[0].shape) != 3
+    check_fit(sets[0], reference, points, extras)
     extract = _extractor(sets[0], reference, config, features, weights, fid, device)
+    if images is not None:
+        sets = [_chosen(sets[0], n, config)]
     scorer = Scorer(reference, extract, batch=config.eval.batch if config else 64, extras=extras, cache=cache)
 
-    found = [scorer.score(each, _count(each, n, config)) for each in sets]
-    merged = merge([each.scores for each in found])
+    found = [scorer.score(each) for each in sets]
+    merged, classes = merge(found)
     result = {
         "images": sets[0].text,
         "scores": {score.name: score.value for score in merged},
-        "standard_errors": {score.name: score.error for score in merged if score.error is not None},
+        "per_class": {name: score.value for name, score in classes.items()},
+        "standard_deviations" if repeats > 1 else "standard_errors": {
+            score.name: score.error for score in (*merged, *classes.values()) if score.error is not None
+        },
         "repeats": [{score.name: score.value for score in each.scores} for each in found],
-        "per_class": found[0].classes,
         "protocol": protocol_of(scorer, sets, found),
     }
-    _show(sets[0], found, merged, scorer)
-    _draw_neighbours(sets[0], reference, found[0], images)
+    _show(sets[0], found, merged, classes, scorer)
     if diagnosis:
         data = reference if ref is None and isinstance(reference, Examples) else of_config(loaded.assembly.config)
         told = diagnose(loaded, settings, data, scorer, seed, found[0].n, device)
@@ -89,8 +94,9 @@ def evaluate(
     if json_file:
         write_text(json_file, json.dumps(result, indent=1))
         say(f"written: {json_file}")
+    _draw_neighbours(sets[0], reference, found[0], images)
     if report:
-        write_report(report, sets[0], found[0], merged, scorer, result)
+        write_report(report, sets[0], found[0], merged, classes, scorer, result)
         say(f"report: {report}")
     say("next: tdpm sweep --steps 1,2,4,8,16")
     return result
@@ -140,28 +146,43 @@ def _extractor(
     device: torch.device,
 ) -> Any:  # fmt: skip
     """The features that images are compared by, or None for points."""
-    points = isinstance(samples, Examples) and len(samples.shape) != 3
-    if points:
+    if isinstance(samples, Examples) and len(samples.shape) != 3:
         if fid or features:
             raise InputError(f"{'--fid' if fid else '--features'}, but {samples.text} holds points, not images; "
                              "leave it out for their sliced Wasserstein distance")  # fmt: skip
         return None
-    known = [each.protocol["features"]["name"] for each in (samples, reference)
-             if isinstance(each, Statistics) and each.protocol]  # fmt: skip
-    name = features or (config.eval.features if config else known[0] if known else "inception")
-    return extractor(name, weights, device)
+    theirs = [side.protocol["features"] for side in (samples, reference)
+              if isinstance(side, Statistics) and side.protocol]  # fmt: skip
+    if features is None and isinstance(samples, Statistics) and isinstance(reference, Statistics):
+        return OfStatistics(theirs[0] if theirs else {"name": "features"})
+    if features is None and theirs and theirs[0]["name"] not in parts.names("features"):
+        raise InputError(f"the statistics are of {theirs[0]['name']!r}; name those features with --features NAME:PATH")
+    return extractor(features or (config.eval.features if config else theirs[0]["name"] if theirs else "inception"),
+                     weights, device)  # fmt: skip
 
 
-def _count(samples: Input, n: int | None, config: Config | None) -> int | None:
-    """How many to score. Raises InputError where fewer are there than were asked for."""
+@dataclass(frozen=True)
+class OfStatistics:
+    """The features of two files of statistics: nothing is left to extract."""
+
+    protocol: dict[str, Any]
+
+
+def _chosen(samples: Input, n: int | None, config: Config | None) -> Input:
+    """The n of a stored set that are scored: the first of `tdpm sample`'s, and of others some drawn at random."""
     if isinstance(samples, Statistics):
-        return None
+        if n is not None:
+            raise InputError(f"--n {n}, but {samples.text} holds statistics, of all that they were made from")
+        return samples
     if n is not None and n > len(samples):
         raise InputError(f"--n is {n:,}, but {samples.text} holds {len(samples):,}; make more, or ask for fewer")
-    return n or (config.eval.n if config else None)
+    limit = n or (config.eval.n if config else len(samples))
+    return samples.among(range(min(limit, len(samples)))) if samples.manifest else samples.some(limit)
 
 
-def _show(samples: Input, found: Sequence[Found], merged: Sequence[Score], scorer: Scorer) -> None:
+def _show(
+    samples: Input, found: Sequence[Found], merged: Sequence[Score], classes: Mapping[str, Score], scorer: Scorer
+) -> None:
     manifest = samples.manifest if isinstance(samples, Examples) else None
     nfe = manifest.get("nfe_text", "–") if manifest else "–"
     over = f", mean ± sd of {len(found)} seeds" if len(found) > 1 else ""
@@ -169,8 +190,8 @@ def _show(samples: Input, found: Sequence[Found], merged: Sequence[Score], score
     rows = [{"metric": score.name, "score": score.text, "n": f"{found[0].n:,}", "NFE": nfe, "reference": reference}
             for score in merged]  # fmt: skip
     table(f"tdpm eval {samples.text}{over}", rows)
-    if found[0].classes:
-        table("by class", [{"class": name, "distance": f"{value:.4g}"} for name, value in found[0].classes.items()])
+    if classes:
+        table(f"by class{over}", [{"class": name, "distance": score.text} for name, score in classes.items()])
     for side, broken in (("samples", found[0].broken), ("reference", scorer.summary.broken)):
         if broken:
             say(f"left out of the {side}, for they cannot be decoded: {'; '.join(broken)}")

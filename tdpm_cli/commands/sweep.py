@@ -20,8 +20,8 @@ from tdpm_cli.run.report import say, table
 from tdpm_cli.sampling import Start, settings_of
 from tdpm_cli.scoring.inputs import Examples, model_name, of_config, of_model, open_input
 from tdpm_cli.scoring.protocol import protocol_of
-from tdpm_cli.scoring.report import STARTS, add_sweep, is_best, sweep_plot, sweep_table
-from tdpm_cli.scoring.scorer import Score, Scorer, extractor, merge
+from tdpm_cli.scoring.report import STARTS, add_sweep, is_best, read_sweep, sweep_plot, sweep_table
+from tdpm_cli.scoring.scorer import Score, Scorer, check_fit, extractor, merge
 
 FILE = "sweep.json"
 
@@ -63,21 +63,25 @@ def sweep(
     out = out or _beside(loaded[0])
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
+    count = n or first.eval.n
+    if "data" in starts and (fewest := min(len(each) for each in data)) < count:
+        say(f"note: n is {fewest:,}, for there are no more real examples to start from")
+        count = fewest
+    check_fit(data[0], reference, extract is None, extras)
     scorer = Scorer(reference, extract, batch=first.eval.batch, extras=extras, cache=cache)
 
-    before = _read(out / FILE)
+    before = {row["key"]: row for row in read_sweep(out / FILE)} if (out / FILE).is_file() else {}
     rows: list[dict[str, Any]] = []
     for each, settings, start in plan:
-        source = data[loaded.index(each)].some(n or first.eval.n)
-        count = len(source) if start == "data" else n or first.eval.n
+        source = data[loaded.index(each)].some(count)
         sets = [of_model(each, settings, seed + k, count, device, start, source.data) for k in range(repeats)]
-        judged = _hash([n or first.eval.n, seed, repeats, scorer.protocol])
+        judged = _hash([count, seed, repeats, scorer.protocol])
         key = _hash([judged, [examples.manifest for examples in sets]])
         row = before.get(key)
         if row is None:
             say(f"{len(rows) + 1} of {len(plan)}: {_name(each, settings, start)}, {settings.steps} steps")
             found = [scorer.score(examples) for examples in sets]
-            row = {"key": key, **_row(each, settings, start, merge([one.scores for one in found])),
+            row = {"key": key, **_row(each, settings, start, merge(found)[0]),
                    "protocol_key": judged, "protocol": protocol_of(scorer, sets, found)}  # fmt: skip
         rows.append(row)
         kept = {**before, **{done["key"]: done for done in rows}}
@@ -157,9 +161,10 @@ def _distance(row: Mapping[str, Any]) -> float:
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     metrics = list(rows[0]["scores"])
+    spread = "sd" if len(rows[0]["protocol"]["seeds"]) > 1 else "standard error"
     identity = ("model", "sampler", "start", "scale", "steps", "nfe")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*identity, "n", *itertools.chain(*((name, f"error of {name}") for name in metrics)), "best"])
+    writer.writerow([*identity, "n", *itertools.chain(*((name, f"{spread} of {name}") for name in metrics)), "best"])
     for row in rows:
         values = itertools.chain(*((row["scores"][name], row["errors"].get(name, "")) for name in metrics))
         writer.writerow([*(row[key] for key in identity), row["protocol"]["n"], *values, int(is_best(row, rows))])
@@ -174,11 +179,3 @@ def _beside(loaded: Loaded) -> Path:
     """A folder in the run, or beside a file."""
     source = loaded.source
     return source.parents[2] / "sweep" if source.parent.parent.name == "checkpoints" else source.with_suffix(".sweep")
-
-
-def _read(path: Path) -> dict[str, dict[str, Any]]:
-    """Rows of an earlier call by their keys."""
-    try:
-        return {row["key"]: row for row in json.loads(path.read_text())["rows"]} if path.is_file() else {}
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: damaged ({error!r}); move it away, or name another folder with --out") from None

@@ -45,3 +45,5 @@ def writable(option: str, path: Path | None) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise InputError(f"{option} {path}: it is a folder; name a file")
+        if not os.access(path.parent, os.W_OK):
+            raise InputError(f"{option} {path}: its folder cannot be written to; name a writable place")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -99,11 +100,11 @@ class Log:
 
 def table(title: str, rows: list[dict[str, str]]) -> None:
     """Print rows, all with the same keys, as a table."""
-    shown = Table(title=title, title_justify="left")
+    shown = Table(title=escape(title), title_justify="left")
     for key in rows[0]:
-        shown.add_column(key)
+        shown.add_column(escape(key))
     for row in rows:
-        shown.add_row(*row.values())
+        shown.add_row(*map(escape, row.values()))
     Console(soft_wrap=True).print(shown)
 
 

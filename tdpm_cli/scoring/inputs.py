@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -37,7 +38,7 @@ class Examples:
     """Examples: `data` has a length, and data[indices] is (raw, cond).
 
     `classes` names the numbers in cond["label"]; `broken` are files left out; `manifest` is what `tdpm sample` wrote
-    of them; `on_disk` says that reading them is work for other processes.
+    of them; `files` counts those found, sound or not; `on_disk` says that reading is work for other processes.
     """
 
     text: str
@@ -49,6 +50,7 @@ class Examples:
     broken: tuple[str, ...] = ()
     manifest: dict[str, Any] | None = None
     on_disk: bool = False
+    files: int = 0
 
     def __len__(self) -> int:
         return len(self.data)
@@ -56,6 +58,8 @@ class Examples:
     def among(self, indices: Sequence[int]) -> "Examples":
         """Those of these numbers alone."""
         digest = lambda: hashlib.sha256(f"{self.sha256()} {list(indices)}".encode()).hexdigest()
+        if list(indices) == list(range(len(self))):
+            return self
         return replace(self, text=f"{len(indices):,} of {self.text}", data=_Among(self.data, indices), sha256=digest)
 
     def some(self, n: int) -> "Examples":
@@ -95,6 +99,10 @@ Input = Examples | Statistics
 def open_input(option: str, text: str) -> Input:
     """What `text` names. Raises InputError, naming `option`, for anything that cannot be scored."""
     path = Path(text)
+    if not text:
+        raise InputError(f"{option} is empty; {ACCEPTED}")
+    if (path / "checkpoints").is_dir():
+        raise InputError(f"{option} {text}: it is a run; give it as --model {text}")
     if path.is_dir():
         manifest = read_manifest(path)
         if manifest and manifest.get("format") == "npz":
@@ -108,7 +116,11 @@ def open_input(option: str, text: str) -> Input:
             return read_statistics(path) if {"mu", "sigma"} <= _keys(path) else _arrays(path, text)
         raise InputError(f"{option} {text}: {ACCEPTED}")
     if text in configuration.preset_names():
-        return of_config(configuration.from_dict(configuration.read_preset(text)))
+        try:
+            return of_config(configuration.from_dict(configuration.read_preset(text)))
+        except InputError as error:
+            raise InputError(f"{option} {text}: the data of that preset are not at hand ({error}); "
+                             f"give their path as {option}") from None  # fmt: skip
     hint = f"; make samples with `tdpm sample --n 1000 {text}`" if option == "IMAGES" else ""
     near = nearest(text, configuration.preset_names())
     raise InputError(f"{option} {text}: no such file, folder or preset{hint}{near} {ACCEPTED[0].upper()}{ACCEPTED[1:]}")
@@ -123,11 +135,15 @@ def config_of(given: Input) -> Config | None:
 def of_config(config: Config) -> Examples:
     """The data that a config trains on, brought to the shape of its space."""
     data, config = assemble.read_data(config)
+    about = {
+        "data": {"name": config.data.name, **config.data.options},
+        "path": config.path and str(config.path),
+        "split": config.data.options.get("split", "all"),
+        "prepared": getattr(data, "prepared", "as they are"),
+    }
     text = f"{config.data.name}{f' {config.path}' if config.path else ''}"
-    about = {"data": {"name": config.data.name, **config.data.options}, "path": config.path and str(config.path)}
-    shape = tuple(config.space().raw_shape)
-    on_disk = config.path is not None
-    return Examples(text, data, shape, lambda: content_of(data), about, list(data.names), on_disk=on_disk)
+    return Examples(text, data, tuple(config.space().raw_shape), cache(lambda: content_of(data)), about,
+                    list(data.names), on_disk=config.path is not None)  # fmt: skip
 
 
 def of_model(
@@ -136,6 +152,9 @@ def of_model(
 ) -> Examples:  # fmt: skip
     """The examples 0..n-1 that a model gives under `seed`, from its prior or another `start` (see Generated)."""
     made, manifest = loaded.assembly, describe(loaded, settings, seed) | {"start": start}
+    if start != "prior":
+        manifest["nfe"] -= made.model.prior.nfe
+        manifest["nfe_text"] = "0" + manifest["nfe_text"].removeprefix(str(made.model.prior.nfe))
     return Examples(
         text=model_name(loaded),
         data=Generated(made, settings, seed, n, device, start, data),
@@ -162,7 +181,8 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         manifest = json.loads(path.read_text())
     except ValueError as error:
         raise InputError(f"{path}: damaged ({error}); sample again, or give --ref PATH") from None
-    return manifest if isinstance(manifest, dict) and "config" in manifest else None
+    known = isinstance(manifest, dict) and isinstance(manifest.get("config"), dict)
+    return manifest if known else None
 
 
 def stored(files: ImageFiles, text: str, manifest: dict[str, Any] | None = None) -> Examples:
@@ -192,8 +212,9 @@ def stored(files: ImageFiles, text: str, manifest: dict[str, Any] | None = None)
     sound = [k for k, kind in enumerate(kinds) if not isinstance(kind, str)]
     shape = (1 if colour == "grey" else 3, height, width)
     data = Stored(files, sound, shape, _labels(files, manifest))
-    return Examples(text, data, shape, files.sha256, {"path": str(files.path)}, _classes(files, manifest),
-                    tuple(broken), manifest, on_disk=True)  # fmt: skip
+    about = {"path": str(files.path), "split": "all", "prepared": "as they lie (EXIF's orientation is not applied)"}
+    return Examples(text, data, shape, cache(files.sha256), about, _classes(files.classes, manifest),
+                    tuple(broken), manifest, on_disk=True, files=len(kinds))  # fmt: skip
 
 
 class Stored:
@@ -214,9 +235,7 @@ class Stored:
 
     def _read(self, k: int) -> Tensor:
         channels, height, width = self.shape
-        pixels = np.array(self.files.open(k).convert("L" if channels == 1 else "RGB"))
-        if pixels.shape[:2] != (height, width):  # turned upright by what its head did not tell
-            raise InputError(f"{self.files.names[k]}: {pixels.shape[1]}×{pixels.shape[0]}, not {width}×{height}")
+        pixels = np.array(self.files.open(k, upright=False).convert("L" if channels == 1 else "RGB"))
         return torch.from_numpy(pixels).view(height, width, channels).permute(2, 0, 1)
 
 
@@ -235,22 +254,31 @@ def read_statistics(path: Path) -> Statistics:
         with np.load(path, allow_pickle=False) as file:
             mean, covariance = (torch.from_numpy(np.asarray(file[key], np.float64)) for key in ("mu", "sigma"))
             protocol = json.loads(str(file["protocol"])) if "protocol" in file.files else None
+            if not isinstance(protocol, dict) or not isinstance(protocol.get("features"), dict):
+                protocol = None  # not ours
     except Exception as error:  # a damaged archive, or pickled objects, which are never loaded
         raise InputError(f"{path}: not statistics of plain arrays `mu` and `sigma` ({error})") from None
-    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or not bool(covariance.isfinite().all()):
+    if (
+        mean.ndim != 1
+        or covariance.shape != (len(mean), len(mean))
+        or not all(bool(x.isfinite().all()) for x in (mean, covariance))
+    ):
         raise InputError(f"{path}: `mu` is {list(mean.shape)} and `sigma` {list(covariance.shape)}; "
                          "accepted: [D] and [D, D], all finite")  # fmt: skip
-    return Statistics(str(path), mean, covariance, lambda: hashlib.sha256(path.read_bytes()).hexdigest(), protocol)
+    digest = cache(lambda: hashlib.sha256(path.read_bytes()).hexdigest())
+    return Statistics(str(path), mean, covariance, digest, protocol)
 
 
 def content_of(data: Any) -> str:
-    """SHA-256 of a data set's examples."""
+    """SHA-256 of a data set's examples and their classes."""
     if hasattr(data, "sha256"):
         return str(data.sha256())
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(str(data.names).encode())
     for start in range(0, len(data), 1000):
-        raw, _ = data[range(start, min(start + 1000, len(data)))]
-        digest.update(raw.contiguous().numpy().tobytes())
+        raw, cond = data[range(start, min(start + 1000, len(data)))]
+        digest.update(f"{raw.dtype} {raw.shape} {sorted(cond)}".encode())
+        for tensor in (raw, *(cond[key] for key in sorted(cond))):
+            digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -260,8 +288,9 @@ def _arrays(path: Path, text: str, manifest: dict[str, Any] | None = None) -> Ex
     data = Npz(path)
     if not len(data):
         raise InputError(f"{path}: it holds no examples")
-    return Examples(text, data, tuple(data[[0]][0].shape[1:]), data.sha256, {"path": str(path)}, data.names,
-                    manifest=manifest)  # fmt: skip
+    about = {"path": str(path), "split": "all", "prepared": "as they are"}
+    return Examples(text, data, tuple(data[[0]][0].shape[1:]), cache(lambda: content_of(data)), about,
+                    _classes(data.names, manifest), manifest=manifest)  # fmt: skip
 
 
 def _keys(path: Path) -> set[str]:
@@ -272,9 +301,10 @@ def _keys(path: Path) -> set[str]:
         raise InputError(f"{path}: not an .npz that can be read ({error}); {ACCEPTED}") from None
 
 
-def _classes(files: ImageFiles, manifest: dict[str, Any] | None) -> list[str]:
+def _classes(own: Sequence[str], manifest: dict[str, Any] | None) -> list[str]:
+    """The names of the classes: the model's, for samples; else what the files say."""
     names = manifest["config"].get("condition", {}).get("names", []) if manifest else []
-    return list(names) or files.classes
+    return list(names) or list(own)
 
 
 def _labels(files: ImageFiles, manifest: dict[str, Any] | None) -> Tensor | None:
@@ -293,10 +323,10 @@ def _head(files: ImageFiles, name: str) -> tuple[str, tuple[int, int]] | str:
         if not content:
             return "empty"
         with Image.open(io.BytesIO(content)) as image:
-            width, height = image.size
-            if "exif" in image.info and image.getexif().get(0x0112, 1) > 4:  # orientations that lie on their side
-                width, height = height, width
-            return _pixels(image), (width, height)
+            # Pillow opens a PNG of 16 bits a channel as one of 8; its header tells (PNG specification 11.2.2).
+            if image.format == "PNG" and content[24] > 8 and image.mode == "RGB":
+                return f"of {content[24]} bits a channel", image.size
+            return _pixels(image), image.size
     except UnidentifiedImageError:
         return "no image"
     except Exception as error:  # decoders raise anything on damaged data

@@ -1,13 +1,11 @@
 """What a score depends on, in full: two scores may be compared where this says the same."""
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any
 
 from tdpm_cli.scoring.inputs import Examples, Input
-from tdpm_cli.scoring.scorer import Found, Scorer
+from tdpm_cli.scoring.scorer import Found, Scorer, versions
 
-PACKAGES = ("tdpm-cli", "torch", "numpy", "pillow", "clean-fid")
 OF_SAMPLES = ("model", "model_sha256", "weights", "trained_images", "truncation", "sampler", "options", "steps",
               "scale", "labels", "start", "nfe", "nfe_text")  # fmt: skip
 
@@ -23,5 +21,5 @@ def protocol_of(scorer: Scorer, sets: Sequence[Input], found: Sequence[Found]) -
         "samples_sha256": [each.sha256() for each in sets],
         "broken": list(found[0].broken),
         **scorer.protocol,
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": versions(),
     }

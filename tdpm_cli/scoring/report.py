@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from tdpm_cli.errors import InputError
 from tdpm_cli.run import pictures, plots
 from tdpm_cli.run.page import Page
 from tdpm_cli.scoring.inputs import Examples, Input
@@ -23,7 +24,7 @@ STARTS = {"prior": "from the prior", "data": "from real x_T", "gaussian": "from 
 
 def neighbours(samples: Examples, reference: Examples, found: Found) -> Image.Image:
     """The samples nearest to a training example, in a row, and those training examples below them."""
-    ours, theirs = [k for k, _, _ in found.neighbours], [k for _, k, _ in found.neighbours]
+    ours, theirs = (list(numbers) for numbers in zip(*found.neighbours, strict=True))
     rows = {"samples, the nearest first": samples.data[ours][0], "their nearest in the data": reference.data[theirs][0]}
     return pictures.stacked({title: grid(raw, len(ours)) for title, raw in rows.items()})
 
@@ -37,14 +38,15 @@ def grid(raw: Tensor, columns: int = 8) -> Image.Image:
 
 
 def write_report(
-    path: Path, samples: Input, found: Found, merged: Sequence[Score], scorer: Scorer, result: Mapping[str, Any]
-) -> None:
+    path: Path, samples: Input, found: Found, merged: Sequence[Score], classes: Mapping[str, Score], scorer: Scorer,
+    result: Mapping[str, Any],
+) -> None:  # fmt: skip
     """Write the page of one `tdpm eval`. Raises InputError where the report's packages are not installed."""
     page = Page(f"tdpm eval {samples.text}")
     page.table("Scores", [{"metric": score.name, "score": score.text, "n": found.n} for score in merged],
                note=f"against {scorer.reference.text}, {scorer.summary.count:,} examples")  # fmt: skip
-    if found.classes:
-        page.table("By class", [{"class": name, "distance": value} for name, value in found.classes.items()])
+    if classes:
+        page.table("By class", [{"class": name, "distance": score.text} for name, score in classes.items()])
     if "diagnosis" in result:
         page.table("Diagnosis", result["diagnosis"]["rows"], note=result["diagnosis"]["advice"])
     if isinstance(samples, Examples) and len(samples.shape) == 3:
@@ -55,12 +57,20 @@ def write_report(
             page.image("Nearest neighbours", _png(picture), "what came nearest to the training data")
     run = _run_of(samples)
     if run and (run / "sweep" / "sweep.json").is_file():
-        rows = json.loads((run / "sweep" / "sweep.json").read_text())["rows"]
-        add_sweep(page, rows)
+        add_sweep(page, read_sweep(run / "sweep" / "sweep.json"))
     if run and (run / "log.jsonl").is_file():
         _curves(page, run / "log.jsonl")
     page.details("Protocol", result["protocol"])
     page.write(path)
+
+
+def read_sweep(path: Path) -> list[dict[str, Any]]:
+    """The rows of an earlier sweep. Raises InputError for a damaged file."""
+    try:
+        rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"]
+        return [row for row in rows if row["key"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: damaged ({error!r}); move it away, or name another folder with --out") from None
 
 
 def add_sweep(page: Page, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -124,7 +134,8 @@ def is_best(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _curves(page: Page, log: Path) -> None:
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    # The last line of a run that is being trained may not be whole yet.
+    lines = [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
     series = [
         plots.Series(
             key, [line["seen"] / 1000 for line in lines if key in line], [line[key] for line in lines if key in line]

@@ -7,6 +7,7 @@ points) is always measured; KID, precision and so on where asked for.
 import statistics
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from tdpm_cli.scoring.reading import batches_of
 from tdpm_cli.scoring.summary import Gathering, Summary, cached
 
 DEFINITIONS = {  # what can be asked for beside the distance, and how it is computed
-    "kid": "KID: unbiased MMD² of the kernel (x·y/D + 1)³, mean over 100 random subsets of 1000 (Bińkowski 2018)",
+    "kid": "KID: unbiased MMD² of the kernel (x·y/D + 1)³, mean and standard error of 100 random subsets of 1000, "
+    "or of half of the smaller side (Bińkowski 2018)",
     "prdc": "precision, recall: 3 neighbours (Kynkäänniemi 2019); density, coverage: 5 neighbours (Naeem 2020)",
     "memorised": "share of samples nearer to a training example than that one's nearest fellow is",
     "classes": "the distance of each class alone, and their mean",
@@ -36,7 +38,7 @@ KEEP = 10_000  # examples of each side, drawn at random, that KID and precision 
 
 @dataclass(frozen=True)
 class Score:
-    """One figure under its own name. `error` is its standard error, where it has one."""
+    """One figure under its own name. `error` is its standard error, or over repeats the standard deviation."""
 
     name: str
     value: float
@@ -56,7 +58,7 @@ class Found:
     n: int
     broken: tuple[str, ...]
     classes: dict[str, float]
-    neighbours: list[tuple[int, int, float]]
+    neighbours: list[tuple[int, int]]
 
 
 class Scorer:
@@ -76,46 +78,42 @@ class Scorer:
             return
         if len(reference) < 2:
             raise InputError(f"{reference.text}: {len(reference)} references: a score needs at least 2")
-        if "classes" in self.extras and not reference.classes:
-            raise InputError(f"--per-class, but {reference.text} has no classes")
         build = lambda: self._gather("reference", reference, len(reference))
-        key = {"reference": reference.sha256(), "features": self._protocol, "keep": self._keep(len(reference))}
-        self.summary = cached(key, build) if cache and extract is not None else build()
+        if cache and extract is not None:
+            key = {"reference": reference.sha256(), "features": extract.protocol, "keep": self._keep(len(reference))}
+            self.summary = cached(key | {"versions": versions()}, build)
+        else:
+            self.summary = build()
 
     def score(self, samples: Input, n: int | None = None) -> Found:
         """Score the first n of the samples. Raises InputError where there are too few, or they do not fit."""
+        check_fit(samples, self.reference, self.extract is None, self.extras)
         drawn, data = self._summary_of(samples, n), self.summary
         self._check_rank(drawn)
-        found = [Score(self.distance_name(drawn.count), self._distance(drawn, data))]
+        found = [Score(self._distance_name(samples, drawn), self._distance(drawn, data))]
         if "kid" in self.extras:
             found.append(Score(self._kernel_name(), *scores.kernel_distance(drawn.some(KEEP), data.some(KEEP))))
         if "prdc" in self.extras:
             found += _prdc(data.some(KEEP), drawn.some(KEEP))
-        neighbours: list[tuple[int, int, float]] = []
+        neighbours: list[tuple[int, int]] = []
         if "memorised" in self.extras:
             mask, index, ratio = scores.memorised(data.features, drawn.features)
             found.append(Score("memorised", float(mask.double().mean())))
-            nearest = ratio.argsort()[:8].tolist()
-            neighbours = [(int(drawn.indices[k]), int(data.indices[index[k]]), float(ratio[k])) for k in nearest]
+            neighbours = [(int(drawn.indices[k]), int(data.indices[index[k]])) for k in ratio.argsort()[:8].tolist()]
         classes = self._classes(drawn, samples) if "classes" in self.extras else {}
-        if classes:
-            found.append(Score(f"mean of {len(classes)} classes", sum(classes.values()) / len(classes)))
         return Found(found, drawn.count, drawn.broken, classes, neighbours)
 
     def _summary_of(self, samples: Input, n: int | None) -> Summary:
         if isinstance(samples, Statistics):
             return self._from_statistics(samples)
-        self._fit(samples)
         count = min(n or len(samples), len(samples))
         if count < 2:
             raise InputError(f"{samples.text}: {count} samples: a score needs at least 2")
         return self._gather("samples", samples, count)
 
-    def distance_name(self, n: int) -> str:
-        """The name of the distance of n samples, as this reference allows it."""
-        if isinstance(self.reference, Statistics) and self.reference.protocol is None:
-            return distance_name(f"{self.name} (unknown protocol)", n)
-        return distance_name(self.name, n)
+    def _distance_name(self, samples: Input, drawn: Summary) -> str:
+        unknown = any(isinstance(side, Statistics) and side.protocol is None for side in (samples, self.reference))
+        return distance_name(f"{self.name or 'features'} (unknown protocol)" if unknown else self.name, drawn.count)
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -166,7 +164,7 @@ class Scorer:
                         raise InputError(f"{label}: {error}; the model or the features' weights are damaged") from None
                 broken += batch.broken
                 meter.advance(len(batch.indices) + len(batch.broken))
-        refuse_broken(source.text, broken, n + len(source.broken))
+        refuse_broken(source.text, broken, source.files or len(source))
         return gathering.summary(tuple(broken))
 
     def _distance(self, first: Summary, second: Summary) -> float:
@@ -187,19 +185,6 @@ class Scorer:
         none = torch.zeros(0)
         return Summary(n, given.mean, given.covariance, none, none)
 
-    def _fit(self, samples: Examples) -> None:
-        reference = self.reference
-        if isinstance(reference, Examples) and reference.shape != samples.shape:
-            raise InputError(
-                f"{samples.text}: examples of {_shape_text(samples.shape)}, but {reference.text} has "
-                f"{_shape_text(reference.shape)}; bring both to one size and mode, stating how"
-            )
-        if "classes" in self.extras and not samples.classes:
-            raise InputError(f"--per-class, but {samples.text} has no classes: its model is "
-                             "unconditional, or its files lie in no class folders")  # fmt: skip
-        if (len(samples.shape) == 3) != (self.extract is not None):
-            raise InputError(f"{samples.text}: images are scored by features, points against points")
-
     def _check_rank(self, drawn: Summary) -> None:
         if self.extract is None:
             return
@@ -207,7 +192,7 @@ class Scorer:
         if len(data.mean) != dimension:
             raise InputError(f"{self.reference.text}: statistics of {len(data.mean)} features, but {self.name!r} "
                              f"gives {dimension}: of another extractor")  # fmt: skip
-        fewest = min(drawn.count, data.count or drawn.count)
+        fewest = min((side.count for side in (drawn, data) if side.count), default=dimension + 1)
         if fewest <= dimension:
             say(f"note: {fewest:,} examples for {dimension:,} features: a covariance without full rank; "
                 "the distance is biased upwards, and comparable at this n only")  # fmt: skip
@@ -221,12 +206,11 @@ class Scorer:
         assert isinstance(samples, Examples), "statistics were refused"
         assert drawn.labels is not None, "no classes were refused"
         assert self.summary.labels is not None, "no classes were refused"
-        theirs = samples.classes or self.reference.classes
+        theirs = samples.classes if set(samples.classes) & set(self.reference.classes) else self.reference.classes
         found = {}
-        for k, name in enumerate(self.reference.classes):
-            real = self.summary.features[self.summary.labels == k]
-            same = theirs.index(name) if name in theirs else k
-            fake = drawn.features[drawn.labels == same]
+        for name in [name for name in self.reference.classes if name in theirs]:
+            real = self.summary.features[self.summary.labels == self.reference.classes.index(name)]
+            fake = drawn.features[drawn.labels == theirs.index(name)]
             if min(len(real), len(fake)) >= 2:
                 if self.extract is None:
                     found[name] = scores.sliced_wasserstein(fake, real)
@@ -235,15 +219,48 @@ class Scorer:
         return found
 
 
-def merge(repeats: Sequence[Sequence[Score]]) -> list[Score]:
-    """Mean and standard deviation of each score over repeats; one repeat stands as it is."""
-    if len(repeats) == 1:
-        return list(repeats[0])
-    values = [[score.value for score in same] for same in zip(*repeats, strict=True)]
-    return [
-        Score(score.name, statistics.fmean(same), statistics.stdev(same))
-        for score, same in zip(repeats[0], values, strict=True)
-    ]
+def check_fit(samples: Input, reference: Input, points: bool, extras: Collection[str]) -> None:
+    """Raise InputError for samples and a reference that cannot be compared, before any work is done on them."""
+    sides = [side for side in (samples, reference) if isinstance(side, Examples)]
+    for side in sides:
+        if (len(side.shape) != 3) != points:
+            raise InputError(f"{samples.text} against {reference.text}: images are scored against images, points "
+                             "against points")  # fmt: skip
+        if "classes" in extras and not side.classes:
+            raise InputError(f"--per-class, but {side.text} has no classes: its model is unconditional, or its files "
+                             "lie in no class folders")  # fmt: skip
+    if len(sides) < 2:
+        return
+    ours, theirs = sides
+    if ours.shape != theirs.shape:
+        raise InputError(f"{ours.text}: examples of {_shape_text(ours.shape)}, but {theirs.text} has "
+                         f"{_shape_text(theirs.shape)}; bring both to one size and mode, stating how")  # fmt: skip
+    if "classes" in extras and not set(ours.classes) & set(theirs.classes) and len(ours.classes) != len(theirs.classes):
+        raise InputError(f"--per-class, but {ours.text} has {len(ours.classes)} classes and {theirs.text} "
+                         f"{len(theirs.classes)}, and no name in common")  # fmt: skip
+
+
+def merge(repeats: Sequence[Found]) -> tuple[list[Score], dict[str, Score]]:
+    """Scores, and those of each class that all repeats have, as mean and standard deviation over several repeats."""
+    common = [name for name in repeats[0].classes if all(name in each.classes for each in repeats)]
+    columns = [
+        [*each.scores, *_mean_of_classes([each.classes[name] for name in common]),
+         *(Score(name, each.classes[name]) for name in common)]
+        for each in repeats
+    ]  # fmt: skip
+    merged = columns[0]
+    if len(repeats) > 1:
+        values = [[score.value for score in same] for same in zip(*columns, strict=True)]
+        merged = [
+            Score(score.name, statistics.fmean(same), statistics.stdev(same))
+            for score, same in zip(columns[0], values, strict=True)
+        ]
+    whole = len(merged) - len(common)
+    return merged[:whole], {score.name: score for score in merged[whole:]}
+
+
+def _mean_of_classes(values: Sequence[float]) -> list[Score]:
+    return [Score(f"mean of {len(values)} classes", statistics.fmean(values))] if values else []
 
 
 def extractor(features: str, weights: Path | None, device: torch.device) -> Any:
@@ -271,11 +288,18 @@ def _prdc(real: Tensor, fake: Tensor) -> list[Score]:
     ]
 
 
+def versions() -> dict[str, str]:
+    """Of the packages that features and scores are computed by."""
+    return {package: version(package) for package in ("tdpm-cli", "torch", "numpy", "pillow", "clean-fid")}
+
+
 def distance_name(features: str, n: int) -> str:
     """ "FID" only for clean-fid's Inception and 50,000 images; fewer are named, and so are other features."""
     if not features:
         return "sliced W2"
     name = "FID" if features == "inception" else f"FD-{features}"
+    if n == 0:  # of statistics that do not say
+        return f"{name}, n unknown"
     if n >= 50_000:
         return name
     return f"{name}-{n // 1000}k" if n % 1000 == 0 else f"{name}-{n}"

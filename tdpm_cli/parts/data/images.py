@@ -5,7 +5,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -36,6 +36,7 @@ class Images:
             raise InputError(f"the data 'images' have shape [C, H, W], but the space has {list(raw_shape)}")
         self.files, (self.channels, self.height, self.width) = ImageFiles(path), raw_shape
         self.names = self.files.classes
+        self.prepared = f"cropped at the centre, resized by Lanczos, turned upright: {list(raw_shape)}"
 
     def __len__(self) -> int:
         return len(self.files.names)
@@ -48,7 +49,7 @@ class Images:
         return hashlib.sha256(f"{self.files.sha256()} {self.channels} {self.height} {self.width}".encode()).hexdigest()
 
     def _read(self, k: int) -> Tensor:
-        image = self.files.open(k)
+        image = self.files.open(k, upright=True)
         if image.mode.startswith("I"):  # 16 bits
             image = Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8))
         image = image.convert("L" if self.channels == 1 else "RGB")
@@ -89,21 +90,27 @@ class ImageFiles:
         """The file's content."""
         return (self.path / name).read_bytes() if self.path.is_dir() else self._zip().read(name)
 
-    def open(self, k: int) -> Image.Image:
-        """Image k, decoded and turned upright. Raises InputError, naming the file, where it cannot be."""
+    def open(self, k: int, upright: bool) -> Image.Image:
+        """Image k, decoded, as it lies or turned `upright`. Raises InputError, naming the file, where it cannot be."""
         try:
-            return ImageOps.exif_transpose(Image.open(io.BytesIO(self.read(self.names[k]))))
+            image = Image.open(io.BytesIO(self.read(self.names[k])))
+            image.load()
+            return ImageOps.exif_transpose(image) if upright else image
         except Exception as error:  # decoders raise anything on damaged data
             raise InputError(
                 f"{self.path}: {self.names[k]} is not an image that can be decoded ({error}); repair it or take it out"
             ) from None
 
     def sha256(self) -> str:
-        """Of the names and contents of all images; of a zip, of its own checksums."""
-        digest = hashlib.sha256()
+        """Of the names, contents and classes of all images; of a zip, by its own checksums."""
+        labels = [] if self._labels is None else self._labels.tolist()
+        digest = hashlib.sha256(f"{self.classes} {labels}".encode())
         for name in self.names:
             if self.path.is_dir():
-                content = hashlib.sha256(self.read(name)).hexdigest()
+                try:
+                    content = hashlib.sha256(self.read(name)).hexdigest()
+                except OSError as error:  # such as a link to nowhere, which reading will name
+                    content = str(error)
             else:
                 entry = self._zip().getinfo(name)
                 content = f"{entry.file_size} {entry.CRC}"
@@ -112,11 +119,7 @@ class ImageFiles:
 
     def _list(self) -> set[str]:
         if self.path.is_dir():
-            return {
-                Path(folder, name).relative_to(self.path).as_posix()
-                for folder, _, names in os.walk(self.path)
-                for name in names
-            }
+            return {path.relative_to(self.path).as_posix() for path in _files(self.path)}
         return {entry.filename for entry in self._zip().infolist() if not entry.is_dir()}
 
     def _zip(self) -> zipfile.ZipFile:
@@ -152,6 +155,17 @@ class ImageFiles:
         if not all(isinstance(number, int) and number >= 0 for number in numbers):
             raise InputError(f"{self.path}: {LABELS} has labels other than the numbers of classes; take it out")
         return ([str(k) for k in range(max(numbers) + 1)] if numbers else []), numbers
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below a folder, through links too, but through none twice."""
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(place, name) for name in names)
 
 
 def _is_image(path: PurePosixPath) -> bool:

@@ -1,6 +1,5 @@
 """Images in an .npz as ADM's tools write them: `arr_0` uint8 [N, H, W, C], and labels `arr_1` [N] where given."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,10 +41,13 @@ class Npz:
         self._x = x.permute(0, 3, 1, 2) if is_image else x.float()
         if raw_shape is not None and tuple(self._x.shape[1:]) != tuple(raw_shape):
             raise InputError(f"{path}: examples of {list(self._x.shape[1:])}, but the space has {list(raw_shape)}")
-        label = torch.from_numpy(arrays["arr_1"]).long() if "arr_1" in arrays else None
-        if label is not None and label.shape != (len(self._x),):
-            raise InputError(f"{path}: `arr_1` is {list(label.shape)}, but there are {len(self._x)} examples")
-        self._label = label
+        label = arrays.get("arr_1")
+        if label is not None and (label.dtype.kind not in "iu" or label.shape != (len(self._x),)):
+            raise InputError(
+                f"{path}: `arr_1` is {label.dtype} {list(label.shape)}; accepted: a whole number for each of the "
+                f"{len(self._x)} examples"
+            )
+        self._label = None if label is None else torch.from_numpy(label.astype(np.int64))
         self.names = [] if label is None or not len(label) else [str(k) for k in range(int(label.max()) + 1)]
 
     def __len__(self) -> int:
@@ -54,7 +56,3 @@ class Npz:
     def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
         chosen = torch.as_tensor(indices)
         return self._x[chosen], {} if self._label is None else {"label": self._label[chosen]}
-
-    def sha256(self) -> str:
-        """Of all examples."""
-        return hashlib.sha256(self._x.contiguous().numpy().tobytes()).hexdigest()
