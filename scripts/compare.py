@@ -45,16 +45,22 @@ def compare(ours: assemble.Loaded, baseline: assemble.Loaded) -> list[dict[str, 
         rows.append({"what": what, "NFE": nfe, "score": f"{value:.4g}", "of": unit})
         say(f"{what:<34}{nfe:>9}{value:>10.4g}  {unit}")
 
-    def sampled(what: str, nfe: str, loaded: assemble.Loaded, steps: int, start: str = "prior") -> None:
-        settings = settings_of(loaded.assembly, steps=steps)
+    def sampled(what: str, nfe: str, loaded: assemble.Loaded, steps: int, start: str = "prior", **plain: Any) -> None:
+        settings = settings_of(loaded.assembly, steps=steps, **plain)
         found = scorer.score(of_model(loaded, settings, 0, n, device, start, data.data)).scores[0]
         row(what, nfe, found.value, found.name)
 
+    is_other = (made.config.sample.sampler, made.config.sample.spacing) != ("ddim", 1.0)
     cut, chain = (each.assembly.model.denoiser.schedule.T for each in (ours, baseline))
     for steps in (s for s in STEPS if s <= cut):
         sampled(f"truncated, T = {cut}", f"1 + {steps}", ours, steps)
     for nfe in BASELINE_NFE:
         sampled(f"baseline, T = {chain}", f"0 + {nfe}", baseline, nfe)
+    # The field's plain choice, beside the preset's own sampler, which serves both models alike above.
+    for nfe in (n for n in BASELINE_NFE if is_other):
+        sampled("baseline, even steps of DDIM", f"0 + {nfe}", baseline, nfe, sampler="ddim", spacing=1.0)
+    for steps in (s for s in STEPS if s <= cut and is_other):
+        sampled("truncated, even steps of DDIM", f"1 + {steps}", ours, steps, sampler="ddim", spacing=1.0)
     sampled("truncated chain from N(0, I)", "0 + 4", ours, 4, "gaussian")
     told = diagnose(ours, settings_of(made, steps=4), data, scorer, 0, n, device)
     row("ceiling: decoded from real x_T", "4", told.from_data.value, told.from_data.name)

@@ -79,6 +79,7 @@ def sample(
     n: Annotated[str, typer.Option(help="How many, such as 64 or 50k.")] = "64",
     model: Model = None,
     steps: Annotated[Optional[int], Shown(help="Reverse steps from the truncation point.")] = None,
+    spacing: Annotated[Optional[float], Shown(help="Of the steps: 1 even, 2 shorter near the data.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Sample k depends on seed and k alone.")] = 0,
     sampler: Annotated[Optional[str], Shown(help="Such as ddim, ddpm, ddpm_large or dpmpp_2m.")] = None,
     eta: Annotated[Optional[float], Shown(help="Noise of ddim: 0 none, 1 as much as DDPM.")] = None,
@@ -96,7 +97,7 @@ def sample(
     from tdpm_cli.commands.sample import sample as run
 
     run(
-        out, _count("--n", n), model, steps=steps, seed=seed, sampler=sampler, eta=eta, batch=batch,
+        out, _count("--n", n), model, steps=steps, spacing=spacing, seed=seed, sampler=sampler, eta=eta, batch=batch,
         labels=labels and [word.strip() for word in labels.split(",")], scale=scale, format=format, overwrite=overwrite,
     )  # fmt: skip
 
@@ -132,6 +133,7 @@ def evaluate(
     n: Annotated[Optional[str], Shown(help="How many to score; of files of others, at random.")] = None,
     model: Model = None,
     steps: Annotated[Optional[int], Shown(help="With --model: reverse steps.")] = None,
+    spacing: Annotated[Optional[float], Shown(help="With --model: of the steps; 1 = even.")] = None,
     sampler: Annotated[Optional[str], Shown(help="With --model: such as ddim or dpmpp_2m.")] = None,
     scale: Annotated[Optional[float], Shown(help="With --model: classifier-free guidance.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="With --model: the first seed.")] = 0,
@@ -158,7 +160,8 @@ def evaluate(
         return
     asked = {"kid": kid, "prdc": prdc, "memorised": memorised, "classes": per_class}
     run(
-        images, model=model, sampling={"steps": steps, "sampler": sampler, "scale": scale}, seed=seed, repeats=repeats,
+        images, model=model, seed=seed, repeats=repeats,
+        sampling={"steps": steps, "spacing": spacing, "sampler": sampler, "scale": scale},
         ref=ref, n=_count("--n", n) if n else None, features=features, weights=weights, fid=fid,
         extras=[name for name, wanted in asked.items() if wanted], diagnosis=diagnose, cache=cache,
         json_file=json, report=report,
@@ -172,6 +175,7 @@ def sweep(
         Optional[list[Path]],
         typer.Option(help="A run, a checkpoint or an exported file; may be repeated.", show_default="the newest run"),
     ] = None,
+    spacing: Annotated[Optional[str], Shown(help="Of the steps, such as 1,2.")] = None,
     sampler: Annotated[Optional[str], Shown(help="Such as ddim,dpmpp_2m.")] = None,
     start: Annotated[
         str, typer.Option(help="Where the chain starts: prior, data (the ceiling), gaussian; several by commas.")
@@ -197,9 +201,9 @@ def sweep(
     from tdpm_cli.commands.sweep import sweep as run
 
     run(
-        [_count("--steps", word) for word in _listed(steps)], model or [], samplers=_listed(sampler),
-        starts=_listed(start), scales=_numbers("--scale", scale), n=_count("--n", n) if n else None, seed=seed,
-        repeats=repeats, ref=ref, features=features, weights=weights,
+        [_count("--steps", word) for word in _listed(steps)], model or [], spacings=_numbers("--spacing", spacing),
+        samplers=_listed(sampler), starts=_listed(start), scales=_numbers("--scale", scale),
+        n=_count("--n", n) if n else None, seed=seed, repeats=repeats, ref=ref, features=features, weights=weights,
         extras=[name for name, wanted in {"kid": kid, "prdc": prdc}.items() if wanted], cache=cache, out=out,
         report=report,
     )  # fmt: skip

@@ -99,6 +99,7 @@ class SampleConfig:
     """How examples are drawn where the command line says nothing else."""
 
     steps: Positive = 4
+    spacing: Annotated[float, Ge(1)] = 1.0
     sampler: str = "ddim"
     options: dict[str, float] = field(default_factory=dict)  # of the sampler, such as ddim's eta
     scale: PositiveFloat = 1.0

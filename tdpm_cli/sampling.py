@@ -30,7 +30,8 @@ def settings_of(made: Assembly, eta: float | None = None, **given: Any) -> Sampl
 
 def sampler_options(settings: SampleConfig) -> dict[str, Any]:
     """What `TDPM.decode` takes, of the sample settings."""
-    return {"steps": settings.steps, "sampler": settings.sampler, "scale": settings.scale, **settings.options}
+    kept = {key: getattr(settings, key) for key in ("steps", "spacing", "sampler", "scale")}
+    return kept | settings.options
 
 
 def nfe_text(model: TDPM, settings: SampleConfig) -> str:

@@ -539,6 +539,18 @@ def test_sweep_scores_every_combination_and_marks_the_best(runs, tmp_path, poole
         assert picture.size[0] > 300
 
 
+def test_a_sweep_over_spacings(runs, tmp_path, pooled):
+    rows = sweep([4], [runs["images"]], spacings=[1, 2], n=40, features=pooled, out=tmp_path)
+    assert [row["spacing"] for row in rows] == [1, 2]
+    for row in rows:
+        alone = evaluate(model=runs["images"], sampling={"spacing": row["spacing"]}, n=40, features=pooled)
+        assert row["scores"] == pytest.approx(alone["scores"])
+        assert row["protocol"]["samples"]["spacing"] == row["spacing"]
+    assert rows[0]["scores"] != rows[1]["scores"]
+    with pytest.raises(InputError, match=r"sample\.spacing is 0\.5"):
+        sweep([4], [runs["images"]], spacings=[0.5], n=40, features=pooled, out=tmp_path)
+
+
 def test_a_sweep_from_real_x_T_has_no_more_samples_than_there_are_data(runs, tmp_path, pooled, capsys):
     rows = sweep([1], [runs["images"]], starts=["prior", "data"], n=1800, features=pooled, out=tmp_path)
     assert [row["protocol"]["n"] for row in rows] == [1797, 1797]

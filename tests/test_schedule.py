@@ -63,19 +63,26 @@ def test_a_cut_off_the_chain_is_refused(cut):
         linear().truncate(**cut)
 
 
-@pytest.mark.parametrize("T", [1, 2, 3, 10, 100, 1000])
-def test_respacing_walks_from_T_to_0_in_any_number_of_steps(T):
+@pytest.mark.parametrize("spacing", [1, 1.3, 2, 7])
+@pytest.mark.parametrize("T", [1, 2, 3, 10, 37, 100, 1000])
+def test_respacing_walks_from_T_to_0_in_any_number_of_steps(T, spacing):
     chain = linear().truncate(step=T)
     for steps in range(1, T + 1, max(T // 50, 1)):
-        times = chain.respace(steps)
+        times = chain.respace(steps, spacing)
         assert len(times) == steps + 1
         assert times[0] == T
         assert times[-1] == 0
         assert all(a > b for a, b in pairwise(times))
-    assert chain.respace(T) == list(range(T, -1, -1))
+    assert chain.respace(T, spacing) == list(range(T, -1, -1))
     for steps in (0, T + 1):
         with pytest.raises(ValueError, match=f"accepted: 1 to {T}"):
             chain.respace(steps)
+
+
+def test_steps_are_shorter_near_the_data_by_the_power_of_their_number():
+    chain = linear().truncate(step=100)
+    assert chain.respace(4) == [100, 75, 50, 25, 0]
+    assert chain.respace(4, 2) == [100, 56, 25, 6, 0]
 
 
 def test_q_sample_has_the_mean_and_spread_it_states(generator):

@@ -36,6 +36,7 @@ def sample(
     *,
     steps: int | None = None,
     seed: int = 0,
+    spacing: float | None = None,
     sampler: str | None = None,
     eta: float | None = None,
     batch: int | None = None,
@@ -52,7 +53,7 @@ def sample(
     device = precision.device()
     loaded = assemble.load(model or assemble.newest_run(), device)
     made = loaded.assembly
-    settings = settings_of(made, steps=steps, sampler=sampler, scale=scale, batch=batch, eta=eta)
+    settings = settings_of(made, steps=steps, spacing=spacing, sampler=sampler, scale=scale, batch=batch, eta=eta)
     cond = made.condition.draw(n, Noise(seed, range(n))) if labels is None else made.condition.parse(labels, n)
     is_image = len(made.space.raw_shape) == 3
     if format not in (None, *FORMATS):

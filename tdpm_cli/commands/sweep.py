@@ -1,4 +1,4 @@
-"""tdpm sweep: quality against network calls, for models, samplers, starts and guidance scales."""
+"""tdpm sweep: quality against network calls, for models, samplers, spacings, starts and guidance scales."""
 
 import csv
 import hashlib
@@ -30,6 +30,7 @@ def sweep(
     steps: Sequence[int],
     models: Sequence[Path] = (),
     *,
+    spacings: Sequence[float] = (),
     samplers: Sequence[str] = (),
     starts: Sequence[str] = ("prior",),
     scales: Sequence[float] = (),
@@ -44,7 +45,7 @@ def sweep(
     out: Path | None = None,
     report: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Score every combination of the models' samplers, starts, scales and steps; return a row for each.
+    """Score every combination of the models' spacings, samplers, starts, scales and steps; return a row for each.
 
     Writes `sweep.json`, `sweep.csv` and `sweep.png` to `out`, by default beside the first model. After every row
     what is done is saved: the same command again continues. Raises InputError for input that does not fit.
@@ -54,7 +55,7 @@ def sweep(
         writable("--report", report)
     device = precision.device()
     loaded = [assemble.load(path, device) for path in models or [assemble.newest_run()]]
-    plan = _plan(loaded, steps, samplers, starts, scales)
+    plan = _plan(loaded, steps, spacings, samplers, starts, scales)
     first = loaded[0].assembly.config
     data = [of_config(each.assembly.config) for each in loaded]
     reference = open_input("--ref", str(ref)) if ref is not None else _one_of(data, loaded)
@@ -102,13 +103,14 @@ def sweep(
     if report:
         say(f"report: {report}")
     best = min((row for row in rows if row["start"] == "prior"), default=rows[0], key=_distance)
-    say(f"next: tdpm sample --model {best['model']} --steps {best['steps']} --n 64 samples/")
+    options = f"--steps {best['steps']} --spacing {best['spacing']:g} --sampler {best['sampler']}"
+    say(f"next: tdpm sample --model {best['model']} {options} --n 64 samples/")
     return rows
 
 
 def _plan(
-    loaded: Sequence[Loaded], steps: Sequence[int], samplers: Sequence[str], starts: Sequence[str],
-    scales: Sequence[float],
+    loaded: Sequence[Loaded], steps: Sequence[int], spacings: Sequence[float], samplers: Sequence[str],
+    starts: Sequence[str], scales: Sequence[float],
 ) -> list[tuple[Loaded, SampleConfig, Start]]:  # fmt: skip
     """Every combination, checked."""
     known = get_args(Start)
@@ -116,13 +118,15 @@ def _plan(
         if start not in known:
             raise InputError(f"--start is {start!r}{nearest(start, known)} Accepted: {', '.join(known)}.")
     every_sampler: list[str | None] = [*samplers] or [None]
+    every_spacing: list[float | None] = [*spacings] or [None]
     every_scale: list[float | None] = [*scales] or [None]
-    return [
-        (each, settings_of(each.assembly, sampler=sampler, scale=scale, steps=count), cast(Start, start))
-        for each, sampler, start, scale, count in itertools.product(
-            loaded, every_sampler, starts, every_scale, sorted(set(steps))
-        )
-    ]
+    plan = []
+    for each, spacing, sampler, start, scale, count in itertools.product(
+        loaded, every_spacing, every_sampler, starts, every_scale, sorted(set(steps))
+    ):
+        settings = settings_of(each.assembly, spacing=spacing, sampler=sampler, scale=scale, steps=count)
+        plan.append((each, settings, cast(Start, start)))
+    return plan
 
 
 def _one_of(data: Sequence[Examples], loaded: Sequence[Loaded]) -> Examples:
@@ -140,6 +144,7 @@ def _row(each: Loaded, settings: SampleConfig, start: Start, found: Sequence[Sco
     return {
         "model": model_name(each),
         "sampler": settings.sampler,
+        "spacing": settings.spacing,
         "start": start,
         "scale": settings.scale,
         "steps": settings.steps,
@@ -162,7 +167,7 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     metrics = list(rows[0]["scores"])
     spread = "sd" if len(rows[0]["protocol"]["seeds"]) > 1 else "standard error"
-    identity = ("model", "sampler", "start", "scale", "steps", "nfe")
+    identity = ("model", "sampler", "spacing", "start", "scale", "steps", "nfe")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*identity, "n", *itertools.chain(*((name, f"{spread} of {name}") for name in metrics)), "best"])
     for row in rows:

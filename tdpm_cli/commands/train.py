@@ -24,6 +24,7 @@ from tdpm_cli.run.batches import batches
 from tdpm_cli.run.files import write_text
 from tdpm_cli.run.report import Log, Meter, say, summary_writer, table
 from tdpm_cli.run.signals import Interrupted, Interruption
+from tdpm_cli.sampling import sampler_options
 
 GRID = 64  # examples in a grid
 MAY_CHANGE = ("preset", "train.duration", "train.workers", "train.keep", "train.log", "train.tensorboard",
@@ -248,9 +249,9 @@ def draw_panels(made: Assembly, model: TDPM, data: Any, device: torch.device) ->
     cond = {key: value.to(device) for key, value in made.condition.encode(conditions).items()}
     x_T = model.draw_x_T(noise, cond)
     drawn = model.decode(
-        x_T, noise, cond, steps=sample.steps, sampler=sample.sampler, scale=sample.scale,
+        x_T, noise, cond,
         null={key: value.to(device) for key, value in made.condition.null(len(x_T)).items()},
-        bounds=space.bounds, **sample.options,
+        bounds=space.bounds, **sampler_options(sample),
     )  # fmt: skip
     model.train(training)
     shown = {"data": x_0, f"data at T = {schedule.T}": real, "prior": x_T, "samples": drawn}

@@ -37,6 +37,7 @@ class TDPM(nn.Module):
         *,
         steps: int,
         sampler: str = "ddim",
+        spacing: float = 1.0,
         scale: float = 1.0,
         null: Cond | None = None,
         bounds: tuple[float, float] | None = None,
@@ -44,13 +45,14 @@ class TDPM(nn.Module):
     ) -> Tensor:
         """x_0 [B, *shape] from x_T [B, *shape], drawn or real, in `steps` reverse steps.
 
-        `scale` other than 1 needs `null`, the condition "nothing". `options` are the sampler's own.
+        `spacing` is of `Schedule.respace`; `scale` other than 1 needs `null`, the condition "nothing"; `options` are
+        the sampler's own.
         """
         schedule = self.denoiser.schedule
         denoise = samplers.clipped(samplers.guided(self.denoiser, null or {}, scale), bounds)
         reverse = samplers.names()[sampler]
         fresh = lambda: noise.normal(x_T.shape[1:])
-        return reverse(denoise, x_T, schedule.respace(steps), schedule, noise=fresh, **options, **cond)
+        return reverse(denoise, x_T, schedule.respace(steps, spacing), schedule, noise=fresh, **options, **cond)
 
 
 @torch.inference_mode()

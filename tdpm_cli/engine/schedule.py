@@ -87,11 +87,17 @@ class Schedule:
             raise ValueError(f"{name} {wanted:g} is not on the chain; accepted: {low:.4g} to {high:.4g}")
         return 1 + min(range(len(levels)), key=lambda k: abs(levels[k] - wanted))
 
-    def respace(self, steps: int) -> list[int]:
-        """Return [T, ..., 0]: the times of `steps` reverse steps, evenly spaced, 1 to T of them."""
+    def respace(self, steps: int, spacing: float = 1.0) -> list[int]:
+        """Return [T, ..., 0]: the times of `steps` reverse steps, 1 to T of them, T · (k/steps)^spacing rounded.
+
+        A spacing of 1 is even; above 1 steps are shorter near the data (2: Song et al. 2021, appendix D.2).
+        """
         if not 1 <= steps <= self.T:
             raise ValueError(f"{steps} steps on a chain of {self.T}; accepted: 1 to {self.T}")
-        return [round(self.T * (steps - k) / steps) for k in range(steps + 1)]
+        times = [0]
+        for k in range(1, steps + 1):
+            times.append(max(round(self.T * (k / steps) ** spacing), times[-1] + 1))
+        return times[::-1]
 
     def describe(self) -> str:
         """The cut in every unit: "T = 100, sigma 0.324, log-SNR 2.14"."""

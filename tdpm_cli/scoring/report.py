@@ -105,7 +105,7 @@ def sweep_plot(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 def sweep_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Rows of text, without the columns that say the same everywhere."""
-    columns = [key for key in ("model", "sampler", "start", "scale") if len({row[key] for row in rows}) > 1]
+    columns = [key for key in ("model", "sampler", "spacing", "start", "scale") if len({row[key] for row in rows}) > 1]
     return [
         {
             **{key: str(row[key]) for key in columns},
@@ -121,7 +121,11 @@ def sweep_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 def _line_of(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     """What tells a row's line from the others."""
     said = {key: str(row[key]) for key in ("model", "sampler")}
-    said |= {"scale": f"scale {row['scale']:g}", "start": STARTS[row["start"]]}
+    said |= {
+        "spacing": f"spacing {row['spacing']:g}",
+        "scale": f"scale {row['scale']:g}",
+        "start": STARTS[row["start"]],
+    }
     varying = [key for key in said if len({other[key] for other in rows}) > 1]
     return ", ".join(said[key] for key in varying) or said["model"]
 
