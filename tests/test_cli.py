@@ -35,8 +35,8 @@ SURFACE = {
     "eval": {"--fid", "--kid", "--prdc", "--memorised", "--per-class", "--diagnose", "--features", "--weights", "--ref",
              "--n", "--model", "--steps", "--spacing", "--sampler", "--scale", "--seed", "--repeats", "--json",
              "--report", "--cache", "--ref-only", "--out"},
-    "sweep": {"--steps", "--model", "--spacing", "--sampler", "--start", "--scale", "--n", "--seed", "--repeats", "--kid",
-              "--prdc", "--features", "--weights", "--ref", "--cache", "--out", "--report"},
+    "sweep": {"--steps", "--model", "--spacing", "--sampler", "--start", "--scale", "--n", "--seed", "--repeats",
+              "--kid", "--prdc", "--features", "--weights", "--ref", "--cache", "--out", "--report"},
     "export": {"--model", "--format"},
     "presets": set(),
 }  # fmt: skip

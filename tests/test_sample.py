@@ -35,7 +35,9 @@ def test_images_are_written_with_everything_they_depend_on(runs, tmp_path):
     assert from_dict(manifest["config"]).data.name == "digits"
 
 
-@pytest.mark.parametrize("options", [{"steps": 4}, {"steps": 2, "sampler": "ddpm"}, {"steps": 2, "eta": 0.7}])
+@pytest.mark.parametrize(
+    "options", [{"steps": 4}, {"steps": 2, "sampler": "ddpm"}, {"steps": 2, "sampler": "ddim", "eta": 0.7}]
+)
 def test_the_same_seed_is_the_same_image_at_any_batch(runs, tmp_path, options):
     for batch in (1, 4, 16):
         sample(tmp_path / str(batch), 8, runs["images"], batch=batch, seed=3, **options)
@@ -90,7 +92,7 @@ def test_other_settings_and_other_folders_are_refused(runs, tmp_path):
         ({"scale": 2.0}, "unconditional"),
         ({"labels": ["3"]}, "not trained on labels"),
         ({"format": "jpg"}, "--format jpg: accepted: png, npz"),
-        ({"eta": float("nan")}, "eta is nan"),
+        ({"sampler": "ddim", "eta": float("nan")}, "eta is nan"),
         ({"scale": -1.0}, "sample.scale is -1.0"),
         ({"batch": 0}, "sample.batch is 0"),
         ({"steps": 0}, "sample.steps is 0"),
