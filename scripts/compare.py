@@ -26,6 +26,7 @@ from tdpm_cli.scoring.scorer import Scorer, extractor
 
 STEPS = (1, 2, 4, 8, 16)
 BASELINE_NFE = (2, 3, 5, 9, 17, 51)
+PLAIN = {"sampler": "ddim", "spacing": 1.0}
 
 
 def trained(plain: dict[str, Any], outdir: Path, name: str) -> assemble.Loaded:
@@ -33,24 +34,27 @@ def trained(plain: dict[str, Any], outdir: Path, name: str) -> assemble.Loaded:
     return assemble.load(train(settings, outdir, name) or outdir / name)
 
 
-def compare(ours: assemble.Loaded, baseline: assemble.Loaded) -> list[dict[str, str]]:
+def compare(ours: assemble.Loaded, baseline: assemble.Loaded, sample: config.SampleConfig) -> list[dict[str, str]]:
     made, device = ours.assembly, precision.device()
     data = of_config(made.config)
     n = min(len(data), 10_000)
     extract = extractor(made.config.eval.features, None, device) if len(data.shape) == 3 else None
     scorer = Scorer(data, extract)
+    own = {"sampler": sample.sampler, "spacing": sample.spacing}
     rows = []
 
     def row(what: str, nfe: str, value: float, unit: str) -> None:
         rows.append({"what": what, "NFE": nfe, "score": f"{value:.4g}", "of": unit})
         say(f"{what:<34}{nfe:>9}{value:>10.4g}  {unit}")
 
-    def sampled(what: str, nfe: str, loaded: assemble.Loaded, steps: int, start: str = "prior", **plain: Any) -> None:
-        settings = settings_of(loaded.assembly, steps=steps, **plain)
+    def sampled(
+        what: str, nfe: str, loaded: assemble.Loaded, steps: int, start: str = "prior", plain: bool = False
+    ) -> None:
+        settings = settings_of(loaded.assembly, steps=steps, **(PLAIN if plain else own))
         found = scorer.score(of_model(loaded, settings, 0, n, device, start, data.data)).scores[0]
         row(what, nfe, found.value, found.name)
 
-    is_other = (made.config.sample.sampler, made.config.sample.spacing) != ("ddim", 1.0)
+    is_other = own != PLAIN
     cut, chain = (each.assembly.model.denoiser.schedule.T for each in (ours, baseline))
     for steps in (s for s in STEPS if s <= cut):
         sampled(f"truncated, T = {cut}", f"1 + {steps}", ours, steps)
@@ -58,11 +62,11 @@ def compare(ours: assemble.Loaded, baseline: assemble.Loaded) -> list[dict[str, 
         sampled(f"baseline, T = {chain}", f"0 + {nfe}", baseline, nfe)
     # The field's plain choice, beside the preset's own sampler, which serves both models alike above.
     for nfe in (n for n in BASELINE_NFE if is_other):
-        sampled("baseline, even steps of DDIM", f"0 + {nfe}", baseline, nfe, sampler="ddim", spacing=1.0)
+        sampled("baseline, even steps of DDIM", f"0 + {nfe}", baseline, nfe, plain=True)
     for steps in (s for s in STEPS if s <= cut and is_other):
-        sampled("truncated, even steps of DDIM", f"1 + {steps}", ours, steps, sampler="ddim", spacing=1.0)
+        sampled("truncated, even steps of DDIM", f"1 + {steps}", ours, steps, plain=True)
     sampled("truncated chain from N(0, I)", "0 + 4", ours, 4, "gaussian")
-    told = diagnose(ours, settings_of(made, steps=4), data, scorer, 0, n, device)
+    told = diagnose(ours, settings_of(made, steps=4, **own), data, scorer, 0, n, device)
     row("ceiling: decoded from real x_T", "4", told.from_data.value, told.from_data.name)
     row("prior against data at x_T", "1", told.at_x_T, "sliced W2")
     row("data against data at x_T (halves)", "–", told.halves, "sliced W2")
@@ -93,7 +97,7 @@ def main() -> None:
     baseline_plain = config.override(plain, ["schedule.truncate=null", "prior.name=gaussian"])
     ours = trained(plain, given.outdir, plain["preset"])
     baseline = trained(baseline_plain, given.outdir, plain["preset"] + "-baseline")
-    rows = compare(ours, baseline)
+    rows = compare(ours, baseline, config.from_dict(plain).sample)
     table(f"compare {given.preset}", rows)
     if given.write:
         given.write.parent.mkdir(parents=True, exist_ok=True)

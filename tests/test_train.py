@@ -94,6 +94,14 @@ def test_another_config_is_refused_with_the_differences(tiny, tmp_path):
     assert same(before, everything(run))
 
 
+def test_a_run_continues_under_another_sampler_and_without_keys_that_are_newer_than_it(tiny, tmp_path):
+    run = train(from_dict(tiny("train.duration=64")), tmp_path, "run")
+    path = run / "config.yaml"
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if "cooldown" not in line))
+    train(from_dict(tiny("train.duration=128", "sample.steps=2", "eval.batch=8")), tmp_path, "run")
+    assert checkpoint.position(checkpoint.steps(run)[-1])[0] == 128
+
+
 def test_resume_never_and_resume_from_a_path(tiny, tmp_path):
     plain = tiny("train.duration=64")
     run = train(from_dict(plain), tmp_path, "run")

@@ -29,6 +29,7 @@ from tdpm_cli.sampling import sampler_options
 GRID = 64  # examples in a grid
 MAY_CHANGE = ("preset", "train.duration", "train.workers", "train.keep", "train.log", "train.tensorboard",
               "data.path")  # fmt: skip
+NOT_OF_TRAINING = ("sample.", "eval.")  # sections that weights do not depend on
 SHOWN = {  # of what is logged, beside the progress bar
     "loss/denoise": "denoise",
     "loss/prior": "prior",
@@ -284,11 +285,13 @@ def _place(outdir: Path, name: str, resume: str) -> tuple[Path, Path | None]:
 def _same_config(run: Path, config: Config) -> None:
     """Refuse to continue a run with another config, naming the differences."""
     path = run / "config.yaml"
-    before = _flat(configuration.read_yaml(path.read_text(), str(path))) if path.is_file() else {}
     now = _flat(config.to_dict())
+    # Through Config, for keys that are newer than the run had their default's effect.
+    plain = configuration.read_yaml(path.read_text(), str(path)) if path.is_file() else {}
+    before = _flat(configuration.from_dict(plain).to_dict()) if plain else {}
     differing = [key for key in before.keys() | now.keys() if before.get(key) != now.get(key)]
     listed = [f"{key}: {before.get(key)!r} there, {now.get(key)!r} here" for key in sorted(differing)
-              if key not in MAY_CHANGE]  # fmt: skip
+              if key not in MAY_CHANGE and not key.startswith(NOT_OF_TRAINING)]  # fmt: skip
     if listed:
         raise InputError(
             f"{run} was trained with another config:\n  " + "\n  ".join(listed)
