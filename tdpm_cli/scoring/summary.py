@@ -86,7 +86,8 @@ def cached(key: Mapping[str, Any], build: Callable[[], Summary]) -> Summary:
     """The summary of this key from the cache; or built, and put there for the next time."""
     name = hashlib.sha256(json.dumps({"format": FORMAT, **key}, sort_keys=True).encode()).hexdigest()
     path = cache_folder() / f"{name}.safetensors"
-    with suppress(OSError, SafetensorError, KeyError, ValueError):  # missing or damaged: built anew
+    # Missing, damaged, or taken away while it was opened (a RuntimeError of the library's): built anew.
+    with suppress(OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError):
         return _load(path)
     summary = build()
     with suppress(OSError):  # a cache that cannot be written costs time, no more
