@@ -20,7 +20,7 @@ from tdpm_cli.commands.evaluate import evaluate, write_statistics
 from tdpm_cli.commands.sample import sample
 from tdpm_cli.commands.sweep import sweep
 from tdpm_cli.errors import InputError
-from tdpm_cli.parts.data.digits import Digits
+from tdpm_cli.parts.data.digits import digits as digits_part
 from tdpm_cli.scoring import summary
 from tdpm_cli.scoring.inputs import Examples, open_input
 from tdpm_cli.scoring.report import is_best
@@ -216,7 +216,7 @@ def test_files_that_run_code_are_never_loaded(tmp_path, pooled):
         ("RGB", (9, 8), r"different kinds: 20 colour of 8×8, such as 000\.png; 1 colour of 9×8, such as odd\.png"),
         ("L", (8, 8), r"different kinds: 20 colour of 8×8, .*; 1 grey of 8×8, such as odd\.png"),
         ("RGBA", (8, 8), r"20 colour .*; 1 transparent of 8×8"),
-        ("I;16", (8, 8), r"20 colour .*; 1 of mode I;16 of 8×8"),
+        ("I;16", (8, 8), r"20 colour .*; 1 of 16 bits a channel of 8×8"),
     ],
 )
 def test_mixtures_are_refused_with_an_example_of_each(tmp_path, pooled, mode, size, message):
@@ -601,7 +601,7 @@ def test_the_report_holds_scores_pictures_curves_and_protocol(runs, tmp_path, po
 @pytest.mark.slow
 def test_the_distance_rises_with_noise_blur_and_dropped_classes():
     pytest.importorskip("efficientnet_lite_pytorch")
-    digits, labels = Digits(None, (1, 8, 8))[range(1797)]
+    digits, labels = digits_part(None, (1, 8, 8))[range(1797)]
     order = torch.randperm(1797, generator=torch.Generator().manual_seed(0))
     first, second = order[:898], order[898:]
     scorer = Scorer(in_memory(digits[first]), extractor("efficientnet-lite0", None, torch.device("cpu")), cache=False)

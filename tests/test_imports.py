@@ -8,6 +8,7 @@ import tdpm_cli
 FLOORS = {
     "errors": 0,
     "engine": 1,
+    "imaging": 1,
     "run": 2,
     "parts": 2,
     "config": 3,

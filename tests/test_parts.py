@@ -14,7 +14,10 @@ from tdpm_cli.errors import InputError
 POINTS, IMAGES = (2,), (3, 16, 12)
 SIZES = {"label": 5}
 COND = {"label": torch.tensor([0, 4, 2, 2])}
-FROM_FILES = {"images", "npz", "inception", "torchscript", "dinov2", "clip"}  # tested where their files are made
+FROM_FILES = {  # tested where their files are made
+    "images", "npz", "idx", "fashion-mnist", "cifar10", "celeba", "lsun", "webdataset", "huggingface",
+    "inception", "torchscript", "dinov2", "clip",
+}  # fmt: skip
 FLAT = {"mlp"}  # networks for points; all others take images
 SMALL = {  # keyword arguments that make a part small, or that it must have
     "unet": {"channels": 8, "mult": [1, 2], "attention": [8], "blocks": 1},

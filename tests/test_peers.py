@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from tdpm_cli.engine import scores
-from tdpm_cli.parts.data.digits import Digits
+from tdpm_cli.parts.data.digits import digits as digits_part
 from tdpm_cli.parts.features.inception import Inception
 from tdpm_cli.scoring.inputs import open_input
 from tdpm_cli.scoring.scorer import Scorer
@@ -29,7 +29,7 @@ class SmallInception:
 def write_digits(folder, start, side, suffix, colour):
     """120 handwritten digits, enlarged, tinted where `colour`."""
     folder.mkdir()
-    digits, _ = Digits(None, (1, 8, 8))[range(start, start + 120)]
+    digits, _ = digits_part(None, (1, 8, 8))[range(start, start + 120)]
     for k, digit in enumerate(digits):
         image = Image.fromarray(digit[0].numpy()).resize((side, side), Image.Resampling.BICUBIC)
         if colour:

@@ -1,11 +1,10 @@
-"""Everything a preset can name. A part is the one class in the `__all__` of its file; its name is the file's,
-with hyphens for underscores.
+"""Everything a preset can name. A part is the one class or function in the `__all__` of its file; its name is the
+file's, with hyphens for underscores.
 
 Positional parameters of a part are what the program hands it; keyword-only ones are the keys that a preset
 may set, and their annotations are the schema. A new file under a room is a new part: nothing else changes.
 """
 
-import inspect
 import pkgutil
 from importlib import import_module
 from typing import Any
@@ -30,7 +29,7 @@ def names(kind: str) -> list[str]:
 
 
 def load(kind: str, name: str, key: str | None = None) -> Any:
-    """The class of a part. `name` resolves only inside this package; raises InputError, naming `key`, for another."""
+    """A part, to be called. `name` resolves only inside this package; raises InputError, naming `key`, for others."""
     known = names(kind)
     if name not in known:
         accepted = ", ".join(known)
@@ -38,5 +37,5 @@ def load(kind: str, name: str, key: str | None = None) -> Any:
     module = import_module(f"tdpm_cli.parts.{ROOMS[kind]}.{name.replace('-', '_')}")
     (part,) = module.__all__
     found = getattr(module, part)
-    assert inspect.isclass(found)
+    assert callable(found)
     return found

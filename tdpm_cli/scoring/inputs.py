@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -20,8 +20,9 @@ from tdpm_cli import assemble
 from tdpm_cli import config as configuration
 from tdpm_cli.config import Config, SampleConfig
 from tdpm_cli.errors import InputError, nearest
-from tdpm_cli.parts.data.images import ImageFiles
-from tdpm_cli.parts.data.npz import Npz
+from tdpm_cli.imaging.decode import bits_of, flatten, is_transparent, to_tensor
+from tdpm_cli.imaging.files import ImageFiles
+from tdpm_cli.parts.data.npz import npz
 from tdpm_cli.run.report import Meter
 from tdpm_cli.sampling import Generated, Start, describe
 
@@ -193,7 +194,7 @@ def stored(files: ImageFiles, text: str, manifest: dict[str, Any] | None = None)
     """
     kinds: list[tuple[str, tuple[int, int]] | str] = []
     with Meter(f"looking at {text}", len(files.names)) as meter, ThreadPoolExecutor() as pool:
-        for kind in pool.map(lambda name: _head(files, name), files.names):
+        for kind in pool.map(partial(_head, files), range(len(files))):
             kinds.append(kind)
             meter.advance(1)
     broken = [f"{name}: {kind}" for name, kind in zip(files.names, kinds, strict=True) if isinstance(kind, str)]
@@ -231,12 +232,10 @@ class Stored:
     def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
         among = [self.indices[k] for k in indices]
         raw = torch.stack([self._read(k) for k in among])
-        return raw, self.files.labels_of(among) if self._labels is None else {"label": self._labels[among]}
+        return raw, self.files.conditions_of(among) | ({} if self._labels is None else {"label": self._labels[among]})
 
     def _read(self, k: int) -> Tensor:
-        channels, height, width = self.shape
-        pixels = np.array(self.files.open(k, upright=False).convert("L" if channels == 1 else "RGB"))
-        return torch.from_numpy(pixels).view(height, width, channels).permute(2, 0, 1)
+        return to_tensor(flatten(self.files.open(k, upright=False), self.shape[0]))
 
 
 def refuse_broken(text: str, broken: Sequence[str], total: int) -> None:
@@ -285,9 +284,7 @@ def content_of(data: Any) -> str:
 def _arrays(path: Path, text: str, manifest: dict[str, Any] | None = None) -> Examples:
     if manifest and not path.is_file():
         raise InputError(f"{path}: missing; run the same `tdpm sample` again, it continues")
-    data = Npz(path)
-    if not len(data):
-        raise InputError(f"{path}: it holds no examples")
+    data = npz(path)
     about = {"path": str(path), "split": "all", "prepared": "as they are"}
     return Examples(text, data, tuple(data[[0]][0].shape[1:]), cache(lambda: content_of(data)), about,
                     _classes(data.names, manifest), manifest=manifest)  # fmt: skip
@@ -316,25 +313,21 @@ def _labels(files: ImageFiles, manifest: dict[str, Any] | None) -> Tensor | None
     return torch.tensor([drawn[int(number)] for number in numbers])
 
 
-def _head(files: ImageFiles, name: str) -> tuple[str, tuple[int, int]] | str:
+def _head(files: ImageFiles, k: int) -> tuple[str, tuple[int, int]] | str:
     """(what its pixels are, (width, height)) of a file, or why it is no image."""
     try:
-        content = files.read(name)
-        if not content:
-            return "empty"
+        content = files.content(k)
         with Image.open(io.BytesIO(content)) as image:
-            # Pillow opens a PNG of 16 bits a channel as one of 8; its header tells (PNG specification 11.2.2).
-            if image.format == "PNG" and content[24] > 8 and image.mode == "RGB":
-                return f"of {content[24]} bits a channel", image.size
-            return _pixels(image), image.size
+            bits = bits_of(content, image)
+            return (f"of {bits} bits a channel" if bits > 8 else _pixels(image)), image.size
     except UnidentifiedImageError:
-        return "no image"
+        return "no image" if content else "empty"
     except Exception as error:  # decoders raise anything on damaged data
         return str(error)
 
 
 def _pixels(image: Image.Image) -> str:
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    if is_transparent(image):
         return "transparent"
     if image.mode in ("1", "L"):
         return "grey"

@@ -5,54 +5,46 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from tdpm_cli.errors import InputError
+from tdpm_cli.imaging.arrays import Arrays
 
-__all__ = ["Npz"]
+__all__ = ["npz"]
 
 
-class Npz:
+def npz(path: Path | None, raw_shape: Sequence[int] | None = None) -> Arrays:
     """uint8 [C, H, W] of `arr_0`, or float32 [dim] where it holds points; all of it in memory.
 
     Raises InputError for a file that is damaged, holds other arrays, or images that are not of the space's shape.
     """
+    if path is None:
+        raise InputError("no images: give an .npz with --data PATH")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in ("arr_0", "arr_1") if key in file.files}
+            found = ", ".join(file.files)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except Exception as error:  # a damaged archive, or pickled objects, which are never loaded
+        raise InputError(f"{path}: not an .npz of plain arrays ({error})") from None
+    if "arr_0" not in arrays:
+        raise InputError(f"{path}: it holds {found or 'nothing'}; accepted: images as `arr_0` [N, H, W, C]")
+    x = torch.from_numpy(arrays["arr_0"])
+    is_image = x.ndim == 4 and x.dtype == torch.uint8 and x.shape[-1] in (1, 3)
+    if not is_image and not (x.ndim == 2 and x.is_floating_point()):
+        raise InputError(
+            f"{path}: `arr_0` is {x.dtype} {list(x.shape)}; accepted: uint8 [N, H, W, 1 or 3], or points float [N, dim]"
+        )
+    label = arrays.get("arr_1")
+    if label is not None and (label.dtype.kind not in "iu" or label.shape != (len(x),)):
+        raise InputError(
+            f"{path}: `arr_1` is {label.dtype} {list(label.shape)}; accepted: a whole number for each of the "
+            f"{len(x)} examples"
+        )
+    raw = x.permute(0, 3, 1, 2) if is_image else x.float()
+    return Arrays(raw, raw_shape, str(path), None if label is None else torch.from_numpy(label.astype(np.int64)))
 
-    def __init__(self, path: Path | None, raw_shape: Sequence[int] | None = None) -> None:
-        if path is None:
-            raise InputError("no images: give an .npz with --data PATH")
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {key: file[key] for key in ("arr_0", "arr_1") if key in file.files}
-                found = ", ".join(file.files)
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such file") from None
-        except Exception as error:  # a damaged archive, or pickled objects, which are never loaded
-            raise InputError(f"{path}: not an .npz of plain arrays ({error})") from None
-        if "arr_0" not in arrays:
-            raise InputError(f"{path}: it holds {found or 'nothing'}; accepted: images as `arr_0` [N, H, W, C]")
-        x = torch.from_numpy(arrays["arr_0"])
-        is_image = x.ndim == 4 and x.dtype == torch.uint8 and x.shape[-1] in (1, 3)
-        if not is_image and not (x.ndim == 2 and x.is_floating_point()):
-            raise InputError(
-                f"{path}: `arr_0` is {x.dtype} {list(x.shape)}; accepted: uint8 [N, H, W, 1 or 3], or points "
-                "float [N, dim]"
-            )
-        self._x = x.permute(0, 3, 1, 2) if is_image else x.float()
-        if raw_shape is not None and tuple(self._x.shape[1:]) != tuple(raw_shape):
-            raise InputError(f"{path}: examples of {list(self._x.shape[1:])}, but the space has {list(raw_shape)}")
-        label = arrays.get("arr_1")
-        if label is not None and (label.dtype.kind not in "iu" or label.shape != (len(self._x),)):
-            raise InputError(
-                f"{path}: `arr_1` is {label.dtype} {list(label.shape)}; accepted: a whole number for each of the "
-                f"{len(self._x)} examples"
-            )
-        self._label = None if label is None else torch.from_numpy(label.astype(np.int64))
-        self.names = [] if label is None or not len(label) else [str(k) for k in range(int(label.max()) + 1)]
 
-    def __len__(self) -> int:
-        return len(self._x)
-
-    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
-        chosen = torch.as_tensor(indices)
-        return self._x[chosen], {} if self._label is None else {"label": self._label[chosen]}
+def recognises(path: Path) -> bool:
+    """Whether `path` is such a file, by its name."""
+    return path.suffix.lower() == ".npz"

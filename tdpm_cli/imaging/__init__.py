@@ -1,0 +1,1 @@
+"""Images on disks and in memory: what the data parts are made of."""

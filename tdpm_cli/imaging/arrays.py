@@ -1,0 +1,40 @@
+"""Data that lie in memory whole."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tdpm_cli.errors import InputError
+
+
+class Arrays:
+    """A data set of tensors: raw [N, *raw_shape], and labels int64 [N] where they have classes.
+
+    `text` names the source in messages. Raises InputError where the space has another `raw_shape` (None fits all),
+    where there is nothing, or where labels and examples differ in number.
+    """
+
+    def __init__(
+        self, raw: Tensor, raw_shape: Sequence[int] | None, text: str, labels: Tensor | None = None,
+        names: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        if not len(raw):
+            raise InputError(f"{text}: it holds no examples")
+        if raw_shape is not None and tuple(raw.shape[1:]) != tuple(raw_shape):
+            raise InputError(
+                f"{text}: examples of {list(raw.shape[1:])}, but space.shape is {list(raw_shape)}; "
+                "set space.shape to theirs, or bring them to yours with `tdpm data prepare`"
+            )
+        if labels is not None and len(labels) != len(raw):
+            raise InputError(f"{text}: {len(labels):,} labels for {len(raw):,} examples")
+        self._raw, self._labels = raw, None if labels is None else labels.long()
+        highest = -1 if self._labels is None else int(self._labels.max())
+        self.names = list(names) if highest < len(names) else [str(k) for k in range(highest + 1)]
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
+        chosen = torch.as_tensor(indices)
+        return self._raw[chosen], {} if self._labels is None else {"label": self._labels[chosen]}

@@ -1,0 +1,107 @@
+"""A data set of image files: decoded when asked for, and brought to one shape."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from tdpm_cli.errors import InputError
+from tdpm_cli.imaging.decode import Box, Crop, prepare, to_tensor
+
+PREPARED = {
+    "centre": "cropped at the centre to the aspect, resized by Lanczos",
+    "wide": "cropped to the aspect, resized by Lanczos, on a black square",
+    "dhariwal": "halved by averaging, resized by bicubic, cropped at the centre (Dhariwal and Nichol 2021)",
+}
+
+
+class Files(Protocol):
+    """Image files by number."""
+
+    path: Path
+    classes: list[str]
+    quarantined: int  # images that a list keeps out
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the images."""
+
+    @property
+    def aside(self) -> Sequence[str]:
+        """Files that are no images."""
+
+    def content(self, k: int) -> bytes:
+        """The bytes of image k. Raises InputError where they cannot be had."""
+
+    def conditions_of(self, indices: Sequence[int]) -> dict[str, Any]:
+        """Labels and captions, where there are any."""
+
+    def fingerprint(self) -> str:
+        """A hash that costs little, for noticing a change."""
+
+    def sha256(self) -> str:
+        """A hash of the content."""
+
+
+class Decoded:
+    """uint8 [C, H, W]: image files, upright, transparent pixels laid on white, 16 bits scaled to 8, cropped, resized.
+
+    `box` is cut out of each first. Reading raises InputError, naming the file, for one that cannot be decoded, or is
+    smaller than the shape unless `upscale`.
+    """
+
+    def __init__(
+        self, files: Files, raw_shape: Sequence[int], *, crop: Crop = "centre", upscale: bool = False,
+        box: Box | None = None,
+    ) -> None:  # fmt: skip
+        if len(raw_shape) != 3:
+            raise InputError(f"{files.path}: images have a shape [C, H, W], but the space has {list(raw_shape)}")
+        if crop == "wide" and raw_shape[1] != raw_shape[2]:
+            raise InputError(f"data.crop is 'wide', which makes squares, but space.shape is {list(raw_shape)}")
+        self.files, self.shape, self.crop, self.upscale, self.box = files, tuple(raw_shape), crop, upscale, box
+        self.names = files.classes
+        cut = f"box {box} of each, " if box else ""
+        self.prepared = f"{cut}{PREPARED[crop]}, turned upright: {list(raw_shape)}"
+
+    def __len__(self) -> int:
+        return len(self.files.names)
+
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, dict[str, Any]]:
+        raw = torch.empty((len(indices), *self.shape), dtype=torch.uint8)
+        for position, k in enumerate(indices):
+            raw[position] = self._read(int(k))
+        return raw, self.files.conditions_of(indices)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of files that are not among the images."""
+        said, files = [], self.files
+        if files.quarantined:
+            said.append(f"{files.quarantined:,} images are kept out by the quarantine list")
+        if files.aside:
+            said.append(f"{len(files.aside):,} files are no images and stay aside, such as {files.aside[0]}")
+        return said
+
+    def fingerprint(self) -> str:
+        """Of all files, and of the shape they are brought to; sizes tell, not contents."""
+        return self._with_shape(self.files.fingerprint())
+
+    def sha256(self) -> str:
+        """Of all files, and of the shape they are brought to."""
+        return self._with_shape(self.files.sha256())
+
+    def _with_shape(self, digest: str) -> str:
+        return hashlib.sha256(f"{digest} {self.shape} {self.crop} {self.box}".encode()).hexdigest()
+
+    def _read(self, k: int) -> Tensor:
+        try:
+            return to_tensor(prepare(self.files.content(k), self.shape, self.crop, self.upscale, self.box))
+        except ValueError as error:
+            raise InputError(
+                f"{self.files.path}: {self.files.names[k]}: {error}. Repair it, or let `tdpm data verify "
+                f"{self.files.path}` list all such files and put them in quarantine"
+                + (" (smaller ones: data.upscale=true)" if "smaller" in str(error) else "")
+            ) from None

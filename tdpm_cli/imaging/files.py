@@ -1,0 +1,329 @@
+"""Image files wherever they lie: in a folder, a zip or tars; their classes, captions, and what is kept aside."""
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from tdpm_cli.errors import InputError
+from tdpm_cli.imaging.decode import open_image
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+LABELS = "dataset.json"  # of EDM and StyleGAN: {"labels": [["00000/img00000000.png", 6], ...]}
+QUARANTINE = ".quarantine.txt"  # added to the path of the data
+MOST_BYTES = 1 << 29  # of one file; more is a mistake, or a bomb
+
+
+class Container(Protocol):
+    """Files by name."""
+
+    path: Path
+
+    def stamps(self) -> Mapping[str, str]:
+        """Every file, and what tells cheaply whether it has changed, such as its size."""
+
+    def read(self, name: str) -> bytes:
+        """The content of a file. Raises InputError where it cannot be had."""
+
+
+class ImageFiles:
+    """The image files of a container, sorted by `names`; their `classes`, and the captions where there are any.
+
+    Classes are the numbers of a `dataset.json`, or else, where all images lie in two or more folders of the first
+    level, these folders in alphabetical order; folders that wrap everything, and hidden files, do not count.
+    Captions are those of `dataset.json`, {"captions": {name: text or [texts]}}, or the lines of a .txt of the image's
+    name. `quarantined` are the names that a list keeps out, `aside` the files that are nothing of all that.
+    Without `classed` there are no classes. Raises InputError for a missing or empty path, and for labels and captions
+    that do not match.
+    """
+
+    def __init__(
+        self, path: Path, option: str = "--data", quarantine: Path | None = None, *, classed: bool = True,
+        container: Container | None = None,
+    ) -> None:  # fmt: skip
+        if not path.exists():
+            raise InputError(f"{option} {path}: no such file or folder")
+        self.path, self.option = path, option
+        self.container = container or (Folder(path) if path.is_dir() else Zip(path, option))
+        stamps = self.container.stamps()
+        _refuse_escapes(path, option, stamps)
+        shown = [name for name in stamps if not _is_hidden(PurePosixPath(name))]
+        images = sorted(name for name in shown if PurePosixPath(name).suffix.lower() in SUFFIXES)
+        self.kept_out = read_quarantine(path, quarantine)
+        self.names = [name for name in images if name not in self.kept_out]
+        self.quarantined = len(images) - len(self.names)
+        if not self.names:
+            raise InputError(f"{option} {path}: no images found; accepted: {' '.join(sorted(SUFFIXES))}")
+        self._stamps = {name: stamps[name] for name in self.names}
+        self._json = self._read_json() if LABELS in stamps else {}
+        by_json = bool(self._json.get("labels"))
+        self.classes, numbers = ([], []) if not classed else self._by_json() if by_json else self._by_folder(shown)
+        self._labels = torch.tensor(numbers) if self.classes else None
+        self._texts = {PurePosixPath(name).with_suffix("").as_posix() for name in shown if name.endswith(".txt")}
+        self.has_captions = self._check_captions()
+        known = {*images, LABELS}
+        if self.has_captions:
+            known |= {PurePosixPath(name).with_suffix(".txt").as_posix() for name in images}
+        self.aside = sorted(name for name in shown if name not in known)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def conditions_of(self, indices: Sequence[int]) -> dict[str, Any]:
+        """{"label": int64 [n]} where the files have classes, {"captions": n tuples of texts} where they have those."""
+        found: dict[str, Any] = {}
+        if self._labels is not None:
+            found["label"] = self._labels[torch.as_tensor(indices)]
+        if self.has_captions:
+            found["captions"] = [self.captions_of(k) for k in indices]
+        return found
+
+    @property
+    def labels(self) -> Tensor | None:
+        """int64 [N]."""
+        return self._labels
+
+    def restrict(self, wanted: Callable[[str], bool], text: str) -> None:
+        """Keep the images whose name is wanted. Raises InputError, saying `text`, where there is none."""
+        kept = [k for k, name in enumerate(self.names) if wanted(name)]
+        if not kept:
+            raise InputError(f"{self.path}: none of its {len(self.names):,} images is in {text}")
+        self.names = [self.names[k] for k in kept]
+        self._labels = None if self._labels is None else self._labels[kept]
+
+    def captions_of(self, k: int) -> tuple[str, ...]:
+        """All captions of image k."""
+        name = self.names[k]
+        if captions := self._json.get("captions"):
+            given = captions[name]
+            return (given,) if isinstance(given, str) else tuple(given)
+        text = PurePosixPath(name).with_suffix(".txt").as_posix()
+        try:
+            lines = self.container.read(text).decode("utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.path}: {text} is not text in UTF-8 ({error}); repair it") from None
+        found = tuple(line.strip() for line in lines if line.strip())
+        if not found:
+            raise InputError(f"{self.path}: {text} holds no caption; write one, or take the image out")
+        return found
+
+    def content(self, k: int) -> bytes:
+        """The bytes of image k."""
+        return self.container.read(self.names[k])
+
+    def open(self, k: int, upright: bool) -> Image.Image:
+        """Image k, decoded, as it lies or turned `upright`. Raises InputError, naming the file, where it cannot be."""
+        try:
+            image = open_image(self.content(k))
+        except ValueError as error:
+            raise InputError(f"{self.path}: {self.names[k]} cannot be decoded ({error}); repair it or take it out"
+                             ) from None  # fmt: skip
+        return ImageOps.exif_transpose(image) if upright else image
+
+    def fingerprint(self) -> str:
+        """Of the names, sizes (in a zip, checksums) and classes of all images: cheap, for noticing a change."""
+        labels = [] if self._labels is None else self._labels.tolist()
+        digest = hashlib.sha256(f"{self.classes} {labels}".encode())
+        for name in self.names:
+            digest.update(f"{name}\0{self._stamps[name]}\n".encode())
+        return digest.hexdigest()
+
+    def sha256(self) -> str:
+        """Of the names, contents and classes of all images; of a zip, by its own checksums."""
+        if not isinstance(self.container, Folder):
+            return self.fingerprint()
+        digest = hashlib.sha256(self.fingerprint().encode())
+        for name in self.names:
+            try:
+                digest.update(hashlib.sha256(self.container.read(name)).digest())
+            except InputError as error:  # such as a link to nowhere, which decoding will name
+                digest.update(str(error).encode())
+        return digest.hexdigest()
+
+    def _by_folder(self, shown: Sequence[str]) -> tuple[list[str], list[int]]:
+        parents = [PurePosixPath(name).parts[:-1] for name in self.names]
+        # Folders that wrap everything tell nothing apart.
+        around = next((k for k, parts in enumerate(zip(*parents, strict=False)) if len(set(parts)) > 1), None)
+        if around is None or any(len(parent) <= around for parent in parents):
+            return [], []
+        classes = sorted({parent[around] for parent in parents})
+        folders = [PurePosixPath(name).parts[:-1] for name in [*shown, *self.container_folders()]]
+        inside = {parts[around] for parts in folders if len(parts) > around and parts[:around] == parents[0][:around]}
+        if empty := sorted(inside - set(classes)):
+            raise InputError(
+                f"{self.option} {self.path}: {len(empty)} of {len(inside)} class folders hold no image, such as "
+                f"{empty[0]!r}; take them out or fill them"
+            )
+        number = {name: k for k, name in enumerate(classes)}
+        return classes, [number[parent[around]] for parent in parents]
+
+    def container_folders(self) -> list[str]:
+        """A name inside each folder, so that empty ones are known too."""
+        return [f"{name}/x" for name in getattr(self.container, "folders", []) if not _is_hidden(PurePosixPath(name))]
+
+    def _read_json(self) -> dict[str, Any]:
+        try:
+            content = json.loads(self.container.read(LABELS))
+            labels, captions = content.get("labels"), content.get("captions")
+            return {"labels": dict(labels or []), "captions": dict(captions or []), "classes": content.get("classes")}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise InputError(f"{self.path}: {LABELS} is damaged ({error}); repair it or take it out") from None
+
+    def _by_json(self) -> tuple[list[str], list[int]]:
+        label = self._json["labels"]
+        if missing := [name for name in self.names if name not in label]:
+            raise InputError(
+                f"{self.path}: {LABELS} has no label of {len(missing):,} of {len(self.names):,} images, such as "
+                f"{missing[0]!r}; add them or take {LABELS} out"
+            )
+        numbers = [label[name] for name in self.names]
+        if not all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers):
+            raise InputError(f"{self.path}: {LABELS} has labels other than the numbers of classes; take it out")
+        classes, highest = self._json["classes"], max(numbers)
+        if classes is None:
+            return [str(k) for k in range(highest + 1)], numbers
+        if not isinstance(classes, list) or len(classes) <= highest:
+            raise InputError(f"{self.path}: {LABELS} names fewer classes than its labels count ({highest + 1})")
+        return [str(name) for name in classes], numbers
+
+    def _check_captions(self) -> bool:
+        captions = self._json.get("captions")
+        if captions:
+            without = [name for name in self.names if not _is_caption(captions.get(name))]
+        elif self._texts:
+            without = [name for name in self.names if PurePosixPath(name).with_suffix("").as_posix() not in self._texts]
+        else:
+            return False
+        if len(without) == len(self.names):
+            return False  # notes beside the images, not captions
+        if without:
+            raise InputError(
+                f"{self.option} {self.path}: {len(without):,} of {len(self.names):,} images have no caption, such as "
+                f"{without[0]!r}; add theirs, or take all captions out"
+            )
+        return True
+
+
+def read_quarantine(path: Path, given: Path | None) -> frozenset[str]:
+    """The names that a quarantine list keeps out: of the file `given`, or of the one beside the data."""
+    file = given or beside(path)
+    if not file.is_file():
+        if given:
+            raise InputError(f"data.quarantine is {given}: no such file; `tdpm data verify` writes one")
+        return frozenset()
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: cannot be read as text ({error})") from None
+    return frozenset(line.split("\t")[0] for line in lines if line and not line.startswith("#"))
+
+
+def beside(path: Path) -> Path:
+    """Where the quarantine list of the data at `path` lies."""
+    return path.resolve().with_name(path.resolve().name + QUARANTINE)
+
+
+class Folder:
+    """All files below a folder, through links too, but through none twice."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.folders: list[str] = []
+
+    def stamps(self) -> dict[str, str]:
+        """Sizes."""
+        return {path.relative_to(self.path).as_posix(): _size(path) for path in self._walk()}
+
+    def read(self, name: str) -> bytes:
+        """A file's content."""
+        try:
+            path = self.path / name
+            if path.stat().st_size > MOST_BYTES:
+                raise InputError(f"{path}: {path.stat().st_size:,} bytes; at most {MOST_BYTES:,} are accepted")
+            return path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{self.path}: {name} cannot be read ({error.strerror}); repair it or take it out"
+                             ) from None  # fmt: skip
+
+    def _walk(self) -> Iterator[Path]:
+        seen: set[str] = set()
+        self.folders.clear()
+        for place, folders, names in os.walk(self.path, followlinks=True):
+            if (real := os.path.realpath(place)) in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            if place != str(self.path):
+                self.folders.append(Path(place).relative_to(self.path).as_posix())
+            yield from (Path(place, name) for name in names)
+
+
+class Zip:
+    """The files in a zip, which is never unpacked; its handle stays in the process and thread pool that opened it."""
+
+    def __init__(self, path: Path, option: str = "--data") -> None:
+        self.path, self.option = path, option
+        self._archive: tuple[int, zipfile.ZipFile] | None = None
+        self.folders = [entry.filename.rstrip("/") for entry in self._zip().infolist() if entry.is_dir()]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_archive": None}
+
+    def stamps(self) -> dict[str, str]:
+        """Sizes and checksums."""
+        entries = (entry for entry in self._zip().infolist() if not entry.is_dir())
+        return {entry.filename: f"{entry.file_size} {entry.CRC}" for entry in entries}
+
+    def read(self, name: str) -> bytes:
+        """A file's content."""
+        archive = self._zip()
+        try:
+            if archive.getinfo(name).file_size > MOST_BYTES:
+                raise InputError(f"{self.path}: {name} has {archive.getinfo(name).file_size:,} bytes unpacked; "
+                                 f"at most {MOST_BYTES:,} are accepted")  # fmt: skip
+            return archive.read(name)
+        except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
+            raise InputError(f"{self.path}: {name} cannot be read ({error}); repair the zip or take it out") from None
+        except Exception as error:  # of a decompressor
+            raise InputError(f"{self.path}: {name} is damaged ({error}); repair the zip or take it out") from None
+
+    def _zip(self) -> zipfile.ZipFile:
+        # A handle must not be shared with a forked worker: both would move one file position.
+        if self._archive is None or self._archive[0] != os.getpid():
+            try:
+                self._archive = os.getpid(), zipfile.ZipFile(self.path)
+            except (zipfile.BadZipFile, OSError) as error:
+                raise InputError(
+                    f"{self.option} {self.path}: neither a folder nor a zip that can be read ({error})"
+                ) from None
+        return self._archive[1]
+
+
+def _refuse_escapes(path: Path, option: str, names: Mapping[str, str]) -> None:
+    """Raise InputError for names that lead out of their archive: nothing here is unpacked, but other tools do."""
+    bad = [name for name in names if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/")]
+    if bad:
+        raise InputError(f"{option} {path}: {len(bad):,} names lead out of it, such as {bad[0]!r}: not to be trusted")
+
+
+def _size(path: Path) -> str:
+    try:
+        return str(path.stat().st_size)
+    except OSError:
+        return "missing"
+
+
+def _is_hidden(path: PurePosixPath) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+
+
+def _is_caption(given: Any) -> bool:
+    texts = [given] if isinstance(given, str) else given
+    return isinstance(texts, list) and bool(texts) and all(isinstance(text, str) and text.strip() for text in texts)
