@@ -46,7 +46,7 @@ def assemble(config: Config, device: torch.device | str = "cpu") -> Assembly:
             denoiser = Denoiser(network, schedule, **vars(config.denoiser))
         except ValueError as error:
             raise InputError(f"denoiser.prediction is {config.denoiser.prediction!r}: {error}") from None
-        model = TDPM(denoiser, config.prior(space.shape, schedule, network))
+        model = TDPM(denoiser, config.prior(space.shape, condition.sizes, schedule, network))
         discriminator: nn.Module | None = None
         if config.discriminator is not None:
             discriminator = config.discriminator(space.shape, condition.sizes)

@@ -22,6 +22,8 @@ FLAT = {"mlp"}  # networks for points; all others take images
 SMALL = {  # keyword arguments that make a part small, or that it must have
     "unet": {"channels": 8, "mult": [1, 2], "attention": [8], "blocks": 1},
     "resnet": {"channel_base": 64},
+    "stylegan2": {"latent": 8, "layers": 2, "channel_base": 64},
+    "x0-then-noise": {"latent": 8, "layers": 2, "channel_base": 64},
     "points": {"kind": "mixture"},
     "pixels": {"shape": [1, 8, 8]},
     "labels": {"classes": 5},
@@ -39,7 +41,8 @@ def of(kind):
 def test_every_kind_has_parts_and_an_unknown_name_gets_the_nearest():
     assert all(parts.names(kind) for kind in parts.ROOMS)
     with pytest.raises(
-        InputError, match=r"'sharde'; did you mean 'shared'.*Accepted: copy, gaussian, shared, shared-x0"
+        InputError,
+        match=r"'sharde'; did you mean 'shared'.*Accepted: copy, gaussian, shared, shared-x0, stylegan2, x0-then-noise",
     ):
         parts.load("prior", "sharde")
     with pytest.raises(InputError, match=r"no-such|accepted|Accepted"):
@@ -97,22 +100,74 @@ def test_discriminators(name):
 
 @pytest.mark.parametrize("name", of("prior"))
 def test_priors(name):
-    network = moved(parts.load("backbone", "mlp")(POINTS, SIZES, width=16, blocks=1))
+    network = moved(parts.load("backbone", "unet")(IMAGES, SIZES, **SMALL["unet"]))
     schedule = Schedule(torch.linspace(1, 0.5, 101))
-    prior = parts.load("prior", name)(POINTS, schedule, network)
+    prior = moved(parts.load("prior", name)(IMAGES, SIZES, schedule, network, **SMALL.get(name, {})))
+    prior.start(network)
     z = torch.randn(4, *prior.z_shape)
     x_T = prior(z, **COND)
-    assert x_T.shape == (4, *POINTS)
+    assert x_T.shape == (4, *IMAGES)
     assert prior.nfe == (0 if name == "gaussian" else 1)
-    prior.start(network)
+    if prior.learns:
+        assert not torch.allclose(prior(z, label=torch.tensor([1, 1, 1, 1])), x_T)
+        assert not torch.allclose(prior(torch.randn(4, *prior.z_shape), **COND), x_T)
+        assert torch.allclose(prior(z[1:2], label=COND["label"][1:2]), x_T[1:2], atol=1e-4)
+        prior(z, **COND).sum().backward()
+        assert not [key for key, p in prior.named_parameters() if p.grad is None]
     if name in ("shared", "copy"):
         assert torch.equal(prior(z, **COND), network(z, torch.full((4,), 101), **COND))
+
+
+def test_a_generators_images_get_exact_noise_at_T():
+    network = moved(parts.load("backbone", "unet")(IMAGES, {}, **SMALL["unet"]))
+    schedule = Schedule(torch.linspace(1, 0.64, 101))  # alpha_T = 0.8, sigma_T = 0.6
+    prior = parts.load("prior", "x0-then-noise")(IMAGES, {}, schedule, network, **SMALL["x0-then-noise"])
+    z, eps = torch.randn(2, *prior.generator.z_shape), torch.randn(2, *IMAGES)
+    expected = 0.8 * prior.generator(z) + 0.6 * eps
+    assert torch.allclose(prior(torch.cat([z, eps.flatten(1)], 1)), expected, atol=1e-6)
+
+
+def test_modulation_is_a_convolution_with_scaled_and_normalised_weights():
+    from tdpm_cli.parts.priors.stylegan2 import Modulated
+
+    layer = Modulated(5, 7, 3, 4)
+    x, style = torch.randn(2, 5, 6, 6), torch.randn(2, 4)
+    expected = []
+    for image, scale in zip(x, layer.style(style), strict=True):
+        weight = layer.weight * layer.gain * scale[None, :, None, None]  # eq. 1 of StyleGAN2
+        weight = weight / (weight.square().sum((1, 2, 3), keepdim=True) + 1e-8).sqrt()  # eq. 3
+        expected.append(torch.nn.functional.conv2d(image[None], weight, padding=1))
+    assert torch.allclose(layer(x, style), torch.cat(expected), atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"resample": "block"}, {"scale_shift": True}, {"head_channels": 8}])
+def test_the_unets_options_of_adm(options):
+    torch.manual_seed(0)
+    network = moved(parts.load("backbone", "unet")(IMAGES, SIZES, **SMALL["unet"], **options))
+    x, t = torch.randn(4, *IMAGES), torch.tensor([1, 10, 100, 500])
+    out = network(x, t, **COND)
+    assert out.shape == x.shape
+    out.sum().backward()
+    whole = {key: p.grad.clone() for key, p in network.named_parameters()}
+    network.zero_grad()
+    network.checkpointing = True
+    network(x, t, **COND).sum().backward()
+    assert all(torch.allclose(p.grad, whole[key], atol=1e-5) for key, p in network.named_parameters())
+
+
+def test_the_unet_of_adm_has_its_published_size():
+    with torch.device("meta"):
+        network = parts.load("backbone", "unet")(
+            (3, 64, 64), {"label": 1001}, channels=192, mult=[1, 2, 3, 4], blocks=3, attention=[32, 16, 8],
+            head_channels=64, scale_shift=True, resample="block", dropout=0.1,
+        )  # fmt: skip
+    assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(295.9, rel=0.005)  # Karras et al. 2022
 
 
 def test_a_prior_of_x_0_has_exact_noise_at_T():
     network = moved(parts.load("backbone", "mlp")(POINTS, {}, width=16, blocks=1))
     schedule = Schedule(torch.linspace(1, 0.64, 101))  # alpha_T = 0.8, sigma_T = 0.6
-    prior = parts.load("prior", "shared-x0")(POINTS, schedule, network)
+    prior = parts.load("prior", "shared-x0")(POINTS, {}, schedule, network)
     z, eps = torch.randn(5, 2), torch.randn(5, 2)
     expected = 0.8 * network(z, torch.full((5,), 101)) + 0.6 * eps
     assert torch.allclose(prior(torch.cat([z, eps], 1)), expected, atol=1e-6)

@@ -2,17 +2,19 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pad, scaled_dot_product_attention, silu
+from torch.nn.functional import avg_pool2d, interpolate, pad, scaled_dot_product_attention, silu
+from torch.utils.checkpoint import checkpoint
 
 from tdpm_cli.engine.ranges import Natural, Positive, Positives, Probability
 from tdpm_cli.errors import InputError
 
 __all__ = ["UNet"]
 
+Resize = Literal["same", "half", "double"]
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
@@ -21,8 +23,13 @@ class UNet(nn.Module):
 
     `label` int [B] and `pooled` [B, D] add to the time embedding; `context` [B, L, D] is attended to wherever
     the network attends to itself. Levels have `channels` · `mult` channels, each half as wide as the last;
-    `attention` lists the image heights at which it attends. Raises InputError where the shape cannot be halved.
+    `attention` lists the image heights at which it attends, with `heads` heads or, where given, as many as have
+    `head_channels` channels each. ADM's choices (Dhariwal and Nichol 2021) are `scale_shift`, by which the embedding
+    scales and shifts the second norm, and `resample: block`, by which residual blocks halve and double.
+    `checkpointing` trades time for memory in training. Raises InputError where the shape cannot be halved.
     """
+
+    checkpointing = False
 
     def __init__(
         self,
@@ -34,6 +41,9 @@ class UNet(nn.Module):
         blocks: Positive = 2,
         attention: list[Positive] = [16],  # noqa: B006
         heads: Positive = 1,
+        head_channels: Positive | None = None,
+        scale_shift: bool = False,
+        resample: Literal["conv", "block"] = "conv",
         dropout: Probability = 0.0,
     ) -> None:
         super().__init__()
@@ -57,8 +67,15 @@ class UNet(nn.Module):
         self.label = nn.Embedding(sizes["label"], embedding) if "label" in sizes else None
         self.pooled = nn.Linear(sizes["pooled"], embedding) if "pooled" in sizes else None
 
-        def block(c_in: int, c_out: int, attend: bool) -> Block:
-            return Block(c_in, c_out, embedding, dropout, heads if attend else 0, context)
+        def block(c_in: int, c_out: int, attend: bool, resized: Resize = "same") -> Block:
+            count = c_out // head_channels if head_channels and c_out >= head_channels else heads
+            return Block(c_in, c_out, embedding, dropout, count if attend else 0, context, scale_shift, resized)
+
+        def halve(width: int) -> nn.Module:
+            return Downsample(width) if resample == "conv" else block(width, width, False, "half")
+
+        def double(width: int) -> nn.Module:
+            return Upsample(width) if resample == "conv" else block(width, width, False, "double")
 
         self.enter = nn.Conv2d(shape[0], channels, 3, padding=1)
         self.down, widths, width, height = nn.ModuleList(), [channels], channels, shape[1]
@@ -68,7 +85,7 @@ class UNet(nn.Module):
                 width = channels * factor
                 widths.append(width)
             if level < len(mult) - 1:
-                self.down.append(Downsample(width))
+                self.down.append(halve(width))
                 widths.append(width)
                 height //= 2
 
@@ -80,7 +97,7 @@ class UNet(nn.Module):
                 self.up.append(block(width + widths.pop(), channels * factor, height in attention))
                 width = channels * factor
             if level > 0:
-                self.up.append(Upsample(width))
+                self.up.append(double(width))
                 height *= 2
 
         self.norm = group_norm(width)
@@ -105,15 +122,21 @@ class UNet(nn.Module):
         h = self.enter(x.contiguous(memory_format=torch.channels_last))
         skips = [h]
         for layer in self.down:
-            h = layer(h, embedding, context)
+            h = self._run(layer, h, embedding, context)
             skips.append(h)
         for layer in self.middle:
-            h = layer(h, embedding, context)
+            h = self._run(layer, h, embedding, context)
         for layer in self.up:
-            if isinstance(layer, Block):
+            if getattr(layer, "resized", "double") == "same":
                 h = torch.cat([h, skips.pop()], 1)
-            h = layer(h, embedding, context)
+            h = self._run(layer, h, embedding, context)
         return self.leave(silu(self.norm(h)))
+
+    def _run(self, layer: nn.Module, h: Tensor, embedding: Tensor, context: Tensor | None) -> Tensor:
+        if self.checkpointing and torch.is_grad_enabled():
+            found: Tensor = checkpoint(layer, h, embedding, context, use_reentrant=False)
+            return found
+        return layer(h, embedding, context)
 
 
 class TimeEmbedding(nn.Module):
@@ -133,14 +156,19 @@ class TimeEmbedding(nn.Module):
 
 
 class Block(nn.Module):
-    """A residual block, then attention to itself and to the context where `heads` > 0."""
+    """A residual block, then attention to itself and to the context where `heads` > 0.
+
+    `resized` "half" averages, and "double" repeats, the pixels of both branches.
+    """
 
     def __init__(
-        self, c_in: int, c_out: int, embedding: int, dropout: float, heads: Natural, context: int | None
-    ) -> None:
+        self, c_in: int, c_out: int, embedding: int, dropout: float, heads: Natural, context: int | None,
+        scale_shift: bool, resized: Resize,
+    ) -> None:  # fmt: skip
         super().__init__()
+        self.scale_shift, self.resized = scale_shift, resized
         self.norm_1, self.conv_1 = group_norm(c_in), nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.embed = nn.Linear(embedding, c_out)
+        self.embed = nn.Linear(embedding, 2 * c_out if scale_shift else c_out)
         self.norm_2, self.dropout = group_norm(c_out), nn.Dropout(dropout)
         self.conv_2 = zeroed(nn.Conv2d(c_out, c_out, 3, padding=1))
         self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
@@ -148,15 +176,26 @@ class Block(nn.Module):
         self.attend_context = Attention(c_out, heads, context) if heads and context else None
 
     def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None) -> Tensor:
-        h = self.conv_1(silu(self.norm_1(x)))
-        h = h + self.embed(embedding)[:, :, None, None]
-        h = self.conv_2(self.dropout(silu(self.norm_2(h))))
-        h = self.skip(x) + h
+        h = self.conv_1(resize(silu(self.norm_1(x)), self.resized))
+        told = self.embed(embedding)[:, :, None, None]
+        if self.scale_shift:
+            scale, shift = told.chunk(2, 1)
+            h = self.norm_2(h) * (1 + scale) + shift
+        else:
+            h = self.norm_2(h + told)
+        h = self.skip(resize(x, self.resized)) + self.conv_2(self.dropout(silu(h)))
         if self.attend is not None:
             h = self.attend(h)
         if self.attend_context is not None and context is not None:
             h = self.attend_context(h, context)
         return h
+
+
+def resize(x: Tensor, to: Resize) -> Tensor:
+    """Half the size by averages, twice the size by repetition, or as it is."""
+    if to == "half":
+        return avg_pool2d(x, 2)
+    return interpolate(x, scale_factor=2.0, mode="nearest") if to == "double" else x
 
 
 class Attention(nn.Module):

@@ -1,7 +1,7 @@
 """A separate network of the denoiser's build as the prior, warm-started from the denoiser."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ class Copy(nn.Module):
 
     nfe, learns, shares = 1, True, False
 
-    def __init__(self, shape: Sequence[int], schedule: Schedule, network: nn.Module) -> None:
+    def __init__(self, shape: Sequence[int], sizes: Mapping[str, int], schedule: Schedule, network: nn.Module) -> None:
         super().__init__()
         self.z_shape, self.T, self.network = tuple(shape), schedule.T, copy.deepcopy(network)
 

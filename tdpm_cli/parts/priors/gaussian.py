@@ -1,6 +1,6 @@
 """x_T ~ N(0, I): the prior of DDPM, right only where the chain ends in pure noise."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -14,7 +14,7 @@ class Gaussian(nn.Module):
 
     nfe, learns, shares = 0, False, False
 
-    def __init__(self, shape: Sequence[int], schedule: Schedule, network: nn.Module) -> None:
+    def __init__(self, shape: Sequence[int], sizes: Mapping[str, int], schedule: Schedule, network: nn.Module) -> None:
         super().__init__()
         self.z_shape = tuple(shape)
 

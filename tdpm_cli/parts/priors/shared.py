@@ -1,6 +1,6 @@
 """The denoiser's network as the prior, told apart by the time T + 1 (the paper's own choice)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ class Shared(nn.Module):
 
     nfe, learns, shares = 1, True, True
 
-    def __init__(self, shape: Sequence[int], schedule: Schedule, network: nn.Module) -> None:
+    def __init__(self, shape: Sequence[int], sizes: Mapping[str, int], schedule: Schedule, network: nn.Module) -> None:
         super().__init__()
         self.z_shape, self.T, self.network = tuple(shape), schedule.T, network
 

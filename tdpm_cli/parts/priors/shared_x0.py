@@ -1,6 +1,6 @@
 """The denoiser's network as a prior of x_0, which is then noised to T as the data are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ class SharedX0(nn.Module):
 
     nfe, learns, shares = 1, True, True
 
-    def __init__(self, shape: Sequence[int], schedule: Schedule, network: nn.Module) -> None:
+    def __init__(self, shape: Sequence[int], sizes: Mapping[str, int], schedule: Schedule, network: nn.Module) -> None:
         super().__init__()
         self.z_shape, self.T, self.network = (2 * shape[0], *shape[1:]), schedule.T, network
         self.alpha_T, self.sigma_T = schedule.alpha(schedule.T), schedule.sigma(schedule.T)
