@@ -56,6 +56,13 @@ def assemble(config: Config, device: torch.device | str = "cpu") -> Assembly:
     return Assembly(config, space, condition, model, discriminator)
 
 
+def use_checkpointing(model: nn.Module, on: bool) -> None:
+    """Switch gradient checkpointing of the networks that offer it."""
+    for network in model.modules():
+        if isinstance(getattr(network, "checkpointing", None), bool):
+            setattr(network, "checkpointing", on)  # noqa: B010 (mypy knows modules as attributes only)
+
+
 def read_data(config: Config) -> tuple[Any, Config]:
     """Open the data; return them and the config with what only the data knew (the names of the classes)."""
     data = config.data(config.path, config.space().raw_shape)

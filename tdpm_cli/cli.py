@@ -42,12 +42,23 @@ def _options(
 
 @app.command()
 def train(
-    preset: Annotated[str, typer.Option(help="A preset's name (see `tdpm presets`), or a YAML file.")],
-    data: Annotated[Optional[Path], typer.Option(help="The training images: a folder or a zip.")] = None,
+    preset: Annotated[
+        str, typer.Option(help="A preset's name (see `tdpm presets`), a YAML file, or auto: proposed from --data.")
+    ],
+    data: Annotated[
+        Optional[Path],
+        typer.Option(help="The training images: a folder, a zip, an LMDB, .tar shards, idx files, .npz."),
+    ] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch the preset's data where they are missing.")
+    ] = False,
     outdir: Annotated[Path, typer.Option(help="The folder of all runs.")] = Path("runs"),
     name: Annotated[Optional[str], typer.Option(help="The run's name.", show_default="the preset's")] = None,
     duration: Annotated[Optional[str], typer.Option(help="Length in training images, such as 200k or 2M.")] = None,
     batch: Annotated[Optional[int], typer.Option(help="Images a step.")] = None,
+    batch_gpu: Annotated[
+        Optional[int], typer.Option(help="Images at a time, where memory is short.", show_default="the batch")
+    ] = None,
     seed: Annotated[Optional[int], typer.Option(help="Seed of all randomness.")] = None,
     precision: Annotated[Optional[str], typer.Option(help="auto, fp32 or bf16.")] = None,
     compile: Annotated[
@@ -58,19 +69,22 @@ def train(
         Optional[list[str]],
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set any key of the preset; repeatable."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, show the plan, stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, show plan, cost and speed, stop.")
+    ] = False,
 ) -> None:
     """Train a model. The same command again continues an interrupted run."""
     from tdpm_cli import config as configuration
     from tdpm_cli.commands.train import train as run
+    from tdpm_cli.proposal import propose
 
-    plain = configuration.override(configuration.read_preset(preset), set_ or [])
-    flags = {"duration": duration, "batch": batch, "seed": seed, "precision": precision, "compile": compile}
+    plain = propose(data) if preset == "auto" else configuration.read_preset(preset)
+    plain = configuration.override(plain, set_ or [])
+    flags = {"duration": duration, "batch": batch, "batch_gpu": batch_gpu, "seed": seed, "precision": precision,
+             "compile": compile}  # fmt: skip
     given = {key: value for key, value in flags.items() if value is not None}
     plain = configuration.overlay(plain, "train", given)
-    if data is not None:
-        plain = configuration.overlay(plain, "data", {"path": str(data.resolve())})
-    run(configuration.from_dict(plain), outdir, name, resume, dry_run)
+    run(configuration.from_dict(configuration.with_data(plain, data, download)), outdir, name, resume, dry_run)
 
 
 @app.command()
@@ -227,6 +241,57 @@ def presets(name: Annotated[Optional[str], typer.Argument(help="Print this prese
     from tdpm_cli.commands.presets import presets as run
 
     run(name)
+
+
+data_app = typer.Typer(help="Look at data, verify them, or prepare a zip of one resolution.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+Source = Annotated[Path, typer.Argument(help="A folder, a zip, an LMDB, .tar shards, idx files, an .npz, …")]
+Workers = Annotated[Optional[int], typer.Option(min=1, help="Processes.", show_default="one a core, at most 16")]
+
+
+@data_app.command()
+def inspect(
+    path: Source,
+    sheet: Annotated[
+        Optional[Path], typer.Option(help="The contact sheet to write.", show_default="NAME-contact.png here")
+    ] = None,
+    json: Annotated[Optional[Path], typer.Option(help="Write what was found there, too.")] = None,
+    workers: Workers = None,
+) -> None:
+    """Count images, sizes, modes and classes, and draw some of them."""
+    from tdpm_cli.commands.data import inspect as run
+
+    run(path, sheet, json, workers)
+
+
+@data_app.command()
+def verify(
+    path: Source,
+    out: Annotated[
+        Optional[Path], typer.Option(help="The quarantine list to write.", show_default="beside the data")
+    ] = None,
+    workers: Workers = None,
+) -> None:
+    """Decode every image; list those that cannot be, for training to leave out."""
+    from tdpm_cli.commands.data import verify as run
+
+    run(path, out, workers)
+
+
+@data_app.command()
+def prepare(
+    source: Source,
+    dest: Annotated[Path, typer.Argument(help="The zip to write.")],
+    resolution: Annotated[str, typer.Option(help="A side, or WIDTHxHEIGHT, in pixels.")],
+    crop: Annotated[str, typer.Option(help="centre, wide or dhariwal.")] = "centre",
+    upscale: Annotated[bool, typer.Option("--upscale", help="Enlarge smaller images.")] = False,
+    mode: Annotated[Optional[str], typer.Option(help="grey or rgb.", show_default="grey where all images are")] = None,
+    workers: Workers = None,
+) -> None:
+    """Bring images to one size, in one zip. The same command again continues."""
+    from tdpm_cli.commands.data import prepare as run
+
+    run(source, dest, resolution, crop, upscale, mode, workers)
 
 
 def _listed(text: Optional[str]) -> list[str]:

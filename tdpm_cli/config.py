@@ -67,15 +67,20 @@ class TrainConfig:
     """How long, how fast and on what terms the weights are trained. Durations count training images.
 
     `prior_lr` is of a prior with weights of its own; one that shares the denoiser's learns at `denoiser_lr`.
+    `batch_gpu` splits a batch into micro-batches, and `gradient_checkpointing` computes activations twice, where memory
+    is short. `cache` keeps decoded images in memory where they fit in a quarter of what is free.
     Learning rates rise linearly over the first `warmup` images, and fall linearly to zero over the last share
     `cooldown` of the duration.
     """
 
     duration: Annotated[Count, Gt(0)]
     batch: Annotated[int, Ge(2)] = 128
+    batch_gpu: Annotated[int, Ge(2)] | None = None
     seed: Seed = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
+    gradient_checkpointing: bool = False
+    cache: bool = True
     workers: Natural = 0
     flip: bool = False
     denoiser_lr: PositiveFloat = 2e-4
@@ -247,6 +252,8 @@ def _agree(config: Config, prior: Any) -> None:
         )
     if len(set(train.ema)) < len(train.ema):
         raise InputError(f"train.ema is {train.ema}: each half-life once")
+    if train.batch_gpu and train.batch % train.batch_gpu:
+        raise InputError(f"train.batch_gpu is {train.batch_gpu}: it must divide train.batch, {train.batch}")
     if train.flip and len(space.raw_shape) != 3:
         raise InputError("train.flip is true, but the data are no images")
     parts.load("features", config.eval.features, "eval.features")
@@ -421,6 +428,19 @@ def overlay(plain: dict[str, Any], section: str, values: Mapping[str, Any]) -> d
     if not isinstance(below, Mapping):
         raise InputError(f"{section} is {below!r}: it must be a section with keys of its own")
     return {**plain, section: _merge(below, values)}
+
+
+def with_data(plain: dict[str, Any], path: Path | None, download: bool) -> dict[str, Any]:
+    """Point a preset at the data at `path`, read by the part that knows them; `download` lets it fetch them."""
+    name = (plain.get("data") or {}).get("name")
+    if path is not None:
+        name = parts.recognise(path, str(name))
+        plain = overlay(plain, "data", {"name": name, "path": str(path.resolve())})
+    if download:
+        if "download" not in _keys(parts.load("data", str(name))):
+            raise InputError(f"--download: the data {name!r} cannot be fetched; give them with --data PATH")
+        plain = overlay(plain, "data", {"download": True})
+    return plain
 
 
 def override(plain: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import yaml
 from tdpm_cli import config
 from tdpm_cli.assemble import assemble
 from tdpm_cli.config import from_dict, override, parse_count, read_preset
+from tdpm_cli.cost import cost_of
 from tdpm_cli.errors import InputError
 
 
@@ -30,6 +31,13 @@ def test_a_preset_states_its_parameter_counts_and_comments_every_value(name):
     stated = yaml.safe_load(next(line[2:] for line in text.splitlines() if line.startswith("# parameters:")))
     count = lambda net: sum(p.numel() for p in net.parameters())
     assert stated["parameters"] == {"model": count(made.model), "discriminator": count(made.discriminator)}
+    if not name.startswith("toy"):
+        stated = yaml.safe_load(next(line[2:] for line in text.splitlines() if line.startswith("# cost:")))
+        cost = cost_of(from_dict(read_preset(name)))
+        assert stated["cost"]["call_gflop"] == pytest.approx(cost.call_flops / 1e9, rel=0.01)
+        assert stated["cost"]["image_gflop"] == pytest.approx(cost.step_flops / 1e9, rel=0.01)
+        assert stated["cost"]["state_gib"] == pytest.approx(cost.state_bytes / 2**30, rel=0.01)
+        assert stated["cost"]["image_mib"] == pytest.approx(cost.activation_bytes / 2**20, rel=0.01)
     values = [line for line in text.splitlines() if ":" in line and not line.startswith("#") and line.startswith(" ")]
     assert [line for line in values if "#" not in line] == []
 

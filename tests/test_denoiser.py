@@ -54,9 +54,9 @@ def test_eps_is_refused_where_no_signal_is_left():
 
 @pytest.mark.parametrize("batch", [1, 2, 7, 64])
 def test_times_are_uniform_on_1_to_T_in_antithetic_pairs(batch, generator):
-    t = antithetic_times(batch, 5, generator)
+    t = antithetic_times(batch, 5, generator, "cpu")
     assert t.shape == (batch,)
     half = (batch + 1) // 2
     assert torch.equal(t[half:], 6 - t[: batch - half])
-    many = torch.cat([antithetic_times(64, 5, generator) for _ in range(500)])
+    many = torch.cat([antithetic_times(64, 5, generator, "cpu") for _ in range(500)])
     assert (many.bincount(minlength=7)[1:6] / len(many)).tolist() == pytest.approx([0.2] * 5, abs=0.01)

@@ -13,7 +13,9 @@ FLOORS = {
     "parts": 2,
     "config": 3,
     "assemble": 4,
+    "proposal": 4,
     "sampling": 5,
+    "cost": 5,
     "scoring": 6,
     "commands": 7,
     "cli": 8,
@@ -46,7 +48,8 @@ def violations():
                 yield f"{'.'.join(here)} imports across: {'.'.join(there)}"
             if same_room and here[0] == "commands":
                 yield f"{'.'.join(here)} imports another command: {'.'.join(there)}"
-            if same_room and here[0] == "parts" and len(here) > 2 and there[1:2] != [here[1]]:
+            other_kind = there[1:2] != [here[1]] and (ROOT / "parts" / there[1]).is_dir() if len(here) > 2 else False
+            if same_room and here[0] == "parts" and other_kind:
                 yield f"{'.'.join(here)} imports a part of another kind: {'.'.join(there)}"
             if here[0] in ALONE and not same_room:
                 yield f"{'.'.join(here)} imports {'.'.join(there)}"

@@ -60,7 +60,7 @@ def test_each_phase_moves_its_own_module_and_computes_no_other_gradient(tiny):
         before = {name: snapshot(module) for name, module in modules.items()}
         for module in modules.values():
             module.zero_grad(set_to_none=True)
-        train_step([*phases_without(phases, phase), phase], shared, 0, 0, contextlib.nullcontext)
+        train_step([*phases_without(phases, phase), phase], [shared], 0, 0, contextlib.nullcontext)
         for name, module in modules.items():
             assert changed(module, before[name]) == (name == own), (phase.name, name)
             if name != own:
@@ -80,7 +80,7 @@ def test_a_shared_prior_learns_from_both_losses_with_one_optimizer(tiny):
     grads = {}
     for weight in (0.0, 1.0):
         made, phases, _ = phases_of(tiny(), Game(weight=weight))
-        logs = train_step(phases[:1], batch(), 0, 0, contextlib.nullcontext)
+        logs = train_step(phases[:1], [batch()], 0, 0, contextlib.nullcontext)
         assert {"loss/denoise", "loss/prior"} <= logs.keys()
         grads[weight] = [p.grad.clone() for p in made.model.parameters()]
     assert any(not torch.allclose(a, b) for a, b in zip(grads[0.0], grads[1.0], strict=True))
@@ -98,7 +98,9 @@ def test_lazy_penalties_keep_their_strength(tiny):
     assert lazy.item() == pytest.approx(4 * plain.item())
     assert logs["loss/r1"].item() == pytest.approx(plain.item())
     due = [
-        step for step in range(9) if "gradient/penalty" in train_step(phases, batch(), step, 0, contextlib.nullcontext)
+        step
+        for step in range(9)
+        if "gradient/penalty" in train_step(phases, [batch()], step, 0, contextlib.nullcontext)
     ]
     assert due == [0, 4, 8]
 
@@ -117,18 +119,18 @@ def test_r2_is_the_penalty_on_the_fake(tiny):
 def test_a_copy_starts_from_the_denoisers_weights_when_the_game_starts(tiny):
     made, phases, _ = phases_of(tiny("prior.name=copy"), Game(start=16))
     network, prior = made.model.denoiser.network, made.model.prior.network
-    logs = train_step(phases, batch(), 0, 0, contextlib.nullcontext)
+    logs = train_step(phases, [batch()], 0, 0, contextlib.nullcontext)
     assert "loss/prior" not in logs
-    train_step(phases, batch(), 1, 8, contextlib.nullcontext)
+    train_step(phases, [batch()], 1, 8, contextlib.nullcontext)
     phases[1].optimizer.param_groups[0]["lr"] = 0.0
     before = snapshot(network)
     phases[0].optimizer.param_groups[0]["lr"] = 0.0
-    logs = train_step(phases, batch(), 2, 16, contextlib.nullcontext)
+    logs = train_step(phases, [batch()], 2, 16, contextlib.nullcontext)
     assert "loss/prior" in logs
     assert not changed(prior, before)
     with torch.no_grad():
         next(prior.parameters()).add_(1)
-    train_step(phases, batch(), 3, 24, contextlib.nullcontext)
+    train_step(phases, [batch()], 3, 24, contextlib.nullcontext)
     assert changed(prior, before)  # started once only
 
 
@@ -142,7 +144,7 @@ def test_clipping_bounds_the_step():
         lambda b: ((layer.weight * 100).sum(), {}),
         clip=0.5,
     )
-    logs = train_step([phase], batch(), 0, 0, contextlib.nullcontext)
+    logs = train_step([phase], [batch()], 0, 0, contextlib.nullcontext)
     assert layer.weight.item() == pytest.approx(-0.5)
     assert float(logs["gradient/p"]) == pytest.approx(100)
 
@@ -176,7 +178,7 @@ def test_the_prior_and_the_discriminator_win_a_game_they_can(tiny):
     target = torch.tensor([2.0, -1.0])
     schedule = made.model.denoiser.schedule
     for step in range(600):
-        train_step(phases, Batch(target.expand(64, 2), {}, generator), step, step * 64, contextlib.nullcontext)
+        train_step(phases, [Batch(target.expand(64, 2), {}, generator)], step, step * 64, contextlib.nullcontext)
     x_T = made.model.prior(torch.randn(2000, 2, generator=generator)).detach()
     distance = (x_T.mean(0) - schedule.alpha(schedule.T) * target).norm()  # it begins near 2
     assert float(distance) < 0.5

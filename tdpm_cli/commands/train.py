@@ -1,6 +1,8 @@
 """tdpm train: one loop that runs whatever list of phases it is given."""
 
+import json
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,13 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from tdpm_cli import config as configuration
-from tdpm_cli.assemble import Assembly, assemble, header, read_data
-from tdpm_cli.config import Config
+from tdpm_cli.assemble import Assembly, assemble, header, read_data, use_checkpointing
+from tdpm_cli.config import Config, TrainConfig
+from tdpm_cli.cost import cost_of
 from tdpm_cli.engine.ema import EMA
 from tdpm_cli.engine.model import TDPM
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.phases import Batch, Game, Phase, tdpm_phases, train_step
 from tdpm_cli.errors import InputError
+from tdpm_cli.imaging.arrays import fingerprint_of
 from tdpm_cli.run import checkpoint, pictures, precision
 from tdpm_cli.run.batches import batches
 from tdpm_cli.run.files import write_text
@@ -27,8 +31,11 @@ from tdpm_cli.run.signals import Interrupted, Interruption
 from tdpm_cli.sampling import sampler_options
 
 GRID = 64  # examples in a grid
+RUN_IN, REHEARSAL = 1.0, 10.0  # seconds: a step that takes longer is measured at once; and of all measured steps
+DATA = "data.json"  # in a run: what its data were when it began
 MAY_CHANGE = ("preset", "train.duration", "train.workers", "train.keep", "train.log", "train.tensorboard",
-              "data.path")  # fmt: skip
+              "train.batch_gpu", "train.gradient_checkpointing", "train.cache",
+              "data.path", "data.download", "data.quarantine")  # fmt: skip
 NOT_OF_TRAINING = ("sample.", "eval.")  # sections that weights do not depend on
 SHOWN = {  # of what is logged, beside the progress bar
     "loss/denoise": "denoise",
@@ -67,15 +74,22 @@ def train(
     _announce(made, data, run)
     if config.train.tensorboard:
         summary_writer()
-    if dry_run:
-        say("dry run: everything fits, and nothing was written\nnext: the same command without --dry-run")
-        return None
     made.condition.encode(data[range(min(GRID, len(data)))][1])  # what cannot be read fails before a folder is made
     trainer = Trainer(made, run, device)
+    if dry_run:
+        _rehearse(trainer, data)
+        say("dry run: everything fits, and nothing was written\nnext: the same command without --dry-run")
+        return None
+    record = _record(data)
+    if start is not None:
+        _same_data(run, record)
     if start is not None:
         trainer.restore(start)
         say(f"continuing {run} at {trainer.seen / 1000:g} kimg")
     write_text(run / "config.yaml", config.to_yaml())
+    write_text(run / DATA, json.dumps(record, indent=1))
+    if config.train.cache and hasattr(data, "keep_in_memory"):
+        data.keep_in_memory()
     trainer.fit(data)
     say(f"done: {run}\nnext: tdpm sample --model {run} --steps {config.sample.steps} --n 64 samples/")
     return run
@@ -97,6 +111,7 @@ class Trainer:
             if phase.on_start is not None:
                 phase.on_start = partial(self._start, phase, phase.on_start)
         self.seen = self.step = 0
+        use_checkpointing(made.model, config.train.gradient_checkpointing)
         if config.train.compile:
             made.model.denoiser.network.compile()
 
@@ -125,14 +140,23 @@ class Trainer:
         log = Log(self.run, self.seen, settings.tensorboard)
         cast = precision.autocast(settings.precision, self.device)
         sums: dict[str, list[Tensor]] = {}
+        begun = self.seen
         if self.seen == 0:
             self._grid(data)
         with (
             Meter(f"train {config.preset}", settings.duration, self.seen) as meter,
             Interruption() as interrupted,
         ):
+            waited, since = 0.0, time.perf_counter()
             while self.seen < settings.duration:
-                raw, conditions = next(stream)
+                asked = time.perf_counter()
+                try:
+                    raw, conditions = next(stream)
+                except InputError:  # such as a damaged image: what was learned is not lost
+                    if self.seen > begun:
+                        self.save()
+                    raise
+                waited += time.perf_counter() - asked
                 before = self.seen
                 for key, value in self._train_on(raw, conditions, cast).items():
                     sums.setdefault(key, []).append(value)
@@ -142,7 +166,9 @@ class Trainer:
                     means = {key: float(torch.stack(values).mean()) for key, values in sums.items()}
                     sums.clear()
                     self._finite(means)
-                    log.write(self.seen, {**means, "img/s": meter.rate})
+                    share = waited / (time.perf_counter() - since)
+                    waited, since = 0.0, time.perf_counter()
+                    log.write(self.seen, {**means, "img/s": meter.rate, "loader": share})
                 shown = {SHOWN[key]: value for key, value in means.items() if key in SHOWN}
                 meter.advance(settings.batch, shown)
                 if saving:
@@ -171,12 +197,40 @@ class Trainer:
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = optimizer.defaults["base_lr"] * self._pace()
-        logs = train_step(self.phases, Batch(x, cond, generator), self.step, self.seen, cast)
+        batches = Batch(x, cond, generator).split(settings.batch_gpu or len(x))
+        try:
+            logs = train_step(self.phases, batches, self.step, self.seen, cast)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            raise _out_of_memory(error, len(batches[0].x), settings) or error from None
         self.seen += len(x)
         self.step += 1
         for ema in self.ema:
             ema.update(made.model, len(x), self.seen)
         return logs
+
+    def rehearse(self, data: Any, run_in: float, most: float) -> tuple[float, int]:
+        """Images a second of a few real steps, and how many there were; with smaller batches where steps are slow.
+
+        At least one step, and at most about `most` seconds of them; the first, which warms up, counts only where it
+        takes more than `run_in` seconds.
+        """
+        cast = precision.autocast(self.settings.precision, self.device)
+        size = min(self.settings.batch_gpu or self.settings.batch, 4)
+        spent, count = 0.0, 0
+        while True:
+            self.step = 1  # a step without the lazy penalty, as most are
+            raw, conditions = data[[k % len(data) for k in range(size)]]
+            begin = time.perf_counter()
+            self._train_on(raw, conditions, cast)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+            took = time.perf_counter() - begin
+            if took > run_in or size == self.settings.batch:
+                spent, count = spent + took, count + size
+            if spent > most or count >= 8 * size:
+                return count / spent, count
+            if took < run_in:
+                size = self.settings.batch
 
     def _pace(self) -> float:
         """The share of the full learning rates at which the next step learns."""
@@ -306,6 +360,70 @@ def _flat(plain: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
+def _out_of_memory(error: Exception, size: int, settings: TrainConfig) -> InputError | None:
+    """What to try where memory is short; None for another error."""
+    if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        return None
+    smaller = next((n for n in range(size // 2, 1, -1) if settings.batch % n == 0), None)
+    advice = [f"--batch-gpu {smaller}"] if smaller else []
+    advice += [] if settings.gradient_checkpointing else ["--set train.gradient_checkpointing=true"]
+    tried = " or ".join(advice) or "a smaller backbone"
+    return InputError(
+        f"out of memory with {size} images at a time; try {tried} (the result is the same; --dry-run estimates memory)"
+    )
+
+
+def _record(data: Any) -> dict[str, Any]:
+    """What a run's data were when it began."""
+    quarantined = getattr(getattr(data, "files", None), "quarantined", 0)
+    return {"examples": len(data), "quarantined": quarantined, "fingerprint": fingerprint_of(data)}
+
+
+def _same_data(run: Path, record: Mapping[str, Any]) -> None:
+    """Refuse to continue a run with other data than it began with."""
+    path = run / DATA
+    if not path.is_file():
+        return
+    try:
+        before = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: damaged ({error}); move it away if the data are surely the same") from None
+    if before.get("fingerprint") != record["fingerprint"]:
+        raise InputError(
+            f"the data have changed since {run} began: {before.get('examples'):,} examples then, "
+            f"{record['examples']:,} now, and not the same ones. Give the same data, or begin another run with --name"
+        )
+    if before.get("quarantined") != record["quarantined"]:
+        say(f"note: {record['quarantined']:,} images are in quarantine, {before.get('quarantined'):,} when the run "
+            "began or last continued; the order of the images is another from here on")  # fmt: skip
+
+
+def _rehearse(trainer: "Trainer", data: Any) -> None:
+    """Print what the run would cost, and how fast a few steps are here."""
+    config, settings = trainer.made.config, trainer.settings
+    cost, size = cost_of(config), settings.batch_gpu or settings.batch
+    rate, count = trainer.rehearse(data, RUN_IN, REHEARSAL)
+    GiB, MiB = 2**30, 2**20
+    total = (cost.state_bytes + size * cost.activation_bytes) / GiB
+    rows = {
+        "parameters": f"{cost.model / 1e6:.4g} M, discriminator {cost.discriminator / 1e6:.4g} M",
+        "compute": f"{cost.call_flops / 1e9:.4g} GFLOP a network call, "
+        f"{cost.step_flops / 1e9:.4g} GFLOP an image trained",
+        "memory": f"about {total:.3g} GiB: {cost.state_bytes / GiB:.3g} for weights, averages and optimizers, "
+        f"and {cost.activation_bytes / MiB:.3g} MiB for each of {size} images at a time",
+        "speed here": f"{rate:.3g} images a second ({count} images on {trainer.device}, {settings.precision})",
+        "time here": f"{_duration(settings.duration / rate)} for {settings.duration / 1000:g} kimg",
+    }
+    table("cost", [{"": key, " ": value} for key, value in rows.items()])
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} seconds"
+
+
 def _set_train(config: Config, **settings: Any) -> Config:
     return replace(config, train=replace(config.train, **settings))
 
@@ -323,3 +441,5 @@ def _announce(made: Assembly, data: Any, run: Path) -> None:
         "run": str(run),
     }
     table(f"tdpm train {config.preset}", [{"": key, " ": value} for key, value in rows.items()])
+    for note in getattr(data, "notes", []):
+        say(f"note: {note}")

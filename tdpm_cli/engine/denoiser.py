@@ -59,7 +59,7 @@ class Denoiser(nn.Module):
         return {"eps": clamped / snr, "x_0": clamped, "v": clamped / (snr + 1)}[self.prediction].float()
 
 
-def antithetic_times(batch: int, T: int, generator: torch.Generator) -> Tensor:
+def antithetic_times(batch: int, T: int, generator: torch.Generator | None, device: torch.device | str) -> Tensor:
     """Draw t [batch] uniform on 1..T in pairs t, T + 1 - t, which lowers the variance of the loss."""
-    half = torch.randint(1, T + 1, ((batch + 1) // 2,), generator=generator, device=generator.device)
+    half = torch.randint(1, T + 1, ((batch + 1) // 2,), generator=generator, device=device)
     return torch.cat([half, T + 1 - half])[:batch]

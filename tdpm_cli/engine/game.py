@@ -1,6 +1,7 @@
 """The adversarial game at the truncation point: losses of logits, and gradient penalties."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -30,7 +31,8 @@ def gradient_penalty(discriminator: Critic, x: Tensor, gamma: float, **cond: Ten
 
     Runs in float32 and eagerly, for it is differentiated twice.
     """
-    with torch.autocast(x.device.type, enabled=False), torch.enable_grad():
+    has_autocast = torch.amp.is_autocast_available(x.device.type)  # "meta" has none
+    with torch.autocast(x.device.type, enabled=False) if has_autocast else nullcontext(), torch.enable_grad():
         x = x.detach().float().requires_grad_()
         (gradient,) = torch.autograd.grad(discriminator(x, **cond).sum(), x, create_graph=True)
     return gamma / 2 * gradient.square().flatten(1).sum(1)

@@ -22,8 +22,15 @@ class Batch:
 
     x: Tensor
     cond: Cond
-    generator: torch.Generator
+    generator: torch.Generator | None  # None where nothing is drawn: on the device "meta"
     x_T: Tensor | None = None  # the prior's draw, detached: the discriminator's fake
+
+    def split(self, size: int) -> "list[Batch]":
+        """The same examples in micro-batches of at most `size`, which draw from the same generator in turn."""
+        return [
+            Batch(self.x[k : k + size], {key: value[k : k + size] for key, value in self.cond.items()}, self.generator)
+            for k in range(0, len(self.x), size)
+        ]
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Standard normal of `shape` on the batch's device."""
@@ -52,33 +59,40 @@ class Phase:
         self.parameters = list(self.module.parameters())
 
 
-def train_step(phases: Sequence[Phase], batch: Batch, step: int, seen: int, autocast: Callable[[], object]) -> Logs:
-    """Run each phase that is due at `step`, when `seen` images came before this batch; return the logs.
+def train_step(
+    phases: Sequence[Phase], batches: Sequence[Batch], step: int, seen: int, autocast: Callable[[], object]
+) -> Logs:
+    """Run each phase that is due at `step`, when `seen` images came before these batches; return the logs.
 
-    `autocast()` opens the context in which losses are computed.
+    Gradients of several micro-batches are averaged. `autocast()` opens the context in which losses are computed.
     """
     logs: Logs = {}
+    size = sum(len(batch.x) for batch in batches)
     for phase in phases:
         if seen < phase.start:
             continue
-        if phase.on_start and seen - len(batch.x) < phase.start:
+        if phase.on_start and seen - size < phase.start:
             phase.on_start()
         if step % phase.every == 0:
-            logs |= _update(phase, phases, batch, autocast)
+            logs |= _update(phase, phases, batches, autocast)
     return logs
 
 
-def _update(phase: Phase, phases: Sequence[Phase], batch: Batch, autocast: Callable[[], object]) -> Logs:
+def _update(phase: Phase, phases: Sequence[Phase], batches: Sequence[Batch], autocast: Callable[[], object]) -> Logs:
     for other in phases:
         other.module.requires_grad_(False)
     phase.module.requires_grad_(True)
-    with autocast():  # type: ignore[attr-defined]
-        loss, logs = phase.loss(batch)
     phase.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    size, means = sum(len(batch.x) for batch in batches), Logs()
+    for batch in batches:
+        share = len(batch.x) / size
+        with autocast():  # type: ignore[attr-defined]
+            loss, logs = phase.loss(batch)
+        (loss * share if share < 1 else loss).backward()
+        means = {key: means.get(key, 0) + value * share for key, value in logs.items()}
     norm = nn.utils.clip_grad_norm_(phase.parameters, phase.clip or float("inf"))
     phase.optimizer.step()
-    return logs | {f"gradient/{phase.name}": norm.detach()}
+    return means | {f"gradient/{phase.name}": norm.detach()}
 
 
 def denoise_loss(model: TDPM, condition: Condition) -> Loss:
@@ -86,7 +100,7 @@ def denoise_loss(model: TDPM, condition: Condition) -> Loss:
     schedule = model.denoiser.schedule
 
     def loss(batch: Batch) -> tuple[Tensor, Logs]:
-        t = antithetic_times(len(batch.x), schedule.T, batch.generator)
+        t = antithetic_times(len(batch.x), schedule.T, batch.generator, batch.x.device)
         cond = drop(batch.cond, condition, len(batch.x), batch.generator)
         value = model.denoiser.loss(batch.x, t, batch.normal(batch.x.shape), **cond).mean()
         return value, {"loss/denoise": value.detach()}
@@ -159,11 +173,12 @@ def weighted(*terms: tuple[float, Loss]) -> Loss:
     return loss
 
 
-def drop(cond: Cond, condition: Condition, n: int, generator: torch.Generator) -> Cond:
+def drop(cond: Cond, condition: Condition, n: int, generator: torch.Generator | None) -> Cond:
     """Replace a share `condition.dropout` of the n conditions by "nothing", so that guidance has both."""
     if condition.dropout == 0 or not cond:
         return cond
-    dropped = torch.rand(n, generator=generator, device=generator.device) < condition.dropout
+    device = next(iter(cond.values())).device
+    dropped = torch.rand(n, generator=generator, device=device) < condition.dropout
     null = condition.null(n)
     return {
         key: torch.where(dropped.view(-1, *[1] * (value.ndim - 1)), null[key].to(value.device), value)

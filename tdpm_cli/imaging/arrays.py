@@ -1,6 +1,8 @@
-"""Data that lie in memory whole."""
+"""Data that lie in memory whole; and the hash of any data's content."""
 
+import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,3 +40,21 @@ class Arrays:
     def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
         chosen = torch.as_tensor(indices)
         return self._raw[chosen], {} if self._labels is None else {"label": self._labels[chosen]}
+
+
+def content_of(data: Any) -> str:
+    """SHA-256 of a data set's examples and their classes."""
+    if hasattr(data, "sha256"):
+        return str(data.sha256())
+    digest = hashlib.sha256(str(data.names).encode())
+    for start in range(0, len(data), 1000):
+        raw, cond = data[range(start, min(start + 1000, len(data)))]
+        digest.update(f"{raw.dtype} {raw.shape} {sorted(cond)}".encode())
+        for value in (raw, *(cond[key] for key in sorted(cond))):
+            digest.update(value.contiguous().numpy().tobytes() if isinstance(value, Tensor) else repr(value).encode())
+    return digest.hexdigest()
+
+
+def fingerprint_of(data: Any) -> str:
+    """What tells that data have changed, at little cost: their own fingerprint, or the hash of their content."""
+    return str(data.fingerprint()) if hasattr(data, "fingerprint") else content_of(data)

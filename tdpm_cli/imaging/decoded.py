@@ -1,10 +1,14 @@
 """A data set of image files: decoded when asked for, and brought to one shape."""
 
 import hashlib
-from collections.abc import Sequence
+import math
+import mmap
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,6 +50,9 @@ class Files(Protocol):
         """A hash of the content."""
 
 
+SHARE = 0.25  # of the free memory that decoded images may fill
+
+
 class Decoded:
     """uint8 [C, H, W]: image files, upright, transparent pixels laid on white, 16 bits scaled to 8, cropped, resized.
 
@@ -54,9 +61,10 @@ class Decoded:
     """
 
     def __init__(
-        self, files: Files, raw_shape: Sequence[int], *, crop: Crop = "centre", upscale: bool = False,
+        self, files: Files, raw_shape: Sequence[int] | None, *, crop: Crop = "centre", upscale: bool = False,
         box: Box | None = None,
     ) -> None:  # fmt: skip
+        raw_shape = raw_shape or (3, 1, 1)  # None: only the files are asked for
         if len(raw_shape) != 3:
             raise InputError(f"{files.path}: images have a shape [C, H, W], but the space has {list(raw_shape)}")
         if crop == "wide" and raw_shape[1] != raw_shape[2]:
@@ -64,12 +72,37 @@ class Decoded:
         self.files, self.shape, self.crop, self.upscale, self.box = files, tuple(raw_shape), crop, upscale, box
         self.names = files.classes
         cut = f"box {box} of each, " if box else ""
+        self._kept: tuple[Tensor, Tensor] | None = None  # images, and whether each is there yet
         self.prepared = f"{cut}{PREPARED[crop]}, turned upright: {list(raw_shape)}"
 
     def __len__(self) -> int:
         return len(self.files.names)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": None}  # memory that only forked processes share
+
+    def keep_in_memory(self) -> bool:
+        """Keep every image once it is decoded, in memory that forked workers share; False where it would not fit."""
+        count, size = len(self), math.prod(self.shape)
+        if count * size > SHARE * _free_memory():
+            return False
+        images, there = (torch.frombuffer(mmap.mmap(-1, n), dtype=torch.uint8) for n in (count * size, count))
+        self._kept = images.view(count, *self.shape), there
+        return True
+
+    @property
+    def order(self) -> Callable[[np.random.Generator], np.ndarray] | None:
+        """How an epoch goes through the images, where reading them in any order would be slow."""
+        return getattr(self.files, "order", None)
+
     def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, dict[str, Any]]:
+        if self._kept is not None:
+            images, there = self._kept
+            chosen = torch.as_tensor(indices)
+            for k in chosen[there[chosen] == 0].tolist():
+                images[k] = self._read(k)
+                there[k] = 1  # after the image: another process may be reading
+            return images[chosen], self.files.conditions_of(indices)
         raw = torch.empty((len(indices), *self.shape), dtype=torch.uint8)
         for position, k in enumerate(indices):
             raw[position] = self._read(int(k))
@@ -105,3 +138,11 @@ class Decoded:
                 f"{self.files.path}` list all such files and put them in quarantine"
                 + (" (smaller ones: data.upscale=true)" if "smaller" in str(error) else "")
             ) from None
+
+
+def _free_memory() -> int:
+    """Bytes; 0 where the system does not tell."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return 0

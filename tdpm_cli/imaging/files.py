@@ -18,6 +18,7 @@ from tdpm_cli.imaging.decode import open_image
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 LABELS = "dataset.json"  # of EDM and StyleGAN: {"labels": [["00000/img00000000.png", 6], ...]}
 QUARANTINE = ".quarantine.txt"  # added to the path of the data
+QUARANTINED = 0.05  # largest share of images that a quarantine list may keep out
 MOST_BYTES = 1 << 29  # of one file; more is a mistake, or a bomb
 
 
@@ -58,10 +59,10 @@ class ImageFiles:
         images = sorted(name for name in shown if PurePosixPath(name).suffix.lower() in SUFFIXES)
         self.kept_out = read_quarantine(path, quarantine)
         self.names = [name for name in images if name not in self.kept_out]
-        self.quarantined = len(images) - len(self.names)
+        self.quarantined = refuse_many(path, len(images) - len(self.names), len(images))
         if not self.names:
             raise InputError(f"{option} {path}: no images found; accepted: {' '.join(sorted(SUFFIXES))}")
-        self._stamps = {name: stamps[name] for name in self.names}
+        self._stamps = {name: stamps[name] for name in images}
         self._json = self._read_json() if LABELS in stamps else {}
         by_json = bool(self._json.get("labels"))
         self.classes, numbers = ([], []) if not classed else self._by_json() if by_json else self._by_folder(shown)
@@ -128,19 +129,20 @@ class ImageFiles:
         return ImageOps.exif_transpose(image) if upright else image
 
     def fingerprint(self) -> str:
-        """Of the names, sizes (in a zip, checksums) and classes of all images: cheap, for noticing a change."""
+        """Of the names and sizes (in a zip, checksums) of all images, quarantined too: cheap, for noticing a change."""
+        digest = hashlib.sha256(str(self.classes).encode())
+        for name, stamp in self._stamps.items():
+            digest.update(f"{name}\0{stamp}\n".encode())
+        return digest.hexdigest()
+
+    def sha256(self) -> str:
+        """Of the names, contents and classes of the images; of a zip, by its own checksums."""
         labels = [] if self._labels is None else self._labels.tolist()
         digest = hashlib.sha256(f"{self.classes} {labels}".encode())
         for name in self.names:
             digest.update(f"{name}\0{self._stamps[name]}\n".encode())
-        return digest.hexdigest()
-
-    def sha256(self) -> str:
-        """Of the names, contents and classes of all images; of a zip, by its own checksums."""
-        if not isinstance(self.container, Folder):
-            return self.fingerprint()
-        digest = hashlib.sha256(self.fingerprint().encode())
-        for name in self.names:
+            if not isinstance(self.container, Folder):
+                continue
             try:
                 digest.update(hashlib.sha256(self.container.read(name)).digest())
             except InputError as error:  # such as a link to nowhere, which decoding will name
@@ -223,6 +225,14 @@ def read_quarantine(path: Path, given: Path | None) -> frozenset[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: cannot be read as text ({error})") from None
     return frozenset(line.split("\t")[0] for line in lines if line and not line.startswith("#"))
+
+
+def refuse_many(path: Path, quarantined: int, total: int) -> int:
+    """`quarantined`. Raises InputError where it is more than the share QUARANTINED of `total`."""
+    if quarantined > QUARANTINED * total:
+        raise InputError(f"{path}: {quarantined:,} of {total:,} images are in quarantine (accepted: "
+                         f"{QUARANTINED:.0%}); repair or replace them, then run `tdpm data verify` again")  # fmt: skip
+    return quarantined
 
 
 def beside(path: Path) -> Path:

@@ -7,6 +7,8 @@ may set, and their annotations are the schema. A new file under a room is a new 
 
 import pkgutil
 from importlib import import_module
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from tdpm_cli.errors import InputError, nearest
@@ -28,14 +30,32 @@ def names(kind: str) -> list[str]:
     return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(room.__path__))
 
 
+def recognise(path: Path, preferred: str) -> str:
+    """The data part that reads what lies at `path`: the preferred one where it knows it, else the first that does.
+
+    Parts say so by a function `recognises(path)` in their file; `images`, which takes any folder, is asked last.
+    """
+    known = names("data")
+    if preferred in known and path.exists():
+        for name in sorted(known, key=lambda name: (name == "images", name != preferred)):
+            knows = getattr(_module("data", name), "recognises", None)
+            if knows and knows(path):
+                return name
+    return preferred
+
+
 def load(kind: str, name: str, key: str | None = None) -> Any:
     """A part, to be called. `name` resolves only inside this package; raises InputError, naming `key`, for others."""
     known = names(kind)
     if name not in known:
         accepted = ", ".join(known)
         raise InputError(f"{key or kind + '.name'} is {name!r}{nearest(str(name), known)} Accepted: {accepted}.")
-    module = import_module(f"tdpm_cli.parts.{ROOMS[kind]}.{name.replace('-', '_')}")
+    module = _module(kind, name)
     (part,) = module.__all__
     found = getattr(module, part)
     assert callable(found)
     return found
+
+
+def _module(kind: str, name: str) -> ModuleType:
+    return import_module(f"tdpm_cli.parts.{ROOMS[kind]}.{name.replace('-', '_')}")

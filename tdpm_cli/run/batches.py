@@ -11,15 +11,16 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tdpm_cli.errors import InputError
 
-Item = tuple[Tensor, dict[str, Tensor]]
+Item = tuple[Tensor, dict[str, Any]]
 
 
 def batches(data: Any, batch: int, seed: int, seen: int, *, flip: bool, workers: int) -> Generator[Item, None, None]:
     """Yield (raw [batch, ...], conditions) for ever, from image `seen` on.
 
-    Each epoch is a new permutation of the data; with `flip` of the data and their mirror images.
+    Each epoch is a new permutation of the data, of their own `order` where they have one; with `flip` of the data and
+    their mirror images.
     """
-    order = _Order(len(data) * (2 if flip else 1), batch, seed, seen)
+    order = _Order(data, flip, batch, seed, seen)
     loader = DataLoader(
         _Reader(data),
         sampler=order,
@@ -42,8 +43,10 @@ def leave_signals_to_the_main_process(worker: int) -> None:
 
 
 class _Order(Sampler[list[int]]):
-    def __init__(self, size: int, batch: int, seed: int, seen: int) -> None:
-        self.size, self.batch, self.seed, self.seen = size, batch, seed, seen
+    def __init__(self, data: Any, flip: bool, batch: int, seed: int, seen: int) -> None:
+        self.count, self.flip, self.batch, self.seed, self.seen = len(data), flip, batch, seed, seen
+        self.size = 2 * self.count if flip else self.count
+        self.order = getattr(data, "order", None)
 
     def __iter__(self) -> Iterator[list[int]]:
         epoch, position = divmod(self.seen, self.size)
@@ -56,7 +59,14 @@ class _Order(Sampler[list[int]]):
             rest = rest[self.batch :]
 
     def _epoch(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, epoch]).permutation(self.size)
+        generator = np.random.default_rng([self.seed, epoch])
+        if self.order is None:
+            return generator.permutation(self.size)
+        if not self.flip:
+            return self.order(generator)
+        mirrored = generator.integers(2, size=self.count)  # in the first pass; the others in the second
+        passes = [self.order(generator), self.order(generator)]
+        return np.concatenate([k + self.count * (mirrored[k] ^ second) for second, k in enumerate(passes)])
 
 
 class _Reader(Dataset[Item]):
@@ -71,6 +81,8 @@ class _Reader(Dataset[Item]):
             raw, cond = self.data[[k % size for k in indices]]
         except InputError as error:
             return error
+        except MemoryError:
+            return InputError("out of memory while reading data; set train.cache=false, or fewer train.workers")
         mirrored = torch.tensor([k >= size for k in indices])
         if mirrored.any():
             raw = torch.where(mirrored.view(-1, *[1] * (raw.ndim - 1)), raw.flip(-1), raw)

@@ -20,6 +20,7 @@ from tdpm_cli import assemble
 from tdpm_cli import config as configuration
 from tdpm_cli.config import Config, SampleConfig
 from tdpm_cli.errors import InputError, nearest
+from tdpm_cli.imaging.arrays import content_of
 from tdpm_cli.imaging.decode import bits_of, flatten, is_transparent, to_tensor
 from tdpm_cli.imaging.files import ImageFiles
 from tdpm_cli.parts.data.npz import npz
@@ -266,19 +267,6 @@ def read_statistics(path: Path) -> Statistics:
                          "accepted: [D] and [D, D], all finite")  # fmt: skip
     digest = cache(lambda: hashlib.sha256(path.read_bytes()).hexdigest())
     return Statistics(str(path), mean, covariance, digest, protocol)
-
-
-def content_of(data: Any) -> str:
-    """SHA-256 of a data set's examples and their classes."""
-    if hasattr(data, "sha256"):
-        return str(data.sha256())
-    digest = hashlib.sha256(str(data.names).encode())
-    for start in range(0, len(data), 1000):
-        raw, cond = data[range(start, min(start + 1000, len(data)))]
-        digest.update(f"{raw.dtype} {raw.shape} {sorted(cond)}".encode())
-        for tensor in (raw, *(cond[key] for key in sorted(cond))):
-            digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _arrays(path: Path, text: str, manifest: dict[str, Any] | None = None) -> Examples:

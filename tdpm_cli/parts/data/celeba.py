@@ -18,7 +18,7 @@ FACE = (25, 57, 153, 185)  # 128² pixels around (89, 121), as DDIM's code cuts 
 
 
 def celeba(
-    path: Path | None, raw_shape: Sequence[int], *, split: Literal["train", "valid", "test", "all"] = "train",
+    path: Path | None, raw_shape: Sequence[int] | None, *, split: Literal["train", "valid", "test", "all"] = "train",
     download: bool = False, quarantine: str | None = None,
 ) -> Decoded:  # fmt: skip
     """The square of 128 pixels around the face, resized by Lanczos.

@@ -17,7 +17,7 @@ SAVED = ("dataset_info.json", "dataset_dict.json")  # of a folder that `save_to_
 
 
 def huggingface(
-    path: Path | None, raw_shape: Sequence[int], *, hub: str | None = None, split: str = "train",
+    path: Path | None, raw_shape: Sequence[int] | None, *, hub: str | None = None, split: str = "train",
     image: str | None = None, label: str | None = None, captions: str | None = None,
     crop: Crop = "centre", upscale: bool = False,
 ) -> Decoded:  # fmt: skip

@@ -12,7 +12,7 @@ __all__ = ["images"]
 
 
 def images(
-    path: Path | None, raw_shape: Sequence[int], *, crop: Crop = "centre", upscale: bool = False,
+    path: Path | None, raw_shape: Sequence[int] | None, *, crop: Crop = "centre", upscale: bool = False,
     quarantine: str | None = None,
 ) -> Decoded:  # fmt: skip
     """Every image below a folder or in a zip (class folders, or EDM's and StyleGAN's `dataset.json`).

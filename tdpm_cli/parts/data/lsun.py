@@ -13,7 +13,7 @@ from platformdirs import user_cache_path
 from tdpm_cli.errors import InputError
 from tdpm_cli.imaging.decode import Crop
 from tdpm_cli.imaging.decoded import Decoded
-from tdpm_cli.imaging.files import read_quarantine
+from tdpm_cli.imaging.files import read_quarantine, refuse_many
 
 __all__ = ["lsun"]
 
@@ -22,8 +22,9 @@ DATA = "data.mdb"
 
 
 def lsun(
-    path: Path | None, raw_shape: Sequence[int], *, category: str = "bedroom", split: Literal["train", "val"] = "train",
-    crop: Crop = "centre", upscale: bool = False, quarantine: str | None = None,
+    path: Path | None, raw_shape: Sequence[int] | None, *, category: str = "bedroom",
+    split: Literal["train", "val"] = "train", crop: Crop = "centre", upscale: bool = False,
+    quarantine: str | None = None,
 ) -> Decoded:  # fmt: skip
     """Images of an LMDB: `path` is its folder, or the one that holds `<category>_<split>_lmdb`.
 
@@ -62,7 +63,7 @@ class Lmdb:
         kept_out = read_quarantine(path, quarantine)
         kept = np.array([key.decode() not in kept_out for key in keys.tolist()]) if kept_out else None
         self._index = keys if kept is None else keys[kept]
-        self.quarantined = len(keys) - len(self._index)
+        self.quarantined = refuse_many(path, len(keys) - len(self._index), len(keys))
         if not len(self._index):
             raise InputError(f"--data {path}: the LMDB holds no images")
 
@@ -88,8 +89,8 @@ class Lmdb:
         return {}
 
     def fingerprint(self) -> str:
-        """Of the keys, and the size of the database."""
-        return hashlib.sha256(self._index.tobytes() + str((self.path / DATA).stat().st_size).encode()).hexdigest()
+        """Of all keys, and the size of the database."""
+        return hashlib.sha256(self._keys().tobytes() + str((self.path / DATA).stat().st_size).encode()).hexdigest()
 
     def sha256(self) -> str:
         """Of the keys and contents of all images."""

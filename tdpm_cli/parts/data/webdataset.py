@@ -23,14 +23,14 @@ from tdpm_cli.engine.ranges import Positive
 from tdpm_cli.errors import InputError
 from tdpm_cli.imaging.decode import Crop
 from tdpm_cli.imaging.decoded import Decoded
-from tdpm_cli.imaging.files import MOST_BYTES, SUFFIXES, read_quarantine
+from tdpm_cli.imaging.files import MOST_BYTES, SUFFIXES, read_quarantine, refuse_many
 
 __all__ = ["webdataset"]
 
 
 def webdataset(
-    path: Path | None, raw_shape: Sequence[int], *, crop: Crop = "centre", upscale: bool = False, window: Positive = 8,
-    quarantine: str | None = None,
+    path: Path | None, raw_shape: Sequence[int] | None, *, crop: Crop = "centre", upscale: bool = False,
+    window: Positive = 8, quarantine: str | None = None,
 ) -> Decoded:  # fmt: skip
     """Images of one shard, or of all `*.tar` in a folder; labels of `.cls`, captions of `.txt`.
 
@@ -60,12 +60,12 @@ class Shards:
         kept_out = read_quarantine(path, quarantine)
         found = [(shard, sample) for shard in shards for sample in samples_of(shard)]
         samples = [(shard, sample) for shard, sample in found if f"{shard.name}/{sample['image'][0]}" not in kept_out]
-        self.quarantined = len(found) - len(samples)
+        self.quarantined = refuse_many(path, len(found) - len(samples), len(found))
         if not samples:
             raise InputError(
                 f"--data {path}: no images in {len(shards)} shards; accepted: {' '.join(sorted(SUFFIXES))}"
             )
-        self._samples = samples
+        self._samples, self._found = samples, found
         self.names = [f"{shard.name}/{sample['image'][0]}" for shard, sample in samples]
         self._labels = self._read_labels()
         highest = -1 if self._labels is None else int(self._labels.max())
@@ -95,17 +95,18 @@ class Shards:
         return np.concatenate([generator.permutation(window) for window in windows])
 
     def fingerprint(self) -> str:
-        """Of the names and sizes of all files in the shards."""
+        """Of the names, places and sizes of all files in the shards."""
         digest = hashlib.sha256()
-        for shard, sample in self._samples:
+        for shard, sample in self._found:
             digest.update(f"{shard.name} {sorted(sample.items())}\n".encode())
         return digest.hexdigest()
 
     def sha256(self) -> str:
         """Of the contents of all images."""
-        digest = hashlib.sha256(self.fingerprint().encode())
-        for k in range(len(self.names)):
-            digest.update(hashlib.sha256(self.content(k)).digest())
+        labels = [] if self._labels is None else self._labels.tolist()
+        digest = hashlib.sha256(str(labels).encode())
+        for k, name in enumerate(self.names):
+            digest.update(name.encode() + hashlib.sha256(self.content(k)).digest())
         return digest.hexdigest()
 
     def _all_have(self, suffix: str, what: str) -> bool:
