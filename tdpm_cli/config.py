@@ -434,6 +434,8 @@ def with_data(plain: dict[str, Any], path: Path | None, download: bool) -> dict[
     """Point a preset at the data at `path`, read by the part that knows them; `download` lets it fetch them."""
     name = (plain.get("data") or {}).get("name")
     if path is not None:
+        if not path.exists():
+            raise InputError(f"--data {path}: no such file or folder")
         name = parts.recognise(path, str(name))
         plain = overlay(plain, "data", {"name": name, "path": str(path.resolve())})
     if download:

@@ -39,7 +39,7 @@ def cost_of(config: Config) -> Cost:
     use_checkpointing(made.model, config.train.gradient_checkpointing)
     t = torch.ones(size, dtype=torch.long, device="meta")
     with torch.no_grad():
-        call = _flops(lambda: made.model.denoiser.network(x, t, **cond))
+        call = flops(lambda: made.model.denoiser.network(x, t, **cond))
     phases = tdpm_phases(made.model, made.discriminator, made.condition, Game(**vars(config.game)),
                          lambda name, module: torch.optim.SGD(module.parameters(), 0.0))  # fmt: skip
     step, activations = 0.0, 0
@@ -53,21 +53,22 @@ def cost_of(config: Config) -> Cost:
             loss = phase.loss(batch)  # held, as its graph holds what was kept
         activations = max(activations, saved.bytes)
         del loss
-        step += _flops(lambda phase=phase: phase.loss(batch)[0].backward()) / phase.every  # type: ignore[misc]
+        step += flops(lambda phase=phase: phase.loss(batch)[0].backward()) / phase.every  # type: ignore[misc]
     model, discriminator = (_count(net) for net in (made.model, made.discriminator))
     # Weights, gradients and two moments of each; and the averages of the model.
     state = 4 * (4 * (model + discriminator) + len(config.train.ema) * model)
     return Cost(model, discriminator, call // size, round(step / size), state, activations // size)
 
 
-def _flops(work: Callable[[], Any]) -> int:
+def flops(work: Callable[[], Any]) -> int:
+    """Floating-point operations of some work, by PyTorch's own formulas: convolutions, products, attention."""
     with _Counter() as counter:
         work()
     return counter.flops
 
 
 class _Counter(TorchDispatchMode):
-    """Adds up PyTorch's own formulas. (Its FlopCounterMode hooks modules, and fails at a double backward pass.)"""
+    """PyTorch's own FlopCounterMode hooks modules, and fails at a double backward pass."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -28,8 +28,8 @@ def tdpm(monkeypatch, capsys):
 
 
 SURFACE = {
-    "train": {"--preset", "--data", "--outdir", "--name", "--duration", "--batch", "--seed", "--precision",
-              "--compile", "--resume", "--set", "--dry-run"},
+    "train": {"--preset", "--data", "--download", "--outdir", "--name", "--duration", "--batch", "--batch-gpu",
+              "--seed", "--precision", "--compile", "--resume", "--set", "--dry-run"},
     "sample": {"--n", "--model", "--steps", "--spacing", "--seed", "--sampler", "--eta", "--batch", "--labels",
                "--scale", "--format", "--overwrite"},
     "eval": {"--fid", "--kid", "--prdc", "--memorised", "--per-class", "--diagnose", "--features", "--weights", "--ref",
@@ -39,11 +39,15 @@ SURFACE = {
               "--kid", "--prdc", "--features", "--weights", "--ref", "--cache", "--out", "--report"},
     "export": {"--model", "--format"},
     "presets": set(),
+    "data inspect": {"--sheet", "--json", "--workers"},
+    "data verify": {"--out", "--workers"},
+    "data prepare": {"--resolution", "--crop", "--upscale", "--mode", "--workers"},
 }  # fmt: skip
 
 
 def test_the_command_surface():
-    commands = get_command(app).commands
+    commands = dict(get_command(app).commands)
+    commands |= {f"data {name}": command for name, command in commands.pop("data").commands.items()}
     found = {
         name: {parameter.opts[0] for parameter in command.params if parameter.param_type_name == "option"}
         for name, command in commands.items()
@@ -152,17 +156,23 @@ def test_wrong_input_gets_one_message_and_status_2(tdpm, images, tmp_path, monke
     (tmp_path / "bad.zip").write_text("no zip")
     train_on = lambda path: ["train", "--preset", "cifar10", "--data", path, *SMALL]
     cases = [
-        (["train", "--preset", "cifra10"], "no preset 'cifra10'; did you mean 'cifar10'?"),
+        (["train", "--preset", "cifra10"], "no preset 'cifra10'; did you mean 'cifar10' or 'cifar10-cond'?"),
         (["train", "--preset", "digits", "--set", "prior.z_dmi=3"], "prior.z_dmi: no such key"),
         (["train", "--preset", "digits", "--duration", "soon"], "train.duration is 'soon'"),
         (["train", "--preset", "digits", "--batch", "0"], "train.batch is 0"),
         (["train", "--preset", "digits", "--set", "schedule.truncate.step=2000"], "accepted: 1 to 1000"),
-        (["train", "--preset", "digits", "--data", "x"], "leave --data out"),
-        (["train", "--preset", "cifar10"], "give a folder or a zip with --data"),
+        (["train", "--preset", "digits", "--data", "x"], "--data x: no such file or folder"),
+        (["train", "--preset", "cifar10"], "Give --download to fetch them"),
+        (["train", "--preset", "ffhq-64"], "give a folder or a zip with --data"),
+        (["train", "--preset", "auto"], "give them with --data PATH"),
+        (["train", "--preset", "digits", "--download"], "--download: the data 'digits' cannot be fetched"),
+        (["data", "verify", "nowhere"], "nowhere: no such file or folder"),
+        (["data", "prepare", "images", "x.zip", "--resolution", "big"], "--resolution is 'big'"),
         (train_on("nowhere"), "no such file or folder"),
         (train_on("empty"), "no images found"),
         (train_on("bad.zip"), "neither a folder nor a zip"),
-        (train_on("bad"), "a/broken.png is not an image"),
+        (train_on("bad"), "a/broken.png: no image"),
+        (["data", "verify", "bad"], "1 of 1 images cannot be decoded"),
         (
             [*train_on("images"), "--set", "condition.name=labels", "--set", "condition.classes=1"],
             "condition.classes is 1",

@@ -38,6 +38,25 @@ def changed(module, before):
     return any(not torch.equal(p, old) for p, old in zip(module.parameters(), before, strict=True))
 
 
+def test_micro_batches_give_the_gradient_of_the_whole(generator):
+    x = torch.randn(12, 2, generator=generator)
+    gradients, logs = [], []
+    for size in (12, 4, 5):
+        layer = nn.Linear(2, 1)
+        nn.init.ones_(layer.weight)
+        nn.init.zeros_(layer.bias)
+
+        def loss(batch, layer=layer):
+            value = layer(batch.x).square().mean()
+            return value, {"loss": value.detach()}
+
+        phase = Phase("x", layer, torch.optim.SGD(layer.parameters(), 0.0), loss)
+        logs.append(train_step([phase], Batch(x, {}, generator).split(size), 0, 0, contextlib.nullcontext))
+        gradients.append(layer.weight.grad.clone())
+    assert all(torch.allclose(gradient, gradients[0], atol=1e-6) for gradient in gradients)
+    assert all(torch.allclose(log["loss"], logs[0]["loss"]) for log in logs)
+
+
 def test_the_lists(tiny):
     names = lambda *assignments, game=None: [p.name for p in phases_of(tiny(*assignments), game)[1]]
     assert names() == ["model", "discriminator", "penalty"]

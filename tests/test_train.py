@@ -37,12 +37,14 @@ def same(a, b):
 def test_a_run_leaves_what_it_promises(tiny, tmp_path):
     run = train(from_dict(tiny()), tmp_path, "run")
     assert run == tmp_path / "run"
-    assert {path.name for path in run.iterdir()} == {"config.yaml", "log.jsonl", "checkpoints", "grids"}
+    assert {path.name for path in run.iterdir()} == {"config.yaml", "data.json", "log.jsonl", "checkpoints", "grids"}
     assert [path.name for path in checkpoint.steps(run)] == ["000000192", "000000256"]  # keep = 2
     assert {p.name for p in (run / "grids").iterdir()} == {f"{seen:09d}.png" for seen in (0, 64, 128, 192, 256)}
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [line["seen"] for line in lines] == list(range(32, 257, 32))
-    assert {"loss/denoise", "loss/prior", "loss/discriminator", "D/real", "D/fake", "img/s"} <= lines[0].keys()
+    assert {"loss/denoise", "loss/prior", "loss/discriminator", "D/real", "D/fake", "img/s", "loader"} <= lines[
+        0
+    ].keys()
     assert {"gradient/model", "gradient/discriminator"} <= lines[0].keys()
 
 
@@ -53,6 +55,16 @@ def test_a_run_leaves_what_it_promises(tiny, tmp_path):
         ("tiny", ["prior.name=copy", "game.start=96", "train.ema=[100, 1000]", "game.r2=0.1"]),
         ("tiny_images", ["backbone.dropout=0.2", "train.flip=true"]),
         ("tiny_images", ["condition.name=labels", "condition.classes=10", "train.workers=1"]),
+        (
+            "tiny_images",
+            [
+                "prior.name=x0-then-noise",
+                "prior.channel_base=32",
+                "prior.latent=8",
+                "train.batch_gpu=4",
+                "train.gradient_checkpointing=true",
+            ],
+        ),
     ],
 )
 def test_resuming_equals_never_stopping_bit_for_bit(preset, assignments, tmp_path, request):
@@ -63,7 +75,7 @@ def test_resuming_equals_never_stopping_bit_for_bit(preset, assignments, tmp_pat
     stopped = train(from_dict(plain), tmp_path, "stopped")
     assert same(everything(straight), everything(stopped))
     losses = lambda run: [
-        {key: value for key, value in json.loads(line).items() if key != "img/s"}
+        {key: value for key, value in json.loads(line).items() if key not in ("img/s", "loader")}
         for line in (run / "log.jsonl").read_text().splitlines()
     ]
     assert losses(straight) == losses(stopped)

@@ -30,7 +30,8 @@ from tdpm_cli.run.report import Log, Meter, say, summary_writer, table
 from tdpm_cli.run.signals import Interrupted, Interruption
 from tdpm_cli.sampling import sampler_options
 
-GRID = 64  # examples in a grid
+GRID = 64  # examples in a grid; a quarter of it where they are larger than 64 pixels
+CACHED = 0.25  # of the free memory that decoded images may fill
 RUN_IN, REHEARSAL = 1.0, 10.0  # seconds: a step that takes longer is measured at once; and of all measured steps
 DATA = "data.json"  # in a run: what its data were when it began
 MAY_CHANGE = ("preset", "train.duration", "train.workers", "train.keep", "train.log", "train.tensorboard",
@@ -78,7 +79,7 @@ def train(
     trainer = Trainer(made, run, device)
     if dry_run:
         _rehearse(trainer, data)
-        say("dry run: everything fits, and nothing was written\nnext: the same command without --dry-run")
+        say("dry run: nothing was written\nnext: the same command without --dry-run")
         return None
     record = _record(data)
     if start is not None:
@@ -89,7 +90,7 @@ def train(
     write_text(run / "config.yaml", config.to_yaml())
     write_text(run / DATA, json.dumps(record, indent=1))
     if config.train.cache and hasattr(data, "keep_in_memory"):
-        data.keep_in_memory()
+        data.keep_in_memory(CACHED * precision.free_memory(torch.device("cpu")))
     trainer.fit(data)
     say(f"done: {run}\nnext: tdpm sample --model {run} --steps {config.sample.steps} --n 64 samples/")
     return run
@@ -295,22 +296,28 @@ class Trainer:
 def draw_panels(made: Assembly, model: TDPM, data: Any, device: torch.device) -> dict[str, Any]:
     """Pictures of the data, of x_T as the data and as the prior give it, and of the samples."""
     space, sample, schedule = made.space, made.config.sample, model.denoiser.schedule
-    count = GRID if len(space.shape) == 3 else 4096
+    count = 4096 if len(space.shape) != 3 else GRID if max(space.shape) <= 64 else GRID // 4
+    count = min(count, len(data))
+    picked = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:count].tolist()
     training, _ = model.training, model.eval()
-    noise = Noise(0, range(min(count, len(data))), device)
-    raw, conditions = data[list(range(min(count, len(data))))]
-    x_0 = space.encode(raw.to(device))
-    real = schedule.q_sample_T(x_0, noise.normal(space.shape))
-    cond = {key: value.to(device) for key, value in made.condition.encode(conditions).items()}
-    x_T = model.draw_x_T(noise, cond)
-    drawn = model.decode(
-        x_T, noise, cond,
-        null={key: value.to(device) for key, value in made.condition.null(len(x_T)).items()},
-        bounds=space.bounds, **sampler_options(sample),
-    )  # fmt: skip
+    panels: dict[str, list[Tensor]] = {"data": [], f"data at T = {schedule.T}": [], "prior": [], "samples": []}
+    for start in range(0, count, sample.batch):
+        chosen = range(start, min(start + sample.batch, count))
+        noise = Noise(0, chosen, device)
+        raw, conditions = data[picked[start : chosen.stop]]
+        x_0 = space.encode(raw.to(device))
+        real = schedule.q_sample_T(x_0, noise.normal(space.shape))
+        cond = {key: value.to(device) for key, value in made.condition.encode(conditions).items()}
+        x_T = model.draw_x_T(noise, cond)
+        drawn = model.decode(
+            x_T, noise, cond,
+            null={key: value.to(device) for key, value in made.condition.null(len(x_T)).items()},
+            bounds=space.bounds, **sampler_options(sample),
+        )  # fmt: skip
+        for panel, x in zip(panels.values(), (x_0, real, x_T, drawn), strict=True):
+            panel.append(x.cpu())
     model.train(training)
-    shown = {"data": x_0, f"data at T = {schedule.T}": real, "prior": x_T, "samples": drawn}
-    return {title: space.picture(space.decode(x)) for title, x in shown.items()}
+    return {title: space.picture(space.decode(torch.cat(x))) for title, x in panels.items()}
 
 
 def _place(outdir: Path, name: str, resume: str) -> tuple[Path, Path | None]:
@@ -365,12 +372,8 @@ def _out_of_memory(error: Exception, size: int, settings: TrainConfig) -> InputE
     if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
         return None
     smaller = next((n for n in range(size // 2, 1, -1) if settings.batch % n == 0), None)
-    advice = [f"--batch-gpu {smaller}"] if smaller else []
-    advice += [] if settings.gradient_checkpointing else ["--set train.gradient_checkpointing=true"]
-    tried = " or ".join(advice) or "a smaller backbone"
-    return InputError(
-        f"out of memory with {size} images at a time; try {tried} (the result is the same; --dry-run estimates memory)"
-    )
+    tried = _smaller([smaller] if smaller else [], settings)
+    return InputError(f"out of memory with {size} images at a time; try {tried} (--dry-run estimates memory)")
 
 
 def _record(data: Any) -> dict[str, Any]:
@@ -405,16 +408,26 @@ def _rehearse(trainer: "Trainer", data: Any) -> None:
     rate, count = trainer.rehearse(data, RUN_IN, REHEARSAL)
     GiB, MiB = 2**30, 2**20
     total = (cost.state_bytes + size * cost.activation_bytes) / GiB
+    free = precision.free_memory(trainer.device) / GiB
+    fitting = [n for n in range(size, 1, -1)
+               if settings.batch % n == 0 and (cost.state_bytes + n * cost.activation_bytes) / GiB <= free]  # fmt: skip
     rows = {
         "parameters": f"{cost.model / 1e6:.4g} M, discriminator {cost.discriminator / 1e6:.4g} M",
         "compute": f"{cost.call_flops / 1e9:.4g} GFLOP a network call, "
         f"{cost.step_flops / 1e9:.4g} GFLOP an image trained",
-        "memory": f"about {total:.3g} GiB: {cost.state_bytes / GiB:.3g} for weights, averages and optimizers, "
-        f"and {cost.activation_bytes / MiB:.3g} MiB for each of {size} images at a time",
+        "memory": f"at most about {total:.3g} GiB: {cost.state_bytes / GiB:.3g} for weights, averages and optimizers, "
+        f"and {cost.activation_bytes / MiB:.4g} MiB for each of {size} images at a time",
+        "free here": f"{free:.3g} GiB" + ("" if total <= free else ": too little; try " + _smaller(fitting, settings)),
         "speed here": f"{rate:.3g} images a second ({count} images on {trainer.device}, {settings.precision})",
         "time here": f"{_duration(settings.duration / rate)} for {settings.duration / 1000:g} kimg",
     }
     table("cost", [{"": key, " ": value} for key, value in rows.items()])
+
+
+def _smaller(fitting: Sequence[int], settings: TrainConfig) -> str:
+    advice = [f"--batch-gpu {fitting[0]}"] if fitting else []
+    advice += [] if settings.gradient_checkpointing else ["--set train.gradient_checkpointing=true"]
+    return " or ".join(advice) or "a smaller backbone"
 
 
 def _duration(seconds: float) -> str:

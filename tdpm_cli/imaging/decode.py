@@ -31,6 +31,12 @@ def open_image(content: bytes) -> Image.Image:
     return image
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF orientation says."""
+    said = image.format == "TIFF" or any("exif" in str(key).lower() or "xmp" in str(key).lower() for key in image.info)
+    return ImageOps.exif_transpose(image) if said else image  # which copies, even where there is nothing to turn
+
+
 def bits_of(content: bytes, image: Image.Image) -> int:
     """Bits a channel. Pillow opens a PNG of 16 as one of 8; its header tells (PNG specification 11.2.2)."""
     if image.mode.startswith(("I", "F")):
@@ -54,7 +60,8 @@ def flatten(image: Image.Image, channels: int) -> Image.Image:
     if is_transparent(image):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (*BACKGROUND, 255)), image)
-    return image.convert("L" if channels == 1 else "RGB")
+    mode = "L" if channels == 1 else "RGB"
+    return image if image.mode == mode else image.convert(mode)
 
 
 def fit(image: Image.Image, size: tuple[int, int], crop: Crop) -> Image.Image:
@@ -99,7 +106,7 @@ def prepare(
     Raises ValueError for what cannot be decoded, and for one smaller than the box, or than the shape unless `upscale`.
     """
     channels, height, width = shape
-    image = ImageOps.exif_transpose(open_image(content))
+    image = upright(open_image(content))
     if box is not None:
         if image.width < box[2] or image.height < box[3]:
             raise ValueError(f"{image.width}×{image.height} pixels, and the box {box} reaches beyond them")
@@ -109,7 +116,12 @@ def prepare(
     return fit(flatten(image, channels), (width, height), crop)
 
 
+def to_array(image: Image.Image) -> np.ndarray:
+    """uint8 [C, H, W] of a grey or RGB image; not to be written to."""
+    pixels = np.asarray(image)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
 def to_tensor(image: Image.Image) -> Tensor:
     """uint8 [C, H, W] of a grey or RGB image."""
-    pixels = torch.from_numpy(np.array(image))
-    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+    return torch.from_numpy(to_array(image).copy())

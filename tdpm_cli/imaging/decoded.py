@@ -3,7 +3,6 @@
 import hashlib
 import math
 import mmap
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tdpm_cli.errors import InputError
-from tdpm_cli.imaging.decode import Box, Crop, prepare, to_tensor
+from tdpm_cli.imaging.decode import Box, Crop, prepare, to_array
 
 PREPARED = {
     "centre": "cropped at the centre to the aspect, resized by Lanczos",
@@ -50,9 +49,6 @@ class Files(Protocol):
         """A hash of the content."""
 
 
-SHARE = 0.25  # of the free memory that decoded images may fill
-
-
 class Decoded:
     """uint8 [C, H, W]: image files, upright, transparent pixels laid on white, 16 bits scaled to 8, cropped, resized.
 
@@ -72,7 +68,7 @@ class Decoded:
         self.files, self.shape, self.crop, self.upscale, self.box = files, tuple(raw_shape), crop, upscale, box
         self.names = files.classes
         cut = f"box {box} of each, " if box else ""
-        self._kept: tuple[Tensor, Tensor] | None = None  # images, and whether each is there yet
+        self._kept: tuple[np.ndarray, np.ndarray] | None = None  # images, and whether each is there yet
         self.prepared = f"{cut}{PREPARED[crop]}, turned upright: {list(raw_shape)}"
 
     def __len__(self) -> int:
@@ -81,13 +77,13 @@ class Decoded:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": None}  # memory that only forked processes share
 
-    def keep_in_memory(self) -> bool:
-        """Keep every image once it is decoded, in memory that forked workers share; False where it would not fit."""
+    def keep_in_memory(self, most: float) -> bool:
+        """Keep every image once it is decoded, in memory that forked workers share; False beyond `most` bytes."""
         count, size = len(self), math.prod(self.shape)
-        if count * size > SHARE * _free_memory():
+        if count * size > most:
             return False
-        images, there = (torch.frombuffer(mmap.mmap(-1, n), dtype=torch.uint8) for n in (count * size, count))
-        self._kept = images.view(count, *self.shape), there
+        images, there = (np.frombuffer(mmap.mmap(-1, n), np.uint8) for n in (count * size, count))
+        self._kept = images.reshape(count, *self.shape), there
         return True
 
     @property
@@ -98,15 +94,15 @@ class Decoded:
     def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, dict[str, Any]]:
         if self._kept is not None:
             images, there = self._kept
-            chosen = torch.as_tensor(indices)
+            chosen = np.asarray(indices)
             for k in chosen[there[chosen] == 0].tolist():
                 images[k] = self._read(k)
                 there[k] = 1  # after the image: another process may be reading
-            return images[chosen], self.files.conditions_of(indices)
-        raw = torch.empty((len(indices), *self.shape), dtype=torch.uint8)
+            return torch.from_numpy(images[chosen]), self.files.conditions_of(indices)
+        raw = np.empty((len(indices), *self.shape), np.uint8)
         for position, k in enumerate(indices):
             raw[position] = self._read(int(k))
-        return raw, self.files.conditions_of(indices)
+        return torch.from_numpy(raw), self.files.conditions_of(indices)
 
     @property
     def notes(self) -> list[str]:
@@ -129,20 +125,12 @@ class Decoded:
     def _with_shape(self, digest: str) -> str:
         return hashlib.sha256(f"{digest} {self.shape} {self.crop} {self.box}".encode()).hexdigest()
 
-    def _read(self, k: int) -> Tensor:
+    def _read(self, k: int) -> np.ndarray:
         try:
-            return to_tensor(prepare(self.files.content(k), self.shape, self.crop, self.upscale, self.box))
+            return to_array(prepare(self.files.content(k), self.shape, self.crop, self.upscale, self.box))
         except ValueError as error:
             raise InputError(
                 f"{self.files.path}: {self.files.names[k]}: {error}. Repair it, or let `tdpm data verify "
                 f"{self.files.path}` list all such files and put them in quarantine"
                 + (" (smaller ones: data.upscale=true)" if "smaller" in str(error) else "")
             ) from None
-
-
-def _free_memory() -> int:
-    """Bytes; 0 where the system does not tell."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        return 0

@@ -9,11 +9,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from tdpm_cli.errors import InputError
 from tdpm_cli.imaging.decode import open_image
+from tdpm_cli.imaging.decode import upright as turned
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 LABELS = "dataset.json"  # of EDM and StyleGAN: {"labels": [["00000/img00000000.png", 6], ...]}
@@ -126,7 +127,7 @@ class ImageFiles:
         except ValueError as error:
             raise InputError(f"{self.path}: {self.names[k]} cannot be decoded ({error}); repair it or take it out"
                              ) from None  # fmt: skip
-        return ImageOps.exif_transpose(image) if upright else image
+        return turned(image) if upright else image
 
     def fingerprint(self) -> str:
         """Of the names and sizes (in a zip, checksums) of all images, quarantined too: cheap, for noticing a change."""
@@ -254,10 +255,10 @@ class Folder:
     def read(self, name: str) -> bytes:
         """A file's content."""
         try:
-            path = self.path / name
-            if path.stat().st_size > MOST_BYTES:
-                raise InputError(f"{path}: {path.stat().st_size:,} bytes; at most {MOST_BYTES:,} are accepted")
-            return path.read_bytes()
+            with open(os.path.join(self.path, name), "rb", buffering=0) as file:
+                if (size := os.fstat(file.fileno()).st_size) > MOST_BYTES:
+                    raise InputError(f"{self.path}: {name} has {size:,} bytes; at most {MOST_BYTES:,} are accepted")
+                return file.read()
         except OSError as error:
             raise InputError(f"{self.path}: {name} cannot be read ({error.strerror}); repair it or take it out"
                              ) from None  # fmt: skip

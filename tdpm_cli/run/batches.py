@@ -1,5 +1,6 @@
 """Training batches in an order that depends on (seed, images seen) alone, so that a run continues exactly."""
 
+import os
 import signal
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -20,6 +21,7 @@ def batches(data: Any, batch: int, seed: int, seen: int, *, flip: bool, workers:
     Each epoch is a new permutation of the data, of their own `order` where they have one; with `flip` of the data and
     their mirror images.
     """
+    workers = min(workers, os.cpu_count() or 1)  # more would only wait for one another
     order = _Order(data, flip, batch, seed, seen)
     loader = DataLoader(
         _Reader(data),

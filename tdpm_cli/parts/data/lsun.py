@@ -50,15 +50,14 @@ def recognises(path: Path) -> bool:
 class Lmdb:
     """The images of an LMDB by number, in the order of their keys.
 
-    The database is opened in each process that reads, when it first does: a handle must not cross a fork. Keys are
-    listed once, and kept in the user's cache.
+    The database is opened in each process that reads, when it first does. Keys are listed once, and kept in the
+    user's cache.
     """
 
     aside: Sequence[str] = ()
 
     def __init__(self, path: Path, quarantine: Path | None = None) -> None:
         self.path, self.classes = path, list[str]()
-        self._handle: tuple[int, Any] | None = None
         keys = self._keys()
         kept_out = read_quarantine(path, quarantine)
         kept = np.array([key.decode() not in kept_out for key in keys.tolist()]) if kept_out else None
@@ -66,9 +65,6 @@ class Lmdb:
         self.quarantined = refuse_many(path, len(keys) - len(self._index), len(keys))
         if not len(self._index):
             raise InputError(f"--data {path}: the LMDB holds no images")
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_handle": None}
 
     @property
     def names(self) -> Sequence[str]:
@@ -78,7 +74,8 @@ class Lmdb:
     def content(self, k: int) -> bytes:
         """The bytes of image k. Raises InputError where the database is damaged there."""
         key = self._index[k]
-        with self._reading(), self._environment().begin() as transaction:
+        environment = opened(self.path)
+        with reading(self.path), environment.begin() as transaction:
             found = transaction.get(key)
         if found is None:
             raise InputError(f"{self.path}: the key {key.decode()} is gone: the LMDB has changed; start again")
@@ -99,43 +96,15 @@ class Lmdb:
             digest.update(name + hashlib.sha256(self.content(k)).digest())
         return digest.hexdigest()
 
-    def _environment(self) -> Any:
-        if self._handle is None or self._handle[0] != os.getpid():
-            self._handle = os.getpid(), self._open()
-        return self._handle[1]
-
-    def _open(self) -> Any:
-        try:
-            import lmdb
-        except ImportError:
-            raise InputError("LMDBs need a package; install it with: pip install 'tdpm-cli[lmdb]'") from None
-        with self._reading():
-            # Read only, without a lock file: the data may lie where nothing can be written.
-            found = lmdb.open(str(self.path), readonly=True, lock=False, readahead=False, meminit=False)
-            needed = (found.info()["last_pgno"] + 1) * found.stat()["psize"]
-        size = (self.path / DATA).stat().st_size
-        if size < needed:  # reading beyond the end would end the process
-            raise InputError(f"{self.path / DATA}: cut short: {size:,} of {needed:,} bytes; fetch it again")
-        return found
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        import lmdb
-
-        try:
-            yield
-        except lmdb.Error as error:
-            raise InputError(f"{self.path}: the LMDB cannot be read ({error}); fetch it again") from None
-
     def _keys(self) -> np.ndarray:
         """All keys, bytes of one length, sorted."""
         stat = (self.path / DATA).stat()
         stamp = f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
         cached = user_cache_path("tdpm") / "lmdb" / f"{hashlib.sha256(stamp.encode()).hexdigest()}.npy"
-        environment = self._environment()
+        environment = opened(self.path)
         with suppress(OSError, ValueError):
             return np.load(cached, allow_pickle=False)
-        with self._reading(), environment.begin() as transaction:
+        with reading(self.path), environment.begin() as transaction:
             keys = np.array(list(transaction.cursor().iternext(values=False)), dtype=np.bytes_)
         with suppress(OSError):
             cached.parent.mkdir(parents=True, exist_ok=True)
@@ -144,6 +113,49 @@ class Lmdb:
                 np.save(file, keys, allow_pickle=False)
             os.replace(part, cached)
         return keys
+
+
+_opened: dict[Path, tuple[tuple[int, ...], Any]] = {}  # what each open database was when it was opened
+
+
+def opened(path: Path) -> Any:
+    """The environment of the LMDB at `path`, open in this process: one for all, for LMDB allows no second.
+
+    Raises InputError for one that is missing, damaged or cut short.
+    """
+    try:
+        import lmdb
+    except ImportError:
+        raise InputError("LMDBs need a package; install it with: pip install 'tdpm-cli[lmdb]'") from None
+    path = path.resolve()
+    stat = (path / DATA).stat()
+    identity = (os.getpid(), stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    before, found = _opened.get(path, ((), None))
+    if before == identity:
+        return found
+    if found is not None:
+        found.close()  # of another file, or of the parent of this fork: a handle must not cross it
+        del _opened[path]
+    with reading(path):
+        # Read only, without a lock file: the data may lie where nothing can be written.
+        found = lmdb.open(str(path), readonly=True, lock=False, readahead=False, meminit=False)
+        needed = (found.info()["last_pgno"] + 1) * found.stat()["psize"]
+    if stat.st_size < needed:  # reading beyond the end would end the process
+        found.close()
+        raise InputError(f"{path / DATA}: cut short: {stat.st_size:,} of {needed:,} bytes; fetch it again")
+    _opened[path] = (identity, found)
+    return found
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn an error of LMDB into an InputError that names the database."""
+    import lmdb
+
+    try:
+        yield
+    except lmdb.Error as error:
+        raise InputError(f"{path}: the LMDB cannot be read ({error}); fetch it again") from None
 
 
 class _Names(Sequence[str]):

@@ -156,11 +156,14 @@ def samples_of(shard: Path) -> list[dict[str, tuple[str, int, int]]]:
                 if member.isfile() and stem and kind in ("image", "cls", "txt"):
                     key = (name.parent / stem).as_posix()
                     found.setdefault(key, {})[kind] = (member.name, member.offset_data, member.size)
-            end = archive.offset
+            end = max((member.offset_data + -(-member.size // 512) * 512 for member in archive.getmembers()), default=0)
+        with shard.open("rb") as file:
+            file.seek(end)
+            closed = file.read(512) == bytes(512)  # a tar ends in blocks of zeros
     except (tarfile.TarError, OSError, ValueError) as error:
         raise InputError(f"{shard}: the shard is damaged ({error}); fetch it again or take it out") from None
-    if end > stat.st_size:
-        raise InputError(f"{shard}: the shard is cut short; fetch it again or take it out")
+    if not closed:
+        raise InputError(f"{shard}: the shard is damaged or cut short at byte {end:,}; fetch it again or take it out")
     samples = [sample for sample in found.values() if "image" in sample]
     with suppress(OSError):
         cached.parent.mkdir(parents=True, exist_ok=True)

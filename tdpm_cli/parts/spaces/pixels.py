@@ -1,5 +1,6 @@
 """Pixels: images as they are, scaled to [-1, 1]."""
 
+import math
 from typing import TYPE_CHECKING, Annotated
 
 import torch
@@ -39,7 +40,7 @@ class Pixels:
 
         raw = raw[:64].cpu().expand(-1, 3, -1, -1)
         n, _, height, width = raw.shape
-        columns = min(n, 8)
+        columns = min(math.isqrt(n - 1) + 1, 8)
         rows = -(-n // columns)
         sheet = torch.full((rows * (height + 2) + 2, columns * (width + 2) + 2, 3), 255, dtype=torch.uint8)
         for k, image in enumerate(raw):
