@@ -1,12 +1,13 @@
 """tdpm presets: what there is to train, and what is in it."""
 
+from typing import Any
+
 from tdpm_cli import config as configuration
-from tdpm_cli.assemble import assemble
 from tdpm_cli.run.report import say, table
 
 
 def presets(name: str | None = None) -> None:
-    """List the presets with their sizes; or print one, comments and all. Raises InputError for an unknown name."""
+    """List the presets with size and cost; or print one, comments and all. Raises InputError for an unknown name."""
     if name:
         print(configuration.preset_path(name).read_text(encoding="utf-8"), end="")
         say(f"next: tdpm train --preset {name}")
@@ -14,17 +15,32 @@ def presets(name: str | None = None) -> None:
     rows = []
     for known in configuration.preset_names():
         config = configuration.from_dict(configuration.read_preset(known))
-        made = assemble(config, "meta")
-        count = sum(parameter.numel() for parameter in made.model.parameters())
+        stated = _stated(known)
+        model, discriminator = (stated["parameters"][key] / 1e6 for key in ("model", "discriminator"))
+        schedule = config.schedule()
+        classes = f", {config.condition.options['classes']} classes" if config.condition.name == "labels" else ""
+        cost = stated.get("cost")
         rows.append(
             {
                 "preset": known,
-                "data": config.data.name,
-                "shape": "×".join(map(str, made.space.shape)),
-                "parameters": f"{count / 1e6:.3g} M",
-                "truncation": made.schedule_text,
+                "data": config.data.name + classes,
+                "shape": "×".join(map(str, config.space().raw_shape)),
+                "T": f"{schedule.T} (σ {schedule.sigma(schedule.T):.2f})",
+                "parameters": f"{model:.3g} + {discriminator:.3g} M",
+                "GFLOP a call": f"{cost['call_gflop']:g}" if cost else "–",
+                "GFLOP an image": f"{cost['image_gflop']:g}" if cost else "–",
                 "images": f"{config.train.duration / 1e6:g} M",
             }
         )
     table("tdpm presets", rows)
-    say("next: tdpm train --preset digits, or tdpm presets NAME to read one")
+    say("parameters: model + discriminator; GFLOP: of one network call, and of training on one image")
+    say("next: tdpm train --preset NAME --dry-run for memory, speed and time here; or tdpm presets NAME to read it")
+
+
+def _stated(name: str) -> dict[str, Any]:
+    """What the head of a preset's file says of its cost; tests hold it against the networks."""
+    stated: dict[str, Any] = {}
+    for line in configuration.preset_path(name).read_text(encoding="utf-8").splitlines():
+        if line.startswith(("# parameters:", "# cost:")):
+            stated |= configuration.read_yaml(line[2:], name)
+    return stated
