@@ -132,6 +132,9 @@ def evaluate(
         bool, typer.Option("--memorised", help="The share of samples too close to a training image, too.")
     ] = False,
     per_class: Annotated[bool, typer.Option("--per-class", help="The distance of each class, too.")] = False,
+    text: Annotated[
+        bool, typer.Option("--text", help="How well images fit their captions, too (with --features clip).")
+    ] = False,
     diagnose: Annotated[
         bool, typer.Option("--diagnose", help="Which half of the model to improve: the denoiser or the prior.")
     ] = False,
@@ -150,7 +153,9 @@ def evaluate(
     spacing: Annotated[Optional[float], Shown(help="With --model: of the steps; 1 = even.")] = None,
     sampler: Annotated[Optional[str], Shown(help="With --model: such as ddim or dpmpp_2m.")] = None,
     scale: Annotated[Optional[float], Shown(help="With --model: classifier-free guidance.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**62, help="With --model: the first seed.")] = 0,
+    seed: Annotated[
+        Optional[int], typer.Option(min=0, max=2**62, help="With --model: the first seed.", show_default="0")
+    ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="With --model: so many seeds; mean ± sd.")] = 1,
     json: Annotated[Optional[Path], typer.Option(help="Write the scores and their protocol there, too.")] = None,
     report: Annotated[Optional[Path], typer.Option(help="Write a page (HTML) of all that was found there.")] = None,
@@ -172,7 +177,7 @@ def evaluate(
             raise InputError("--ref-only: it takes no IMAGES and no --n; the statistics are of all images of its PATH")
         write_statistics(ref_only, out, features=features, weights=weights, cache=cache)
         return
-    asked = {"kid": kid, "prdc": prdc, "memorised": memorised, "classes": per_class}
+    asked = {"kid": kid, "prdc": prdc, "memorised": memorised, "text": text, "classes": per_class}
     run(
         images, model=model, seed=seed, repeats=repeats,
         sampling={"steps": steps, "spacing": spacing, "sampler": sampler, "scale": scale},

@@ -1,4 +1,5 @@
 import hashlib
+import json
 import sys
 import warnings
 
@@ -100,6 +101,68 @@ def test_clip_takes_its_vision_half_from_a_whole_clip_in_silence(transformers, t
     with torch.no_grad():
         expected = whole.visual_projection(whole.vision_model(pixel_values=x).pooler_output)
     assert torch.allclose(features, expected, atol=1e-5)
+
+
+WORDS = ["<|startoftext|>", "<|endoftext|>", "a", "r", "e", "d", "a</w>", "d</w>", "re", "red</w>", "apple</w>"]
+
+
+@pytest.fixture
+def whole_clip(transformers, tmp_path):
+    """A tiny CLIP with both halves and a tokenizer of a few words."""
+    text = {**TINY, "intermediate_size": 32, "vocab_size": len(WORDS), "bos_token_id": 0, "eos_token_id": 1,
+            "max_position_embeddings": 6, "projection_dim": 6}  # fmt: skip
+    config = transformers.CLIPConfig(text_config=text, vision_config=TINY_CLIP, projection_dim=6)
+    torch.manual_seed(0)
+    whole = transformers.CLIPModel(config).eval()
+    folder = tmp_path / "whole"
+    whole.save_pretrained(folder)
+    (folder / "vocab.json").write_text(json.dumps({word: k for k, word in enumerate(WORDS)}))
+    (folder / "merges.txt").write_text("#version: 0.2\nr e\nre d</w>\n")
+    return whole, folder
+
+
+def test_clip_scores_images_and_captions(whole_clip):
+    whole, folder = whole_clip
+    part = Clip(CPU, folder)
+    features = part(draw(3))
+    captions = [("a red",), ("red", "a"), ("a a a a a a a a a",)]  # the last is longer than the network
+    found = part.alignment(features, captions)
+
+    def expected(k, text):
+        words = torch.tensor([[*[0, *({"a": 6, "red": 9}[word] for word in text.split())][:5], 1]])
+        with torch.no_grad():
+            embedded = whole.get_text_features(words)
+        embedded = getattr(embedded, "pooler_output", embedded)
+        return 100 * torch.cosine_similarity(features[k : k + 1], embedded).clamp(min=0)
+
+    assert torch.allclose(found[0], expected(0, "a red"), atol=1e-3)
+    assert torch.allclose(found[1], (expected(1, "red") + expected(1, "a")) / 2, atol=1e-3)
+    assert torch.allclose(found[2], expected(2, "a a a a a a a a a"), atol=1e-3)
+    (folder / "vocab.json").unlink()
+    with pytest.raises(InputError, match=r"CLIP's tokenizer is not there"):
+        Clip(CPU, folder).alignment(features, captions)
+
+
+def test_eval_scores_captions(whole_clip, tmp_path):
+    from tdpm_cli.commands.evaluate import evaluate
+
+    _, folder = whole_clip
+    place = tmp_path / "images"
+    place.mkdir()
+    for k, image in enumerate(draw(3)):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(place / f"{k}.png")
+    with pytest.raises(InputError, match=r"--text, but .*images has no captions: it needs a \.txt beside every image"):
+        evaluate(place, ref=place, features=f"clip:{folder}", extras=["text"])
+    for k in range(3):
+        (place / f"{k}.txt").write_text("a red")
+    result = evaluate(place, ref=place, features=f"clip:{folder}", extras=["text"])
+    (name,) = (name for name in result["scores"] if name.endswith("text score"))
+    part = Clip(CPU, folder)
+    expected = part.alignment(part(draw(3)), [("a red",)] * 3)
+    assert result["scores"][name] == pytest.approx(float(expected.mean()), abs=1e-3)
+    assert name in result["standard_errors"]
+    with pytest.raises(InputError, match=r"--text, but the features .* know no text; use --features clip"):
+        evaluate(place, ref=place, features="efficientnet-lite0", extras=["text"])
 
 
 def test_half_precision_weights_are_computed_in_full(dinov2):

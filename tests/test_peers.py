@@ -1,6 +1,7 @@
 """Our scores beside those of the tools that the field trusts, of the same images, features and settings."""
 
 import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -58,6 +59,32 @@ def test_fid_is_clean_fids(tmp_path, side, suffix, colour):
     ours = scorer.score(open_input("IMAGES", str(first))).scores[0].value
     assert theirs > 0.1
     assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+def test_fid_of_zips_by_one_torchscript_file_is_clean_fids(tmp_path):
+    pytest.importorskip("sklearn")
+    from cleanfid import fid
+    from cleanfid.inception_torchscript import InceptionV3W
+    from test_eval import StandIn
+
+    weights, archives = tmp_path / "inception-2015-12-05.pt", []
+    for name, start in (("a", 0), ("b", 900)):
+        folder = write_digits(tmp_path / name, start, 32, "jpg", True)
+        archives.append(tmp_path / f"{name}.zip")
+        with zipfile.ZipFile(archives[-1], "w") as archive:
+            for path in sorted(folder.iterdir()):
+                archive.write(path, path.name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(StandIn()).save(str(weights))
+        theirs = fid.compute_fid(
+            *map(str, archives), mode="clean", num_workers=0, device=torch.device("cpu"), verbose=False,
+            custom_feat_extractor=InceptionV3W(str(tmp_path), download=False), use_dataparallel=False,
+        )  # fmt: skip
+    first, second = (open_input("IMAGES", str(archive)) for archive in archives)
+    ours = Scorer(second, Inception(torch.device("cpu"), weights), cache=False).score(first).scores[0].value
+    assert theirs > 1e-3
+    assert ours == pytest.approx(theirs, rel=1e-3)
 
 
 def test_a_turned_photograph_is_scored_as_clean_fid_does(tmp_path):

@@ -29,7 +29,7 @@ def evaluate(
     *,
     model: Path | None = None,
     sampling: Mapping[str, Any] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     repeats: int = 1,
     ref: str | Path | None = None,
     n: int | None = None,
@@ -56,9 +56,10 @@ def evaluate(
     device = precision.device()
     sets: list[Input]
     if images is not None:
-        _refuse_redrawing(str(images), model, sampling or {}, repeats, diagnosis)
+        _refuse_redrawing(str(images), model, {"seed": seed, **(sampling or {})}, repeats, diagnosis)
         sets = [open_input("IMAGES", str(images))]
     else:
+        seed = seed or 0
         loaded = assemble.load(model or assemble.newest_run(), device)
         settings = settings_of(loaded.assembly, **(sampling or {}))
         count = n or loaded.assembly.config.eval.n
@@ -87,7 +88,7 @@ def evaluate(
     _show(sets[0], found, merged, classes, scorer)
     if diagnosis:
         data = reference if ref is None and isinstance(reference, Examples) else of_config(loaded.assembly.config)
-        told = diagnose(loaded, settings, data, scorer, seed, found[0].n, device)
+        told = diagnose(loaded, settings, data, scorer, seed or 0, found[0].n, device)
         result["diagnosis"] = asdict(told) | {"advice": told.advice, "rows": told.rows}
         table("diagnosis", told.rows)
         say(told.advice)

@@ -6,7 +6,7 @@ points) is always measured; KID, precision and so on where asked for.
 
 import statistics
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ DEFINITIONS = {  # what can be asked for beside the distance, and how it is comp
     "or of half of the smaller side (Bińkowski 2018)",
     "prdc": "precision, recall: 3 neighbours (Kynkäänniemi 2019); density, coverage: 5 neighbours (Naeem 2020)",
     "memorised": "share of samples nearer to a training example than that one's nearest fellow is",
+    "text": "100 · max(cos, 0) of the features of images and of their captions, mean and standard error (Hessel 2021)",
     "classes": "the distance of each class alone, and their mean",
 }
 DISTANCES = {
@@ -88,6 +89,7 @@ class Scorer:
     def score(self, samples: Input, n: int | None = None) -> Found:
         """Score the first n of the samples. Raises InputError where there are too few, or they do not fit."""
         check_fit(samples, self.reference, self.extract is None, self.extras)
+        self._check_text(samples)
         drawn, data = self._summary_of(samples, n), self.summary
         self._check_rank(drawn)
         found = [Score(self._distance_name(samples, drawn), self._distance(drawn, data))]
@@ -95,6 +97,9 @@ class Scorer:
             found.append(Score(self._kernel_name(), *scores.kernel_distance(drawn.some(KEEP), data.some(KEEP))))
         if "prdc" in self.extras:
             found += _prdc(data.some(KEEP), drawn.some(KEEP))
+        if drawn.alignment is not None:
+            error = float(drawn.alignment.std() / len(drawn.alignment) ** 0.5)
+            found.append(Score(f"{self.name} text score", float(drawn.alignment.double().mean()), error))
         neighbours: list[tuple[int, int]] = []
         if "memorised" in self.extras:
             mask, index, ratio = scores.memorised(data.features, drawn.features)
@@ -153,7 +158,8 @@ class Scorer:
         return min(KEEP, total) if self.extras else 0
 
     def _gather(self, label: str, source: Examples, n: int) -> Summary:
-        gathering, broken = Gathering(n, self._keep(n)), list(source.broken)
+        gathering, broken, alignment = Gathering(n, self._keep(n)), list(source.broken), list[Tensor]()
+        captioned = "text" in self.extras and source is not self.reference
         with Meter(f"features of {label}", n) as meter:
             for batch in batches_of(source, self.batch, n, self._prepare):
                 if len(batch.indices):
@@ -162,10 +168,13 @@ class Scorer:
                         gathering.update(batch.indices, x, batch.cond.get("label"))
                     except ValueError as error:
                         raise InputError(f"{label}: {error}; the model or the features' weights are damaged") from None
+                    if captioned:
+                        alignment.append(self.extract.alignment(x, batch.cond["captions"]))
                 broken += batch.broken
                 meter.advance(len(batch.indices) + len(batch.broken))
         refuse_broken(source.text, broken, source.files or len(source))
-        return gathering.summary(tuple(broken))
+        summary = gathering.summary(tuple(broken))
+        return replace(summary, alignment=torch.cat(alignment)) if captioned else summary
 
     def _distance(self, first: Summary, second: Summary) -> float:
         if self.extract is None:
@@ -196,6 +205,16 @@ class Scorer:
         if fewest <= dimension:
             say(f"note: {fewest:,} examples for {dimension:,} features: a covariance without full rank; "
                 "the distance is biased upwards, and comparable at this n only")  # fmt: skip
+
+    def _check_text(self, samples: Input) -> None:
+        """Raise InputError where a text score is asked of features that know no text, or of images without."""
+        if "text" not in self.extras:
+            return
+        if not hasattr(self.extract, "alignment"):
+            raise InputError(f"--text, but the features {self.name!r} know no text; use --features clip")
+        if not isinstance(samples, Examples) or "captions" not in samples.data[[0]][1]:
+            raise InputError(f"--text, but {samples.text} has no captions: it needs a .txt beside every image, or "
+                             "'captions' in dataset.json")  # fmt: skip
 
     def _kernel_name(self) -> str:
         return "KID" if self.name == "inception" else f"KD-{self.name}" if self.name else "KD"

@@ -30,7 +30,7 @@ class Summary:
     """Mean [D] and unbiased covariance [D, D] of `count` features, and `features` [K, D], of some of them.
 
     `indices` [K] are their examples' numbers, `labels` [K] their classes, where they have any; `broken` names
-    the files that could not be read.
+    the files that could not be read. `alignment` [count] is that of images and captions, where it was asked for.
     """
 
     count: int
@@ -40,6 +40,7 @@ class Summary:
     indices: Tensor
     labels: Tensor | None = None
     broken: tuple[str, ...] = ()
+    alignment: Tensor | None = None
 
     def some(self, most: int) -> Tensor:
         """At most `most` of the features kept, drawn at random."""

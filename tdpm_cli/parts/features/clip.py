@@ -1,11 +1,14 @@
 """CLIP's image embeddings: of a network that learned to match images and captions (Radford et al. 2021)."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from tdpm_cli.parts.features.dinov2 import pretrained, standardised
+from tdpm_cli.errors import InputError
+from tdpm_cli.parts.features.dinov2 import first_line, pretrained, standardised
 
 __all__ = ["Clip"]
 
@@ -23,6 +26,8 @@ class Clip:
     """
 
     def __init__(self, device: torch.device, weights: Path | None = None) -> None:
+        self.weights = weights
+        self._text: tuple[Any, Any] | None = None  # the other half: tokenizer and network
         self.network, digest = pretrained("clip", "CLIPVisionModelWithProjection", HUB, weights)
         self.network.to(device)
         self.side = self.network.config.image_size
@@ -39,3 +44,35 @@ class Clip:
         x = standardised(images.to(self.device), self.side, MEAN, STD)
         features: Tensor = self.network(pixel_values=x).image_embeds
         return features
+
+    @torch.inference_mode()
+    def alignment(self, features: Tensor, captions: Sequence[Sequence[str]]) -> Tensor:
+        """100 · max(cos, 0) [B] between images' features [B, D] and their captions, averaged over those of an image
+        (Hessel et al. 2021, eq. 1, times 40). Captions are cut at the network's length. Raises InputError where the
+        weights have no text half."""
+        if self._text is None:
+            network, _ = pretrained("clip", "CLIPTextModelWithProjection", HUB, self.weights)
+            self._text = tokenizer(self.weights), network.to(self.device)
+        split, text_network = self._text
+        texts = [text for each in captions for text in each]
+        words = split(texts, padding=True, truncation=True, return_tensors="pt",
+                      max_length=text_network.config.max_position_embeddings).to(self.device)  # fmt: skip
+        embedded = torch.nn.functional.normalize(text_network(**words).text_embeds, dim=1)
+        images = torch.nn.functional.normalize(features.to(self.device), dim=1)
+        owner = torch.tensor([k for k, each in enumerate(captions) for _ in each], device=self.device)
+        values = 100 * (images[owner] * embedded).sum(1).clamp(min=0)
+        counts = torch.tensor([len(each) for each in captions], device=self.device)
+        return torch.zeros(len(images), device=self.device).index_add(0, owner, values).div(counts).cpu()
+
+
+def tokenizer(weights: Path | None) -> Any:
+    """What splits texts into CLIP's tokens. Raises InputError where its files are missing."""
+    from transformers import CLIPTokenizer
+
+    try:
+        return CLIPTokenizer.from_pretrained(weights or HUB, local_files_only=weights is not None)
+    except Exception as error:  # OSError for missing files, others for damaged ones
+        raise InputError(
+            f"{weights or HUB}: CLIP's tokenizer is not there ({first_line(error)}); give the whole folder that "
+            "transformers saved, with tokenizer.json, or vocab.json and merges.txt"
+        ) from None
