@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -20,6 +22,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 LABELS = "dataset.json"  # of EDM and StyleGAN: {"labels": [["00000/img00000000.png", 6], ...]}
 QUARANTINE = ".quarantine.txt"  # added to the path of the data
 QUARANTINED = 0.05  # largest share of images that a quarantine list may keep out
+ENCRYPTED = 0x1  # a flag of a zip's entry
 MOST_BYTES = 1 << 29  # of one file; more is a mistake, or a bomb
 
 
@@ -277,33 +280,53 @@ class Folder:
 
 
 class Zip:
-    """The files in a zip, which is never unpacked; its handle stays in the process and thread pool that opened it."""
+    """The files in a zip, which is never unpacked.
+
+    What is not compressed is read at its place, which any process may do; only the rest needs a handle of the process.
+    """
 
     def __init__(self, path: Path, option: str = "--data") -> None:
         self.path, self.option = path, option
         self._archive: tuple[int, zipfile.ZipFile] | None = None
-        self.folders = [entry.filename.rstrip("/") for entry in self._zip().infolist() if entry.is_dir()]
+        entries = self._zip().infolist()
+        self._entries = {entry.filename: entry for entry in entries if not entry.is_dir()}
+        self.folders = [entry.filename.rstrip("/") for entry in entries if entry.is_dir()]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_archive": None}
 
     def stamps(self) -> dict[str, str]:
         """Sizes and checksums."""
-        entries = (entry for entry in self._zip().infolist() if not entry.is_dir())
-        return {entry.filename: f"{entry.file_size} {entry.CRC}" for entry in entries}
+        return {name: f"{entry.file_size} {entry.CRC}" for name, entry in self._entries.items()}
 
     def read(self, name: str) -> bytes:
         """A file's content."""
-        archive = self._zip()
+        entry = self._entries[name]
+        if entry.file_size > MOST_BYTES:
+            raise InputError(f"{self.path}: {name} has {entry.file_size:,} bytes unpacked; at most {MOST_BYTES:,} are "
+                             "accepted")  # fmt: skip
         try:
-            if archive.getinfo(name).file_size > MOST_BYTES:
-                raise InputError(f"{self.path}: {name} has {archive.getinfo(name).file_size:,} bytes unpacked; "
-                                 f"at most {MOST_BYTES:,} are accepted")  # fmt: skip
-            return archive.read(name)
+            if entry.compress_type == zipfile.ZIP_STORED and not entry.flag_bits & ENCRYPTED:
+                return self._stored(entry)
+            return self._zip().read(entry)
         except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
             raise InputError(f"{self.path}: {name} cannot be read ({error}); repair the zip or take it out") from None
-        except Exception as error:  # of a decompressor
+        except zlib.error as error:
             raise InputError(f"{self.path}: {name} is damaged ({error}); repair the zip or take it out") from None
+
+    def _stored(self, entry: zipfile.ZipInfo) -> bytes:
+        """The content of an entry that is not compressed: five times as fast as zipfile, which is made for streams."""
+        archive = self._archive[1] if self._archive else self._zip()  # of the parent, in a fork: reading at a place may
+        assert archive.fp is not None, "the archive is open"
+        handle = archive.fp.fileno()
+        header = os.pread(handle, 30, entry.header_offset)  # the last two numbers: lengths of name and extra field
+        if len(header) < 30 or header[:4] != b"PK\3\4":
+            raise zipfile.BadZipFile("no header where the directory says")
+        start = entry.header_offset + 30 + sum(struct.unpack("<HH", header[26:]))
+        content = os.pread(handle, entry.file_size, start)
+        if len(content) != entry.file_size or zlib.crc32(content) != entry.CRC:
+            raise zipfile.BadZipFile(f"Bad CRC-32 for file {entry.filename!r}")
+        return content
 
     def _zip(self) -> zipfile.ZipFile:
         # A handle must not be shared with a forked worker: both would move one file position.

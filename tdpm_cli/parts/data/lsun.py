@@ -57,7 +57,7 @@ class Lmdb:
     aside: Sequence[str] = ()
 
     def __init__(self, path: Path, quarantine: Path | None = None) -> None:
-        self.path, self.classes = path, list[str]()
+        self.path, self.classes, self._place = path, list[str](), path.resolve()
         keys = self._keys()
         kept_out = read_quarantine(path, quarantine)
         kept = np.array([key.decode() not in kept_out for key in keys.tolist()]) if kept_out else None
@@ -74,7 +74,9 @@ class Lmdb:
     def content(self, k: int) -> bytes:
         """The bytes of image k. Raises InputError where the database is damaged there."""
         key = self._index[k]
-        environment = opened(self.path)
+        (pid, *_), environment = _opened.get(self._place, ((0,), None))
+        if pid != os.getpid():  # the first image that this process reads
+            environment = opened(self._place)
         with reading(self.path), environment.begin() as transaction:
             found = transaction.get(key)
         if found is None:
@@ -101,7 +103,7 @@ class Lmdb:
         stat = (self.path / DATA).stat()
         stamp = f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
         cached = user_cache_path("tdpm") / "lmdb" / f"{hashlib.sha256(stamp.encode()).hexdigest()}.npy"
-        environment = opened(self.path)
+        environment = opened(self._place)
         with suppress(OSError, ValueError):
             return np.load(cached, allow_pickle=False)
         with reading(self.path), environment.begin() as transaction:
@@ -119,7 +121,7 @@ _opened: dict[Path, tuple[tuple[int, ...], Any]] = {}  # what each open database
 
 
 def opened(path: Path) -> Any:
-    """The environment of the LMDB at `path`, open in this process: one for all, for LMDB allows no second.
+    """The environment of the LMDB at `path`, resolved, open in this process: one for all, for LMDB allows no second.
 
     Raises InputError for one that is missing, damaged or cut short.
     """
@@ -127,7 +129,6 @@ def opened(path: Path) -> Any:
         import lmdb
     except ImportError:
         raise InputError("LMDBs need a package; install it with: pip install 'tdpm-cli[lmdb]'") from None
-    path = path.resolve()
     stat = (path / DATA).stat()
     identity = (os.getpid(), stat.st_ino, stat.st_size, stat.st_mtime_ns)
     before, found = _opened.get(path, ((), None))
