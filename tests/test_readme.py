@@ -26,8 +26,10 @@ def commands():
 def test_readme_commands_exist_with_these_options(words):
     if words[0] == "tdpm":
         verb = get_command(app).commands[words[1]]
-        context = verb.make_context(words[1], words[2:])  # a wrong option or a missing argument raises
-        if words[1] == "train":
+        words = words[2:] if words[1] == "data" else words[1:]
+        verb = verb.commands[words[0]] if hasattr(verb, "commands") else verb
+        context = verb.make_context(words[0], words[1:])  # a wrong option or a missing argument raises
+        if words[0] == "train" and context.params["preset"] != "auto":
             plain = config.override(config.read_preset(context.params["preset"]), context.params["set_"] or [])
             config.from_dict(plain)
     elif words[0].startswith("scripts/"):
