@@ -254,7 +254,7 @@ def test_linked_folders_are_read_and_links_to_nowhere_are_broken_files(tmp_path,
 
 
 def test_all_transparent_or_16_bit_images_are_refused(tmp_path, pooled):
-    for mode, what in (("RGBA", "transparent"), ("I;16", "of mode I;16")):
+    for mode, what in (("RGBA", "transparent"), ("I;16", "of 16 bits a channel")):
         folder = tmp_path / what
         folder.mkdir()
         for k in range(3):
@@ -274,7 +274,7 @@ def test_a_few_broken_files_are_left_out_and_named_and_many_are_refused(tmp_path
     assert result["protocol"]["n"] == 2100
     empty, cut = result["protocol"]["broken"]  # found in its head, and while it was decoded
     assert empty == "empty.png: empty"
-    assert "cut.png is not an image that can be decoded" in cut
+    assert "cut.png cannot be decoded (image file is truncated)" in cut
     assert "left out of the samples" in capsys.readouterr().err
     (folder / "text.png").write_text("no picture")
     with pytest.raises(InputError, match=r"3 of 2,103 files cannot be decoded \(accepted: 0\.1%\)"):
@@ -375,7 +375,7 @@ def test_a_damaged_dataset_json_is_named(tmp_path):
     folder = write_images(tmp_path / "images", noise(3))
     for text, message in (
         ("{", r"dataset\.json is damaged"),
-        (json.dumps({"labels": [["000.png", 1]]}), r"no label of '001\.png'"),
+        (json.dumps({"labels": [["000.png", 1]]}), r"no label of 2 of 3 images, such as '001\.png'"),
         (json.dumps({"labels": [[f"00{k}.png", [0.5]] for k in range(3)]}), r"labels other than the numbers"),
     ):
         (folder / "dataset.json").write_text(text)
