@@ -1,0 +1,87 @@
+"""The command line: parses, calls a command, prints errors, sets the exit status. Imports nothing heavy.
+
+Each verb's words and options stand in a file of their own, which imports its command only when it is called.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Annotated, NoReturn
+
+import typer
+
+from tdpm_cli.cli import data
+from tdpm_cli.cli.evaluate import evaluate
+from tdpm_cli.cli.export import export
+from tdpm_cli.cli.presets import presets
+from tdpm_cli.cli.sample import sample
+from tdpm_cli.cli.sweep import sweep
+from tdpm_cli.cli.train import train
+
+app = typer.Typer(
+    name="tdpm",
+    help="Train, sample, evaluate and export truncated diffusion probabilistic models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from tdpm_cli import __version__
+
+        typer.echo(f"tdpm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+VERBS: dict[str, Callable[..., None]] = {  # in the order of --help
+    "train": train,
+    "sample": sample,
+    "eval": evaluate,
+    "sweep": sweep,
+    "export": export,
+    "presets": presets,
+}
+for name, verb in VERBS.items():
+    app.command(name)(verb)
+app.add_typer(data.app, name="data")
+
+
+def main() -> NoReturn:
+    """Run the command line and exit: 0 done, 1 our defect, 2 the user's input, 130/143 interrupted."""
+    debug = "--debug" in sys.argv  # accepted anywhere on the line
+    sys.argv = [word for word in sys.argv if word != "--debug"]
+    from tdpm_cli.errors import InputError
+    from tdpm_cli.run.signals import Interrupted
+
+    try:
+        app()
+    except InputError as error:
+        if debug:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except Interrupted as stop:
+        typer.echo(str(stop), err=True)
+        sys.exit(stop.status)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        typer.echo(
+            f"defect: {type(error).__name__}: {error}\nPlease report it; --debug shows the traceback.",
+            err=True,
+        )
+        sys.exit(1)
+    sys.exit(0)

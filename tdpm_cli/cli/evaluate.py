@@ -1,0 +1,78 @@
+"""Words and options of `tdpm eval`."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from tdpm_cli.cli.options import Model, Shown, count
+
+
+def evaluate(
+    images: Annotated[
+        Optional[str],
+        typer.Argument(
+            help="What `tdpm sample` wrote; a folder or zip of images; an .npz of images or statistics; a preset.",
+            show_default="none: --model draws them",
+        ),
+    ] = None,
+    fid: Annotated[bool, typer.Option("--fid", help="Fréchet distance of features (the default).")] = False,
+    kid: Annotated[bool, typer.Option("--kid", help="Kernel distance too: unbiased, with its standard error.")] = False,
+    prdc: Annotated[bool, typer.Option("--prdc", help="Precision, recall, density and coverage, too.")] = False,
+    memorised: Annotated[
+        bool, typer.Option("--memorised", help="The share of samples too close to a training image, too.")
+    ] = False,
+    per_class: Annotated[bool, typer.Option("--per-class", help="The distance of each class, too.")] = False,
+    text: Annotated[
+        bool, typer.Option("--text", help="How well images fit their captions, too (with --features clip).")
+    ] = False,
+    diagnose: Annotated[
+        bool, typer.Option("--diagnose", help="Which half of the model to improve: the denoiser or the prior.")
+    ] = False,
+    features: Annotated[
+        Optional[str],
+        Shown(help="inception (FID proper), efficientnet-lite0, dinov2, clip, or torchscript:PATH."),
+    ] = None,
+    weights: Annotated[Optional[Path], typer.Option(help="A local file or folder of the features' weights.")] = None,
+    ref: Annotated[
+        Optional[str],
+        typer.Option(help="What to compare with, as IMAGES.", show_default="the training data named in samples.json"),
+    ] = None,
+    n: Annotated[Optional[str], Shown(help="How many to score; of files of others, at random.")] = None,
+    model: Model = None,
+    steps: Annotated[Optional[int], Shown(help="With --model: reverse steps.")] = None,
+    spacing: Annotated[Optional[float], Shown(help="With --model: of the steps; 1 = even.")] = None,
+    sampler: Annotated[Optional[str], Shown(help="With --model: such as ddim or dpmpp_2m.")] = None,
+    scale: Annotated[Optional[float], Shown(help="With --model: classifier-free guidance.")] = None,
+    seed: Annotated[
+        Optional[int], typer.Option(min=0, max=2**62, help="With --model: the first seed.", show_default="0")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="With --model: so many seeds; mean ± sd.")] = 1,
+    json: Annotated[Optional[Path], typer.Option(help="Write the scores and their protocol there, too.")] = None,
+    report: Annotated[Optional[Path], typer.Option(help="Write a page (HTML) of all that was found there.")] = None,
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep the features of references.")] = True,
+    ref_only: Annotated[
+        Optional[str], typer.Option(help="Write the statistics of these images to --out, and stop.")
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Of --ref-only: the .npz to write.")] = None,
+) -> None:
+    """Score samples against the data."""
+    from tdpm_cli.commands.evaluate import evaluate as run
+    from tdpm_cli.commands.evaluate import write_statistics
+    from tdpm_cli.errors import InputError
+
+    if (ref_only is None) != (out is None):
+        raise InputError("--ref-only PATH and --out FILE.npz: give both or neither")
+    if ref_only is not None and out is not None:
+        if images is not None or n is not None:
+            raise InputError("--ref-only: it takes no IMAGES and no --n; the statistics are of all images of its PATH")
+        write_statistics(ref_only, out, features=features, weights=weights, cache=cache)
+        return
+    asked = {"kid": kid, "prdc": prdc, "memorised": memorised, "text": text, "classes": per_class}
+    run(
+        images, model=model, seed=seed, repeats=repeats,
+        sampling={"steps": steps, "spacing": spacing, "sampler": sampler, "scale": scale},
+        ref=ref, n=count("--n", n) if n else None, features=features, weights=weights, fid=fid,
+        extras=[name for name, wanted in asked.items() if wanted], diagnosis=diagnose, cache=cache,
+        json_file=json, report=report,
+    )  # fmt: skip

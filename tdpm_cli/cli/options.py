@@ -1,0 +1,39 @@
+"""Options that several verbs share, and how what was given is read."""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+Shown = partial(typer.Option, show_default="the preset's")  # options whose default a preset sets
+Model = Annotated[
+    Optional[Path],
+    typer.Option(help="A run, a checkpoint or an exported file.", show_default="the newest run under runs/"),
+]
+
+
+def listed(text: Optional[str]) -> list[str]:
+    """Words between commas."""
+    return [word.strip() for word in text.split(",") if word.strip()] if text else []
+
+
+def numbers(option: str, text: Optional[str]) -> list[float]:
+    """Numbers between commas. Raises InputError, naming the option, for other words."""
+    from tdpm_cli.errors import InputError
+
+    try:
+        return [float(word) for word in listed(text)]
+    except ValueError:
+        raise InputError(f"{option} is {text!r}: it must be numbers, such as 1,2.5,4") from None
+
+
+def count(option: str, text: str) -> int:
+    """A count such as 64, 50k or 1M. Raises InputError, naming the option, for anything else."""
+    from tdpm_cli.config import parse_count
+    from tdpm_cli.errors import InputError
+
+    count = parse_count(text)
+    if not isinstance(count, int) or count < 1:
+        raise InputError(f"{option} is {text!r}: it must be a count of at least 1, such as 64, 50k or 1M")
+    return count

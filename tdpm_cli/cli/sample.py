@@ -1,0 +1,36 @@
+"""Words and options of `tdpm sample`."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from tdpm_cli.cli.options import Model, Shown, count
+
+
+def sample(
+    out: Annotated[Path, typer.Argument(help="The folder to write to.")],
+    n: Annotated[str, typer.Option(help="How many, such as 64 or 50k.")] = "64",
+    model: Model = None,
+    steps: Annotated[Optional[int], Shown(help="Reverse steps from the truncation point.")] = None,
+    spacing: Annotated[Optional[float], Shown(help="Of the steps: 1 even, 2 shorter near the data.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Sample k depends on seed and k alone.")] = 0,
+    sampler: Annotated[Optional[str], Shown(help="Such as ddim, ddpm, ddpm_large or dpmpp_2m.")] = None,
+    eta: Annotated[Optional[float], Shown(help="Noise of ddim: 0 none, 1 as much as DDPM.")] = None,
+    batch: Annotated[Optional[int], Shown(help="Samples at a time.")] = None,
+    labels: Annotated[
+        Optional[str], typer.Option(help="Classes by number or name, such as 3,5,cat; taken in turn.")
+    ] = None,
+    scale: Annotated[Optional[float], Shown(help="Classifier-free guidance: 1 = off.")] = None,
+    format: Annotated[
+        Optional[str], typer.Option(help="png (a file each) or npz (arr_0).", show_default="png for images")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin the folder again.")] = False,
+) -> None:
+    """Write samples to a folder. The same command again continues an interrupted one."""
+    from tdpm_cli.commands.sample import sample as run
+
+    run(
+        out, count("--n", n), model, steps=steps, spacing=spacing, seed=seed, sampler=sampler, eta=eta, batch=batch,
+        labels=labels and [word.strip() for word in labels.split(",")], scale=scale, format=format, overwrite=overwrite,
+    )  # fmt: skip

@@ -1,0 +1,48 @@
+"""Words and options of `tdpm sweep`."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from tdpm_cli.cli.options import Shown, count, listed, numbers
+
+
+def sweep(
+    steps: Annotated[str, typer.Option(help="Reverse steps, such as 1,2,4,8,16.")] = "1,2,4,8,16",
+    model: Annotated[
+        Optional[list[Path]],
+        typer.Option(help="A run, a checkpoint or an exported file; may be repeated.", show_default="the newest run"),
+    ] = None,
+    spacing: Annotated[Optional[str], Shown(help="Of the steps, such as 1,2.")] = None,
+    sampler: Annotated[Optional[str], Shown(help="Such as ddim,dpmpp_2m.")] = None,
+    start: Annotated[
+        str, typer.Option(help="Where the chain starts: prior, data (the ceiling), gaussian; several by commas.")
+    ] = "prior",
+    scale: Annotated[Optional[str], Shown(help="Classifier-free guidance, such as 1,2,4.")] = None,
+    n: Annotated[Optional[str], Shown(help="Samples scored in each row.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="The first seed.")] = 0,
+    repeats: Annotated[int, typer.Option(min=1, help="Seeds in each row: mean ± sd.")] = 1,
+    kid: Annotated[bool, typer.Option("--kid", help="Kernel distance, too.")] = False,
+    prdc: Annotated[bool, typer.Option("--prdc", help="Precision, recall, density and coverage, too.")] = False,
+    features: Annotated[Optional[str], Shown(help="As for eval.")] = None,
+    weights: Annotated[Optional[Path], typer.Option(help="A local file or folder of the features' weights.")] = None,
+    ref: Annotated[
+        Optional[str], typer.Option(help="What to compare with.", show_default="the models' training data")
+    ] = None,
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep the features of references.")] = True,
+    out: Annotated[
+        Optional[Path], typer.Option(help="The folder to write to.", show_default="sweep in the first model's run")
+    ] = None,
+    report: Annotated[Optional[Path], typer.Option(help="Write a page (HTML) with table and plot there.")] = None,
+) -> None:
+    """Quality against network calls: table, CSV, JSON and plot. The same command again continues."""
+    from tdpm_cli.commands.sweep import sweep as run
+
+    run(
+        [count("--steps", word) for word in listed(steps)], model or [], spacings=numbers("--spacing", spacing),
+        samplers=listed(sampler), starts=listed(start), scales=numbers("--scale", scale),
+        n=count("--n", n) if n else None, seed=seed, repeats=repeats, ref=ref, features=features, weights=weights,
+        extras=[name for name, wanted in {"kid": kid, "prdc": prdc}.items() if wanted], cache=cache, out=out,
+        report=report,
+    )  # fmt: skip

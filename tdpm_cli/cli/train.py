@@ -1,0 +1,52 @@
+"""Words and options of `tdpm train`."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+
+def train(
+    preset: Annotated[
+        str, typer.Option(help="A preset's name (see `tdpm presets`), a YAML file, or auto: proposed from --data.")
+    ],
+    data: Annotated[
+        Optional[Path],
+        typer.Option(help="The training images: a folder, a zip, an LMDB, .tar shards, idx files, .npz."),
+    ] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch the preset's data where they are missing.")
+    ] = False,
+    outdir: Annotated[Path, typer.Option(help="The folder of all runs.")] = Path("runs"),
+    name: Annotated[Optional[str], typer.Option(help="The run's name.", show_default="the preset's")] = None,
+    duration: Annotated[Optional[str], typer.Option(help="Length in training images, such as 200k or 2M.")] = None,
+    batch: Annotated[Optional[int], typer.Option(help="Images a step.")] = None,
+    batch_gpu: Annotated[
+        Optional[int], typer.Option(help="Images at a time, where memory is short.", show_default="the batch")
+    ] = None,
+    seed: Annotated[Optional[int], typer.Option(help="Seed of all randomness.")] = None,
+    precision: Annotated[Optional[str], typer.Option(help="auto, fp32 or bf16.")] = None,
+    compile: Annotated[
+        Optional[bool], typer.Option("--compile/--no-compile", help="torch.compile the network.")
+    ] = None,
+    resume: Annotated[str, typer.Option(help="auto, never, or the path of a run or checkpoint.")] = "auto",
+    set_: Annotated[
+        Optional[list[str]],
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set any key of the preset; repeatable."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, show plan, cost and speed, stop.")
+    ] = False,
+) -> None:
+    """Train a model. The same command again continues an interrupted run."""
+    from tdpm_cli import config as configuration
+    from tdpm_cli.commands.train import train as run
+    from tdpm_cli.proposal import propose
+
+    plain = propose(data) if preset == "auto" else configuration.read_preset(preset)
+    plain = configuration.override(plain, set_ or [])
+    flags = {"duration": duration, "batch": batch, "batch_gpu": batch_gpu, "seed": seed, "precision": precision,
+             "compile": compile}  # fmt: skip
+    given = {key: value for key, value in flags.items() if value is not None}
+    plain = configuration.overlay(plain, "train", given)
+    run(configuration.from_dict(configuration.with_data(plain, data, download)), outdir, name, resume, dry_run)
