@@ -227,7 +227,7 @@ def test_out_of_memory_says_what_to_try(tiny_images, tmp_path, monkeypatch):
     def fail(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("tdpm_cli.commands.train.train_step", fail)
+    monkeypatch.setattr("tdpm_cli.training.train_step", fail)
     with pytest.raises(InputError, match=r"out of memory with 16 images at a time; try --batch-gpu 8 or --set"):
         train(from_dict(tiny_images()), tmp_path, "run")
     with pytest.raises(InputError, match=r"train\.batch_gpu is 5: it must divide train\.batch, 16"):

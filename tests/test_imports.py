@@ -1,4 +1,4 @@
-"""Imports go down only: cli → commands → scoring → sampling → assemble → config → parts, run → engine → errors."""
+"""Imports go down only: cli → commands → scoring, training → sampling → assemble → config → parts, run → engine."""
 
 import ast
 from pathlib import Path
@@ -17,6 +17,7 @@ FLOORS = {
     "sampling": 5,
     "cost": 5,
     "scoring": 6,
+    "training": 6,
     "commands": 7,
     "cli": 8,
 }
