@@ -1,3 +1,49 @@
-"""tdpm: train, sample, evaluate and export truncated diffusion probabilistic models."""
+"""tdpm: train, sample, evaluate and export truncated diffusion probabilistic models.
+
+    import tdpm_cli as tdpm
+    model = tdpm.load("runs/digits")
+    images = model.sample(16, steps=4, seed=0)      # uint8 [16, 1, 8, 8]
+
+`Model` samples, encodes, decodes and edits; `Schedule`, `Denoiser`, `TDPM`, `samplers` and `invert` are the
+mathematics. Importing this package imports nothing heavy: each name is fetched when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from tdpm_cli.engine import samplers
+    from tdpm_cli.engine.denoiser import Denoiser
+    from tdpm_cli.engine.inversion import invert
+    from tdpm_cli.engine.model import TDPM
+    from tdpm_cli.engine.noise import Noise
+    from tdpm_cli.engine.schedule import Schedule
+    from tdpm_cli.errors import InputError
+    from tdpm_cli.model import Model, load
+
+__all__ = ["TDPM", "Denoiser", "InputError", "Model", "Noise", "Schedule", "invert", "load", "samplers"]
+
+_HOMES = {
+    "TDPM": "engine.model",
+    "Denoiser": "engine.denoiser",
+    "InputError": "errors",
+    "Model": "model",
+    "Noise": "engine.noise",
+    "Schedule": "engine.schedule",
+    "invert": "engine.inversion",
+    "load": "model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "samplers":
+        return import_module("tdpm_cli.engine.samplers")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tdpm_cli' has no attribute {name!r}")
+    return getattr(import_module(f"tdpm_cli.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

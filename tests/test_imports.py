@@ -16,6 +16,7 @@ FLOORS = {
     "proposal": 4,
     "sampling": 5,
     "cost": 5,
+    "model": 6,
     "scoring": 6,
     "training": 6,
     "commands": 7,

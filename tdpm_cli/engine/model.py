@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from tdpm_cli.engine import samplers
 from tdpm_cli.engine.denoiser import Denoiser
+from tdpm_cli.engine.inversion import invert
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.protocols import Cond, Condition, Space
 
@@ -38,6 +39,7 @@ class TDPM(nn.Module):
         steps: int,
         sampler: str = "ddim",
         spacing: float = 1.0,
+        t: int | None = None,
         scale: float = 1.0,
         null: Cond | None = None,
         bounds: tuple[float, float] | None = None,
@@ -45,14 +47,30 @@ class TDPM(nn.Module):
     ) -> Tensor:
         """x_0 [B, *shape] from x_T [B, *shape], drawn or real, in `steps` reverse steps.
 
-        `spacing` is of `Schedule.respace`; `scale` other than 1 needs `null`, the condition "nothing"; `options` are
-        the sampler's own.
+        Where `t` is given, from x_t. `spacing` is of `Schedule.respace`; `scale` other than 1 needs `null`, the
+        condition "nothing"; `options` are the sampler's own.
         """
-        schedule = self.denoiser.schedule
+        schedule = self.denoiser.schedule if t is None else self.denoiser.schedule.truncate(step=t)
         denoise = samplers.clipped(samplers.guided(self.denoiser, null or {}, scale), bounds)
         reverse = samplers.names()[sampler]
         fresh = lambda: noise.normal(x_T.shape[1:])
         return reverse(denoise, x_T, schedule.respace(steps, spacing), schedule, noise=fresh, **options, **cond)
+
+    def invert(
+        self,
+        x_0: Tensor,
+        cond: Cond,
+        *,
+        steps: int,
+        spacing: float = 1.0,
+        iterations: int = 1,
+        scale: float = 1.0,
+        null: Cond | None = None,
+    ) -> Tensor:
+        """x_T [B, *shape] that `decode` brings back to x_0 [B, *shape] by as many steps of ddim, without `bounds`."""
+        schedule = self.denoiser.schedule
+        denoise = samplers.guided(self.denoiser, null or {}, scale)
+        return invert(denoise, x_0, schedule.respace(steps, spacing), schedule, iterations=iterations, **cond)
 
 
 @torch.inference_mode()

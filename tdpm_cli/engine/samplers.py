@@ -35,7 +35,7 @@ def ddim(
     """DDIM (Song et al. 2021, eq. 12, 16): deterministic at eta = 0, the DDPM posterior at eta = 1."""
     x = x_T
     for t, s in pairwise(times):
-        x_0 = denoise(x, _full(x, t), **cond)
+        x_0 = denoise(x, full(x, t), **cond)
         eps = (x - schedule.alpha(t) * x_0) / schedule.sigma(t)
         std = eta * _posterior_std(schedule, t, s)
         # For eta > 1 the fresh noise may outgrow sigma_s; no predicted noise is kept then.
@@ -88,7 +88,7 @@ def dpmpp_2m(
     """DPM-Solver++(2M), second order from one call a step (Lu et al. 2022, algorithm 2)."""
     x, before, h_before = x_T, None, 0.0
     for t, s in pairwise(times):
-        x_0 = denoise(x, _full(x, t), **cond)
+        x_0 = denoise(x, full(x, t), **cond)
         if s == 0:  # the step in log-SNR is infinite: exact, and first order
             return x_0
         h = (schedule.log_snr(s) - schedule.log_snr(t)) / 2
@@ -136,7 +136,8 @@ def names() -> dict[str, Callable[..., Tensor]]:
     }
 
 
-def _full(x: Tensor, t: int) -> Tensor:
+def full(x: Tensor, t: int) -> Tensor:
+    """t for each example of x: int64 [B]."""
     return torch.full((len(x),), t, device=x.device)
 
 
@@ -161,7 +162,7 @@ def _ancestral(
 ) -> Tensor:
     x = x_T
     for t, s in pairwise(times):
-        x_0 = denoise(x, _full(x, t), **cond)
+        x_0 = denoise(x, full(x, t), **cond)
         # Mean of q(x_s | x_t, x_0) (Ho et al. 2020, eq. 7, for a step from t to s).
         of_x_0 = schedule.alpha(s) * _beta(schedule, t, s) / schedule.sigma(t) ** 2
         of_x_t = schedule.alpha(t) / schedule.alpha(s) * schedule.sigma(s) ** 2 / schedule.sigma(t) ** 2

@@ -1,0 +1,30 @@
+"""DDIM backwards: from data to the x_T that the deterministic chain brings back to them."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor
+
+from tdpm_cli.engine.samplers import Denoise, full
+from tdpm_cli.engine.schedule import Schedule
+
+
+def invert(
+    denoise: Denoise, x_0: Tensor, times: Sequence[int], schedule: Schedule, *, iterations: int = 1, **cond: Tensor
+) -> Tensor:
+    """x_T [B, *shape] from x_0 [B, *shape]; `times` is [T, ..., 0], as a sampler takes them.
+
+    A step of DDIM from t to s solves x_t / alpha_t - x_s / alpha_s = (sigma_t / alpha_t - sigma_s / alpha_s) eps for
+    x_s, eps being the network's at x_t (Song et al. 2021, eq. 13). Backwards x_t is unknown on both sides: it begins
+    as x_s and is put in `iterations` times. One is the usual inversion; more come nearer to the exact one. The
+    network is called (len(times) - 1) · iterations times.
+    """
+    x = x_0
+    for s, t in pairwise(reversed(times)):
+        shrink = schedule.alpha(t) / schedule.alpha(s)
+        added = schedule.sigma(t) - shrink * schedule.sigma(s)
+        x_s = x
+        for _ in range(iterations):
+            eps = (x - schedule.alpha(t) * denoise(x, full(x, t), **cond)) / schedule.sigma(t)
+            x = shrink * x_s + added * eps
+    return x
