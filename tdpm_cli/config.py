@@ -70,7 +70,8 @@ class TrainConfig:
     `batch_gpu` splits a batch into micro-batches, and `gradient_checkpointing` computes activations twice, where memory
     is short. `cache` keeps decoded images in memory where they fit in a quarter of what is free.
     Learning rates rise linearly over the first `warmup` images, and fall linearly to zero over the last share
-    `cooldown` of the duration.
+    `cooldown` of the duration. An update with numbers that are not finite is skipped; after `most_skipped` such steps
+    in a row the run stops.
     """
 
     duration: Annotated[Count, Gt(0)]
@@ -96,6 +97,7 @@ class TrainConfig:
     snapshot: Annotated[int, Ge(1), BeforeValidator(parse_count)] = 200_000
     log: Annotated[int, Ge(1), BeforeValidator(parse_count)] = 4_000
     keep: Annotated[int, Ge(2)] = 2
+    most_skipped: Positive = 10
     tensorboard: bool = False
 
 

@@ -1,6 +1,6 @@
 """Training: everything that changes while a run is trained, the loop that changes it, how it is saved and restored."""
 
-import math
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -19,8 +19,10 @@ from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.phases import Batch, Game, Phase, tdpm_phases, train_step
 from tdpm_cli.errors import InputError
 from tdpm_cli.run import checkpoint, pictures, precision
-from tdpm_cli.run.batches import batches
-from tdpm_cli.run.report import Log, Meter
+from tdpm_cli.run.batches import batches, order_from
+from tdpm_cli.run.files import write_text
+from tdpm_cli.run.health import Balance, Figures, Step
+from tdpm_cli.run.report import Log, Meter, say
 from tdpm_cli.run.signals import Interrupted, Interruption
 from tdpm_cli.sampling import sampler_options
 
@@ -36,6 +38,7 @@ SHOWN = {  # of what is logged, beside the progress bar
     "gradient/denoiser": "|∇denoiser|",
     "gradient/prior": "|∇prior|",
     "gradient/discriminator": "|∇D|",
+    "x_T/spread": "spread",
 }
 
 
@@ -55,6 +58,7 @@ class Trainer:
             if phase.on_start is not None:
                 phase.on_start = partial(self._start, phase, phase.on_start)
         self.seen = self.step = 0
+        self.figures = Figures({})
         use_checkpointing(made.model, config.train.gradient_checkpointing)
         if config.train.compile:
             made.model.denoiser.network.compile()
@@ -79,12 +83,11 @@ class Trainer:
 
     def fit(self, data: Any) -> None:
         """Train until `duration`, saving every `snapshot` images, at the end and when interrupted."""
-        settings, config = self.settings, self.made.config
+        settings, config, figures = self.settings, self.made.config, self.figures
         stream = batches(data, settings.batch, settings.seed, self.seen, flip=settings.flip, workers=settings.workers)
         log = Log(self.run, self.seen, settings.tensorboard)
-        cast = precision.autocast(settings.precision, self.device)
-        sums: dict[str, list[Tensor]] = {}
-        begun = self.seen
+        cast, balance = precision.autocast(settings.precision, self.device), Balance(settings.duration)
+        begun, due = self.seen, False
         if self.seen == 0:
             self._grid(data)
         with (
@@ -101,28 +104,31 @@ class Trainer:
                         self.save()
                     raise
                 waited += time.perf_counter() - asked
-                before = self.seen
-                for key, value in self._train_on(raw, conditions, cast).items():
-                    sums.setdefault(key, []).append(value)
+                before, stop = self.seen, interrupted.number
+                logs = self._train_on(raw, conditions, cast)
+                figures.add(self.seen, logs)
+                if len(figures.bad) >= settings.most_skipped:
+                    raise self._diverged(data, figures.bad)
                 means: dict[str, float] = {}
-                saving = self._passed(before, settings.snapshot) or self.seen >= settings.duration or interrupted.number
-                if saving or self._passed(before, settings.log):
-                    means = {key: float(torch.stack(values).mean()) for key, values in sums.items()}
-                    sums.clear()
-                    self._finite(means)
+                last = self.seen >= settings.duration or stop
+                due = due or self._passed(before, settings.snapshot)
+                if due or last or self._passed(before, settings.log):
+                    means = figures.means()
                     share = waited / (time.perf_counter() - since)
                     waited, since = 0.0, time.perf_counter()
                     log.write(self.seen, {**means, "img/s": meter.rate, "loader": share})
-                shown = {SHOWN[key]: value for key, value in means.items() if key in SHOWN}
-                meter.advance(settings.batch, shown)
-                if saving:
+                    for trouble in balance.trouble(self.seen, means):
+                        say(f"warning: by {self.seen / 1000:g} kimg {trouble}")
+                meter.advance(settings.batch, shown(means))
+                if last or (due and not figures.bad):  # weights that led to what is not finite would be no use
                     self.save()
+                    due = False
                     self._grid(data)
-                if interrupted.number and self.seen < settings.duration:
+                if stop and self.seen < settings.duration:
                     log.close()
                     stream.close()
                     raise Interrupted(
-                        interrupted.number,
+                        stop,
                         f"stopped at {self.seen / 1000:g} kimg, saved in {self.run}; the same command continues",
                     )
         log.close()
@@ -132,7 +138,7 @@ class Trainer:
         made, settings = self.made, self.settings
         # All of a step's randomness follows from (seed, seen), so there is no generator state to save. Dropout
         # draws from torch's global generator, and is its only user.
-        number = int(np.random.SeedSequence([settings.seed, self.seen]).generate_state(1)[0])
+        number = self._seed(self.seen)
         torch.manual_seed(number)
         generator = torch.Generator(self.device).manual_seed(number)
         x = made.space.encode(raw.to(self.device, non_blocking=True))
@@ -151,6 +157,10 @@ class Trainer:
         for ema in self.ema:
             ema.update(made.model, len(x), self.seen)
         return logs
+
+    def _seed(self, seen: int) -> int:
+        """Of the step that begins after `seen` images."""
+        return int(np.random.SeedSequence([self.settings.seed, seen]).generate_state(1)[0])
 
     def rehearse(self, data: Any, run_in: float, most: float) -> tuple[float, int]:
         """Images a second of a few real steps, and how many there were; with smaller batches where steps are slow.
@@ -187,14 +197,32 @@ class Trainer:
     def _passed(self, before: int, interval: int) -> bool:
         return before // interval < self.seen // interval
 
-    def _finite(self, means: Mapping[str, float]) -> None:
-        bad = [key for key, value in means.items() if not math.isfinite(value)]
-        if bad:
-            raise InputError(
-                f"{', '.join(bad)} became infinite or NaN by {self.seen / 1000:g} kimg; the last checkpoint in "
-                f"{self.run} is sound. Lower train.denoiser_lr or train.discriminator_lr, raise game.r1, or set "
-                "train.clip=1"
-            )
+    def _diverged(self, data: Any, bad: Sequence[Step]) -> InputError:
+        """Write down what is known of steps that were not finite; return what to tell the user."""
+        settings, config = self.settings, self.made.config
+        order = lambda seen: order_from(data, settings.batch, settings.seed, seen, flip=settings.flip)
+        nets = {"model": self.made.model, "discriminator": self.made.discriminator}
+        named = [(f"{name}.{key}", p) for name, net in nets.items() if net for key, p in net.named_parameters()]
+        norms = lambda tensors: {key: float(tensor.detach().norm()) for key, tensor in tensors if tensor is not None}
+        steps = [
+            {"seen": step.seen, "seed": self._seed(step.seen - settings.batch), "not finite": step.bad,
+             "examples": next(order(step.seen - settings.batch)), "values": {k: str(v) for k, v in step.values.items()}}
+            for step in bad
+        ]  # fmt: skip
+        found = {
+            "steps": steps,
+            "weights": norms(named),
+            "gradients": {key: str(value) for key, value in norms((key, p.grad) for key, p in named).items()},
+            "config": config.to_dict(),
+        }
+        path = self.run / f"diverged-{self.seen:09d}.json"
+        write_text(path, json.dumps(found, indent=1))
+        named_bad = ", ".join(sorted({key for step in bad for key in step.bad}))
+        return InputError(
+            f"{named_bad} became infinite or NaN in {len(bad)} steps in a row, by {self.seen / 1000:g} kimg; none of "
+            f"these updates was made, and the last checkpoint in {self.run} is sound. {path} tells all that is known. "
+            "Lower train.denoiser_lr or train.discriminator_lr, raise game.r1, or set train.clip=1"
+        )
 
     def save(self) -> None:
         """Write a checkpoint of everything that the next step depends on."""
@@ -233,6 +261,13 @@ class Trainer:
         """Draw data, data at x_T, the prior's x_T and samples, from fixed seeds, with the averaged weights."""
         panels = draw_panels(self.made, self.ema[0].model, data, self.device)
         pictures.save(pictures.side_by_side(panels), self.run / "grids" / f"{self.seen:09d}.png")
+
+
+def shown(means: Mapping[str, float]) -> dict[str, float]:
+    """What of the logged numbers stands beside the progress bar."""
+    skipped = {f"{name} skipped": value for key, value in means.items() for kind, _, name in [key.partition("/")]
+               if kind == "skipped"}  # fmt: skip
+    return {SHOWN[key]: value for key, value in means.items() if key in SHOWN} | skipped
 
 
 @torch.inference_mode()

@@ -15,7 +15,7 @@ def phases_of(plain, game=None):
     made_with = {}
 
     def optimizer(name, module):
-        made_with[name] = torch.optim.SGD(module.parameters(), 0.1)
+        made_with[name] = torch.optim.SGD(module.parameters(), 0.1, fused=True)
         return made_with[name]
 
     return (
@@ -50,7 +50,7 @@ def test_micro_batches_give_the_gradient_of_the_whole(generator):
             value = layer(batch.x).square().mean()
             return value, {"loss": value.detach()}
 
-        phase = Phase("x", layer, torch.optim.SGD(layer.parameters(), 0.0), loss)
+        phase = Phase("x", layer, torch.optim.SGD(layer.parameters(), 0.0, fused=True), loss)
         logs.append(train_step([phase], Batch(x, {}, generator).split(size), 0, 0, contextlib.nullcontext))
         gradients.append(layer.weight.grad.clone())
     assert all(torch.allclose(gradient, gradients[0], atol=1e-6) for gradient in gradients)
@@ -159,7 +159,7 @@ def test_clipping_bounds_the_step():
     phase = Phase(
         "p",
         layer,
-        torch.optim.SGD(layer.parameters(), 1.0),
+        torch.optim.SGD(layer.parameters(), 1.0, fused=True),
         lambda b: ((layer.weight * 100).sum(), {}),
         clip=0.5,
     )
@@ -191,7 +191,7 @@ def test_the_prior_and_the_discriminator_win_a_game_they_can(tiny):
     made = assemble(from_dict(plain))
     phases = tdpm_phases(
         made.model, made.discriminator, made.condition, Game(penalty_every=4),
-        lambda name, module: torch.optim.Adam(module.parameters(), 2e-3, betas=(0.0, 0.99)),
+        lambda name, module: torch.optim.Adam(module.parameters(), 2e-3, betas=(0.0, 0.99), fused=True),
     )  # fmt: skip
     generator = torch.Generator().manual_seed(0)
     target = torch.tensor([2.0, -1.0])

@@ -23,8 +23,8 @@ from tdpm_cli.training import GRID, Trainer, smaller_batches
 CACHED = 0.25  # of the free memory that decoded images may fill
 RUN_IN, REHEARSAL = 1.0, 10.0  # seconds: a step that takes longer is measured at once; and of all measured steps
 DATA = "data.json"  # in a run: what its data were when it began
-MAY_CHANGE = ("preset", "train.duration", "train.workers", "train.keep", "train.log", "train.tensorboard",
-              "train.batch_gpu", "train.gradient_checkpointing", "train.cache",
+MAY_CHANGE = ("preset", "train.duration", "train.workers", "train.keep", "train.most_skipped", "train.log",
+              "train.tensorboard", "train.batch_gpu", "train.gradient_checkpointing", "train.cache",
               "data.path", "data.download", "data.quarantine")  # fmt: skip
 NOT_OF_TRAINING = ("sample.", "eval.")  # sections that weights do not depend on
 

@@ -65,6 +65,7 @@ def train_step(
     """Run each phase that is due at `step`, when `seen` images came before these batches; return the logs.
 
     Gradients of several micro-batches are averaged. `autocast()` opens the context in which losses are computed.
+    An update whose loss or gradient is not finite is not made, and `skipped/<phase>` is 1.
     """
     logs: Logs = {}
     size = sum(len(batch.x) for batch in batches)
@@ -84,15 +85,20 @@ def _update(phase: Phase, phases: Sequence[Phase], batches: Sequence[Batch], aut
     phase.module.requires_grad_(True)
     phase.optimizer.zero_grad(set_to_none=True)
     size, means = sum(len(batch.x) for batch in batches), Logs()
+    total = torch.zeros((), device=batches[0].x.device)
     for batch in batches:
         share = len(batch.x) / size
         with autocast():  # type: ignore[attr-defined]
             loss, logs = phase.loss(batch)
         (loss * share if share < 1 else loss).backward()
+        total = total + loss.detach()
         means = {key: means.get(key, 0) + value * share for key, value in logs.items()}
     norm = nn.utils.clip_grad_norm_(phase.parameters, phase.clip or float("inf"))
+    # A fused optimizer asks `found_inf` on the device whether to leave weights and moments alone: nothing waits here.
+    skipped = 1 - (torch.isfinite(total) & torch.isfinite(norm)).float()
+    setattr(phase.optimizer, "found_inf", skipped)  # noqa: B010 (an attribute that PyTorch's stubs do not know)
     phase.optimizer.step()
-    return means | {f"gradient/{phase.name}": norm.detach()}
+    return means | {f"gradient/{phase.name}": norm.detach(), f"skipped/{phase.name}": skipped}
 
 
 def denoise_loss(model: TDPM, condition: Condition) -> Loss:
@@ -137,7 +143,8 @@ def critic_loss(model: TDPM, discriminator: nn.Module, kind: GameLoss) -> Loss:
         real = discriminator(x_T, **batch.cond).float()
         fake = discriminator(batch.x_T, **batch.cond).float()
         value = discriminator_loss(kind, fake, real).mean()
-        logs = {"loss/discriminator": value, "D/real": real.mean(), "D/fake": fake.mean()}
+        spread = batch.x_T.std(0).mean() / x_T.std(0).mean()
+        logs = {"loss/discriminator": value, "D/real": real.mean(), "D/fake": fake.mean(), "x_T/spread": spread}
         return value, {key: log.detach() for key, log in logs.items()}
 
     return loss
@@ -198,7 +205,8 @@ class Game:
     start: int = 0  # images that the denoiser sees before the game begins
 
 
-MakeOptimizer = Callable[[str, nn.Module], torch.optim.Optimizer]  # from "denoiser", "prior", "discriminator"
+# From "denoiser", "prior" or "discriminator" and its module; fused, so that it can skip an update.
+MakeOptimizer = Callable[[str, nn.Module], torch.optim.Optimizer]
 
 
 def tdpm_phases(

@@ -38,6 +38,11 @@ def batches(data: Any, batch: int, seed: int, seen: int, *, flip: bool, workers:
         yield item
 
 
+def order_from(data: Any, batch: int, seed: int, seen: int, *, flip: bool) -> Iterator[list[int]]:
+    """The indices of these batches, for ever; those from len(data) on are mirror images."""
+    return iter(_Order(data, flip, batch, seed, seen))
+
+
 def leave_signals_to_the_main_process(worker: int) -> None:
     """Of a worker: Ctrl-C is for the main process, which ends its workers itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
