@@ -66,7 +66,7 @@ def use_checkpointing(model: nn.Module, on: bool) -> None:
 def read_data(config: Config) -> tuple[Any, Config]:
     """Open the data; return them and the config with what only the data knew (the names of the classes)."""
     data = config.data(config.path, config.space().raw_shape)
-    found = config.condition().fit(data.names)
+    found = config.condition().fit(data)
     condition = replace(config.condition, options={**config.condition.options, **found})
     return data, replace(config, condition=condition)
 

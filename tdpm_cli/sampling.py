@@ -12,7 +12,7 @@ from tdpm_cli.assemble import Assembly, Loaded
 from tdpm_cli.config import SampleConfig, check, check_sampler
 from tdpm_cli.engine.model import TDPM
 from tdpm_cli.engine.noise import Noise
-from tdpm_cli.engine.protocols import Cond
+from tdpm_cli.engine.protocols import Cond, Given
 
 
 def settings_of(made: Assembly, eta: float | None = None, **given: Any) -> SampleConfig:
@@ -81,27 +81,30 @@ class Generated:
         return self.n
 
     @torch.inference_mode()
-    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Cond]:
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Given]:
         made, settings = self.made, self.settings
-        x_T, noise, cond = self.x_T(indices)
+        x_T, noise, cond, given = self._start_of(indices)
         null = {key: value.to(self.device) for key, value in made.condition.null(len(indices)).items()}
         x_0 = made.model.decode(x_T, noise, cond, null=null, bounds=made.space.bounds, **sampler_options(settings))
-        return made.space.decode(x_0).cpu(), {key: value.cpu() for key, value in cond.items()}
+        return made.space.decode(x_0).cpu(), given
 
     @torch.inference_mode()
-    def x_T(self, indices: Sequence[int]) -> tuple[Tensor, Noise, Cond]:
-        """x_T [len(indices), *shape] of these examples, the rest of their noise, and their conditions."""
+    def x_T(self, indices: Sequence[int]) -> Tensor:
+        """x_T [len(indices), *shape] of these examples."""
+        return self._start_of(indices)[0]
+
+    def _start_of(self, indices: Sequence[int]) -> tuple[Tensor, Noise, Cond, Given]:
+        """x_T of these examples, the rest of their noise, and their conditions, encoded and as they were given."""
         made, noise = self.made, Noise(self.seed, indices, self.device)
         if self.start == "data":
             raw, given = self.data[indices]
-            cond = made.condition.encode(given)
         else:
-            cond = made.condition.draw(len(indices), Noise(self.seed, indices))
-        cond = {key: value.to(self.device) for key, value in cond.items()}
+            given = made.condition.draw(len(indices), Noise(self.seed, indices))
+        cond = {key: value.to(self.device) for key, value in made.condition.encode(given).items()}
         if self.start == "prior":
-            return made.model.draw_x_T(noise, cond), noise, cond
+            return made.model.draw_x_T(noise, cond), noise, cond, given
         fresh = noise.normal(made.space.shape)
         if self.start == "gaussian":
-            return fresh, noise, cond
+            return fresh, noise, cond, given
         x_0 = made.space.encode(raw.to(self.device))
-        return made.model.denoiser.schedule.q_sample_T(x_0, fresh), noise, cond
+        return made.model.denoiser.schedule.q_sample_T(x_0, fresh), noise, cond, given

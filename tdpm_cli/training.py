@@ -142,7 +142,7 @@ class Trainer:
         torch.manual_seed(number)
         generator = torch.Generator(self.device).manual_seed(number)
         x = made.space.encode(raw.to(self.device, non_blocking=True))
-        cond = {key: value.to(self.device) for key, value in made.condition.encode(conditions).items()}
+        cond = {key: value.to(self.device) for key, value in made.condition.encode(conditions, generator).items()}
 
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:

@@ -90,7 +90,7 @@ def test_other_settings_and_other_folders_are_refused(runs, tmp_path):
         ({"sampler": "dmpp"}, "--sampler is 'dmpp'.*did you mean"),
         ({"sampler": "ddpm", "eta": 0.5}, "sampler ddpm.eta: no such key. Accepted in sampler ddpm: none"),
         ({"scale": 2.0}, "unconditional"),
-        ({"labels": ["3"]}, "not trained on labels"),
+        ({"labels": ["3"]}, "--labels, but the model is unconditional"),
         ({"format": "jpg"}, "--format jpg: accepted: png, npz"),
         ({"sampler": "ddim", "eta": float("nan")}, "eta is nan"),
         ({"scale": -1.0}, "sample.scale is -1.0"),

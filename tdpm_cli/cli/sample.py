@@ -21,6 +21,10 @@ def sample(
     labels: Annotated[
         Optional[str], typer.Option(help="Classes by number or name, such as 3,5,cat; taken in turn.")
     ] = None,
+    prompt: Annotated[
+        Optional[list[str]], typer.Option(help="What is to be seen, in words; repeatable, taken in turn.")
+    ] = None,
+    prompts: Annotated[Optional[Path], typer.Option(help="A file of prompts, one a line.")] = None,
     scale: Annotated[Optional[float], Shown(help="Classifier-free guidance: 1 = off.")] = None,
     format: Annotated[
         Optional[str], typer.Option(help="png (a file each) or npz (arr_0).", show_default="png for images")
@@ -28,9 +32,12 @@ def sample(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin the folder again.")] = False,
 ) -> None:
     """Write samples to a folder. The same command again continues an interrupted one."""
+    from tdpm_cli.commands.sample import read_prompts
     from tdpm_cli.commands.sample import sample as run
 
     run(
         out, count("--n", n), model, steps=steps, spacing=spacing, seed=seed, sampler=sampler, eta=eta, batch=batch,
-        labels=labels and [word.strip() for word in labels.split(",")], scale=scale, format=format, overwrite=overwrite,
+        labels=labels and [word.strip() for word in labels.split(",")],
+        prompts=[*(prompt or []), *(read_prompts(prompts) if prompts else [])] or None,
+        scale=scale, format=format, overwrite=overwrite,
     )  # fmt: skip

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor
 from tdpm_cli import assemble
 from tdpm_cli.engine.model import generate
 from tdpm_cli.engine.noise import Noise
-from tdpm_cli.engine.protocols import Cond
+from tdpm_cli.engine.protocols import Condition, Given, taken
 from tdpm_cli.errors import InputError
 from tdpm_cli.run import pictures, precision
 from tdpm_cli.run.files import replacing, write_text, writing
@@ -41,6 +41,7 @@ def sample(
     eta: float | None = None,
     batch: int | None = None,
     labels: Sequence[str] | None = None,
+    prompts: Sequence[str] | None = None,
     scale: float | None = None,
     format: str | None = None,
     overwrite: bool = False,
@@ -54,7 +55,8 @@ def sample(
     loaded = assemble.load(model or assemble.newest_run(), device)
     made = loaded.assembly
     settings = settings_of(made, steps=steps, spacing=spacing, sampler=sampler, scale=scale, batch=batch, eta=eta)
-    cond = made.condition.draw(n, Noise(seed, range(n))) if labels is None else made.condition.parse(labels, n)
+    given = _conditions(made.condition, n, seed, {"--labels": labels, "--prompt": prompts})
+    made.condition.encode(taken(given, range(min(n, 1))))  # a missing text encoder fails before a folder is made
     is_image = len(made.space.raw_shape) == 3
     if format not in (None, *FORMATS):
         raise InputError(f"--format {format}: accepted: {', '.join(FORMATS)}")
@@ -62,25 +64,62 @@ def sample(
         raise InputError("--format png, but the model makes points, not images; use --format npz")
     kind = format or ("png" if is_image else "npz")
 
-    manifest = describe(loaded, settings, seed) | {"labels": labels and list(labels), "format": kind}
+    manifest = describe(loaded, settings, seed) | {
+        "labels": labels and list(labels), "prompts": prompts and list(prompts), "format": kind
+    }  # fmt: skip
     done = _open(out, manifest, n, overwrite)
     todo = [k for k in range(n) if k not in done]
     calls = made.model.nfe(settings.steps, settings.scale)
     say(f"{loaded.source}: {made.schedule_text}; NFE {nfe_text(made.model, settings)} = {calls}")
 
     if todo:
-        manifest["conditions"] = {key: value.tolist() for key, value in cond.items() if value.ndim == 1}
+        manifest["conditions"] = {
+            key: value.tolist() if isinstance(value, Tensor) else value for key, value in given.items()
+        }
         write_text(out / MANIFEST, json.dumps(manifest, indent=1))
         stream = generate(
             made.model, made.space, made.condition, seed, todo, settings.batch,
-            cond={key: value[todo] for key, value in cond.items()}, device=device, **sampler_options(settings),
+            given=taken(given, todo), device=device, **sampler_options(settings),
         )  # fmt: skip
-        write = _write_images if kind == "png" else _write_array
         with Meter("sample", n, len(done)) as meter, Interruption() as interrupted, writing(out):
-            write(out, todo, stream, meter, interrupted)
-    grid = pictures.save(made.space.picture(_read(out, kind, min(n, _shown(is_image)))), grid_path(out))
+            if kind == "png":
+                _write_images(out, todo, stream, meter, interrupted)
+            else:
+                _write_array(out, stream, given.get("label"), meter, interrupted)
+    shown = _read(out, kind, min(n, _shown(is_image)))
+    picture = _by_prompt(made.space, shown, prompts) if prompts else made.space.picture(shown)
+    grid = pictures.save(picture, grid_path(out))
     verb = "--fid " if is_image else ""
     say(f"done: {n} in {out}, grid {grid}\nnext: tdpm eval {verb}{out}")
+
+
+def _conditions(condition: Condition, n: int, seed: int, asked: Mapping[str, Sequence[str] | None]) -> Given:
+    """n conditions, as asked for by an option, or drawn. Raises InputError for an option of another kind of model."""
+    chosen = {option: words for option, words in asked.items() if words is not None}
+    for option in chosen:
+        if option != condition.option:
+            takes = f"takes {condition.option}" if condition.option else "is unconditional"
+            raise InputError(f"{option}, but the model {takes}; leave {option} out")
+    if not chosen:
+        return condition.draw(n, Noise(seed, range(n)))
+    return condition.parse(next(iter(chosen.values())), n)
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The prompts of a file, one a line. Raises InputError for one that is not text, or holds none."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--prompts {path}: it cannot be read as text in UTF-8 ({error})") from None
+    if not (found := [line.strip() for line in lines if line.strip()]):
+        raise InputError(f"--prompts {path}: no prompt in it; write one a line")
+    return found
+
+
+def _by_prompt(space: Any, raw: Tensor, prompts: Sequence[str]) -> Image.Image:
+    """A row of each prompt's images, the prompt written under it."""
+    count = len(prompts)
+    return pictures.captioned({prompts[k]: space.picture(raw[k::count][:8]) for k in range(min(count, len(raw)))})
 
 
 def grid_path(out: Path) -> Path:
@@ -146,13 +185,13 @@ def _read_manifest(out: Path) -> dict[str, Any]:
 
 
 def _write_images(
-    out: Path, todo: list[int], stream: Iterator[tuple[Tensor, Cond]], meter: Meter, interrupted: Interruption
+    out: Path, todo: list[int], stream: Iterator[Tensor], meter: Meter, interrupted: Interruption
 ) -> None:
     """PNGs by a pool of threads, while the next batch is computed."""
     position = 0
     with ThreadPoolExecutor() as pool:
         pending: list[Future[None]] = []
-        for raw, _ in stream:
+        for raw in stream:
             for future in pending:
                 future.result()
             chunk = todo[position : position + len(raw)]
@@ -177,17 +216,16 @@ def _write_png(path: Path, image: np.ndarray) -> None:
 
 
 def _write_array(
-    out: Path, todo: list[int], stream: Iterator[tuple[Tensor, Cond]], meter: Meter, interrupted: Interruption
+    out: Path, stream: Iterator[Tensor], labels: Tensor | None, meter: Meter, interrupted: Interruption
 ) -> None:
     """One `samples.npz`: `arr_0` [n, H, W, C] uint8 or [n, dim] float32, as ADM's evaluator reads it."""
-    kept, labels = [], []
-    for raw, cond in stream:
+    kept = []
+    for raw in stream:
         kept.append((raw.permute(0, 2, 3, 1) if raw.ndim == 4 else raw).cpu().numpy())
-        labels += [cond["label"].cpu().numpy()] if "label" in cond else []
         meter.advance(len(raw))
         if interrupted.number and meter.done < meter.total:
             raise Interrupted(interrupted.number, "stopped; an .npz is written whole or not at all")
-    arrays = [np.concatenate(kept)] + ([np.concatenate(labels)] if labels else [])
+    arrays = [np.concatenate(kept)] + ([labels.numpy()] if labels is not None else [])
     with replacing(out / "samples.npz") as part, part.open("wb") as file:
         np.savez(file, *arrays)
 

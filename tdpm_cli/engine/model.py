@@ -10,7 +10,7 @@ from tdpm_cli.engine import samplers
 from tdpm_cli.engine.denoiser import Denoiser
 from tdpm_cli.engine.inversion import invert
 from tdpm_cli.engine.noise import Noise
-from tdpm_cli.engine.protocols import Cond, Condition, Space
+from tdpm_cli.engine.protocols import Cond, Condition, Given, Space, taken
 
 
 class TDPM(nn.Module):
@@ -82,24 +82,20 @@ def generate(
     indices: Sequence[int],
     batch: int,
     *,
-    cond: Cond | None = None,
+    given: Given | None = None,
     device: torch.device | str = "cpu",
     **sampler: Any,
-) -> Iterator[tuple[Tensor, Cond]]:
-    """Yield (raw, cond) batches of the examples `indices`; example k depends on (seed, k) alone.
+) -> Iterator[Tensor]:
+    """Yield batches of raw, the examples `indices`; example k depends on (seed, k) and its condition alone.
 
-    `cond` gives the conditions of all of `indices` [len(indices), ...]; without it they are drawn.
-    `sampler` goes to `TDPM.decode`.
+    `given` are the conditions of all of `indices`; without them they are drawn. `sampler` goes to `TDPM.decode`.
     """
     for start in range(0, len(indices), batch):
         chunk = indices[start : start + batch]
         noise = Noise(seed, chunk, device)
-        if cond is None:
-            chosen = condition.draw(len(chunk), noise)
-        else:
-            chosen = {key: value[start : start + batch] for key, value in cond.items()}
-        chosen = {key: value.to(device) for key, value in chosen.items()}
+        chosen = condition.draw(len(chunk), noise) if given is None else taken(given, range(start, start + len(chunk)))
+        cond = {key: value.to(device) for key, value in condition.encode(chosen).items()}
         null = {key: value.to(device) for key, value in condition.null(len(chunk)).items()}
-        x_T = model.draw_x_T(noise, chosen)
-        x_0 = model.decode(x_T, noise, chosen, null=null, bounds=space.bounds, **sampler)
-        yield space.decode(x_0), chosen
+        x_T = model.draw_x_T(noise, cond)
+        x_0 = model.decode(x_T, noise, cond, null=null, bounds=space.bounds, **sampler)
+        yield space.decode(x_0)

@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from tdpm_cli.engine.noise import Noise
 
-Cond = dict[str, Tensor]  # {} = unconditional; each tensor [B, ...]
+Cond = dict[str, Tensor]  # what networks take: {} = unconditional; each tensor [B, ...]
+Given = Mapping[str, Any]  # what data, or the user, give: "label" int64 [B], "captions" B tuples of texts
 
 
 class Prior(Protocol):
@@ -43,18 +45,27 @@ class Condition(Protocol):
 
     sizes: Mapping[str, int]
     dropout: float  # share of training examples shown without their condition, for guidance
+    option: str | None  # of the command line, by which the user chooses; None where there is nothing to choose
 
-    def encode(self, raw: Mapping[str, Tensor]) -> Cond:
-        """What the data set gives → what the networks take."""
+    def encode(self, given: Given, generator: torch.Generator | None = None) -> Cond:
+        """What is given → what the networks take. Of several captions one is drawn; without a generator, the first."""
 
     def null(self, n: int) -> Cond:
         """The condition "nothing", n times."""
 
-    def draw(self, n: int, noise: Noise) -> Cond:
+    def draw(self, n: int, noise: Noise) -> Given:
         """n conditions as the user would meet them."""
 
-    def fit(self, names: Sequence[str]) -> dict[str, Any]:
-        """What only the data knew, from the names of their classes, as options of this part."""
+    def fit(self, data: Any) -> dict[str, Any]:
+        """What only the data knew, as options of this part."""
 
-    def parse(self, words: Sequence[str], n: int) -> Cond:
+    def parse(self, words: Sequence[str], n: int) -> Given:
         """n conditions that go round through what the user wrote."""
+
+
+def taken(given: Given, positions: Sequence[int]) -> dict[str, Any]:
+    """The conditions at these positions."""
+    chosen = list(positions)
+    return {
+        key: value[chosen] if isinstance(value, Tensor) else [value[k] for k in chosen] for key, value in given.items()
+    }

@@ -42,6 +42,12 @@ class Arrays:
         return self._raw[chosen], {} if self._labels is None else {"label": self._labels[chosen]}
 
 
+def conditions_of(data: Any, indices: Sequence[int]) -> dict[str, Any]:
+    """Labels and captions of examples, where there are any; files are not decoded for them."""
+    found: dict[str, Any] = data.files.conditions_of(indices) if hasattr(data, "files") else data[indices][1]
+    return found
+
+
 def content_of(data: Any) -> str:
     """SHA-256 of a data set's examples and their classes."""
     if hasattr(data, "sha256"):

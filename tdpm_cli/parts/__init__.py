@@ -17,6 +17,7 @@ ROOMS = {
     "data": "data",
     "space": "spaces",
     "condition": "conditions",
+    "encoder": "encoders",
     "backbone": "backbones",
     "prior": "priors",
     "discriminator": "discriminators",

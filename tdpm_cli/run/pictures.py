@@ -1,9 +1,10 @@
 """Pictures for people: panels side by side, each with its title above."""
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from tdpm_cli.run.files import replacing
 
@@ -33,6 +34,22 @@ def stacked(panels: Mapping[str, Image.Image]) -> Image.Image:
         draw.text((MARGIN, y + 4), title, fill="black")
         sheet.paste(panel, (MARGIN, y + TITLE))
         y += panel.height + TITLE
+    return sheet
+
+
+def captioned(rows: Mapping[str, Image.Image]) -> Image.Image:
+    """One picture of all rows, each with its text written under it, broken into lines where it is long."""
+    font = ImageFont.load_default(14)
+    letters = max((width := max(max(row.width for row in rows.values()), 240)) // 8, 1)
+    texts = ["\n".join(textwrap.wrap(text, letters)) for text in rows]
+    boxes = [ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox((0, 0), text, font) for text in texts]
+    heights = [row.height + int(box[3]) + TITLE for row, box in zip(rows.values(), boxes, strict=True)]
+    sheet = Image.new("RGB", (width + 2 * MARGIN, sum(heights) + MARGIN), "white")
+    draw, y = ImageDraw.Draw(sheet), MARGIN
+    for row, text, height in zip(rows.values(), texts, heights, strict=True):
+        sheet.paste(row, (MARGIN, y))
+        draw.multiline_text((MARGIN + 2, y + row.height + 2), text, "black", font)
+        y += height
     return sheet
 
 

@@ -77,4 +77,4 @@ def _x_T(
     """x_T [n, D]."""
     generated = Generated(loaded.assembly, settings, seed, n, device, start, data.data)
     chunks = [range(k, min(k + settings.batch, n)) for k in range(0, n, settings.batch)]
-    return torch.cat([generated.x_T(list(chunk))[0].cpu().flatten(1) for chunk in chunks])
+    return torch.cat([generated.x_T(list(chunk)).cpu().flatten(1) for chunk in chunks])

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from tdpm_cli.engine.protocols import Cond
 from tdpm_cli.errors import InputError
 from tdpm_cli.run.batches import leave_signals_to_the_main_process
 from tdpm_cli.scoring.inputs import Examples
@@ -20,11 +19,12 @@ Prepare = Callable[[Tensor], Tensor]
 
 @dataclass
 class Batch:
-    """Some examples: their numbers, raw or what an extractor's `prepare` made of it, labels; and what was broken."""
+    """Some examples: their numbers, raw or what an extractor's `prepare` made of it, their conditions; and what was
+    broken."""
 
     indices: Tensor
     x: Tensor
-    cond: Cond
+    cond: dict[str, Any]
     broken: list[str]
 
 

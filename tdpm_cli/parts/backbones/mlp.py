@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from tdpm_cli.engine.ranges import Natural, Positive
+from tdpm_cli.errors import InputError
 
 __all__ = ["MLP"]
 
@@ -21,6 +22,8 @@ class MLP(nn.Module):
         self, shape: Sequence[int], sizes: Mapping[str, int], *, width: Positive = 128, blocks: Natural = 3
     ) -> None:
         super().__init__()
+        if unknown := sizes.keys() - {"label"}:
+            raise InputError(f"backbone.name is 'mlp', which takes labels alone, not {', '.join(sorted(unknown))}")
         size = math.prod(shape)
         # t enters through sines and cosines of 32 frequencies, from one turn over the chain's usual 1000 steps.
         self.register_buffer("frequencies", 2 * math.pi / 1000 * 2 ** torch.linspace(0, 8, 32), persistent=False)

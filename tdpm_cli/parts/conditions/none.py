@@ -1,12 +1,12 @@
 """No condition: unconditional generation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
+import torch
 
 from tdpm_cli.engine.noise import Noise
-from tdpm_cli.engine.protocols import Cond
+from tdpm_cli.engine.protocols import Cond, Given
 from tdpm_cli.errors import InputError
 
 __all__ = ["Nothing"]
@@ -15,12 +15,12 @@ __all__ = ["Nothing"]
 class Nothing:
     """Every condition is {}."""
 
-    dropout = 0.0
+    dropout, option = 0.0, None
 
     def __init__(self) -> None:
         self.sizes: dict[str, int] = {}
 
-    def encode(self, raw: Mapping[str, Tensor]) -> Cond:
+    def encode(self, given: Given, generator: torch.Generator | None = None) -> Cond:
         """Drop what the data set gives."""
         return {}
 
@@ -28,14 +28,14 @@ class Nothing:
         """{}."""
         return {}
 
-    def fit(self, names: Sequence[str]) -> dict[str, Any]:
+    def fit(self, data: Any) -> dict[str, Any]:
         """Nothing to learn."""
         return {}
 
-    def parse(self, words: Sequence[str], n: int) -> Cond:
+    def parse(self, words: Sequence[str], n: int) -> Given:
         """Raise InputError: there is nothing to choose."""
-        raise InputError(f"--labels {','.join(words)}: the model was not trained on labels; leave --labels out")
+        raise InputError(f"{', '.join(words)}: the model is unconditional; there is nothing to choose")
 
-    def draw(self, n: int, noise: Noise) -> Cond:
+    def draw(self, n: int, noise: Noise) -> Given:
         """{}."""
         return {}

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from tdpm_cli.engine.ranges import Positive
+from tdpm_cli.errors import InputError
 
 __all__ = ["MLP"]
 
@@ -20,6 +21,8 @@ class MLP(nn.Module):
         self, shape: Sequence[int], sizes: Mapping[str, int], *, width: Positive = 128, layers: Positive = 3
     ) -> None:
         super().__init__()
+        if unknown := sizes.keys() - {"label"}:
+            raise InputError(f"discriminator.name is 'mlp', which takes labels alone, not {', '.join(sorted(unknown))}")
         body: list[nn.Module] = [nn.Flatten(), nn.Linear(math.prod(shape), width), nn.SiLU()]
         for _ in range(layers - 1):
             body += [nn.Linear(width, width), nn.SiLU()]

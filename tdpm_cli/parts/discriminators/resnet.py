@@ -17,11 +17,11 @@ __all__ = ["ResNet"]
 
 
 class ResNet(nn.Module):
-    """x [B, C, H, W] and labels [B] → logits [B].
+    """x [B, C, H, W], with labels [B] or pooled texts [B, D] → logits [B].
 
     At height h it has min(`channel_base` / h, `channel_max`) channels; blocks halve the image until its
     longer side is at most 4. `minibatch_std` is the group whose spread becomes one more channel (0 = off).
-    A label acts by projection (Miyato and Koyama 2018).
+    A label or a text acts by projection (Miyato and Koyama 2018).
     """
 
     def __init__(
@@ -55,9 +55,10 @@ class ResNet(nn.Module):
         self.flat = Linear(last * height * width, last)
         self.leave = Linear(last, 1)
         self.label = nn.Embedding(sizes["label"], last) if "label" in sizes else None
+        self.pooled = nn.Linear(sizes["pooled"], last) if "pooled" in sizes else None
 
-    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
-        """Return logits [B]."""
+    def forward(self, x: Tensor, label: Tensor | None = None, pooled: Tensor | None = None, **_: Tensor) -> Tensor:
+        """Return logits [B]. A text's tokens are not looked at."""
         h = activate(self.enter(x.contiguous(memory_format=torch.channels_last)))
         for block in self.blocks:
             h = block(h)
@@ -68,6 +69,8 @@ class ResNet(nn.Module):
         logits = self.leave(h)[:, 0]
         if self.label is not None and label is not None:
             logits = logits + (h * self.label(label)).sum(1) / math.sqrt(h.shape[1])
+        if self.pooled is not None and pooled is not None:
+            logits = logits + (h * self.pooled(pooled)).sum(1) / math.sqrt(h.shape[1])
         return logits
 
 
