@@ -69,6 +69,7 @@ class ImageFiles:
         self._stamps = {name: stamps[name] for name in images}
         self._json = self._read_json() if LABELS in stamps else {}
         by_json = bool(self._json.get("labels"))
+        classed = classed and not self._json.get("unlabelled")  # its folders are no classes, then
         self.classes, numbers = ([], []) if not classed else self._by_json() if by_json else self._by_folder(shown)
         self._labels = torch.tensor(numbers) if self.classes else None
         self._texts = {PurePosixPath(name).with_suffix("").as_posix() for name in shown if name.endswith(".txt")}
@@ -178,7 +179,8 @@ class ImageFiles:
         try:
             content = json.loads(self.container.read(LABELS))
             labels, captions = content.get("labels"), content.get("captions")
-            return {"labels": dict(labels or []), "captions": dict(captions or []), "classes": content.get("classes")}
+            return {"labels": dict(labels or []), "captions": dict(captions or []), "classes": content.get("classes"),
+                    "unlabelled": "labels" in content and labels is None}  # fmt: skip
         except (ValueError, TypeError, AttributeError) as error:
             raise InputError(f"{self.path}: {LABELS} is damaged ({error}); repair it or take it out") from None
 
