@@ -81,7 +81,7 @@ def known(font: ImageFont.FreeTypeFont) -> list[Emoji]:
     return found
 
 
-def toned(base: str, name: str, rest: str, is_one) -> list[Emoji]:  # noqa: ANN001
+def toned(base: str, name: str, rest: str, is_one) -> list[Emoji]:
     """The same in every skin tone, where the font knows it so."""
     variants = [Emoji(f"{base}{chr(code)}{rest}", name, tone) for code, tone in TONES.items()]
     return [variant for variant in variants if is_one(variant.text)]

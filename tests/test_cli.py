@@ -31,7 +31,7 @@ SURFACE = {
     "train": {"--preset", "--data", "--download", "--outdir", "--name", "--duration", "--batch", "--batch-gpu",
               "--seed", "--precision", "--compile", "--resume", "--set", "--dry-run"},
     "sample": {"--n", "--model", "--steps", "--spacing", "--seed", "--sampler", "--eta", "--batch", "--labels",
-               "--scale", "--format", "--overwrite"},
+               "--prompt", "--prompts", "--scale", "--format", "--overwrite"},
     "eval": {"--fid", "--kid", "--prdc", "--memorised", "--per-class", "--text", "--diagnose", "--features",
              "--weights", "--ref", "--n", "--model", "--steps", "--spacing", "--sampler", "--scale", "--seed",
              "--repeats", "--json", "--report", "--cache", "--ref-only", "--out"},
@@ -156,7 +156,7 @@ def test_wrong_input_gets_one_message_and_status_2(tdpm, images, tmp_path, monke
     (tmp_path / "bad.zip").write_text("no zip")
     train_on = lambda path: ["train", "--preset", "cifar10", "--data", path, *SMALL]
     cases = [
-        (["train", "--preset", "cifra10"], "no preset 'cifra10'; did you mean 'cifar10' or 'cifar10-cond'?"),
+        (["train", "--preset", "cifra10"], "no preset 'cifra10'; did you mean 'cifar10' or 'cifar10-"),
         (["train", "--preset", "digits", "--set", "prior.z_dmi=3"], "prior.z_dmi: no such key"),
         (["train", "--preset", "digits", "--duration", "soon"], "train.duration is 'soon'"),
         (["train", "--preset", "digits", "--batch", "0"], "train.batch is 0"),

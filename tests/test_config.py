@@ -149,7 +149,7 @@ def test_an_empty_section_is_an_absent_one():
 
 
 def test_unknown_presets_get_the_nearest():
-    with pytest.raises(InputError, match=r"no preset 'digit'; did you mean 'digits'\?"):
+    with pytest.raises(InputError, match=r"no preset 'digit'; did you mean 'digits'"):
         read_preset("digit")
     with pytest.raises(InputError, match="no preset"):
         read_preset("../presets/digits")

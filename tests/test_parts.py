@@ -27,6 +27,7 @@ SMALL = {  # keyword arguments that make a part small, or that it must have
     "points": {"kind": "mixture"},
     "pixels": {"shape": [1, 8, 8]},
     "labels": {"classes": 5},
+    "text": {"names": ["cat", "dog", "ship", "bird", "tree"], "examples": ["a cat", "a dog"], "tokens": 8},
 }
 
 
@@ -96,6 +97,20 @@ def test_discriminators(name):
     (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
     gradient.square().sum().backward()  # twice differentiable, as R1 needs
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in critic.parameters())
+
+
+def test_a_discriminator_sees_the_text():
+    critic = moved(parts.load("discriminator", "resnet")(IMAGES, {"pooled": 6, "context": 6}, channel_base=64))
+    x, pooled, context = torch.randn(4, *IMAGES), torch.randn(4, 6), torch.randn(4, 3, 6)
+    logits = critic(x, pooled=pooled, context=context)
+    assert logits.shape == (4,)
+    assert not torch.allclose(critic(x, pooled=pooled.flip(0), context=context), logits)
+
+
+@pytest.mark.parametrize("kind", ["backbone", "discriminator"])
+def test_networks_of_points_take_no_text(kind):
+    with pytest.raises(InputError, match=r"'mlp', which takes labels alone, not context, pooled"):
+        parts.load(kind, "mlp")(POINTS, {"pooled": 6, "context": 6})
 
 
 @pytest.mark.parametrize("name", of("prior"))
@@ -196,11 +211,28 @@ def test_conditions(name):
     condition = parts.load("condition", name)(**SMALL.get(name, {}))
     cond = condition.encode({"label": torch.tensor([0, 3])})
     assert cond.keys() == condition.null(2).keys() == condition.sizes.keys()
-    drawn = condition.draw(3, Noise(0, range(3)))
-    assert drawn.keys() == cond.keys()
-    for key, size in condition.sizes.items():
+    drawn = condition.encode(condition.draw(3, Noise(0, range(3))))
+    for key in condition.sizes:
         assert condition.null(3)[key].shape == drawn[key].shape
-        assert int(drawn[key].max()) < size
+        assert condition.null(3)[key].dtype == drawn[key].dtype
+        assert not torch.equal(condition.null(3)[key], drawn[key])
+    if condition.option:
+        words = {"--labels": ["3", "0"], "--prompt": ["a cat", " a dog "]}[condition.option]
+        asked = condition.encode(condition.parse(words, 3))
+        assert all(torch.equal(value[0], value[2]) and not torch.equal(value[0], value[1]) for value in asked.values())
+
+
+@pytest.mark.parametrize("name", of("encoder"))
+def test_encoders(name):
+    encoder = parts.load("encoder", name)()
+    one, two, other, long = encoder(["a red apple", "an apple that is red", "quarterly tax report", "red " * 300], 12)
+    assert one.tokens.shape[1:] == one.pooled.shape == (encoder.dim,)
+    assert len(long.tokens) == 12
+    assert [text.cut for text in (one, two, other, long)] == [False, False, False, True]
+    near = lambda a, b: float(torch.cosine_similarity(a.pooled, b.pooled, 0))
+    assert near(one, two) > near(one, other) + 0.3
+    (alone,) = encoder(["a red apple"], 12)
+    assert torch.allclose(alone.tokens, one.tokens, atol=1e-4)  # padding beside longer texts changes nothing
 
 
 @pytest.mark.parametrize("name", of("data"))

@@ -89,8 +89,8 @@ def _embed(condition: Any, data: Any, device: torch.device) -> None:
             if interrupted.number:
                 raise Interrupted(interrupted.number, "stopped; what was embedded is kept, the same command continues")
     if cut := condition.embeddings.cut(sorted(texts)):
-        say(f"note: {len(cut):,} of {len(texts):,} captions have more than {condition.tokens} tokens and are cut there, "
-            f"such as {cut[0]!r}; condition.tokens takes more")  # fmt: skip
+        say(f"note: {len(cut):,} of {len(texts):,} captions have more than {condition.tokens} tokens and are cut "
+            f"there, such as {cut[0]!r}; condition.tokens takes more")  # fmt: skip
 
 
 def _place(outdir: Path, name: str, resume: str) -> tuple[Path, Path | None]:

