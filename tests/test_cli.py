@@ -36,12 +36,13 @@ SURFACE = {
              "--weights", "--ref", "--n", "--model", "--steps", "--spacing", "--sampler", "--scale", "--seed",
              "--repeats", "--json", "--report", "--cache", "--ref-only", "--out"},
     "sweep": {"--steps", "--model", "--spacing", "--sampler", "--start", "--scale", "--n", "--seed", "--repeats",
-              "--kid", "--prdc", "--features", "--weights", "--ref", "--cache", "--out", "--report"},
+              "--kid", "--prdc", "--text", "--features", "--weights", "--ref", "--cache", "--out", "--report"},
     "export": {"--model", "--format"},
     "presets": set(),
     "data inspect": {"--sheet", "--json", "--workers"},
     "data verify": {"--out", "--workers"},
     "data prepare": {"--resolution", "--crop", "--upscale", "--mode", "--workers"},
+    "data matcher": {"--preset", "--data", "--images", "--set"},
 }  # fmt: skip
 
 

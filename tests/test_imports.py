@@ -13,6 +13,7 @@ FLOORS = {
     "parts": 2,
     "config": 3,
     "assemble": 4,
+    "captions": 4,
     "proposal": 4,
     "sampling": 5,
     "cost": 5,

@@ -8,14 +8,18 @@ import pytest
 import torch
 from PIL import Image
 
-from tdpm_cli import assemble, config
+from tdpm_cli import assemble, config, parts
+from tdpm_cli.commands.evaluate import evaluate
+from tdpm_cli.commands.matcher import matcher
 from tdpm_cli.commands.sample import grid_path, read_prompts, sample
 from tdpm_cli.commands.train import train
 from tdpm_cli.errors import InputError
 from tdpm_cli.parts import embeddings
 from tdpm_cli.parts.conditions.text import Text
 from tdpm_cli.parts.embeddings import Embedded, Embeddings
-from tdpm_cli.run import checkpoint
+from tdpm_cli.run import checkpoint, fitting
+from tdpm_cli.run.signals import Interrupted
+from tdpm_cli.scoring.scorer import extractor
 
 TEXT = ["condition.name=text", "condition.tokens=8", "condition.names=[zero, one, two, three, four, five, six, "
         "seven, eight, nine]", "condition.templates=['the digit {class}', 'a {class}']"]  # fmt: skip
@@ -179,3 +183,88 @@ def test_long_captions_are_counted(tiny_images, tmp_path, capsys):
     assert "10 of 10 captions have more than 8 tokens and are cut there" in capsys.readouterr().err
     with sqlite3.connect(next((tmp_path / "cache" / "tdpm" / "texts").glob("*.sqlite"))) as database:
         assert database.execute("SELECT count(*) FROM texts").fetchone() == (10,)
+
+
+@pytest.fixture(scope="module")
+def matched(tmp_path_factory):
+    """A matcher of digits and their captions, trained for seconds."""
+    from conftest import tiny_images
+
+    file = tmp_path_factory.mktemp("matcher") / "matcher.safetensors"
+    matcher(config.from_dict(tiny_images.__wrapped__()(*TEXT)), file, 20_000)
+    assert not file.with_name(file.name + ".state").exists()
+    return file
+
+
+def digits_with_captions(folder, shift):
+    """60 digits as PNGs, each with the caption of its class + shift."""
+    words = TEXT[2].partition("[")[2].rstrip("]").split(", ")
+    raw, given = parts.load("data", "digits")(None, (1, 8, 8))[range(60)]
+    folder.mkdir()
+    for k, (image, label) in enumerate(zip(raw, given["label"].tolist(), strict=True)):
+        Image.fromarray(image[0].numpy()).save(folder / f"{k}.png")
+        (folder / f"{k}.txt").write_text(f"a {words[(label + shift) % 10]}\n")
+    return folder
+
+
+def test_the_text_score_tells_right_captions_from_wrong_ones(matched, tmp_path):
+    features = f"image-text:{matched}"
+    right, wrong = (
+        evaluate(digits_with_captions(tmp_path / name, shift), ref="digits", features=features, extras=["text"])
+        for name, shift in (("right", 0), ("wrong", 1))
+    )
+    (name,) = [name for name in right["scores"] if "R@1 of 10" in name]
+    assert name.startswith("image-text-")
+    assert right["scores"][name] > 80
+    assert wrong["scores"][name] < 20
+    assert right["standard_errors"][name] > 0
+
+
+def test_samples_are_scored_by_the_prompts_they_were_drawn_from(run, matched, tmp_path):
+    sample(tmp_path / "out", 12, run, prompts=["the digit three", "a four"])
+    scores = evaluate(tmp_path / "out", features=f"image-text:{matched}", extras=["text"])["scores"]
+    drawn = evaluate(model=run, n=12, features=f"image-text:{matched}", extras=["text"])["scores"]
+    assert scores.keys() == drawn.keys()
+    assert all(0 <= found[name] <= 100 for found in (scores, drawn) for name in found if "R@1" in name)
+
+
+def test_a_matcher_continues_where_it_stopped(tiny_images, matched, tmp_path, monkeypatch):
+    plain = tiny_images(*TEXT)
+    file = tmp_path / "matcher.safetensors"
+
+    class Stop(fitting.Interruption):
+        asked = 0
+
+        @property
+        def number(self):
+            Stop.asked += 1
+            return 15 if Stop.asked > 40 else None
+
+        @number.setter
+        def number(self, value):
+            pass
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fitting, "Interruption", Stop)
+        with pytest.raises(Interrupted):
+            matcher(config.from_dict(plain), file, 20_000)
+    assert not file.exists()
+    with pytest.raises(InputError, match=r"begun with other data or settings(.|\n)*remove it"):
+        matcher(config.from_dict(plain), file, 30_000)
+    matcher(config.from_dict(plain), file, 20_000)
+    (whole, _), (resumed, _) = (checkpoint.read_weights(path) for path in (matched, file))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_what_is_no_matcher_or_cannot_have_one_is_said(tiny, tiny_images, tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(b"no weights")
+    cases = [
+        (lambda: matcher(config.from_dict(tiny_images()), tmp_path / "m.safetensors"), "has no images with captions"),
+        (lambda: matcher(config.from_dict(tiny_images(*TEXT)), tmp_path / "m.pt"), "is written as .safetensors"),
+        (lambda: extractor("image-text", None, torch.device("cpu")), "tdpm data matcher FILE --preset"),
+        (lambda: extractor(f"image-text:{tmp_path / 'y'}", None, torch.device("cpu")), "no such file"),
+        (lambda: extractor(f"image-text:{tmp_path / 'x.safetensors'}", None, torch.device("cpu")), "not a safetensors"),
+    ]
+    for work, message in cases:
+        with pytest.raises(InputError, match=message):
+            work()

@@ -5,7 +5,11 @@ from typing import Annotated, Optional
 
 import typer
 
-app = typer.Typer(help="Look at data, verify them, or prepare a zip of one resolution.", no_args_is_help=True)
+from tdpm_cli.cli.options import count
+
+app = typer.Typer(
+    help="Look at data, verify them, prepare a zip of one resolution, train helpers on them.", no_args_is_help=True
+)
 Source = Annotated[Path, typer.Argument(help="A folder, a zip, an LMDB, .tar shards, idx files, an .npz, …")]
 Workers = Annotated[Optional[int], typer.Option(min=1, help="Processes.", show_default="one a core, at most 16")]
 
@@ -53,3 +57,21 @@ def prepare(
     from tdpm_cli.commands.data import prepare as run
 
     run(source, dest, resolution, crop, upscale, mode, workers)
+
+
+@app.command()
+def matcher(
+    file: Annotated[Path, typer.Argument(help="The .safetensors to write.")],
+    preset: Annotated[str, typer.Option(help="A preset with captions, or a YAML file.")],
+    data: Annotated[Optional[Path], typer.Option(help="The images and captions, as for `tdpm train`.")] = None,
+    images: Annotated[str, typer.Option(help="How long, in images, such as 200k.")] = "200k",
+    set_: Annotated[
+        Optional[list[str]], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="As for `tdpm train`.")
+    ] = None,
+) -> None:
+    """Train a small network that matches images and captions, for `tdpm eval --text`. The same command continues."""
+    from tdpm_cli import config as configuration
+    from tdpm_cli.commands.matcher import matcher as run
+
+    plain = configuration.override(configuration.read_preset(preset), set_ or [])
+    run(configuration.from_dict(configuration.with_data(plain, data, False)), file, count("--images", images))

@@ -25,6 +25,7 @@ def sweep(
     repeats: Annotated[int, typer.Option(min=1, help="Seeds in each row: mean ± sd.")] = 1,
     kid: Annotated[bool, typer.Option("--kid", help="Kernel distance, too.")] = False,
     prdc: Annotated[bool, typer.Option("--prdc", help="Precision, recall, density and coverage, too.")] = False,
+    text: Annotated[bool, typer.Option("--text", help="How well images fit their captions, too.")] = False,
     features: Annotated[Optional[str], Shown(help="As for eval.")] = None,
     weights: Annotated[Optional[Path], typer.Option(help="A local file or folder of the features' weights.")] = None,
     ref: Annotated[
@@ -43,6 +44,6 @@ def sweep(
         [count("--steps", word) for word in listed(steps)], model or [], spacings=numbers("--spacing", spacing),
         samplers=listed(sampler), starts=listed(start), scales=numbers("--scale", scale),
         n=count("--n", n) if n else None, seed=seed, repeats=repeats, ref=ref, features=features, weights=weights,
-        extras=[name for name, wanted in {"kid": kid, "prdc": prdc}.items() if wanted], cache=cache, out=out,
-        report=report,
+        extras=[name for name, wanted in {"kid": kid, "prdc": prdc, "text": text}.items() if wanted], cache=cache,
+        out=out, report=report,
     )  # fmt: skip

@@ -11,19 +11,18 @@ from torch import nn
 
 from tdpm_cli import config as configuration
 from tdpm_cli.assemble import Assembly, assemble, read_data
+from tdpm_cli.captions import embed_captions
 from tdpm_cli.config import Config
 from tdpm_cli.cost import cost_of
 from tdpm_cli.errors import InputError
-from tdpm_cli.imaging.arrays import conditions_of, fingerprint_of
+from tdpm_cli.imaging.arrays import fingerprint_of
 from tdpm_cli.run import checkpoint, precision
 from tdpm_cli.run.files import write_text
-from tdpm_cli.run.report import Meter, say, summary_writer, table
-from tdpm_cli.run.signals import Interrupted, Interruption
+from tdpm_cli.run.report import say, summary_writer, table
 from tdpm_cli.training import GRID, Trainer, smaller_batches
 
 CACHED = 0.25  # of the free memory that decoded images may fill
 RUN_IN, REHEARSAL = 1.0, 10.0  # seconds: a step that takes longer is measured at once; and of all measured steps
-LOOKED_AT = 10_000  # examples whose captions are read at a time
 DATA = "data.json"  # in a run: what its data were when it began
 MAY_CHANGE = ("preset", "train.duration", "train.workers", "train.keep", "train.most_skipped", "train.log",
               "train.tensorboard", "train.batch_gpu", "train.gradient_checkpointing", "train.cache",
@@ -66,8 +65,7 @@ def train(
     if start is not None:
         trainer.restore(start)
         say(f"continuing {run} at {trainer.seen / 1000:g} kimg")
-    if hasattr(made.condition, "prepare"):
-        _embed(made.condition, data, device)
+    embed_captions(made.condition, data, device)
     write_text(run / "config.yaml", config.to_yaml())
     write_text(run / DATA, json.dumps(record, indent=1))
     if config.train.cache and hasattr(data, "keep_in_memory"):
@@ -75,22 +73,6 @@ def train(
     trainer.fit(data)
     say(f"done: {run}\nnext: tdpm sample --model {run} --steps {config.sample.steps} --n 64 samples/")
     return run
-
-
-def _embed(condition: Any, data: Any, device: torch.device) -> None:
-    """Embed every distinct caption, before the first step, and tell how many are longer than the condition takes."""
-    texts: set[str] = set()
-    for start in range(0, len(data), LOOKED_AT):
-        given = conditions_of(data, range(start, min(start + LOOKED_AT, len(data))))
-        texts.update(text for captions in condition.captions_of(given) for text in captions)
-    with Meter("embed captions", len(texts), unit="captions") as meter, Interruption() as interrupted:
-        for count in condition.prepare(sorted(texts), device):
-            meter.advance(count)
-            if interrupted.number:
-                raise Interrupted(interrupted.number, "stopped; what was embedded is kept, the same command continues")
-    if cut := condition.embeddings.cut(sorted(texts)):
-        say(f"note: {len(cut):,} of {len(texts):,} captions have more than {condition.tokens} tokens and are cut "
-            f"there, such as {cut[0]!r}; condition.tokens takes more")  # fmt: skip
 
 
 def _place(outdir: Path, name: str, resume: str) -> tuple[Path, Path | None]:

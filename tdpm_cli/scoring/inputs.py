@@ -19,6 +19,7 @@ from torch import Tensor
 from tdpm_cli import assemble
 from tdpm_cli import config as configuration
 from tdpm_cli.config import Config, SampleConfig
+from tdpm_cli.engine.protocols import Given, taken
 from tdpm_cli.errors import InputError, nearest
 from tdpm_cli.imaging.arrays import content_of
 from tdpm_cli.imaging.decode import bits_of, flatten, is_transparent, to_tensor
@@ -213,27 +214,25 @@ def stored(files: ImageFiles, text: str, manifest: dict[str, Any] | None = None)
         raise InputError(f"{files.option} {text}: images of different kinds: {listed}. Bring them to one size and mode")
     sound = [k for k, kind in enumerate(kinds) if not isinstance(kind, str)]
     shape = (1 if colour == "grey" else 3, height, width)
-    data = Stored(files, sound, shape, _labels(files, manifest))
+    data = Stored(files, sound, shape, _drawn(files, manifest))
     about = {"path": str(files.path), "split": "all", "prepared": "as they lie (EXIF's orientation is not applied)"}
     return Examples(text, data, shape, cache(files.sha256), about, _classes(files.classes, manifest),
                     tuple(broken), manifest, on_disk=True, files=len(kinds))  # fmt: skip
 
 
 class Stored:
-    """Image files as they lie, uint8 [*shape]."""
+    """Image files as they lie, uint8 [*shape]; `drawn` are the conditions that a model drew them from, if one did."""
 
-    def __init__(
-        self, files: ImageFiles, indices: Sequence[int], shape: tuple[int, int, int], labels: Tensor | None
-    ) -> None:
-        self.files, self.indices, self.shape, self._labels = files, list(indices), shape, labels
+    def __init__(self, files: ImageFiles, indices: Sequence[int], shape: tuple[int, int, int], drawn: Given) -> None:
+        self.files, self.indices, self.shape, self._drawn = files, list(indices), shape, drawn
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, dict[str, Any]]:
         among = [self.indices[k] for k in indices]
         raw = torch.stack([self._read(k) for k in among])
-        return raw, self.files.conditions_of(among) | ({} if self._labels is None else {"label": self._labels[among]})
+        return raw, self.files.conditions_of(among) | taken(self._drawn, among)
 
     def _read(self, k: int) -> Tensor:
         return to_tensor(flatten(self.files.open(k, upright=False), self.shape[0]))
@@ -292,13 +291,15 @@ def _classes(own: Sequence[str], manifest: dict[str, Any] | None) -> list[str]:
     return list(names) or list(own)
 
 
-def _labels(files: ImageFiles, manifest: dict[str, Any] | None) -> Tensor | None:
-    """The labels that `tdpm sample` drew images of, whose files are named by number."""
-    drawn = (manifest or {}).get("conditions", {}).get("label")
+def _drawn(files: ImageFiles, manifest: dict[str, Any] | None) -> dict[str, Any]:
+    """The labels or captions that `tdpm sample` drew images of, whose files are named by number."""
+    conditions = (manifest or {}).get("conditions", {})
     numbers = [PurePath(name).stem for name in files.names]
-    if drawn is None or not all(number.isdigit() and int(number) < len(drawn) for number in numbers):
-        return None
-    return torch.tensor([drawn[int(number)] for number in numbers])
+    count = min((len(values) for values in conditions.values()), default=0)
+    if not conditions or not all(number.isdigit() and int(number) < count for number in numbers):
+        return {}
+    chosen = {key: [values[int(number)] for number in numbers] for key, values in conditions.items()}
+    return {key: torch.tensor(values) if key == "label" else values for key, values in chosen.items()}
 
 
 def _head(files: ImageFiles, k: int) -> tuple[str, tuple[int, int]] | str:

@@ -27,7 +27,8 @@ DEFINITIONS = {  # what can be asked for beside the distance, and how it is comp
     "or of half of the smaller side (Bińkowski 2018)",
     "prdc": "precision, recall: 3 neighbours (Kynkäänniemi 2019); density, coverage: 5 neighbours (Naeem 2020)",
     "memorised": "share of samples nearer to a training example than that one's nearest fellow is",
-    "text": "100 · max(cos, 0) of the features of images and of their captions, mean and standard error (Hessel 2021)",
+    "text": "clip: 100 · max(cos, 0) of the features of images and of their captions (Hessel 2021); image-text: the "
+    "percentage of images that find their caption among 10 (R@1); mean and standard error",
     "classes": "the distance of each class alone, and their mean",
 }
 DISTANCES = {
@@ -99,7 +100,8 @@ class Scorer:
             found += _prdc(data.some(KEEP), drawn.some(KEEP))
         if drawn.alignment is not None:
             error = float(drawn.alignment.std() / len(drawn.alignment) ** 0.5)
-            found.append(Score(f"{self.name} text score", float(drawn.alignment.double().mean()), error))
+            name = getattr(self.extract, "text_score", "text score")
+            found.append(Score(f"{self.name} {name}", float(drawn.alignment.double().mean()), error))
         neighbours: list[tuple[int, int]] = []
         if "memorised" in self.extras:
             mask, index, ratio = scores.memorised(data.features, drawn.features)
@@ -211,7 +213,8 @@ class Scorer:
         if "text" not in self.extras:
             return
         if not hasattr(self.extract, "alignment"):
-            raise InputError(f"--text, but the features {self.name!r} know no text; use --features clip")
+            raise InputError(f"--text, but the features {self.name!r} know no text; use --features clip, or "
+                             "image-text:FILE, which `tdpm data matcher` trains")  # fmt: skip
         if not isinstance(samples, Examples) or "captions" not in samples.data[[0]][1]:
             raise InputError(f"--text, but {samples.text} has no captions: it needs a .txt beside every image, or "
                              "'captions' in dataset.json")  # fmt: skip
