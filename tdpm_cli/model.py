@@ -22,7 +22,7 @@ class Model:
     """What `tdpm.load` returns. Images are uint8 [n, C, H, W] (points: float32 [n, dim]), x_t is float32 [n, *shape].
 
     Settings that are left out are the preset's: `steps`, `spacing`, `sampler`, `eta`, `scale`, `batch`. `labels` are
-    classes by number or name, taken in turn. Every method raises InputError for what does not fit the model.
+    classes by number or name, or prompts where the model was trained on captions, taken in turn. Every method raises InputError for what does not fit the model.
     """
 
     def __init__(self, loaded: assemble.Loaded, device: torch.device) -> None:
@@ -59,7 +59,7 @@ class Model:
         """Samples `first` .. `first` + n - 1 of `seed`: those that `tdpm sample` writes, whatever the batch."""
         chosen = self.settings(**settings)
         indices = range(first, first + n)
-        cond = self.condition.draw(n, Noise(seed, indices)) if labels is None else self.cond(n, labels)
+        cond = self._drawn(n, Noise(seed, indices)) if labels is None else self.cond(n, labels)
 
         def draw(part: slice, cond: Cond) -> Tensor:
             noise = Noise(seed, indices[part], self.device)
@@ -70,7 +70,7 @@ class Model:
     def draw_x_T(self, n: int, *, seed: int = 0, first: int = 0, labels: Sequence[str | int] | None = None) -> Tensor:
         """x_T [n, *shape] as the prior draws them for those samples."""
         indices = range(first, first + n)
-        cond = self.condition.draw(n, Noise(seed, indices)) if labels is None else self.cond(n, labels)
+        cond = self._drawn(n, Noise(seed, indices)) if labels is None else self.cond(n, labels)
 
         def draw(part: slice, cond: Cond) -> Tensor:
             return self.tdpm.draw_x_T(Noise(seed, indices[part], self.device), cond)
@@ -130,7 +130,12 @@ class Model:
 
     def cond(self, n: int, labels: Sequence[str | int] | None) -> Cond:
         """Conditions that go round through `labels`, n in all; "nothing" without."""
-        return self.condition.null(n) if labels is None else self.condition.parse([str(word) for word in labels], n)
+        if labels is None:
+            return self.condition.null(n)
+        return self.condition.encode(self.condition.parse([str(word) for word in labels], n))
+
+    def _drawn(self, n: int, noise: Noise) -> Cond:
+        return self.condition.encode(self.condition.draw(n, noise))
 
     def _x_0(self, images: Tensor) -> Tensor:
         if tuple(images.shape[1:]) != tuple(self.space.raw_shape):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+import tdpm_cli
 from tdpm_cli import assemble, config, parts
 from tdpm_cli.commands.evaluate import evaluate
 from tdpm_cli.commands.matcher import matcher
@@ -141,6 +142,13 @@ def test_prompts_are_drawn_told_and_written_under_their_rows(run, tmp_path):
     assert abs(sum(alone) - sum(Image.open(tmp_path / "other" / "000001.png").tobytes())) <= 64
     with pytest.raises(InputError, match=r"prompts: .* there"):
         sample(out, 3, run, prompts=["another"])
+
+
+def test_the_api_takes_prompts(run):
+    model = tdpm_cli.load(run, "cpu")
+    three, four = (model.draw_x_T(2, labels=[f"the digit {word}"]) for word in ("three", "four"))
+    assert not torch.equal(three, four)
+    assert model.sample(3, steps=2).shape == (3, 1, 8, 8)
 
 
 def test_without_prompts_captions_of_the_data_are_drawn(run, tmp_path):
