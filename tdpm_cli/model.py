@@ -22,7 +22,8 @@ class Model:
     """What `tdpm.load` returns. Images are uint8 [n, C, H, W] (points: float32 [n, dim]), x_t is float32 [n, *shape].
 
     Settings that are left out are the preset's: `steps`, `spacing`, `sampler`, `eta`, `scale`, `batch`. `labels` are
-    classes by number or name, or prompts where the model was trained on captions, taken in turn. Every method raises InputError for what does not fit the model.
+    classes by number or name, or prompts where the model was trained on captions, taken in turn. Every method raises
+    InputError for what does not fit the model.
     """
 
     def __init__(self, loaded: assemble.Loaded, device: torch.device) -> None:
