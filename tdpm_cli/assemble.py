@@ -14,7 +14,7 @@ from tdpm_cli.engine.denoiser import Denoiser
 from tdpm_cli.engine.model import TDPM
 from tdpm_cli.engine.protocols import Condition
 from tdpm_cli.errors import InputError
-from tdpm_cli.run import checkpoint
+from tdpm_cli.run import checkpoint, weights
 
 FORMAT = 1  # of the header of a file of weights
 
@@ -91,15 +91,16 @@ def header(config: Config, weights: str, seen: int) -> dict[str, str]:
 def load(source: Path, device: torch.device | str = "cpu") -> Loaded:
     """Load a run's newest EMA weights, or a file that `tdpm export` wrote. Raises InputError for anything else."""
     path = checkpoint.newest_weights(source) if source.is_dir() else source
-    tensors, says = checkpoint.read_weights(path)
+    shapes, says = weights.read_header(path)
     if says.get("format") != f"tdpm {FORMAT}":
         found = says.get("format", "no tdpm header")
         raise InputError(f"{path}: {found}; accepted: a file that tdpm wrote, of format tdpm {FORMAT}")
     config = configuration.from_dict(json.loads(says["config"]))
+    weights.fits(weights.state(assemble(config, "meta").model), shapes, str(path))  # before any memory is taken
     assembly = assemble(config, device)
-    checkpoint.load_state(assembly.model, tensors, str(path))
+    weights.load_state(assembly.model, weights.read_weights(path)[0], str(path))
     assembly.model.eval().requires_grad_(False)
-    return Loaded(assembly, path, checkpoint.sha256(path), says["weights"], int(says["seen"]))
+    return Loaded(assembly, path, weights.sha256(path), says["weights"], int(says["seen"]))
 
 
 def newest_run(outdir: Path = Path("runs")) -> Path:

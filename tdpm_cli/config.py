@@ -6,7 +6,9 @@ before anything is built. A key is replaced whole: `--set schedule.truncate.sigm
 """
 
 import copy
+import hashlib
 import inspect
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -71,7 +73,7 @@ class TrainConfig:
     is short. `cache` keeps decoded images in memory where they fit in a quarter of what is free.
     Learning rates rise linearly over the first `warmup` images, and fall linearly to zero over the last share
     `cooldown` of the duration. An update with numbers that are not finite is skipped; after `most_skipped` such steps
-    in a row the run stops.
+    in a row the run stops. Where the disk refuses a checkpoint, the run stops, or goes on until the next is due.
     """
 
     duration: Annotated[Count, Gt(0)]
@@ -98,6 +100,7 @@ class TrainConfig:
     log: Annotated[int, Ge(1), BeforeValidator(parse_count)] = 4_000
     keep: Annotated[int, Ge(2)] = 2
     most_skipped: Positive = 10
+    on_save_error: Literal["stop", "continue"] = "stop"
     tensorboard: bool = False
 
 
@@ -196,6 +199,10 @@ class Config:
                 plain[section] = asdict(value) if value else None
         plain["data"]["path"] = str(self.path) if self.path else None
         return copy.deepcopy(plain)
+
+    def sha256(self) -> str:
+        """Hash of the plain values."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
     def to_yaml(self) -> str:
         """The text of `config.yaml`."""

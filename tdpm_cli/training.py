@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ from tdpm_cli.engine.model import TDPM
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.phases import Batch, Game, Phase, tdpm_phases, train_step
 from tdpm_cli.errors import InputError
-from tdpm_cli.run import checkpoint, pictures, precision
+from tdpm_cli.run import formats, pictures, precision, weights
 from tdpm_cli.run.batches import batches, order_from
+from tdpm_cli.run.checkpoint import Snapshot
 from tdpm_cli.run.files import write_text
 from tdpm_cli.run.health import Balance, Figures, Step
 from tdpm_cli.run.report import Log, Meter, say
+from tdpm_cli.run.saving import Saver
 from tdpm_cli.run.signals import Interrupted, Interruption
 from tdpm_cli.sampling import sampler_options
 
@@ -83,25 +86,24 @@ class Trainer:
 
     def fit(self, data: Any) -> None:
         """Train until `duration`, saving every `snapshot` images, at the end and when interrupted."""
-        settings, config, figures = self.settings, self.made.config, self.figures
-        stream = batches(data, settings.batch, settings.seed, self.seen, flip=settings.flip, workers=settings.workers)
-        log = Log(self.run, self.seen, settings.tensorboard)
+        settings, figures, last_save = self.settings, self.figures, self.seen
         cast, balance = precision.autocast(settings.precision, self.device), Balance(settings.duration)
-        begun, due = self.seen, False
-        if self.seen == 0:
-            self._grid(data)
-        with (
-            Meter(f"train {config.preset}", settings.duration, self.seen) as meter,
-            Interruption() as interrupted,
-        ):
-            waited, since = 0.0, time.perf_counter()
+        stream = batches(data, settings.batch, settings.seed, self.seen, flip=settings.flip, workers=settings.workers)
+        saver = Saver(self.run, settings.keep, settings.on_save_error)
+        log = Log(self.run, self.seen, settings.tensorboard)
+        meter = Meter(f"train {self.made.config.preset}", settings.duration, self.seen)
+        with closing(stream), closing(saver), closing(log), meter, Interruption() as interrupted:
+            if self.seen == 0:
+                with saver.tolerating():
+                    self._grid(data)
+            waited, since, due = 0.0, time.perf_counter(), False
             while self.seen < settings.duration:
                 asked = time.perf_counter()
                 try:
                     raw, conditions = next(stream)
                 except InputError:  # such as a damaged image: what was learned is not lost
-                    if self.seen > begun:
-                        self.save()
+                    if self.seen > last_save:
+                        saver.last(self.snapshot())
                     raise
                 waited += time.perf_counter() - asked
                 before, stop = self.seen, interrupted.number
@@ -109,29 +111,32 @@ class Trainer:
                 figures.add(self.seen, logs)
                 if len(figures.bad) >= settings.most_skipped:
                     raise self._diverged(data, figures.bad)
-                means: dict[str, float] = {}
-                last = self.seen >= settings.duration or stop
+                finished = self.seen >= settings.duration
                 due = due or self._passed(before, settings.snapshot)
-                if due or last or self._passed(before, settings.log):
+                means: dict[str, float] = {}
+                if due or finished or stop or self._passed(before, settings.log):
                     means = figures.means()
                     share = waited / (time.perf_counter() - since)
                     waited, since = 0.0, time.perf_counter()
-                    log.write(self.seen, {**means, "img/s": meter.rate, "loader": share})
+                    with saver.tolerating():
+                        log.write(self.seen, {**means, "img/s": meter.rate, "loader": share})
                     for trouble in balance.trouble(self.seen, means):
                         say(f"warning: by {self.seen / 1000:g} kimg {trouble}")
                 meter.advance(settings.batch, shown(means))
-                if last or (due and not figures.bad):  # weights that led to what is not finite would be no use
-                    self.save()
-                    due = False
-                    self._grid(data)
-                if stop and self.seen < settings.duration:
-                    log.close()
-                    stream.close()
+                saver.check()
+                if finished or stop:
+                    saver.last(self.snapshot())
+                elif due and not figures.bad:  # weights that led to what is not finite would be no use
+                    saver.put(self.snapshot())
+                    last_save, due = self.seen, False
+                    with saver.tolerating():
+                        self._grid(data)
+                if stop and not finished:
                     raise Interrupted(
-                        stop,
-                        f"stopped at {self.seen / 1000:g} kimg, saved in {self.run}; the same command continues",
+                        stop, f"stopped at {self.seen / 1000:g} kimg, saved in {self.run}; the same command continues"
                     )
-        log.close()
+            with saver.tolerating():
+                self._grid(data)
 
     def _train_on(self, raw: Tensor, conditions: Mapping[str, Tensor], cast: Any) -> dict[str, Tensor]:
         """One step: every phase that is due, then the averages."""
@@ -224,43 +229,49 @@ class Trainer:
             "Lower train.denoiser_lr or train.discriminator_lr, raise game.r1, or set train.clip=1"
         )
 
-    def save(self) -> None:
-        """Write a checkpoint of everything that the next step depends on."""
+    def _nets(self) -> dict[str, nn.Module]:
+        """All networks, by the names of their files."""
+        nets: dict[str, nn.Module | None] = {f"ema-{ema.half_life}": ema.model for ema in self.ema}
+        nets |= {"model": self.made.model, "discriminator": self.made.discriminator}
+        return {name: net for name, net in nets.items() if net is not None}
+
+    def snapshot(self) -> Snapshot:
+        """Copy everything that the next step depends on to the host's memory."""
         config = self.made.config
-
-        def write(folder: Path) -> Mapping[str, Any]:
-            for half_life, ema in zip(config.train.ema, self.ema, strict=True):
-                name = f"ema-{half_life}"
-                checkpoint.write_weights(folder / f"{name}.safetensors", ema.model, header(config, name, self.seen))
-            nets = {"model": self.made.model, "discriminator": self.made.discriminator}
-            for name, net in nets.items():
-                if net is not None:
-                    checkpoint.write_weights(folder / f"{name}.safetensors", net, header(config, name, self.seen))
-            torch.save({name: o.state_dict() for name, o in self.optimizers.items()}, folder / "optimizers.pt")
-            return {"format": 1, "seen": self.seen, "step": self.step, "ema": config.train.ema}
-
-        checkpoint.save(self.run, self.seen, write, config.train.keep)
+        copied = lambda tensors: {key: host_copy(tensor) for key, tensor in tensors.items()}
+        states = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+        return Snapshot(
+            self.seen,
+            {name: (copied(weights.state(net)), header(config, name, self.seen)) for name, net in self._nets().items()},
+            {name: {**state, "state": {k: copied(moments) for k, moments in state["state"].items()}}
+             for name, state in states.items()},
+            {"seen": self.seen, "step": self.step, "ema": config.train.ema, "skipped": dict(self.figures.skipped),
+             "config": config.to_dict(), "config_sha256": config.sha256()},
+        )  # fmt: skip
 
     def restore(self, folder: Path) -> None:
         """Continue from a checkpoint."""
-        nets: dict[str, nn.Module | None] = {
-            "model": self.made.model,
-            "discriminator": self.made.discriminator,
-        }
-        nets |= {f"ema-{ema.half_life}": ema.model for ema in self.ema}
-        for name, net in nets.items():
-            if net is not None:
-                path = folder / f"{name}.safetensors"
-                checkpoint.load_state(net, checkpoint.read_weights(path)[0], str(path))
-        self.seen, self.step = checkpoint.position(folder)
-        states = torch.load(folder / "optimizers.pt", map_location=self.device, weights_only=True)
+        for name, net in self._nets().items():
+            path = folder / f"{name}.safetensors"
+            weights.load_state(net, weights.read_weights(path)[0], str(path))
+        state, states = formats.state_of(folder), formats.optimizers_of(folder)
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(states[name])
+            for parameter, moments in optimizer.state.items():
+                for key, value in moments.items():
+                    if value.shape == parameter.shape:  # laid out in memory as the weights are
+                        moments[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        self.seen, self.step, self.figures = state["seen"], state["step"], Figures(state["skipped"])
 
     def _grid(self, data: Any) -> None:
         """Draw data, data at x_T, the prior's x_T and samples, from fixed seeds, with the averaged weights."""
         panels = draw_panels(self.made, self.ema[0].model, data, self.device)
         pictures.save(pictures.side_by_side(panels), self.run / "grids" / f"{self.seen:09d}.png")
+
+
+def host_copy(tensor: Tensor) -> Tensor:
+    """A copy in the memory of the CPU, as files hold it."""
+    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def shown(means: Mapping[str, float]) -> dict[str, float]:

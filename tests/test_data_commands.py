@@ -86,7 +86,7 @@ def test_a_damaged_image_stops_a_run_that_continues_once_it_is_quarantined(tmp_p
     if saved:
         train(config, tmp_path, "run")
         assert "1 images are in quarantine, 0 when the run began" in capsys.readouterr().err
-        assert checkpoint.position(checkpoint.steps(tmp_path / "run")[-1])[0] == 96
+        assert int(checkpoint.steps(tmp_path / "run")[-1].name) == 96
 
 
 def test_a_run_is_not_continued_on_other_data(tmp_path, tiny_files):

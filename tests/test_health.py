@@ -11,7 +11,7 @@ from tdpm_cli.assemble import assemble, read_data
 from tdpm_cli.commands.train import train
 from tdpm_cli.config import from_dict
 from tdpm_cli.errors import InputError
-from tdpm_cli.run import checkpoint, health
+from tdpm_cli.run import checkpoint, health, weights
 from tdpm_cli.run.batches import order_from
 from tdpm_cli.training import Trainer
 
@@ -56,7 +56,7 @@ def test_a_number_that_is_not_finite_in_any_phase_is_counted_and_named(
         assert line[f"skipped/{phase}"] == 1
         assert all(math.isfinite(value) for value in line.values())
     for path in checkpoint.steps(run)[-1].glob("*.safetensors"):
-        assert all(tensor.isfinite().all() for tensor in checkpoint.read_weights(path)[0].values())
+        assert all(tensor.isfinite().all() for tensor in weights.read_weights(path)[0].values())
 
 
 def test_an_update_left_out_leaves_weights_and_moments_alone(tiny, tmp_path):

@@ -18,7 +18,7 @@ from tdpm_cli.errors import InputError
 from tdpm_cli.parts import embeddings
 from tdpm_cli.parts.conditions.text import Text
 from tdpm_cli.parts.embeddings import Embedded, Embeddings
-from tdpm_cli.run import checkpoint, fitting
+from tdpm_cli.run import checkpoint, fitting, weights
 from tdpm_cli.run.signals import Interrupted
 from tdpm_cli.scoring.scorer import extractor
 
@@ -120,7 +120,7 @@ def test_training_with_captions_continues_bit_for_bit(run, tiny_images, tmp_path
     train(config.from_dict(tiny_images(*TEXT, "train.duration=64")), tmp_path, "half")
     train(config.from_dict(tiny_images(*TEXT)), tmp_path, "half")
     (whole, _), (resumed, _) = (
-        checkpoint.read_weights(checkpoint.steps(folder)[-1] / "model.safetensors") for folder in (run, half)
+        weights.read_weights(checkpoint.steps(folder)[-1] / "model.safetensors") for folder in (run, half)
     )
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
@@ -260,7 +260,7 @@ def test_a_matcher_continues_where_it_stopped(tiny_images, matched, tmp_path, mo
     with pytest.raises(InputError, match=r"begun with other data or settings(.|\n)*remove it"):
         matcher(config.from_dict(plain), file, 30_000)
     matcher(config.from_dict(plain), file, 20_000)
-    (whole, _), (resumed, _) = (checkpoint.read_weights(path) for path in (matched, file))
+    (whole, _), (resumed, _) = (weights.read_weights(path) for path in (matched, file))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 

@@ -62,8 +62,9 @@ def main() -> NoReturn:
     debug = "--debug" in sys.argv  # accepted anywhere on the line
     sys.argv = [word for word in sys.argv if word != "--debug"]
     from tdpm_cli.errors import InputError
-    from tdpm_cli.run.signals import Interrupted
+    from tdpm_cli.run.signals import Interrupted, raise_interrupted
 
+    raise_interrupted()
     try:
         app()
     except InputError as error:

@@ -30,6 +30,12 @@ def train(
         Optional[bool], typer.Option("--compile/--no-compile", help="torch.compile the network.")
     ] = None,
     resume: Annotated[str, typer.Option(help="auto, never, or the path of a run or checkpoint.")] = "auto",
+    on_save_error: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Where the disk refuses a checkpoint: stop, or continue until the next.", show_default="stop"
+        ),
+    ] = None,
     set_: Annotated[
         Optional[list[str]],
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set any key of the preset; repeatable."),
@@ -46,7 +52,7 @@ def train(
     plain = propose(data) if preset == "auto" else configuration.read_preset(preset)
     plain = configuration.override(plain, set_ or [])
     flags = {"duration": duration, "batch": batch, "batch_gpu": batch_gpu, "seed": seed, "precision": precision,
-             "compile": compile}  # fmt: skip
+             "compile": compile, "on_save_error": on_save_error}  # fmt: skip
     given = {key: value for key, value in flags.items() if value is not None}
     plain = configuration.overlay(plain, "train", given)
     run(configuration.from_dict(configuration.with_data(plain, data, download)), outdir, name, resume, dry_run)

@@ -15,7 +15,7 @@ from tdpm_cli.errors import InputError
 from tdpm_cli.imaging.arrays import conditions_of, fingerprint_of
 from tdpm_cli.parts.conditions.text import Text
 from tdpm_cli.parts.features.image_text import FORMAT, Matcher
-from tdpm_cli.run import checkpoint, precision
+from tdpm_cli.run import precision, weights
 from tdpm_cli.run.files import writable
 from tdpm_cli.run.fitting import fit
 from tdpm_cli.run.report import say
@@ -69,7 +69,7 @@ def matcher(config: Config, out: Path, images: int = 200_000) -> None:
         "weights": options["weights"], "tokens": condition.tokens, "captions": groups,
         "data": f"{config.data.name} {config.path or ''}".strip(), "images": images,
     }  # fmt: skip
-    checkpoint.write_weights(out, network, {"format": FORMAT, "settings": json.dumps(settings)})
+    weights.write_weights(out, network, {"format": FORMAT, "settings": json.dumps(settings)})
     state.unlink(missing_ok=True)
     say(f"done: {out}\nnext: tdpm eval --text --features image-text:{out} samples/")
 

@@ -16,16 +16,18 @@ from tdpm_cli.config import Config
 from tdpm_cli.cost import cost_of
 from tdpm_cli.errors import InputError
 from tdpm_cli.imaging.arrays import fingerprint_of
-from tdpm_cli.run import checkpoint, precision
+from tdpm_cli.run import checkpoint, formats, precision
 from tdpm_cli.run.files import write_text
+from tdpm_cli.run.lock import owned
 from tdpm_cli.run.report import say, summary_writer, table
 from tdpm_cli.training import GRID, Trainer, smaller_batches
 
 CACHED = 0.25  # of the free memory that decoded images may fill
 RUN_IN, REHEARSAL = 1.0, 10.0  # seconds: a step that takes longer is measured at once; and of all measured steps
 DATA = "data.json"  # in a run: what its data were when it began
-MAY_CHANGE = ("preset", "train.duration", "train.workers", "train.keep", "train.most_skipped", "train.log",
-              "train.tensorboard", "train.batch_gpu", "train.gradient_checkpointing", "train.cache",
+STATED = ("train.batch", "train.batch_gpu", "train.gradient_checkpointing")  # that change sums, but not their meaning
+MAY_CHANGE = (*STATED, "preset", "train.duration", "train.workers", "train.keep", "train.most_skipped",
+              "train.on_save_error", "train.log", "train.tensorboard", "train.cache",
               "data.path", "data.download", "data.quarantine")  # fmt: skip
 NOT_OF_TRAINING = ("sample.", "eval.")  # sections that weights do not depend on
 
@@ -47,72 +49,82 @@ def train(
     config = _set_train(config, precision=precision.resolve(config.train.precision, device))
     data, config = read_data(config)
     made = assemble(config, device)
-    run, start = _place(outdir, name or config.preset, resume)
-    if start is not None:
-        _same_config(run, config)
+    run, folder = _place(outdir, name or config.preset, resume)
     _announce(made, data, run)
     if config.train.tensorboard:
         summary_writer()
     made.condition.encode(data[range(min(GRID, len(data)))][1])  # what cannot be read fails before a folder is made
     trainer = Trainer(made, run, device)
     if dry_run:
+        if start := _start(run, folder):
+            _same_config(start, config)
         _rehearse(trainer, data)
         say("dry run: nothing was written\nnext: the same command without --dry-run")
         return None
     record = _record(data)
-    if start is not None:
-        _same_data(run, record)
-    if start is not None:
-        trainer.restore(start)
-        say(f"continuing {run} at {trainer.seen / 1000:g} kimg")
-    embed_captions(made.condition, data, device)
-    write_text(run / "config.yaml", config.to_yaml())
-    write_text(run / DATA, json.dumps(record, indent=1))
-    if config.train.cache and hasattr(data, "keep_in_memory"):
-        data.keep_in_memory(CACHED * precision.free_memory(torch.device("cpu")))
-    trainer.fit(data)
+    with owned(run):
+        if start := _start(run, folder):
+            _same_config(start, config)
+            _same_data(run, record)
+            checkpoint.set_aside(run, newer_than=start)
+            trainer.restore(start)
+            say(f"continuing {run} at {trainer.seen / 1000:g} kimg")
+        embed_captions(made.condition, data, device)
+        write_text(run / "config.yaml", config.to_yaml())
+        write_text(run / DATA, json.dumps(record, indent=1))
+        if config.train.cache and hasattr(data, "keep_in_memory"):
+            data.keep_in_memory(CACHED * precision.free_memory(torch.device("cpu")))
+        trainer.fit(data)
     say(f"done: {run}\nnext: tdpm sample --model {run} --steps {config.sample.steps} --n 64 samples/")
     return run
 
 
 def _place(outdir: Path, name: str, resume: str) -> tuple[Path, Path | None]:
-    """The run's folder, and the checkpoint to continue from, if any."""
+    """The run's folder, and the checkpoint that `resume` names, if it names one."""
     run = outdir / name
     if resume == "never":
         taken = (outdir / f"{name}-{k}" for k in range(2, 1_000_000))
         return (run if not run.exists() else next(path for path in taken if not path.exists())), None
-    if resume != "auto":
-        folder = Path(resume)
-        if (folder / "state.json").is_file():
-            run = folder.parent.parent
-            if newer := [path.name for path in checkpoint.steps(run) if path.name > folder.name]:
-                raise InputError(
-                    f"--resume {resume}: the run has newer checkpoints ({', '.join(newer)}), which would be taken up "
-                    "again; move them away to go back, or resume the run itself"
-                )
-            return run, folder
+    if resume == "auto":
+        return run, None
+    folder = Path(resume)
+    if not checkpoint.is_checkpoint(folder):
         if not checkpoint.steps(folder):
             raise InputError(f"--resume {resume}: neither a run with a checkpoint nor a checkpoint; or: auto, never")
-        run = folder
-    saved = checkpoint.steps(run)
-    return run, saved[-1] if saved else None
+        return folder, None
+    run = folder.resolve().parent.parent
+    if newer := [path.name for path in checkpoint.steps(run) if path.name > folder.name]:
+        raise InputError(
+            f"--resume {resume}: the run has newer checkpoints ({', '.join(newer)}), which would be taken up "
+            "again; move them away to go back, or resume the run itself"
+        )
+    return run, folder
 
 
-def _same_config(run: Path, config: Config) -> None:
+def _start(run: Path, folder: Path | None) -> Path | None:
+    """The checkpoint to continue from: the one that was named, which must be sound, or the run's newest that is."""
+    if folder is None:
+        return checkpoint.newest(run)
+    formats.verify(folder)
+    return folder
+
+
+def _same_config(start: Path, config: Config) -> None:
     """Refuse to continue a run with another config, naming the differences."""
-    path = run / "config.yaml"
     now = _flat(config.to_dict())
     # Through Config, for keys that are newer than the run had their default's effect.
-    plain = configuration.read_yaml(path.read_text(), str(path)) if path.is_file() else {}
-    before = _flat(configuration.from_dict(plain).to_dict()) if plain else {}
-    differing = [key for key in before.keys() | now.keys() if before.get(key) != now.get(key)]
-    listed = [f"{key}: {before.get(key)!r} there, {now.get(key)!r} here" for key in sorted(differing)
-              if key not in MAY_CHANGE and not key.startswith(NOT_OF_TRAINING)]  # fmt: skip
-    if listed:
+    before = _flat(configuration.from_dict(formats.state_of(start)["config"]).to_dict())
+    differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    listed = {key: f"{key}: {before.get(key)!r} there, {now.get(key)!r} here" for key in differing}
+    refused = [text for key, text in listed.items() if key not in MAY_CHANGE and not key.startswith(NOT_OF_TRAINING)]
+    if refused:
         raise InputError(
-            f"{run} was trained with another config:\n  " + "\n  ".join(listed)
+            f"{start} was trained with another config:\n  " + "\n  ".join(refused)
             + "\nContinue it with the same settings, or begin another with --name or --resume never."
         )  # fmt: skip
+    for key in STATED:
+        if key in listed:
+            say(f"note: {listed[key]}; the order of the images stays, but the weights will not be the very same")
 
 
 def _flat(plain: Mapping[str, Any]) -> dict[str, Any]:

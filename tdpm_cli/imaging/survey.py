@@ -83,7 +83,8 @@ _data: Any = None  # of a worker process
 def _begin(data: Any) -> None:
     global _data
     _data = data
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # which reach a group, and are for the main process
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _work(work: Callable[[Any, Sequence[int]], Result], chunk: Sequence[int]) -> Result:

@@ -1,7 +1,6 @@
 """Training batches in an order that depends on (seed, images seen) alone, so that a run continues exactly."""
 
 import os
-import signal
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tdpm_cli.errors import InputError
+from tdpm_cli.run.signals import leave_to_the_main_process
 
 Item = tuple[Tensor, dict[str, Any]]
 
@@ -30,23 +30,25 @@ def batches(data: Any, batch: int, seed: int, seen: int, *, flip: bool, workers:
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=leave_signals_to_the_main_process,
+        worker_init_fn=leave_to_the_main_process,
     )
-    for item in loader:
-        if isinstance(item, InputError):
-            raise item
-        yield item
+    try:
+        for item in loader:
+            if isinstance(item, InputError):
+                raise item
+            yield item
+    except RuntimeError as error:  # how the loader tells of a worker that has ended
+        if "DataLoader worker" not in str(error):
+            raise
+        raise InputError(
+            f"a process that reads data was ended from outside ({error}); where memory is short, set fewer "
+            "train.workers or train.cache=false"
+        ) from None
 
 
 def order_from(data: Any, batch: int, seed: int, seen: int, *, flip: bool) -> Iterator[list[int]]:
     """The indices of these batches, for ever; those from len(data) on are mirror images."""
     return iter(_Order(data, flip, batch, seed, seen))
-
-
-def leave_signals_to_the_main_process(worker: int) -> None:
-    """Of a worker: Ctrl-C is for the main process, which ends its workers itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class _Order(Sampler[list[int]]):

@@ -1,135 +1,132 @@
-"""Checkpoints: written aside and renamed into place, so that a crash leaves the old one whole.
+"""Checkpoints: written aside and renamed into place, verified before an older one goes.
 
-A checkpoint is a folder `checkpoints/000256000` (images seen) of a run, holding
-
-    ema-500000.safetensors     averaged weights, one file for each half-life; config in the header
-    model.safetensors          the weights being trained
-    discriminator.safetensors
-    optimizers.pt              states of all optimizers
-    state.json                 images seen, steps
+A checkpoint is a folder `checkpoints/000256000` (images seen) of a run; `formats` tells what lies in it. Whatever
+happens at whatever instant, the ones that were there before are whole.
 """
 
-import hashlib
-import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from tdpm_cli.errors import InputError
-from tdpm_cli.run.files import replacing
+from tdpm_cli.run import formats, weights
+from tdpm_cli.run.files import WriteError, sync
+from tdpm_cli.run.report import say
+
+FOLDER = "checkpoints"
+ASIDE = ".damaged"  # added to the name of a checkpoint that was found so
 
 
-def state(module: nn.Module) -> dict[str, Tensor]:
-    """Weights and buffers by name, each once: a tensor used in two places is stored under its first name."""
-    found: dict[int, str] = {}
-    whole = module.state_dict(keep_vars=True)
-    for name, tensor in whole.items():
-        found.setdefault(id(tensor), name)
-    return {name: whole[name].detach() for name in found.values()}
+@dataclass(frozen=True)
+class Snapshot:
+    """All that the next step depends on, in memory of its own: training may go on while it is written."""
 
-
-def load_state(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Copy tensors into the weights of those names. Raises InputError, naming `source`, unless all fit."""
-    own = state(module)
-    for name in own.keys() ^ tensors.keys():
-        side = "lacks" if name in own else "has, and the model does not,"
-        raise InputError(f"{source}: it {side} {name!r}: weights of another model")
-    for name, tensor in own.items():
-        if tensor.shape != tensors[name].shape:
-            raise InputError(
-                f"{source}: {name} has shape {list(tensors[name].shape)}, not {list(tensor.shape)}: "
-                "weights of another model"
-            )
-        tensor.copy_(tensors[name])
-
-
-def write_weights(path: Path, module: nn.Module, header: Mapping[str, str]) -> None:
-    """Write weights and header as safetensors, whole or not at all."""
-    tensors = {name: tensor.contiguous() for name, tensor in state(module).items()}
-    with replacing(path) as part:
-        try:
-            save_file(tensors, part, dict(header))
-        except SafetensorError as error:  # how the library reports a full disk
-            raise OSError(str(error)) from None
-        sync(part)
-
-
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read tensors and header; executes nothing. Raises InputError for a missing or damaged file."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such run or weights file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
-        raise InputError(f"{path}: not a safetensors file, or a damaged one ({error})") from None
-
-
-def sha256(path: Path) -> str:
-    """Hash of a file's content."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+    seen: int
+    weights: Mapping[str, tuple[Mapping[str, Tensor], Mapping[str, str]]]  # tensors and header of each file
+    optimizers: formats.States
+    state: Mapping[str, Any]
 
 
 def steps(run: Path) -> list[Path]:
-    """Complete checkpoints of a run, oldest first."""
-    found = (path for path in (run / "checkpoints").glob("*") if path.name.isdecimal())
-    return sorted(path for path in found if (path / "state.json").is_file())
+    """The checkpoints of a run, oldest first, sound or not."""
+    found = (path for path in (run / FOLDER).glob("*") if path.name.isdecimal())
+    return sorted(found, key=lambda path: int(path.name))
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is a checkpoint, sound or not."""
+    return (folder / formats.STATE).is_file() or (folder / formats.MANIFEST).is_file()
+
+
+def newest(run: Path, check: Callable[[Path], object] = formats.verify) -> Path | None:
+    """The newest checkpoint of a run that passes `check`; the damaged ones passed over are named.
+
+    None where the run has none at all. Raises InputError where all are damaged.
+    """
+    saved = steps(run)
+    for folder in reversed(saved):
+        try:
+            check(folder)
+            return folder
+        except formats.Damaged as error:
+            say(f"warning: skipped a checkpoint that is damaged: {error}")
+    if saved:
+        raise InputError(
+            f"{run}: none of its {len(saved)} checkpoints is sound; begin another run with --resume never, or move "
+            f"{run / FOLDER} away to begin this one again"
+        )
+    return None
 
 
 def newest_weights(source: Path) -> Path:
-    """The first EMA file of a checkpoint, or of a run's newest. Raises InputError where there is none."""
-    folder = source
-    if not (source / "state.json").is_file():
-        if not (saved := steps(source)):
-            raise InputError(f"{source}: neither a run with a checkpoint nor a weights file")
-        folder = saved[-1]
-    first = json.loads((folder / "state.json").read_text())["ema"][0]
-    return folder / f"ema-{first}.safetensors"
+    """The first EMA file of a checkpoint, or of a run's newest that is sound. Raises InputError where there is none."""
+
+    def first(folder: Path) -> Path:
+        formats.verify(folder, formats.STATE)
+        name = f"ema-{formats.state_of(folder)['ema'][0]}.safetensors"
+        formats.verify(folder, name)
+        return folder / name
+
+    if is_checkpoint(source):
+        return first(source)
+    found = newest(source, first)
+    if found is None:
+        raise InputError(f"{source}: neither a run with a checkpoint nor a weights file")
+    return first(found)
 
 
-def position(folder: Path) -> tuple[int, int]:
-    """Images seen and steps done at a checkpoint."""
-    content = json.loads((folder / "state.json").read_text())
-    return int(content["seen"]), int(content["step"])
+def set_aside(run: Path, newer_than: Path) -> None:
+    """Rename the checkpoints that were passed over, so that they count no more, and stay to be looked at."""
+    for folder in steps(run):
+        if int(folder.name) > int(newer_than.name):
+            _set_aside(folder)
 
 
-def save(run: Path, seen: int, write: Callable[[Path], Mapping[str, Any]], keep: int) -> Path:
-    """Save a checkpoint: `write` fills a folder and returns the state; older ones beyond `keep` go last."""
-    final = run / "checkpoints" / f"{seen:09d}"
+def _set_aside(folder: Path) -> None:
+    aside = folder.with_name(folder.name + ASIDE)
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+
+
+def save(run: Path, snapshot: Snapshot, keep: int) -> Path:
+    """Write a checkpoint, verify it, and only then remove the older ones beyond `keep`.
+
+    Raises WriteError where the disk fails, and InputError for weights that are not finite; nothing has changed then.
+    """
+    final = run / FOLDER / f"{snapshot.seen:09d}"
+    bad = [f"{file}: {name}" for file, (tensors, _) in snapshot.weights.items()
+           for name, tensor in tensors.items() if not tensor.isfinite().all()]  # fmt: skip
+    if bad:
+        raise InputError(
+            f"weights are infinite or NaN by {snapshot.seen / 1000:g} kimg ({bad[0]}; {len(bad)} in all), so no "
+            f"checkpoint was written; older ones are intact. Lower train.denoiser_lr or train.discriminator_lr"
+        )
     part = final.with_name(final.name + ".part")
-    for left_behind in final.parent.glob("*.part"):
-        shutil.rmtree(left_behind, ignore_errors=True)
     try:
-        part.mkdir(parents=True)
-        content = write(part)
-        (part / "state.json").write_text(json.dumps(content, indent=1))
-        for path in [*part.iterdir(), part]:
-            sync(path)
-        shutil.rmtree(final, ignore_errors=True)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        for left_behind in final.parent.glob("*.part"):
+            shutil.rmtree(left_behind, ignore_errors=True)
+        part.mkdir()
+        for name, (tensors, header) in snapshot.weights.items():
+            weights.write_tensors(part / f"{name}.safetensors", tensors, header)
+        formats.write_state(part, snapshot.state, snapshot.optimizers)
+        formats.seal(part)
+        if final.exists():  # one that was damaged, or it would have been continued from
+            _set_aside(final)
         part.rename(final)
-        sync(final.parent)
-    except (OSError, InputError) as error:
+        for folder in (final.parent, run, run.parent):
+            sync(folder)
+        formats.verify(final)
+    except (OSError, WriteError, formats.Damaged) as error:
         shutil.rmtree(part, ignore_errors=True)
-        raise InputError(f"{final}: the checkpoint could not be written ({error}); older ones are intact") from None
+        raise WriteError(f"{final}: the checkpoint could not be written ({error}); older ones are intact") from None
     for old in steps(run)[:-keep]:
-        shutil.rmtree(old)
+        with suppress(OSError):  # what stays goes next time
+            going = old.rename(old.with_name(old.name + ".part"))
+            shutil.rmtree(going)
     return final
-
-
-def sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

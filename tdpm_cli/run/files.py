@@ -8,19 +8,23 @@ from pathlib import Path
 from tdpm_cli.errors import InputError
 
 
+class WriteError(InputError):
+    """A disk that is full, a quota that is used up, a place that cannot be written to."""
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn a failure to write `path` into an InputError that names it."""
+    """Turn a failure to write `path` into a WriteError that names it."""
     try:
         yield
     except OSError as error:
-        raise InputError(f"{path}: could not be written ({error}); free space or name a writable place") from None
+        raise WriteError(f"{path}: could not be written ({error}); free space or name a writable place") from None
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a file beside `path` to write to; then rename it to `path`, or on any failure remove it."""
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -33,9 +37,19 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small file of text, whole or not at all."""
+    """Write a small file of text, whole or not at all, and on the disk when this returns."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
+        sync(part)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def writable(option: str, path: Path | None) -> None:

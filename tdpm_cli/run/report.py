@@ -1,6 +1,7 @@
 """What the user sees of a run: a progress bar, or plain lines where there is no terminal; and log.jsonl."""
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,8 +81,8 @@ class Log:
     def __init__(self, run: Path, seen: int, tensorboard: bool = False) -> None:
         self.path = run / "log.jsonl"
         if self.path.exists():  # what an interrupted run logged after the checkpoint that it continues from
-            lines = self.path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["seen"] <= seen]
+            lines = self.path.read_text(errors="replace").splitlines(keepends=True)
+            kept = [line for line in lines if _seen(line) <= seen]
             write_text(self.path, "".join(kept))
         self._writer: Any = summary_writer()(str(run / "tensorboard"), purge_step=seen) if tensorboard else None
 
@@ -96,6 +97,14 @@ class Log:
         """Flush what TensorBoard holds."""
         if self._writer:
             self._writer.close()
+
+
+def _seen(line: str) -> float:
+    """Of a line of the log; infinite for one that a killed process, or a disk, left in pieces."""
+    try:
+        return float(json.loads(line)["seen"]) if line.endswith("\n") else math.inf
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def table(title: str, rows: list[dict[str, str]]) -> None:

@@ -1,8 +1,10 @@
-"""Interruption: the first Ctrl-C or SIGTERM asks the work to finish its step and save; the second leaves at once."""
+"""Interruption: the first signal asks the work to finish its step and save; a Ctrl-C after that leaves at once."""
 
 import signal
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # USR1: how schedulers announce that SIGTERM will follow
 
 
 class Interrupted(Exception):
@@ -10,27 +12,45 @@ class Interrupted(Exception):
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
-        self.status = 128 + number
+        self.status = 128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
 
 
 class Interruption:
-    """While entered, SIGINT and SIGTERM only set `number`; a second one acts as ever."""
+    """While entered, a signal only sets `number`, None before; a second Ctrl-C acts as ever.
+
+    SIGTERM may come twice, as it does from `timeout` and from schedulers that tell the group and then its leader.
+    """
 
     number: int | None = None
 
     def __enter__(self) -> "Interruption":
-        self._before: dict[int, Any] = {
-            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        self._before: dict[int, Any] = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.number = number
+        self.number = self.number or number
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+def raise_interrupted() -> None:
+    """Let signals raise Interrupted where there is nothing to save, so that what was begun is cleared away."""
+    for number in SIGNALS:
+        signal.signal(number, _raise)
+
+
+def _raise(number: int, frame: FrameType | None) -> NoReturn:
+    for other in SIGNALS:
+        signal.signal(other, signal.SIG_DFL)
+    raise Interrupted(number, f"stopped by {signal.Signals(number).name}")
+
+
+def leave_to_the_main_process(worker: int = 0) -> None:
+    """Of a worker: signals, which reach a whole group, are for the main process, which ends its workers itself."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tdpm_cli.errors import InputError
-from tdpm_cli.run.batches import leave_signals_to_the_main_process
+from tdpm_cli.run.signals import leave_to_the_main_process
 from tdpm_cli.scoring.inputs import Examples
 
 FEW = 500  # images that are read before other processes would have started
@@ -38,7 +38,7 @@ def batches_of(examples: Examples, batch: int, n: int | None = None, prepare: Pr
         sampler=_Chunks(chunks),
         batch_size=None,
         num_workers=workers,
-        worker_init_fn=leave_signals_to_the_main_process,
+        worker_init_fn=leave_to_the_main_process,
     )
 
 

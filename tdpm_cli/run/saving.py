@@ -1,0 +1,71 @@
+"""Saving while training goes on: a thread writes one snapshot at a time."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from tdpm_cli.run import checkpoint
+from tdpm_cli.run.checkpoint import Snapshot
+from tdpm_cli.run.files import WriteError
+from tdpm_cli.run.report import say
+
+OnError = Literal["stop", "continue"]
+BEHIND = 1.0  # seconds that training waits for the disk before it is told
+
+
+class Saver:
+    """Writes snapshots of a run; at most one is under way, so that memory stays bounded.
+
+    What the disk refuses raises WriteError, or, where `on_error` is "continue", is told, and tried again when the next
+    is due. Everything else that goes wrong is raised by the call that follows.
+    """
+
+    def __init__(self, run: Path, keep: int, on_error: OnError) -> None:
+        self.run, self.keep, self.on_error = run, keep, on_error
+        self._pool = ThreadPoolExecutor(1, "checkpoint")
+        self._under_way: Future[Path] | None = None
+        self._told = False
+
+    def put(self, snapshot: Snapshot) -> None:
+        """Begin to write a snapshot, once the one before is done."""
+        asked = time.monotonic()
+        self._collect()
+        waited = time.monotonic() - asked
+        if waited > BEHIND and not self._told:
+            say(f"note: checkpoints come faster than the disk takes them: training waited {waited:.1f} s for the one "
+                "before; a higher train.snapshot would help")  # fmt: skip
+            self._told = True
+        self._under_way = self._pool.submit(checkpoint.save, self.run, snapshot, self.keep)
+
+    def check(self) -> None:
+        """Raise what has gone wrong so far; does not wait."""
+        if self._under_way is not None and self._under_way.done():
+            self._collect()
+
+    def last(self, snapshot: Snapshot) -> None:
+        """Write a snapshot, and wait until it is on the disk. Raises WriteError where it cannot be."""
+        self._collect()
+        checkpoint.save(self.run, snapshot, self.keep)
+
+    def close(self) -> None:
+        """Wait for what is under way."""
+        self._pool.shutdown()
+
+    @contextmanager
+    def tolerating(self) -> Iterator[None]:
+        """Tell, rather than raise, what the disk refuses, where the user asked for that."""
+        try:
+            yield
+        except WriteError as error:
+            if self.on_error == "stop":
+                raise
+            say(f"warning: {error}\ntraining goes on (train.on_save_error is 'continue')")
+
+    def _collect(self) -> None:
+        done, self._under_way = self._under_way, None
+        if done is not None:
+            with self.tolerating():
+                done.result()
