@@ -1,0 +1,26 @@
+"""Speed, ours beside a peer in one call: scripts/bench startup | eval | data | train | sample | …"""
+
+import argparse
+
+from scripts.benchmarks import evaluation, loading, startup, training
+
+WHAT = {"startup": startup, "eval": evaluation, "data": loading, "train": training}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    commands = parser.add_subparsers(dest="what", required=True)
+    for name, module in WHAT.items():
+        about = module.__doc__ or ""
+        command = commands.add_parser(
+            name, help=about.splitlines()[0], description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        module.options(command)
+        command.set_defaults(run=module.run)
+    given = vars(parser.parse_args())
+    given.pop("what")
+    given.pop("run")(**given)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""The FID of two folders, ours against clean-fid's own `compute_fid`.
+
+Same images, same TorchScript extractor: the published Inception where it is in the cache, else its architecture with
+random weights; ours once with an empty cache of references, and once more.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each (3)")
+    parser.add_argument("--data", type=Path, help="a folder or zip of images (digits)")
+    parser.add_argument("--n", type=int, default=500, help="images in each of two folders (500)")
+
+
+def run(rounds: int, data: Path | None, n: int) -> None:
+    import torch
+    from cleanfid import fid
+    from cleanfid.inception_torchscript import InceptionV3W
+
+    from tdpm_cli.commands.evaluate import evaluate
+    from tdpm_cli.parts.features.inception import FILE
+    from tdpm_cli.run import precision
+
+    warnings.simplefilter("ignore")  # clean-fid's and SciPy's own
+    device = precision.device()
+    with tempfile.TemporaryDirectory() as place:
+        folders = [str(folder) for folder in write_halves(Path(place), data, n)]
+        weights = Path(place, FILE)
+        weights_of_inception(weights)
+
+        os.environ["XDG_CACHE_HOME"] = str(Path(place, "cache"))
+
+        def ours(which: str) -> float:
+            begin = time.perf_counter()
+            result = evaluate(folders[0], ref=folders[1], features="inception", weights=weights)
+            times[which].append(time.perf_counter() - begin)
+            ((name, value),) = result["scores"].items()
+            found["name"] = name
+            return float(value)
+
+        def peer() -> float:
+            begin = time.perf_counter()
+            network = InceptionV3W(place, download=False).to(device).eval()
+            value = fid.compute_fid(folders[0], folders[1], mode="clean", device=device, verbose=False,
+                                    custom_feat_extractor=network)  # fmt: skip
+            times["peer"].append(time.perf_counter() - begin)
+            return float(value)
+
+        times: dict[str, list[float]] = {"cold": [], "warm": [], "peer": []}
+        found: dict[str, Any] = {}
+        for _ in range(rounds):
+            shutil.rmtree(Path(place, "cache"), ignore_errors=True)
+            found |= {"ours": ours("cold"), "peer": peer()}
+            ours("warm")
+    median = {name: statistics.median(values) for name, values in times.items()}
+    print(f"{found['name']}: {2 * n} images on {device}, {torch.get_num_threads()} threads, median of {rounds}")
+    print(f"clean-fid compute_fid         {median['peer']:8.1f} s   distance {found['peer']:.6g}")
+    print(f"tdpm eval                     {median['cold']:8.1f} s   distance {found['ours']:.6g}")
+    print(f"ratio                         {median['peer'] / median['cold']:8.2f}")
+    print(f"tdpm eval, reference cached   {median['warm']:8.1f} s")
+    print(f"ratio                         {median['peer'] / median['warm']:8.2f}")
+    print(f"relative difference           {abs(found['ours'] - found['peer']) / found['peer']:8.1e}")
+
+
+def write_halves(place: Path, data: Path | None, n: int) -> list[Path]:
+    """n images to a folder, and the next n to another, drawn at random from `data`, or from the digits."""
+    import torch
+    from PIL import Image
+
+    from tdpm_cli.scoring.inputs import open_input
+
+    source = open_input("--data", "digits" if data is None else str(data))
+    if 2 * n > len(source):
+        raise SystemExit(f"error: --n {n}, but {source.text} holds {len(source):,}: at most {len(source) // 2:,}")
+    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(0)).tolist()
+    folders = [place / "a", place / "b"]
+    for folder, chosen in zip(folders, (order[:n], order[n : 2 * n]), strict=True):
+        folder.mkdir()
+        for k, raw in enumerate(source.data[chosen][0]):
+            pixels = raw.permute(1, 2, 0).numpy()
+            Image.fromarray(pixels[..., 0] if len(raw) == 1 else pixels).save(folder / f"{k:06d}.png")
+    return folders
+
+
+def weights_of_inception(path: Path) -> None:
+    """The published file where it is at hand, else its architecture, scripted with the same interface."""
+    import torch
+    from platformdirs import user_cache_path
+    from torchvision.models import inception_v3
+
+    if (cached := user_cache_path("tdpm") / path.name).is_file():
+        shutil.copy(cached, path)
+        return
+    torch.manual_seed(0)
+    network = inception_v3(weights=None, init_weights=False, aux_logits=False, transform_input=False)
+    network.fc = torch.nn.Identity()
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = None  # the statistics of all that follows, so that activations keep their size
+    with torch.no_grad():
+        network.train()(torch.randn(8, 3, 299, 299))
+    network.eval()
+
+    class Inception(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = network
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layers(x)
+
+    with torch.no_grad():
+        torch.jit.trace(Inception().eval(), torch.zeros(2, 3, 299, 299)).save(str(path))

@@ -1,0 +1,49 @@
+"""Times of things beside one another on a machine that others may use too: rounds in turn, and medians."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+Work = Callable[[], object]
+
+
+def medians(works: Mapping[str, Work], rounds: int, warm: int = 1) -> dict[str, float]:
+    """Seconds of each work: the median over rounds in which each runs once, after `warm` rounds that do not count."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(warm + rounds):
+        for name, work in works.items():
+            begin = time.perf_counter()
+            work()
+            synchronise()
+            times[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(values[warm:]) for name, values in times.items()}
+
+
+def synchronise() -> None:
+    """Wait for the accelerator, where there is one."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def machine() -> str:
+    """The machine in words."""
+    import torch
+
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}"
+    with open("/proc/cpuinfo") as file:
+        names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
+    load = os.getloadavg()[0]
+    return (
+        f"{names[0] if names else platform.processor()}, {len(os.sched_getaffinity(0))} cores, "
+        f"{torch.get_num_threads()} threads, load {load:.1f}, PyTorch {torch.__version__}"
+    )
+
+
+def row(what: str, value: str, ratio: float | None = None) -> None:
+    """Print a line of figures."""
+    print(f"{what:44} {value:>16}" + ("" if ratio is None else f"   ratio {ratio:6.2f}"), flush=True)
