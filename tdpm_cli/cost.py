@@ -20,7 +20,7 @@ SIZE = 8  # images that are counted together
 class Cost:
     """Parameters of both networks; floating-point operations of one network call on one image, and of training on
     one image (a multiplication and an addition count as two); bytes of all that a run keeps (float32 weights,
-    gradients, two moments of Adam, averages), and of the activations of one image in the largest phase (float32)."""
+    gradients, two moments of Adam, averages), and of the activations of one image in the largest loss (float32)."""
 
     model: int
     discriminator: int
@@ -48,12 +48,13 @@ def cost_of(config: Config) -> Cost:
         for other in phases:
             other.module.requires_grad_(False)
         phase.module.requires_grad_(True)
-        saved = _Saved(phase.module)
-        with saved:
-            loss = phase.loss(batch)  # held, as its graph holds what was kept
-        activations = max(activations, saved.bytes)
-        del loss
-        step += flops(lambda phase=phase: phase.loss(batch)[0].backward()) / phase.every  # type: ignore[misc]
+        for _, loss in phase.terms:
+            saved = _Saved(phase.module)
+            with saved:
+                value = loss(batch)  # held, as its graph holds what was kept
+            activations = max(activations, saved.bytes)
+            del value
+            step += flops(lambda loss=loss: loss(batch)[0].backward()) / phase.every  # type: ignore[misc]
     model, discriminator = (_count(net) for net in (made.model, made.discriminator))
     # Weights, gradients and two moments of each; and the averages of the model.
     state = 4 * (4 * (model + discriminator) + len(config.train.ema) * model)

@@ -107,7 +107,7 @@ class Trainer:
                     raise
                 waited += time.perf_counter() - asked
                 before, stop = self.seen, interrupted.number
-                logs = self._train_on(raw, conditions, cast)
+                logs = self.train_on(raw, conditions, cast)
                 figures.add(self.seen, logs)
                 if len(figures.bad) >= settings.most_skipped:
                     raise self._diverged(data, figures.bad)
@@ -138,7 +138,7 @@ class Trainer:
             with saver.tolerating():
                 self._grid(data)
 
-    def _train_on(self, raw: Tensor, conditions: Mapping[str, Tensor], cast: Any) -> dict[str, Tensor]:
+    def train_on(self, raw: Tensor, conditions: Mapping[str, Tensor], cast: Any) -> dict[str, Tensor]:
         """One step: every phase that is due, then the averages."""
         made, settings = self.made, self.settings
         # All of a step's randomness follows from (seed, seen), so there is no generator state to save. Dropout
@@ -180,7 +180,7 @@ class Trainer:
             self.step = 1  # a step without the lazy penalty, as most are
             raw, conditions = data[[k % len(data) for k in range(size)]]
             begin = time.perf_counter()
-            self._train_on(raw, conditions, cast)
+            self.train_on(raw, conditions, cast)
             if self.device.type == "cuda":
                 torch.cuda.synchronize()
             took = time.perf_counter() - begin

@@ -1,12 +1,10 @@
-import contextlib
-
 import pytest
 import torch
 from torch import nn
 
 from tdpm_cli.assemble import assemble
 from tdpm_cli.config import from_dict
-from tdpm_cli.engine.phases import Batch, Game, Phase, drop, penalty_loss, tdpm_phases, train_step, weighted
+from tdpm_cli.engine.phases import Batch, Game, Phase, drop, penalty_loss, tdpm_phases, train_step
 from tdpm_cli.parts import load
 
 
@@ -50,8 +48,13 @@ def test_micro_batches_give_the_gradient_of_the_whole(generator):
             value = layer(batch.x).square().mean()
             return value, {"loss": value.detach()}
 
+<<<<<<< HEAD
         phase = Phase("x", layer, torch.optim.SGD(layer.parameters(), 0.0, fused=True), loss)
         logs.append(train_step([phase], Batch(x, {}, generator).split(size), 0, 0, contextlib.nullcontext))
+=======
+        phase = Phase("x", layer, torch.optim.SGD(layer.parameters(), 0.0), [(1.0, loss)])
+        logs.append(train_step([phase], Batch(x, {}, generator).split(size), 0, 0))
+>>>>>>> 5c48489 (Each loss has a backward pass of its own, and a step draws the same numbers however its batch is divided)
         gradients.append(layer.weight.grad.clone())
     assert all(torch.allclose(gradient, gradients[0], atol=1e-6) for gradient in gradients)
     assert all(torch.allclose(log["loss"], logs[0]["loss"]) for log in logs)
@@ -79,7 +82,7 @@ def test_each_phase_moves_its_own_module_and_computes_no_other_gradient(tiny):
         before = {name: snapshot(module) for name, module in modules.items()}
         for module in modules.values():
             module.zero_grad(set_to_none=True)
-        train_step([*phases_without(phases, phase), phase], [shared], 0, 0, contextlib.nullcontext)
+        train_step([*phases_without(phases, phase), phase], [shared], 0, 0)
         for name, module in modules.items():
             assert changed(module, before[name]) == (name == own), (phase.name, name)
             if name != own:
@@ -88,7 +91,7 @@ def test_each_phase_moves_its_own_module_and_computes_no_other_gradient(tiny):
 
 def phases_without(phases, kept):
     """The other phases, never due: they only take part in switching gradients off."""
-    return [Phase(p.name, p.module, p.optimizer, p.loss, start=10**9) for p in phases if p is not kept]
+    return [Phase(p.name, p.module, p.optimizer, p.terms, start=10**9) for p in phases if p is not kept]
 
 
 def test_a_shared_prior_learns_from_both_losses_with_one_optimizer(tiny):
@@ -99,7 +102,7 @@ def test_a_shared_prior_learns_from_both_losses_with_one_optimizer(tiny):
     grads = {}
     for weight in (0.0, 1.0):
         made, phases, _ = phases_of(tiny(), Game(weight=weight))
-        logs = train_step(phases[:1], [batch()], 0, 0, contextlib.nullcontext)
+        logs = train_step(phases[:1], [batch()], 0, 0)
         assert {"loss/denoise", "loss/prior"} <= logs.keys()
         grads[weight] = [p.grad.clone() for p in made.model.parameters()]
     assert any(not torch.allclose(a, b) for a, b in zip(grads[0.0], grads[1.0], strict=True))
@@ -111,16 +114,13 @@ def test_lazy_penalties_keep_their_strength(tiny):
     assert penalty.every == 4
     data = batch()
     data.generator.manual_seed(7)
-    lazy, logs = penalty.loss(data)
+    ((weight, lazy),) = penalty.terms
+    value, logs = lazy(data)
     data.generator.manual_seed(7)
     plain, _ = penalty_loss(made.model, made.discriminator, 3.0, 0.0)(data)
-    assert lazy.item() == pytest.approx(4 * plain.item())
+    assert weight * value.item() == pytest.approx(4 * plain.item())
     assert logs["loss/r1"].item() == pytest.approx(plain.item())
-    due = [
-        step
-        for step in range(9)
-        if "gradient/penalty" in train_step(phases, [batch()], step, 0, contextlib.nullcontext)
-    ]
+    due = [step for step in range(9) if "gradient/penalty" in train_step(phases, [batch()], step, 0)]
     assert due == [0, 4, 8]
 
 
@@ -138,18 +138,18 @@ def test_r2_is_the_penalty_on_the_fake(tiny):
 def test_a_copy_starts_from_the_denoisers_weights_when_the_game_starts(tiny):
     made, phases, _ = phases_of(tiny("prior.name=copy"), Game(start=16))
     network, prior = made.model.denoiser.network, made.model.prior.network
-    logs = train_step(phases, [batch()], 0, 0, contextlib.nullcontext)
+    logs = train_step(phases, [batch()], 0, 0)
     assert "loss/prior" not in logs
-    train_step(phases, [batch()], 1, 8, contextlib.nullcontext)
+    train_step(phases, [batch()], 1, 8)
     phases[1].optimizer.param_groups[0]["lr"] = 0.0
     before = snapshot(network)
     phases[0].optimizer.param_groups[0]["lr"] = 0.0
-    logs = train_step(phases, [batch()], 2, 16, contextlib.nullcontext)
+    logs = train_step(phases, [batch()], 2, 16)
     assert "loss/prior" in logs
     assert not changed(prior, before)
     with torch.no_grad():
         next(prior.parameters()).add_(1)
-    train_step(phases, [batch()], 3, 24, contextlib.nullcontext)
+    train_step(phases, [batch()], 3, 24)
     assert changed(prior, before)  # started once only
 
 
@@ -159,30 +159,52 @@ def test_clipping_bounds_the_step():
     phase = Phase(
         "p",
         layer,
+<<<<<<< HEAD
         torch.optim.SGD(layer.parameters(), 1.0, fused=True),
         lambda b: ((layer.weight * 100).sum(), {}),
+=======
+        torch.optim.SGD(layer.parameters(), 1.0),
+        [(1.0, lambda b: ((layer.weight * 100).sum(), {}))],
+>>>>>>> 5c48489 (Each loss has a backward pass of its own, and a step draws the same numbers however its batch is divided)
         clip=0.5,
     )
-    logs = train_step([phase], [batch()], 0, 0, contextlib.nullcontext)
+    logs = train_step([phase], [batch()], 0, 0)
     assert layer.weight.item() == pytest.approx(-0.5)
     assert float(logs["gradient/p"]) == pytest.approx(100)
 
 
-def test_a_weighted_sum_logs_the_plain_values():
-    one = lambda value: lambda b: (torch.tensor(value), {f"loss/{value}": torch.tensor(value)})
-    total, logs = weighted((2.0, one(3.0)), (0.5, one(4.0)))(batch())
-    assert float(total) == 8
-    assert {key: float(value) for key, value in logs.items()} == {"loss/3.0": 3.0, "loss/4.0": 4.0}
+def test_terms_add_up_and_each_logs_its_own_value():
+    layer = nn.Linear(1, 1, bias=False)
+    term = lambda value: lambda b: (value * layer.weight.sum(), {f"loss/{value}": torch.tensor(value)})
+    phase = Phase("p", layer, torch.optim.SGD(layer.parameters(), 0.0), [(2.0, term(3.0)), (0.5, term(4.0))])
+    logs = train_step([phase], [batch()], 0, 0)
+    assert float(layer.weight.grad) == 8
+    assert {key: float(value) for key, value in logs.items() if key != "gradient/p"} == {"loss/3.0": 3, "loss/4.0": 4}
+
+
+def test_a_step_draws_the_same_numbers_however_its_batch_is_divided(tiny_images):
+    plain = tiny_images("condition.name=labels", "condition.classes=10", "condition.dropout=0.5", "prior.name=copy")
+    weights = []
+    for size in (16, 8, 4):  # the discriminator compares groups of 4
+        made, phases, _ = phases_of(plain)
+        x, label = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(16) % 10
+        whole = Batch(x, {"label": label}, torch.Generator().manual_seed(2))
+        train_step(phases, whole.split(size), 0, 0)
+        weights.append(snapshot(made.model) + snapshot(made.discriminator))
+    for divided in weights[1:]:
+        for ours, theirs in zip(divided, weights[0], strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-5)
 
 
 def test_dropping_conditions_leaves_the_stated_share():
     labels = load("condition", "labels")(classes=10, dropout=0.25)
     generator = torch.Generator().manual_seed(0)
     cond = {"label": torch.arange(20_000) % 10}
-    dropped = drop(cond, labels, 20_000, generator)["label"]
+    of = Batch(torch.zeros(20_000, 1), cond, generator)
+    dropped = drop(of, labels)["label"]
     assert float((dropped == 10).float().mean()) == pytest.approx(0.25, abs=0.02)
     assert torch.equal(dropped[dropped != 10], cond["label"][dropped != 10])
-    assert drop(cond, load("condition", "labels")(classes=10, dropout=0.0), 20_000, generator) is cond
+    assert drop(of, load("condition", "labels")(classes=10, dropout=0.0)) is cond
 
 
 def test_the_prior_and_the_discriminator_win_a_game_they_can(tiny):
@@ -197,7 +219,7 @@ def test_the_prior_and_the_discriminator_win_a_game_they_can(tiny):
     target = torch.tensor([2.0, -1.0])
     schedule = made.model.denoiser.schedule
     for step in range(600):
-        train_step(phases, [Batch(target.expand(64, 2), {}, generator)], step, step * 64, contextlib.nullcontext)
+        train_step(phases, [Batch(target.expand(64, 2), {}, generator)], step, step * 64)
     x_T = made.model.prior(torch.randn(2000, 2, generator=generator)).detach()
     distance = (x_T.mean(0) - schedule.alpha(schedule.T) * target).norm()  # it begins near 2
     assert float(distance) < 0.5

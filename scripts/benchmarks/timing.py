@@ -1,4 +1,8 @@
-"""Times of things beside one another on a machine that others may use too: rounds in turn, and medians."""
+"""Times of things beside one another on a machine that others may use too: rounds in turn, and medians.
+
+What one thread computes is timed by the processor's clock for this process, which stands still while others are served;
+everything else by the clock on the wall.
+"""
 
 import os
 import platform
@@ -14,11 +18,19 @@ def medians(works: Mapping[str, Work], rounds: int, warm: int = 1) -> dict[str, 
     times: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(warm + rounds):
         for name, work in works.items():
-            begin = time.perf_counter()
+            begin = clock()
             work()
             synchronise()
-            times[name].append(time.perf_counter() - begin)
+            times[name].append(clock() - begin)
     return {name: statistics.median(values[warm:]) for name, values in times.items()}
+
+
+def clock() -> float:
+    """Seconds: of this process alone where one thread computes, else on the wall."""
+    import torch
+
+    alone = not torch.cuda.is_available() and torch.get_num_threads() == 1
+    return time.process_time() if alone else time.perf_counter()
 
 
 def synchronise() -> None:

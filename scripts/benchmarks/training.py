@@ -49,8 +49,9 @@ def run(preset: str, batch: int, rounds: int, assignments: list[str], memory_of:
         for side in ("ours", "peer")
     }  # fmt: skip
     print(f"training {preset}, batch {batch}; {machine()}; medians of {rounds}")
-    row("ours", f"{batch / mean['ours']:.3g} img/s")
-    row("reference's schedule of passes, fp32", f"{batch / mean['peer']:.3g} img/s", mean["peer"] / mean["ours"])
+    ours_text, peer_text = (f"{batch / mean[side]:.3g} img/s" for side in ("ours", "peer"))
+    row(f"ours, {kind}", ours_text)
+    row("reference's schedule of passes, fp32", peer_text, mean["peer"] / mean["ours"])
     row("ours, peak of memory", f"{memory['ours']:.0f} MiB")
     row("reference's, peak of memory", f"{memory['peer']:.0f} MiB", memory["ours"] / memory["peer"])
 
@@ -75,7 +76,7 @@ def our_step(made: Any, raw: Any, device: Any) -> Step:
     from dataclasses import replace
     from pathlib import Path
 
-    from tdpm_cli.commands.train import Trainer
+    from tdpm_cli.training import Trainer
     from tdpm_cli.run import precision
 
     config = made.config
@@ -85,7 +86,8 @@ def our_step(made: Any, raw: Any, device: Any) -> Step:
 
     def step(penalise: bool) -> None:
         trainer.step = 0 if penalise else 1
-        {key: float(value) for key, value in trainer._train_on(raw, {}, cast).items()}  # losses are read, as the peer's
+        for value in trainer.train_on(raw, {}, cast).values():
+            float(value)  # losses are read, as the peer's are
 
     return step
 
@@ -101,7 +103,7 @@ def peak_of(side: str, made: Callable[[], tuple[Any, Any, Any]]) -> int:
     import diffusers  # noqa: F401 (what importing takes is not counted)
     import torch
 
-    import tdpm_cli.commands.train  # noqa: F401
+    import tdpm_cli.training  # noqa: F401
 
     torch.zeros(1)
     on_gpu = torch.cuda.is_available()

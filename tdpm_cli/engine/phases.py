@@ -1,10 +1,12 @@
-"""Training as a list of phases: who learns, from which loss, how often. One loop runs any list.
+"""Training as a list of phases: who learns, from which losses, how often. One loop runs any list.
 
 A phase learns its own module only: everything else has `requires_grad` off while it runs, so no gradient
-is computed to be thrown away.
+is computed to be thrown away. Each of its losses has a backward pass of its own, so that the activations of one loss
+at a time are kept.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -18,37 +20,58 @@ from tdpm_cli.engine.protocols import Cond, Condition
 
 @dataclass
 class Batch:
-    """One step's data and what its phases share. x [B, *shape], cond of x."""
+    """A step's data, or some rows of it, and what the phases share. x [B, *shape], cond of x.
+
+    Random numbers are drawn for all `total` examples of the step, of which these are the rows from `first` on: it is
+    the same step however its examples are divided among micro-batches and processes.
+    """
 
     x: Tensor
     cond: Cond
     generator: torch.Generator | None  # None where nothing is drawn: on the device "meta"
+    first: int = 0
+    total: int | None = None  # None = these are all
     x_T: Tensor | None = None  # the prior's draw, detached: the discriminator's fake
 
     def split(self, size: int) -> "list[Batch]":
-        """The same examples in micro-batches of at most `size`, which draw from the same generator in turn."""
+        """The same examples in micro-batches of at most `size`."""
+        total = self.total or len(self.x)
         return [
-            Batch(self.x[k : k + size], {key: value[k : k + size] for key, value in self.cond.items()}, self.generator)
+            Batch(
+                self.x[k : k + size], {key: value[k : k + size] for key, value in self.cond.items()},
+                _copied(self.generator), self.first + k, total,
+            )
             for k in range(0, len(self.x), size)
-        ]
+        ]  # fmt: skip
+
+    def own(self, draw: Callable[[int], Tensor]) -> Tensor:
+        """These examples' rows of `draw(total)`."""
+        return draw(self.total or len(self.x))[self.first : self.first + len(self.x)]
 
     def normal(self, shape: Sequence[int]) -> Tensor:
-        """Standard normal of `shape` on the batch's device."""
-        return torch.randn(tuple(shape), generator=self.generator, device=self.x.device)
+        """Standard normal [B, *shape] on the batch's device."""
+        return self.own(lambda n: torch.randn((n, *shape), generator=self.generator, device=self.x.device))
+
+
+def _copied(generator: torch.Generator | None) -> torch.Generator | None:
+    return generator and torch.Generator(generator.device).set_state(generator.get_state())
 
 
 Logs = dict[str, Tensor]
 Loss = Callable[[Batch], tuple[Tensor, Logs]]  # the loss averaged over the batch, and what to log
+Context = Callable[[], AbstractContextManager[object]]
+Averaged = Callable[[Sequence[nn.Parameter], Tensor], AbstractContextManager[object]]
 
 
 @dataclass
 class Phase:
-    """One update: `optimizer` moves `module` down `loss`, every `every` steps, from `start` images on."""
+    """One update: `optimizer` moves `module` down the sum of weight · loss over `terms`, every `every` steps, from
+    `start` images on. Each loss logs its own, unweighted value."""
 
     name: str
     module: nn.Module
     optimizer: torch.optim.Optimizer
-    loss: Loss
+    terms: Sequence[tuple[float, Loss]]
     every: int = 1
     clip: float | None = None  # largest gradient norm
     start: int = 0  # images seen before this phase begins
@@ -59,13 +82,24 @@ class Phase:
         self.parameters = list(self.module.parameters())
 
 
+def alone(parameters: Sequence[nn.Parameter], loss: Tensor) -> AbstractContextManager[object]:
+    """`averaged` of `train_step` where there is one process."""
+    return nullcontext()
+
+
 def train_step(
-    phases: Sequence[Phase], batches: Sequence[Batch], step: int, seen: int, autocast: Callable[[], object]
+    phases: Sequence[Phase],
+    batches: Sequence[Batch],
+    step: int,
+    seen: int,
+    autocast: Context = nullcontext,
+    averaged: Averaged = alone,
 ) -> Logs:
     """Run each phase that is due at `step`, when `seen` images came before these batches; return the logs.
 
-    Gradients of several micro-batches are averaged. `autocast()` opens the context in which losses are computed.
-    An update whose loss or gradient is not finite is not made, and `skipped/<phase>` is 1.
+    Gradients of several micro-batches are averaged. `autocast()` opens the context in which losses are computed;
+    `averaged(parameters, loss)` that of a phase's last backward pass, at whose end gradients and loss are their means
+    over processes. An update whose loss or gradient is not finite is not made, and `skipped/<phase>` is 1.
     """
     logs: Logs = {}
     size = sum(len(batch.x) for batch in batches)
@@ -75,24 +109,28 @@ def train_step(
         if phase.on_start and seen - size < phase.start:
             phase.on_start()
         if step % phase.every == 0:
-            logs |= _update(phase, phases, batches, autocast)
+            logs |= _update(phase, phases, batches, autocast, averaged)
     return logs
 
 
-def _update(phase: Phase, phases: Sequence[Phase], batches: Sequence[Batch], autocast: Callable[[], object]) -> Logs:
+def _update(
+    phase: Phase, phases: Sequence[Phase], batches: Sequence[Batch], autocast: Context, averaged: Averaged
+) -> Logs:
     for other in phases:
         other.module.requires_grad_(False)
     phase.module.requires_grad_(True)
     phase.optimizer.zero_grad(set_to_none=True)
     size, means = sum(len(batch.x) for batch in batches), Logs()
     total = torch.zeros((), device=batches[0].x.device)
-    for batch in batches:
+    passes = [(weight, loss, batch) for batch in batches for weight, loss in phase.terms]
+    for number, (weight, loss, batch) in enumerate(passes, 1):
         share = len(batch.x) / size
-        with autocast():  # type: ignore[attr-defined]
-            loss, logs = phase.loss(batch)
-        (loss * share if share < 1 else loss).backward()
-        total = total + loss.detach()
-        means = {key: means.get(key, 0) + value * share for key, value in logs.items()}
+        with autocast():
+            value, logs = loss(batch)
+        total += share * weight * value.detach()
+        with averaged(phase.parameters, total) if number == len(passes) else nullcontext():
+            (share * weight * value).backward()
+        means |= {key: means.get(key, 0) + share * log for key, log in logs.items()}
     norm = nn.utils.clip_grad_norm_(phase.parameters, phase.clip or float("inf"))
     # A fused optimizer asks `found_inf` on the device whether to leave weights and moments alone: nothing waits here.
     skipped = 1 - (torch.isfinite(total) & torch.isfinite(norm)).float()
@@ -106,9 +144,9 @@ def denoise_loss(model: TDPM, condition: Condition) -> Loss:
     schedule = model.denoiser.schedule
 
     def loss(batch: Batch) -> tuple[Tensor, Logs]:
-        t = antithetic_times(len(batch.x), schedule.T, batch.generator, batch.x.device)
-        cond = drop(batch.cond, condition, len(batch.x), batch.generator)
-        value = model.denoiser.loss(batch.x, t, batch.normal(batch.x.shape), **cond).mean()
+        t = batch.own(lambda n: antithetic_times(n, schedule.T, batch.generator, batch.x.device))
+        cond = drop(batch, condition)
+        value = model.denoiser.loss(batch.x, t, batch.normal(batch.x.shape[1:]), **cond).mean()
         return value, {"loss/denoise": value.detach()}
 
     return loss
@@ -119,13 +157,13 @@ def adversarial_loss(model: TDPM, discriminator: nn.Module, kind: GameLoss) -> L
     schedule = model.denoiser.schedule
 
     def loss(batch: Batch) -> tuple[Tensor, Logs]:
-        x_T = model.prior(batch.normal([len(batch.x), *model.prior.z_shape]), **batch.cond).float()
+        x_T = model.prior(batch.normal(model.prior.z_shape), **batch.cond).float()
         batch.x_T = x_T.detach()
         fake = discriminator(x_T, **batch.cond).float()
         real = torch.zeros_like(fake)
         if kind == "relativistic":
             with torch.no_grad():
-                x_T_real = schedule.q_sample_T(batch.x, batch.normal(batch.x.shape))
+                x_T_real = schedule.q_sample_T(batch.x, batch.normal(batch.x.shape[1:]))
                 real = discriminator(x_T_real, **batch.cond).float()
         value = prior_loss(kind, fake, real).mean()
         return value, {"loss/prior": value.detach()}
@@ -139,7 +177,7 @@ def critic_loss(model: TDPM, discriminator: nn.Module, kind: GameLoss) -> Loss:
 
     def loss(batch: Batch) -> tuple[Tensor, Logs]:
         assert batch.x_T is not None, "the prior's phase comes first"
-        x_T = schedule.q_sample_T(batch.x, batch.normal(batch.x.shape))
+        x_T = schedule.q_sample_T(batch.x, batch.normal(batch.x.shape[1:]))
         real = discriminator(x_T, **batch.cond).float()
         fake = discriminator(batch.x_T, **batch.cond).float()
         value = discriminator_loss(kind, fake, real).mean()
@@ -156,7 +194,7 @@ def penalty_loss(model: TDPM, discriminator: nn.Module, r1: float, r2: float) ->
 
     def loss(batch: Batch) -> tuple[Tensor, Logs]:
         value, logs = torch.zeros((), device=batch.x.device), Logs()
-        x_T = schedule.q_sample_T(batch.x, batch.normal(batch.x.shape))
+        x_T = schedule.q_sample_T(batch.x, batch.normal(batch.x.shape[1:]))
         for name, gamma, x in (("r1", r1, x_T), ("r2", r2, batch.x_T)):
             if gamma > 0:
                 assert x is not None, "the prior's phase comes first"
@@ -167,29 +205,16 @@ def penalty_loss(model: TDPM, discriminator: nn.Module, r1: float, r2: float) ->
     return loss
 
 
-def weighted(*terms: tuple[float, Loss]) -> Loss:
-    """The sum of weight · loss; each loss logs its own, unweighted value."""
-
-    def loss(batch: Batch) -> tuple[Tensor, Logs]:
-        total, logs = torch.zeros((), device=batch.x.device), Logs()
-        for weight, term in terms:
-            value, log = term(batch)
-            total, logs = total + weight * value, logs | log
-        return total, logs
-
-    return loss
-
-
-def drop(cond: Cond, condition: Condition, n: int, generator: torch.Generator | None) -> Cond:
-    """Replace a share `condition.dropout` of the n conditions by "nothing", so that guidance has both."""
-    if condition.dropout == 0 or not cond:
-        return cond
-    device = next(iter(cond.values())).device
-    dropped = torch.rand(n, generator=generator, device=device) < condition.dropout
-    null = condition.null(n)
+def drop(batch: Batch, condition: Condition) -> Cond:
+    """The batch's conditions with a share `condition.dropout` replaced by "nothing", so that guidance has both."""
+    if condition.dropout == 0 or not batch.cond:
+        return batch.cond
+    device = batch.x.device
+    dropped = batch.own(lambda n: torch.rand(n, generator=batch.generator, device=device)) < condition.dropout
+    null = condition.null(len(batch.x))
     return {
         key: torch.where(dropped.view(-1, *[1] * (value.ndim - 1)), null[key].to(value.device), value)
-        for key, value in cond.items()
+        for key, value in batch.cond.items()
     }
 
 
@@ -222,32 +247,32 @@ def tdpm_phases(
     A prior that shares the denoiser's weights learns in the denoiser's phase, from the weighted sum of both
     losses: one set of weights has one optimizer. Without a discriminator there is no game.
     """
-    denoise = denoise_loss(model, condition)
+    denoise = (1.0, denoise_loss(model, condition))
     if discriminator is None or not model.prior.learns:
-        return [Phase("denoiser", model.denoiser, optimizer("denoiser", model.denoiser), denoise, clip=clip)]
+        return [Phase("denoiser", model.denoiser, optimizer("denoiser", model.denoiser), [denoise], clip=clip)]
 
     adversarial = adversarial_loss(model, discriminator, game.loss)
-    critic = critic_loss(model, discriminator, game.loss)
+    critic = (1.0, critic_loss(model, discriminator, game.loss))
     penalty = penalty_loss(model, discriminator, game.r1, game.r2)
     if model.prior.shares:
-        both = weighted((1.0, denoise), (game.weight, adversarial))
+        both = [denoise, (game.weight, adversarial)]
         phases = [Phase("model", model, optimizer("denoiser", model), both, clip=clip)]
     else:
         phases = [
-            Phase("denoiser", model.denoiser, optimizer("denoiser", model.denoiser), denoise, clip=clip),
-            Phase("prior", model.prior, optimizer("prior", model.prior), adversarial, clip=clip,
+            Phase("denoiser", model.denoiser, optimizer("denoiser", model.denoiser), [denoise], clip=clip),
+            Phase("prior", model.prior, optimizer("prior", model.prior), [(1.0, adversarial)], clip=clip,
                   start=game.start, on_start=lambda: model.prior.start(model.denoiser.network)),
         ]  # fmt: skip
     of_discriminator = optimizer("discriminator", discriminator)
     if game.r1 == game.r2 == 0:
-        return [*phases, Phase("discriminator", discriminator, of_discriminator, critic, start=game.start)]
+        return [*phases, Phase("discriminator", discriminator, of_discriminator, [critic], start=game.start)]
     if game.penalty_every == 1:
-        total = weighted((1.0, critic), (1.0, penalty))
+        total = [critic, (1.0, penalty)]
         return [*phases, Phase("discriminator", discriminator, of_discriminator, total, start=game.start)]
     # A penalty every k steps counts k times, which keeps its strength (Karras et al. 2020, appendix B).
-    lazy = weighted((float(game.penalty_every), penalty))
+    lazy = [(float(game.penalty_every), penalty)]
     return [
         *phases,
-        Phase("discriminator", discriminator, of_discriminator, critic, start=game.start),
+        Phase("discriminator", discriminator, of_discriminator, [critic], start=game.start),
         Phase("penalty", discriminator, of_discriminator, lazy, every=game.penalty_every, start=game.start),
     ]

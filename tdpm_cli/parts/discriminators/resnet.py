@@ -88,10 +88,10 @@ class Block(nn.Module):
 
 
 def with_minibatch_std(x: Tensor, group: int) -> Tensor:
-    """Append one channel: the spread within a group of examples, averaged (Karras et al. 2018, sec. 3)."""
+    """Append one channel: the spread within a group of neighbouring examples, averaged (Karras et al. 2018, sec. 3)."""
     batch, _, height, width = x.shape
     size = next(n for n in range(min(group, batch), 0, -1) if batch % n == 0)
-    members = x.float().reshape(size, batch // size, -1)
-    variance = (members - members.mean(0)).square().mean(0)
+    members = x.float().reshape(batch // size, size, -1)
+    variance = (members - members.mean(1, keepdim=True)).square().mean(1)
     spread = (variance + 1e-8).sqrt().mean(1).to(x.dtype)  # [batch / size]
-    return torch.cat([x, spread.repeat(size).view(batch, 1, 1, 1).expand(-1, 1, height, width)], 1)
+    return torch.cat([x, spread.repeat_interleave(size).view(batch, 1, 1, 1).expand(-1, 1, height, width)], 1)
