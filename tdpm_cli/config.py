@@ -41,6 +41,7 @@ def parse_count(value: object) -> object:
 Count = Annotated[int, Ge(0), BeforeValidator(parse_count)]
 Betas = Annotated[list[Annotated[float, Interval(ge=0, lt=1)]], Len(2, 2)]
 Seed = Annotated[int, Interval(ge=0, lt=2**63)]
+Precision = Literal["auto", "fp32", "bf16"]  # auto: what is fastest on the machine, by trying
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ class TrainConfig:
     batch: Annotated[int, Ge(2)] = 128
     batch_gpu: Annotated[int, Ge(2)] | None = None
     seed: Seed = 0
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     compile: bool = False
     gradient_checkpointing: bool = False
     cache: bool = True
@@ -113,6 +114,7 @@ class SampleConfig:
     sampler: str = "ddim"
     options: dict[str, float] = field(default_factory=dict)  # of the sampler, such as ddim's eta
     scale: PositiveFloat = 1.0
+    precision: Precision = "auto"  # of network calls
     batch: Positive = 256
 
 

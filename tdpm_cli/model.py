@@ -21,9 +21,9 @@ from tdpm_cli.sampling import sampler_options, settings_of
 class Model:
     """What `tdpm.load` returns. Images are uint8 [n, C, H, W] (points: float32 [n, dim]), x_t is float32 [n, *shape].
 
-    Settings that are left out are the preset's: `steps`, `spacing`, `sampler`, `eta`, `scale`, `batch`. `labels` are
-    classes by number or name, or prompts where the model was trained on captions, taken in turn. Every method raises
-    InputError for what does not fit the model.
+    Settings that are left out are the preset's: `steps`, `spacing`, `sampler`, `eta`, `scale`, `precision`, `batch`.
+    `labels` are classes by number or name, or prompts where the model was trained on captions, taken in turn. Every
+    method raises InputError for what does not fit the model.
     """
 
     def __init__(self, loaded: assemble.Loaded, device: torch.device) -> None:
@@ -64,7 +64,7 @@ class Model:
 
         def draw(part: slice, cond: Cond) -> Tensor:
             noise = Noise(seed, indices[part], self.device)
-            return self._decode(self.tdpm.draw_x_T(noise, cond), noise, cond, chosen)
+            return self._decode(self.tdpm.draw_x_T(noise, cond, chosen.precision), noise, cond, chosen)
 
         return self._in_batches(n, chosen.batch, cond, draw)
 
@@ -74,7 +74,7 @@ class Model:
         cond = self._drawn(n, Noise(seed, indices)) if labels is None else self.cond(n, labels)
 
         def draw(part: slice, cond: Cond) -> Tensor:
-            return self.tdpm.draw_x_T(Noise(seed, indices[part], self.device), cond)
+            return self.tdpm.draw_x_T(Noise(seed, indices[part], self.device), cond, self.settings().precision)
 
         return self._in_batches(n, self.settings().batch, cond, draw)
 

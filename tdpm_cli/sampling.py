@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -13,6 +14,9 @@ from tdpm_cli.config import SampleConfig, check, check_sampler
 from tdpm_cli.engine.model import TDPM
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.protocols import Cond, Given
+from tdpm_cli.run import precision
+
+EXAMPLES = 4  # of which the network is timed
 
 
 def settings_of(made: Assembly, eta: float | None = None, **given: Any) -> SampleConfig:
@@ -25,12 +29,30 @@ def settings_of(made: Assembly, eta: float | None = None, **given: Any) -> Sampl
         over["options"] = {**over.get("options", preset.options), "eta": eta}
     settings = replace(preset, **check(SampleConfig, over, "sample"))
     check_sampler(settings, made.model.denoiser.schedule.T, bool(made.condition.sizes))
-    return settings
+    return replace(settings, precision=_fastest(made)) if settings.precision == "auto" else settings
+
+
+_TRIED: WeakKeyDictionary[TDPM, Any] = WeakKeyDictionary()
+
+
+def _fastest(made: Assembly) -> Any:
+    """The number format in which the network is fastest here, by trying once."""
+    if made.model in _TRIED:
+        return _TRIED[made.model]
+    where = next(made.model.parameters()).device
+    cond = {key: value.to(where) for key, value in made.condition.null(EXAMPLES).items()}
+    x, t = (
+        torch.zeros((EXAMPLES, *made.space.shape), device=where),
+        torch.ones(EXAMPLES, dtype=torch.long, device=where),
+    )
+    with torch.inference_mode():
+        _TRIED[made.model] = precision.fastest(lambda: made.model.denoiser.network(x, t, **cond), where)
+    return _TRIED[made.model]
 
 
 def sampler_options(settings: SampleConfig) -> dict[str, Any]:
     """What `TDPM.decode` takes, of the sample settings."""
-    kept = {key: getattr(settings, key) for key in ("steps", "spacing", "sampler", "scale")}
+    kept = {key: getattr(settings, key) for key in ("steps", "spacing", "sampler", "scale", "precision")}
     return kept | settings.options
 
 
@@ -102,7 +124,7 @@ class Generated:
             given = made.condition.draw(len(indices), Noise(self.seed, indices))
         cond = {key: value.to(self.device) for key, value in made.condition.encode(given).items()}
         if self.start == "prior":
-            return made.model.draw_x_T(noise, cond), noise, cond, given
+            return made.model.draw_x_T(noise, cond, self.settings.precision), noise, cond, given
         fresh = noise.normal(made.space.shape)
         if self.start == "gaussian":
             return fresh, noise, cond, given

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from tdpm_cli.run.saving import Saver
 from tdpm_cli.run.signals import Interrupted, Interruption
 from tdpm_cli.sampling import sampler_options
 
+TRIED = 4  # examples that are timed to settle on a number format
 GRID = 64  # examples in a grid; a quarter of it where they are larger than 64 pixels
 SHOWN = {  # of what is logged, beside the progress bar
     "loss/denoise": "denoise",
@@ -64,7 +66,9 @@ class Trainer:
         self.figures = Figures({})
         use_checkpointing(made.model, config.train.gradient_checkpointing)
         if config.train.compile:
-            made.model.denoiser.network.compile()
+            size = config.train.batch_gpu or config.train.batch
+            with precision.autocast(config.train.precision, device)():
+                precision.compile_network(made.model.denoiser.network, partial(try_network, made, device, size))
 
     def _start(self, phase: Phase, begin: Callable[[], None]) -> None:
         """Start a phase, and the averages of what it starts with."""
@@ -281,10 +285,28 @@ def shown(means: Mapping[str, float]) -> dict[str, float]:
     return {SHOWN[key]: value for key, value in means.items() if key in SHOWN} | skipped
 
 
+def with_precision(made: Assembly, device: torch.device) -> Assembly:
+    """The same with `train.precision`, where it is "auto", settled by trying a few examples."""
+    if made.config.train.precision != "auto":
+        return made
+    fastest: Any = precision.fastest(partial(try_network, made, device, TRIED), device)
+    return replace(made, config=replace(made.config, train=replace(made.config.train, precision=fastest)))
+
+
+def try_network(made: Assembly, device: torch.device, size: int) -> None:
+    """One pass of the denoiser's network forward and back, on `size` blank examples."""
+    network = made.model.denoiser.network
+    cond = {key: value.to(device) for key, value in made.condition.null(size).items()}
+    t = torch.ones(size, dtype=torch.long, device=device)
+    network(torch.zeros((size, *made.space.shape), device=device), t, **cond).float().square().mean().backward()
+    network.zero_grad(set_to_none=True)
+
+
 @torch.inference_mode()
 def draw_panels(made: Assembly, model: TDPM, data: Any, device: torch.device) -> dict[str, Any]:
     """Pictures of the data, of x_T as the data and as the prior give it, and of the samples."""
-    space, sample, schedule = made.space, made.config.sample, model.denoiser.schedule
+    space, schedule = made.space, model.denoiser.schedule
+    sample = replace(made.config.sample, precision=made.config.train.precision)
     count = 4096 if len(space.shape) != 3 else GRID if max(space.shape) <= 64 else GRID // 4
     count = min(count, len(data))
     picked = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:count].tolist()
@@ -297,7 +319,7 @@ def draw_panels(made: Assembly, model: TDPM, data: Any, device: torch.device) ->
         x_0 = space.encode(raw.to(device))
         real = schedule.q_sample_T(x_0, noise.normal(space.shape))
         cond = {key: value.to(device) for key, value in made.condition.encode(conditions).items()}
-        x_T = model.draw_x_T(noise, cond)
+        x_T = model.draw_x_T(noise, cond, sample.precision)
         drawn = model.decode(
             x_T, noise, cond,
             null={key: value.to(device) for key, value in made.condition.null(len(x_T)).items()},

@@ -17,7 +17,7 @@ def tiny():
         plain = config.read_preset("toy-mixture")
         small = [
             "data.count=512", "backbone.width=16", "backbone.blocks=1", "discriminator.width=16",
-            "train.duration=256", "train.batch=32", "train.snapshot=64", "train.log=32", "train.precision=fp32",
+            "train.duration=256", "train.batch=32", "train.snapshot=64", "train.log=32", "train.precision=fp32", "sample.precision=fp32",
         ]  # fmt: skip
         return config.override(plain, [*small, *assignments])
 
@@ -32,7 +32,7 @@ def tiny_images():
         plain = config.read_preset("digits")
         small = [
             "backbone.channels=8", "backbone.mult=[1, 2]", "discriminator.channel_base=32", "train.duration=128",
-            "train.batch=16", "train.snapshot=64", "train.log=16", "train.precision=fp32",
+            "train.batch=16", "train.snapshot=64", "train.log=16", "train.precision=fp32", "sample.precision=fp32",
         ]  # fmt: skip
         return config.override(plain, [*small, *assignments])
 

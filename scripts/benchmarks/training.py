@@ -50,7 +50,7 @@ def run(preset: str, batch: int, rounds: int, assignments: list[str], memory_of:
     }  # fmt: skip
     print(f"training {preset}, batch {batch}; {machine()}; medians of {rounds}")
     ours_text, peer_text = (f"{batch / mean[side]:.3g} img/s" for side in ("ours", "peer"))
-    row(f"ours, {kind}", ours_text)
+    row("ours", ours_text)
     row("reference's schedule of passes, fp32", peer_text, mean["peer"] / mean["ours"])
     row("ours, peak of memory", f"{memory['ours']:.0f} MiB")
     row("reference's, peak of memory", f"{memory['peer']:.0f} MiB", memory["ours"] / memory["peer"])
@@ -63,25 +63,23 @@ def assembled(preset: str, batch: int, assignments: list[str]) -> tuple[Any, Any
     from tdpm_cli import config as configuration
     from tdpm_cli.assemble import assemble
     from tdpm_cli.run import precision
+    from tdpm_cli.training import with_precision
 
     plain = configuration.override(configuration.read_preset(preset), [f"train.batch={batch}", *assignments])
     device = precision.device()
-    made = assemble(configuration.from_dict(plain), device)
+    made = with_precision(assemble(configuration.from_dict(plain), device), device)
     raw = torch.randint(256, (batch, *made.space.raw_shape), dtype=torch.uint8)
     return made, raw, device
 
 
 def our_step(made: Any, raw: Any, device: Any) -> Step:
     """A step as `tdpm train` does it."""
-    from dataclasses import replace
     from pathlib import Path
 
-    from tdpm_cli.training import Trainer
     from tdpm_cli.run import precision
+    from tdpm_cli.training import Trainer
 
-    config = made.config
-    kind = precision.resolve(config.train.precision, device)
-    made = replace(made, config=replace(config, train=replace(config.train, precision=kind)))
+    kind = made.config.train.precision
     trainer, cast = Trainer(made, Path(), device), precision.autocast(kind, device)
 
     def step(penalise: bool) -> None:

@@ -20,7 +20,7 @@ from tdpm_cli.run import checkpoint, formats, precision
 from tdpm_cli.run.files import write_text
 from tdpm_cli.run.lock import owned
 from tdpm_cli.run.report import say, summary_writer, table
-from tdpm_cli.training import GRID, Trainer, smaller_batches
+from tdpm_cli.training import GRID, Trainer, smaller_batches, with_precision
 
 CACHED = 0.25  # of the free memory that decoded images may fill
 RUN_IN, REHEARSAL = 1.0, 10.0  # seconds: a step that takes longer is measured at once; and of all measured steps
@@ -46,10 +46,10 @@ def train(
     and Interrupted once an interrupted run is saved.
     """
     device = precision.device()
-    config = _set_train(config, precision=precision.resolve(config.train.precision, device))
     data, config = read_data(config)
-    made = assemble(config, device)
     run, folder = _place(outdir, name or config.preset, resume)
+    made = with_precision(assemble(_settled(config, run), device), device)
+    config = made.config
     _announce(made, data, run)
     if config.train.tensorboard:
         summary_writer()
@@ -99,6 +99,15 @@ def _place(outdir: Path, name: str, resume: str) -> tuple[Path, Path | None]:
             "again; move them away to go back, or resume the run itself"
         )
     return run, folder
+
+
+def _settled(config: Config, run: Path) -> Config:
+    """The config with the number format that the run settled on for "auto", where it began before."""
+    path = run / "config.yaml"
+    if config.train.precision != "auto" or not path.is_file():
+        return config
+    before = configuration.from_dict(configuration.read_yaml(path.read_text(), str(path)))
+    return _set_train(config, precision=before.train.precision)
 
 
 def _start(run: Path, folder: Path | None) -> Path | None:
@@ -196,6 +205,7 @@ def _set_train(config: Config, **settings: Any) -> Config:
 
 def _announce(made: Assembly, data: Any, run: Path) -> None:
     config = made.config
+    number_format = precision.describe(config.train.precision, precision.device())
     count: Sequence[nn.Module | None] = (made.model, made.discriminator)
     model, discriminator = (sum(p.numel() for p in net.parameters()) if net else 0 for net in count)
     rows = {
@@ -203,7 +213,7 @@ def _announce(made: Assembly, data: Any, run: Path) -> None:
         "cut": made.schedule_text,
         "model": f"{model / 1e6:.3g} M parameters, prior {config.prior.name!r}",
         "discriminator": f"{discriminator / 1e6:.3g} M parameters" if discriminator else "none",
-        "train": f"{config.train.duration / 1000:g} kimg, batch {config.train.batch}, {config.train.precision}",
+        "train": f"{config.train.duration / 1000:g} kimg, batch {config.train.batch}, {number_format}",
         "run": str(run),
     }
     table(f"tdpm train {config.preset}", [{"": key, " ": value} for key, value in rows.items()])

@@ -1,6 +1,7 @@
 """TDPM: a denoiser and a prior; and `generate`, from seeds to finished examples."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -25,9 +26,11 @@ class TDPM(nn.Module):
         """Network calls for one example: the prior's, and one a step, two where guided."""
         return int(self.prior.nfe) + steps * (1 if scale == 1 else 2)
 
-    def draw_x_T(self, noise: Noise, cond: Cond) -> Tensor:
+    def draw_x_T(self, noise: Noise, cond: Cond, precision: str = "fp32") -> Tensor:
         """x_T [B, *shape] from the prior."""
-        x_T: Tensor = self.prior(noise.normal(self.prior.z_shape), **cond)
+        z = noise.normal(self.prior.z_shape)
+        with _autocast(z, precision):
+            x_T: Tensor = self.prior(z, **cond)
         return x_T.float()
 
     def decode(
@@ -43,18 +46,20 @@ class TDPM(nn.Module):
         scale: float = 1.0,
         null: Cond | None = None,
         bounds: tuple[float, float] | None = None,
+        precision: str = "fp32",
         **options: float,
     ) -> Tensor:
         """x_0 [B, *shape] from x_T [B, *shape], drawn or real, in `steps` reverse steps.
 
         Where `t` is given, from x_t. `spacing` is of `Schedule.respace`; `scale` other than 1 needs `null`, the
-        condition "nothing"; `options` are the sampler's own.
+        condition "nothing"; `precision` is of network calls, "fp32" or "bf16"; `options` are the sampler's own.
         """
         schedule = self.denoiser.schedule if t is None else self.denoiser.schedule.truncate(step=t)
         denoise = samplers.clipped(samplers.guided(self.denoiser, null or {}, scale), bounds)
         reverse = samplers.names()[sampler]
         fresh = lambda: noise.normal(x_T.shape[1:])
-        return reverse(denoise, x_T, schedule.respace(steps, spacing), schedule, noise=fresh, **options, **cond)
+        with _autocast(x_T, precision):  # elementwise operations, all that a sampler does itself, stay in float32
+            return reverse(denoise, x_T, schedule.respace(steps, spacing), schedule, noise=fresh, **options, **cond)
 
     def invert(
         self,
@@ -71,6 +76,10 @@ class TDPM(nn.Module):
         schedule = self.denoiser.schedule
         denoise = samplers.guided(self.denoiser, null or {}, scale)
         return invert(denoise, x_0, schedule.respace(steps, spacing), schedule, iterations=iterations, **cond)
+
+
+def _autocast(x: Tensor, precision: str) -> AbstractContextManager[object]:
+    return torch.autocast(x.device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 @torch.inference_mode()
@@ -96,6 +105,6 @@ def generate(
         chosen = condition.draw(len(chunk), noise) if given is None else taken(given, range(start, start + len(chunk)))
         cond = {key: value.to(device) for key, value in condition.encode(chosen).items()}
         null = {key: value.to(device) for key, value in condition.null(len(chunk)).items()}
-        x_T = model.draw_x_T(noise, cond)
+        x_T = model.draw_x_T(noise, cond, sampler.get("precision", "fp32"))
         x_0 = model.decode(x_T, noise, cond, null=null, bounds=space.bounds, **sampler)
         yield space.decode(x_0)

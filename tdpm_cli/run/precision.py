@@ -1,10 +1,16 @@
-"""Devices and number formats."""
+"""Devices, number formats, and compiling: what this machine does well, found by trying."""
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import nn
+
+from tdpm_cli.run.report import say
+
+GAIN = 1.15  # how much faster bf16 must be to be chosen
 
 
 def device() -> torch.device:
@@ -22,18 +28,51 @@ def free_memory(where: torch.device) -> int:
         return 0
 
 
-def resolve(precision: str, where: torch.device) -> str:
-    """ "auto" → "bf16" where the GPU, or the CPU by AVX-512, computes in it, else "fp32"."""
-    if precision != "auto":
-        return precision
-    if where.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    in_hardware = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)  # torch has no public name for it
-    return "bf16" if in_hardware() else "fp32"
+def fastest(work: Callable[[], object], where: torch.device) -> str:
+    """ "bf16" where `work` is faster by GAIN in it on this machine, by the best of two runs of each; else "fp32"."""
+    if where.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return "fp32"
+    best = {"fp32": float("inf"), "bf16": float("inf")}
+    for _ in range(3):  # the first round warms up, yet a slow bf16 shows in it
+        for kind in best:
+            with autocast(kind, where)():
+                begin = time.perf_counter()
+                work()
+                synchronise(where)
+                best[kind] = min(best[kind], time.perf_counter() - begin)
+        if best["bf16"] > 3 * best["fp32"]:
+            break
+    return "bf16" if best["fp32"] > GAIN * best["bf16"] else "fp32"
 
 
 def autocast(precision: str, where: torch.device) -> Callable[[], AbstractContextManager[object]]:
-    """What opens the context in which losses are computed."""
+    """What opens the context in which losses are computed. In float32, products on a GPU are TF32."""
     if precision == "fp32":
+        torch.set_float32_matmul_precision("high")
         return nullcontext
     return lambda: torch.autocast(where.type, dtype=torch.bfloat16)
+
+
+def describe(precision: str, where: torch.device) -> str:
+    """The number format in words."""
+    return "fp32 (products and convolutions in TF32)" if precision == "fp32" and where.type == "cuda" else precision
+
+
+def compile_network(network: nn.Module, work: Callable[[], object]) -> None:
+    """Compile a network in place and run `work`, which calls it, once; where that fails, go on without, and say so."""
+    network.compile(dynamic=False)
+    begin = time.perf_counter()
+    try:
+        work()
+    except Exception as error:  # whatever a compiler raises
+        network._compiled_call_impl = None
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        say(f"note: torch.compile failed ({reason[0]}); going on without it")
+    else:
+        say(f"compiled in {time.perf_counter() - begin:.0f} s")
+
+
+def synchronise(where: torch.device) -> None:
+    """Wait until the device has done all that was asked of it."""
+    if where.type == "cuda":
+        torch.cuda.synchronize(where)
