@@ -17,7 +17,8 @@ def tiny():
         plain = config.read_preset("toy-mixture")
         small = [
             "data.count=512", "backbone.width=16", "backbone.blocks=1", "discriminator.width=16",
-            "train.duration=256", "train.batch=32", "train.snapshot=64", "train.log=32", "train.precision=fp32", "sample.precision=fp32",
+            "train.duration=256", "train.batch=32", "train.snapshot=64", "train.log=32", "train.precision=fp32",
+            "sample.precision=fp32",
         ]  # fmt: skip
         return config.override(plain, [*small, *assignments])
 

@@ -182,3 +182,23 @@ def test_an_exported_file_needs_nothing_else(runs, tmp_path):
         export(tmp_path, runs["labels"])
     with pytest.raises(InputError, match=r"could not be written"):
         export(tmp_path / "run" / "000000.png" / "model.safetensors", runs["labels"])
+
+
+def test_a_folder_keeps_the_number_format_that_it_was_begun_with(runs, tmp_path, monkeypatch):
+    sample(tmp_path / "out", 2, runs["images"], precision="bf16")
+    assert json.loads((tmp_path / "out" / "samples.json").read_text())["precision"] == "bf16"
+    sample(tmp_path / "out", 4, runs["images"])
+    assert json.loads((tmp_path / "out" / "samples.json").read_text())["precision"] == "bf16"
+    with pytest.raises(InputError, match=r"precision: 'bf16' there, 'fp32' here"):
+        sample(tmp_path / "out", 4, runs["images"], precision="fp32")
+    sample(tmp_path / "exact", 4, runs["images"], precision="fp32")
+    ours, exact = (np.stack(list(pixels(tmp_path / name).values())) for name in ("out", "exact"))
+    assert 0 < np.abs(ours - exact).mean() < 2  # grey levels
+
+
+def test_it_tells_where_the_time_goes(runs, tmp_path, capsys):
+    sample(tmp_path / "out", 4, runs["images"])
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("time: ")]
+    shares = dict(part.rsplit(" ", 1) for part in line.removeprefix("time: ").split(", "))
+    assert set(shares) == {"network", "waiting for files", "encoding (threads)", "writing (threads)"}
+    assert all(0 <= float(share.rstrip("%")) <= 200 for share in shares.values())

@@ -2,9 +2,9 @@
 
 import argparse
 
-from scripts.benchmarks import evaluation, loading, startup, training
+from scripts.benchmarks import evaluation, loading, sampling, startup, training
 
-WHAT = {"startup": startup, "eval": evaluation, "data": loading, "train": training}
+WHAT = {"startup": startup, "eval": evaluation, "data": loading, "train": training, "sample": sampling}
 
 
 def main() -> None:

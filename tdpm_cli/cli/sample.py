@@ -18,6 +18,7 @@ def sample(
     sampler: Annotated[Optional[str], Shown(help="Such as ddim, ddpm, ddpm_large or dpmpp_2m.")] = None,
     eta: Annotated[Optional[float], Shown(help="Noise of ddim: 0 none, 1 as much as DDPM.")] = None,
     batch: Annotated[Optional[int], Shown(help="Samples at a time.")] = None,
+    precision: Annotated[Optional[str], Shown(help="Of network calls: auto, fp32 or bf16.")] = None,
     labels: Annotated[
         Optional[str], typer.Option(help="Classes by number or name, such as 3,5,cat; taken in turn.")
     ] = None,
@@ -37,7 +38,7 @@ def sample(
 
     run(
         out, count("--n", n), model, steps=steps, spacing=spacing, seed=seed, sampler=sampler, eta=eta, batch=batch,
-        labels=labels and [word.strip() for word in labels.split(",")],
+        precision=precision, labels=labels and [word.strip() for word in labels.split(",")],
         prompts=[*(prompt or []), *(read_prompts(prompts) if prompts else [])] or None,
         scale=scale, format=format, overwrite=overwrite,
     )  # fmt: skip

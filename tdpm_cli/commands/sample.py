@@ -1,5 +1,6 @@
 """tdpm sample: examples from seeds to files, continued where it stopped."""
 
+import io
 import json
 import os
 import re
@@ -18,9 +19,10 @@ from tdpm_cli.engine.model import generate
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.protocols import Condition, Given, taken
 from tdpm_cli.errors import InputError
-from tdpm_cli.run import pictures, precision
+from tdpm_cli.run import pictures
 from tdpm_cli.run.files import replacing, write_text, writing
-from tdpm_cli.run.report import Meter, say
+from tdpm_cli.run.precision import device as chosen_device
+from tdpm_cli.run.report import Meter, Spent, say
 from tdpm_cli.run.signals import Interrupted, Interruption
 from tdpm_cli.sampling import describe, nfe_text, sampler_options, settings_of
 
@@ -40,6 +42,7 @@ def sample(
     sampler: str | None = None,
     eta: float | None = None,
     batch: int | None = None,
+    precision: str | None = None,
     labels: Sequence[str] | None = None,
     prompts: Sequence[str] | None = None,
     scale: float | None = None,
@@ -51,10 +54,13 @@ def sample(
     What is None comes from the model's preset. Images already there are kept, if they were made with the same
     settings. Raises InputError for input that does not fit, and Interrupted when stopped.
     """
-    device = precision.device()
+    device = chosen_device()
     loaded = assemble.load(model or assemble.newest_run(), device)
     made = loaded.assembly
-    settings = settings_of(made, steps=steps, spacing=spacing, sampler=sampler, scale=scale, batch=batch, eta=eta)
+    settings = settings_of(
+        made, steps=steps, spacing=spacing, sampler=sampler, scale=scale, batch=batch, eta=eta,
+        precision=precision or (None if overwrite else _settled_precision(out)),
+    )  # fmt: skip
     given = _conditions(made.condition, n, seed, {"--labels": labels, "--prompt": prompts})
     made.condition.encode(taken(given, range(min(n, 1))))  # a missing text encoder fails before a folder is made
     is_image = len(made.space.raw_shape) == 3
@@ -176,6 +182,11 @@ def _is_ours(name: str) -> bool:
     return name in (MANIFEST, "samples.npz") or bool(re.fullmatch(r"\d{6,}\.png(\.part)?", name))
 
 
+def _settled_precision(out: Path) -> Any:
+    """The number format of the samples that `out` holds; None where it holds none."""
+    return _read_manifest(out).get("precision") if (out / MANIFEST).is_file() else None
+
+
 def _read_manifest(out: Path) -> dict[str, Any]:
     try:
         content = json.loads((out / MANIFEST).read_text())
@@ -188,31 +199,69 @@ def _write_images(
     out: Path, todo: list[int], stream: Iterator[Tensor], meter: Meter, interrupted: Interruption
 ) -> None:
     """PNGs by a pool of threads, while the next batch is computed."""
-    position = 0
-    with ThreadPoolExecutor() as pool:
+    position, spent = 0, Spent()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         pending: list[Future[None]] = []
-        for raw in stream:
-            for future in pending:
-                future.result()
-            chunk = todo[position : position + len(raw)]
-            position += len(raw)
-            pixels = raw.permute(0, 2, 3, 1).cpu().numpy()
+        for pixels in on_host((raw.permute(0, 2, 3, 1) for raw in stream), spent):
+            with spent.on("waiting for files"):
+                for future in pending:
+                    future.result()
+            chunk = todo[position : position + len(pixels)]
+            position += len(pixels)
             pending = [
-                pool.submit(_write_png, out / f"{k:06d}.png", image) for k, image in zip(chunk, pixels, strict=True)
+                pool.submit(_write_png, out / f"{k:06d}.png", image, spent)
+                for k, image in zip(chunk, pixels.numpy(), strict=True)
             ]
-            meter.advance(len(raw))
+            meter.advance(len(pixels))
             if interrupted.number and position < len(todo):
                 break
-        for future in pending:
-            future.result()
+        with spent.on("waiting for files"):
+            for future in pending:
+                future.result()
+    say("time: " + ", ".join(f"{what} {share:.1%}" for what, share in spent.shares().items()))
     if position < len(todo):
         assert interrupted.number is not None
         raise Interrupted(interrupted.number, f"stopped; {out} is sound, and the same command continues")
 
 
-def _write_png(path: Path, image: np.ndarray) -> None:
-    with replacing(path) as part:
-        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(part, format="PNG")
+def on_host(stream: Iterator[Tensor], spent: Spent) -> Iterator[Tensor]:
+    """The tensors of a stream on the host. From a GPU each is copied while the next one is being computed."""
+    ahead: tuple[Tensor, list[torch.cuda.Event]] | None = None
+    while True:
+        with spent.on("network"):
+            found = next(stream, None)  # on a GPU this only asks for the work
+        if found is not None and not found.is_cuda:
+            yield found
+            continue
+        following = None if found is None else _copying(found)
+        if ahead is not None:
+            copy, (computed, copied) = ahead
+            with spent.on("network"):
+                computed.synchronize()
+            with spent.on("transfer"):
+                copied.synchronize()
+            yield copy
+        if following is None:
+            return
+        ahead = following
+
+
+def _copying(found: Tensor) -> tuple[Tensor, list[torch.cuda.Event]]:
+    """A copy on the host that is under way, and the events at whose end it begins and is whole."""
+    computed, copied = torch.cuda.Event(), torch.cuda.Event()
+    copy = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
+    computed.record()
+    copy.copy_(found, non_blocking=True)
+    copied.record()
+    return copy, [computed, copied]
+
+
+def _write_png(path: Path, image: np.ndarray, spent: Spent) -> None:
+    with spent.on("encoding (threads)"):
+        png = io.BytesIO()
+        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(png, format="PNG")
+    with spent.on("writing (threads)"), replacing(path) as part:
+        part.write_bytes(png.getvalue())
 
 
 def _write_array(

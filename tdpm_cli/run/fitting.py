@@ -18,6 +18,7 @@ from tdpm_cli.run.signals import Interrupted, Interruption
 Loss = Callable[[Tensor, dict[str, Any], torch.Generator], tuple[Tensor, Mapping[str, Tensor]]]
 SAVES = 20  # times that progress is saved
 SHOWN = 50  # steps between values beside the progress bar
+TRIED = 8  # examples that are timed to settle on a number format
 
 
 def fit(
@@ -33,8 +34,13 @@ def fit(
     optimizer = torch.optim.Adam(network.parameters(), lr, fused=True)
     seen = _restore(state, plan, network, optimizer)
     stream = batches(data, batch, 0, seen, flip=flip, workers=0)
-    cast = precision.autocast(precision.resolve("auto", device), device)
     network.train()
+    raw, given = data[range(min(len(data), TRIED))]
+
+    def attempt() -> None:
+        loss(raw.to(device), given, torch.Generator(device))[0].backward()
+
+    cast = precision.autocast(precision.fastest(attempt, device), device)
     with Meter(label, images, seen) as meter, Interruption() as interrupted:
         while seen < images:
             raw, given = next(stream)

@@ -2,8 +2,10 @@
 
 import json
 import math
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,29 @@ class Meter:
             self._last = time.monotonic()
             left = max(self.total - self.done, 0) / max(self.rate, 1e-9)
             console.print(f"{self.label} {self.done}/{self.total} {self.unit}  {note}  ETA {left:.0f} s")
+
+
+class Spent:
+    """Where the time of a loop goes: seconds by what they were spent on, of the loop itself or of threads beside it."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._begin, self._lock = time.perf_counter(), threading.Lock()
+
+    @contextmanager
+    def on(self, what: str) -> Iterator[None]:
+        """Count the time within to `what`; from any thread."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._seconds[what] = self._seconds.get(what, 0.0) + time.perf_counter() - begin
+
+    def shares(self) -> dict[str, float]:
+        """By what, as shares of the time since the beginning; those of threads come on top of the loop's own."""
+        whole = max(time.perf_counter() - self._begin, 1e-9)
+        return {what: seconds / whole for what, seconds in self._seconds.items()}
 
 
 def summary_writer() -> Any:

@@ -1,0 +1,63 @@
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from tdpm_cli.assemble import assemble
+from tdpm_cli.commands.train import train
+from tdpm_cli.config import from_dict, read_yaml
+from tdpm_cli.run import precision
+from tdpm_cli.sampling import settings_of
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(("slower", "chosen"), [("fp32", "bf16"), ("bf16", "fp32"), (None, "fp32")])
+def test_auto_is_what_is_faster_here_and_fp32_where_nothing_is_gained(slower, chosen):
+    def work():
+        kind = "bf16" if torch.is_autocast_enabled("cpu") else "fp32"
+        time.sleep(0.05 if kind == slower else 0.01)
+
+    assert precision.fastest(work, CPU) == chosen
+
+
+def test_a_run_keeps_what_auto_was_settled_as(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "fastest", lambda work, where: work() or "bf16")
+    run = train(from_dict(tiny("train.precision=auto", "train.duration=64")), tmp_path, "run")
+    assert read_yaml((run / "config.yaml").read_text(), "")["train"]["precision"] == "bf16"
+    monkeypatch.setattr(precision, "fastest", lambda work, where: "fp32")
+    train(from_dict(tiny("train.precision=auto", "train.duration=96")), tmp_path, "run")
+    assert read_yaml((run / "config.yaml").read_text(), "")["train"]["precision"] == "bf16"
+
+
+def test_sampling_tries_a_model_once(tiny, monkeypatch):
+    tried = []
+    monkeypatch.setattr(precision, "fastest", lambda work, where: tried.append(work()) or "bf16")
+    made = assemble(from_dict(tiny("sample.precision=auto")))
+    assert [settings_of(made).precision for _ in range(2)] == ["bf16", "bf16"]
+    assert len(tried) == 1
+
+
+def test_a_compiler_that_fails_is_told_and_done_without(monkeypatch, capsys):
+    def broken(call, **options):
+        def fail(*args):
+            raise RuntimeError("no C++ compiler\nand a long story")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", broken)
+    layer = nn.Linear(2, 2)
+    precision.compile_network(layer, lambda: layer(torch.zeros(1, 2)))
+    assert "note: torch.compile failed (no C++ compiler); going on without it" in capsys.readouterr().err
+    assert layer(torch.zeros(1, 2)).shape == (1, 2)
+
+
+def test_a_compiled_network_is_used(monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(torch, "compile", lambda call, **options: lambda *args: calls.append(1) or call(*args))
+    layer = nn.Linear(2, 2)
+    precision.compile_network(layer, lambda: layer(torch.zeros(1, 2)))
+    layer(torch.zeros(1, 2))
+    assert len(calls) == 2
+    assert "compiled in" in capsys.readouterr().err
