@@ -69,6 +69,7 @@ class GameConfig:
 class TrainConfig:
     """How long, how fast and on what terms the weights are trained. Durations count training images.
 
+    `init` names a trained denoiser to begin from; phases "prior" leave it as it is, and train prior and discriminator.
     `prior_lr` is of a prior with weights of its own; one that shares the denoiser's learns at `denoiser_lr`.
     `batch_gpu` splits a batch into micro-batches, and `gradient_checkpointing` computes activations twice, where memory
     is short. `cache` keeps decoded images in memory where they fit in a quarter of what is free.
@@ -78,6 +79,8 @@ class TrainConfig:
     """
 
     duration: Annotated[Count, Gt(0)]
+    init: str | None = None
+    phases: Literal["all", "prior"] = "all"
     batch: Annotated[int, Ge(2)] = 128
     batch_gpu: Annotated[int, Ge(2)] | None = None
     seed: Seed = 0
@@ -257,6 +260,9 @@ def _agree(config: Config, prior: Any) -> None:
     game, train, space = config.game, config.train, config.space()
     if prior.shares and game.start:
         raise InputError("game.start is set, but the prior 'shared' learns with the denoiser; use prior.name=copy")
+    if train.phases == "prior" and (prior.shares or not prior.learns):
+        raise InputError(f"train.phases is 'prior', but the prior {config.prior.name!r} has no weights of its own; "
+                         "use prior.name=denoised, copy or x0-then-noise")  # fmt: skip
     if prior.learns and game.start >= train.duration:
         raise InputError(
             f"game.start is {game.start}, but train.duration is {train.duration}: the prior would not learn"

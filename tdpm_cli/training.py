@@ -59,6 +59,9 @@ class Trainer:
             made.model, made.discriminator, made.condition, Game(**vars(config.game)),
             self._optimizer, config.train.clip,
         )  # fmt: skip
+        if self.settings.phases == "prior":
+            self.phases = [phase for phase in self.phases if phase.module is not made.model.denoiser]
+            made.model.denoiser.requires_grad_(False)
         for phase in self.phases:
             if phase.on_start is not None:
                 phase.on_start = partial(self._start, phase, phase.on_start)

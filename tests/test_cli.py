@@ -29,7 +29,8 @@ def tdpm(monkeypatch, capsys):
 
 SURFACE = {
     "train": {"--preset", "--data", "--download", "--outdir", "--name", "--duration", "--batch", "--batch-gpu",
-              "--seed", "--precision", "--compile", "--resume", "--on-save-error", "--set", "--dry-run"},
+              "--seed", "--precision", "--compile", "--init", "--phases", "--resume", "--on-save-error", "--set",
+              "--dry-run"},
     "sample": {"--n", "--model", "--steps", "--spacing", "--seed", "--sampler", "--eta", "--batch", "--precision",
                "--labels", "--prompt", "--prompts", "--scale", "--format", "--overwrite"},
     "eval": {"--fid", "--kid", "--prdc", "--memorised", "--per-class", "--text", "--diagnose", "--features",

@@ -23,6 +23,7 @@ SMALL = {  # keyword arguments that make a part small, or that it must have
     "unet": {"channels": 8, "mult": [1, 2], "attention": [8], "blocks": 1},
     "resnet": {"channel_base": 64},
     "stylegan2": {"latent": 8, "layers": 2, "channel_base": 64},
+    "denoised": {"t": 90},
     "x0-then-noise": {"latent": 8, "layers": 2, "channel_base": 64},
     "points": {"kind": "mixture"},
     "pixels": {"shape": [1, 8, 8]},
@@ -43,7 +44,7 @@ def test_every_kind_has_parts_and_an_unknown_name_gets_the_nearest():
     assert all(parts.names(kind) for kind in parts.ROOMS)
     with pytest.raises(
         InputError,
-        match=r"'sharde'; did you mean 'shared'.*Accepted: copy, gaussian, shared, shared-x0, stylegan2, x0-then-noise",
+        match=r"'sharde'; did you mean 'shared'.*Accepted: copy, denoised, gaussian, shared, shared-x0, stylegan2",
     ):
         parts.load("prior", "sharde")
     with pytest.raises(InputError, match=r"no-such|accepted|Accepted"):

@@ -29,6 +29,14 @@ def train(
     compile: Annotated[
         Optional[bool], typer.Option("--compile/--no-compile", help="torch.compile the network.")
     ] = None,
+    init: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Begin from a trained denoiser: a run or file of tdpm, or diffusers:, ddim:, guided-diffusion:PATH.",
+            show_default="random weights",
+        ),
+    ] = None,
+    phases: Annotated[Optional[str], typer.Option(help="all; or prior: the denoiser stays as it is.")] = None,
     resume: Annotated[str, typer.Option(help="auto, never, or the path of a run or checkpoint.")] = "auto",
     on_save_error: Annotated[
         Optional[str],
@@ -47,12 +55,15 @@ def train(
     """Train a model. The same command again continues an interrupted run."""
     from tdpm_cli import config as configuration
     from tdpm_cli.commands.train import train as run
+    from tdpm_cli.interchange.adopt import adopt
     from tdpm_cli.proposal import propose
 
     plain = propose(data) if preset == "auto" else configuration.read_preset(preset)
     plain = configuration.override(plain, set_ or [])
+    if init is not None:
+        plain = configuration.override(adopt(plain, init), set_ or [])  # what is set by hand stands
     flags = {"duration": duration, "batch": batch, "batch_gpu": batch_gpu, "seed": seed, "precision": precision,
-             "compile": compile, "on_save_error": on_save_error}  # fmt: skip
+             "compile": compile, "init": init, "phases": phases, "on_save_error": on_save_error}  # fmt: skip
     given = {key: value for key, value in flags.items() if value is not None}
     plain = configuration.overlay(plain, "train", given)
     run(configuration.from_dict(configuration.with_data(plain, data, download)), outdir, name, resume, dry_run)

@@ -16,6 +16,7 @@ from tdpm_cli.config import Config
 from tdpm_cli.cost import cost_of
 from tdpm_cli.errors import InputError
 from tdpm_cli.imaging.arrays import fingerprint_of
+from tdpm_cli.interchange.adopt import load_into
 from tdpm_cli.run import checkpoint, formats, precision
 from tdpm_cli.run.files import write_text
 from tdpm_cli.run.lock import owned
@@ -54,6 +55,9 @@ def train(
     if config.train.tensorboard:
         summary_writer()
     made.condition.encode(data[range(min(GRID, len(data)))][1])  # what cannot be read fails before a folder is made
+    if config.train.init is not None and not checkpoint.steps(run):
+        for note in load_into(made, config.train.init):
+            say(f"note: {note}")
     trainer = Trainer(made, run, device)
     if dry_run:
         if start := _start(run, folder):

@@ -138,7 +138,8 @@ def names() -> dict[str, Callable[..., Tensor]]:
 
 def full(x: Tensor, t: int) -> Tensor:
     """t for each example of x: int64 [B]."""
-    return torch.full((len(x),), t, device=x.device)
+    # Not len(x), here and in the priors: it is a plain int, which would fix the batch of an exported graph.
+    return torch.full((x.shape[0],), t, device=x.device)
 
 
 def _beta(schedule: Schedule, t: int, s: int) -> float:

@@ -26,6 +26,7 @@ class Schedule:
         if not bool((alpha_bar.diff() < 0).all()) or alpha_bar[-1] < 0:
             raise ValueError("alpha_bar must decrease strictly and stay at or above 0")
         self.alpha_bar = alpha_bar
+        self.whole = self  # the chain that this one was cut from
         self._values = alpha_bar.tolist()
         self._tables: dict[torch.device, Tensor] = {alpha_bar.device: alpha_bar}
 
@@ -79,7 +80,9 @@ class Schedule:
         assert step is not None
         if not 1 <= step <= self.T:
             raise ValueError(f"step {step} is not on the chain; accepted: 1 to {self.T}")
-        return Schedule(self.alpha_bar[: step + 1])
+        cut = Schedule(self.alpha_bar[: step + 1])
+        cut.whole = self.whole
+        return cut
 
     def _nearest_step(self, name: str, wanted: float, levels: list[float]) -> int:
         low, high = min(levels), max(levels)

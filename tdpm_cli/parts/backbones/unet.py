@@ -1,7 +1,9 @@
 """The U-Net of DDPM (Ho et al. 2020, appendix B): residual blocks with group norm, attention by resolution."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeVar
 
 import torch
@@ -15,6 +17,22 @@ from tdpm_cli.errors import InputError
 __all__ = ["UNet"]
 
 Resize = Literal["same", "half", "double"]
+Norm = Callable[[int], nn.GroupNorm]
+
+
+@dataclass(frozen=True)
+class Details:
+    """Where the U-Nets of the field differ unseen, so that weights of theirs compute here what they compute there."""
+
+    eps: float  # of the norms
+    last: int  # frequencies of the time fall to 10000^-((n - 1) / (n - last))
+    padding: tuple[int, int, int, int]  # before a strided convolution: left, right, top, bottom
+
+
+CONVENTIONS = {
+    "ddpm": Details(1e-6, 1, (0, 1, 0, 1)),  # Ho et al. 2020, and what came of it
+    "adm": Details(1e-5, 0, (1, 1, 1, 1)),  # Dhariwal and Nichol 2021, and diffusers' defaults
+}
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
@@ -26,6 +44,8 @@ class UNet(nn.Module):
     `attention` lists the image heights at which it attends, with `heads` heads or, where given, as many as have
     `head_channels` channels each. ADM's choices (Dhariwal and Nichol 2021) are `scale_shift`, by which the embedding
     scales and shifts the second norm, and `resample: block`, by which residual blocks halve and double.
+    For weights from elsewhere: `conventions` are whose details of norms, time and padding to follow, `groups` those of
+    every norm where the usual rule (see `group_norm`) is not theirs, and `first_time` what they call t = 1.
     `checkpointing` trades time for memory in training. Raises InputError where the shape cannot be halved.
     """
 
@@ -45,6 +65,9 @@ class UNet(nn.Module):
         scale_shift: bool = False,
         resample: Literal["conv", "block"] = "conv",
         dropout: Probability = 0.0,
+        conventions: Literal["ddpm", "adm"] = "ddpm",
+        groups: Positive | None = None,
+        first_time: Literal[0, 1] = 1,
     ) -> None:
         super().__init__()
         if len(shape) != 3:
@@ -60,19 +83,22 @@ class UNet(nn.Module):
             raise InputError(
                 f"backbone.attention is {attention}, but its levels are at heights {heights}: choose among these"
             )
+        self.first_time = first_time
         embedding = 4 * channels
         context = sizes.get("context")
+        details = CONVENTIONS[conventions]
+        norm: Norm = partial(group_norm, groups=groups, eps=details.eps)
 
-        self.time = TimeEmbedding(channels, embedding)
+        self.time = TimeEmbedding(channels, embedding, details.last)
         self.label = nn.Embedding(sizes["label"], embedding) if "label" in sizes else None
         self.pooled = nn.Linear(sizes["pooled"], embedding) if "pooled" in sizes else None
 
         def block(c_in: int, c_out: int, attend: bool, resized: Resize = "same") -> Block:
             count = c_out // head_channels if head_channels and c_out >= head_channels else heads
-            return Block(c_in, c_out, embedding, dropout, count if attend else 0, context, scale_shift, resized)
+            return Block(c_in, c_out, embedding, dropout, count if attend else 0, context, scale_shift, resized, norm)
 
         def halve(width: int) -> nn.Module:
-            return Downsample(width) if resample == "conv" else block(width, width, False, "half")
+            return Downsample(width, details.padding) if resample == "conv" else block(width, width, False, "half")
 
         def double(width: int) -> nn.Module:
             return Upsample(width) if resample == "conv" else block(width, width, False, "double")
@@ -100,7 +126,7 @@ class UNet(nn.Module):
                 self.up.append(double(width))
                 height *= 2
 
-        self.norm = group_norm(width)
+        self.norm = norm(width)
         self.leave = zeroed(nn.Conv2d(width, shape[0], 3, padding=1))
 
     def forward(
@@ -112,7 +138,7 @@ class UNet(nn.Module):
         context: Tensor | None = None,
     ) -> Tensor:
         """Return a prediction of x's shape."""
-        embedding = self.time(t)
+        embedding = self.time(t - 1 + self.first_time)
         if self.label is not None and label is not None:
             embedding = embedding + self.label(label)
         if self.pooled is not None and pooled is not None:
@@ -140,13 +166,14 @@ class UNet(nn.Module):
 
 
 class TimeEmbedding(nn.Module):
-    """t [B] → [B, size]: sines and cosines of `channels` / 2 frequencies from 1 to 1/10000, then two layers."""
+    """t [B] → [B, size]: sines and cosines of `channels` / 2 frequencies from 1 down to about 1/10000, then two
+    layers."""
 
     frequencies: Tensor
 
-    def __init__(self, channels: int, size: int) -> None:
+    def __init__(self, channels: int, size: int, last: int = 1) -> None:
         super().__init__()
-        exponent = torch.arange(channels // 2) / max(channels // 2 - 1, 1)
+        exponent = torch.arange(channels // 2) / max(channels // 2 - last, 1)
         self.register_buffer("frequencies", torch.exp(-math.log(10_000) * exponent), persistent=False)
         self.layers = nn.Sequential(nn.Linear(2 * (channels // 2), size), nn.SiLU(), nn.Linear(size, size))
 
@@ -163,17 +190,17 @@ class Block(nn.Module):
 
     def __init__(
         self, c_in: int, c_out: int, embedding: int, dropout: float, heads: Natural, context: int | None,
-        scale_shift: bool, resized: Resize,
+        scale_shift: bool, resized: Resize, norm: Norm,
     ) -> None:  # fmt: skip
         super().__init__()
         self.scale_shift, self.resized = scale_shift, resized
-        self.norm_1, self.conv_1 = group_norm(c_in), nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.norm_1, self.conv_1 = norm(c_in), nn.Conv2d(c_in, c_out, 3, padding=1)
         self.embed = nn.Linear(embedding, 2 * c_out if scale_shift else c_out)
-        self.norm_2, self.dropout = group_norm(c_out), nn.Dropout(dropout)
+        self.norm_2, self.dropout = norm(c_out), nn.Dropout(dropout)
         self.conv_2 = zeroed(nn.Conv2d(c_out, c_out, 3, padding=1))
         self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
-        self.attend = Attention(c_out, heads) if heads else None
-        self.attend_context = Attention(c_out, heads, context) if heads and context else None
+        self.attend = Attention(c_out, heads, norm) if heads else None
+        self.attend_context = Attention(c_out, heads, norm, context) if heads and context else None
 
     def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None) -> Tensor:
         h = self.conv_1(resize(silu(self.norm_1(x)), self.resized))
@@ -201,11 +228,11 @@ def resize(x: Tensor, to: Resize) -> Tensor:
 class Attention(nn.Module):
     """Residual attention of x [B, C, H, W] to itself, or to a context [B, L, D] where its D is given."""
 
-    def __init__(self, channels: int, heads: int, context: int | None = None) -> None:
+    def __init__(self, channels: int, heads: int, norm: Norm, context: int | None = None) -> None:
         super().__init__()
         if channels % heads:
             raise InputError(f"backbone.heads is {heads}, but must divide the {channels} channels it attends over")
-        self.heads, self.norm = heads, group_norm(channels)
+        self.heads, self.norm = heads, norm(channels)
         self.query = nn.Linear(channels, channels)
         self.key_value = nn.Linear(context or channels, 2 * channels)
         self.leave = zeroed(nn.Linear(channels, channels))
@@ -222,12 +249,12 @@ class Attention(nn.Module):
 class Downsample(nn.Module):
     """Halve height and width by a strided convolution."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, padding: tuple[int, int, int, int]) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+        self.conv, self.padding = nn.Conv2d(channels, channels, 3, stride=2), padding
 
     def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None) -> Tensor:
-        return self.conv(pad(x, (0, 1, 0, 1)))
+        return self.conv(pad(x, self.padding))
 
 
 class Upsample(nn.Module):
@@ -241,10 +268,12 @@ class Upsample(nn.Module):
         return self.conv(interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
+def group_norm(channels: int, groups: int | None, eps: float) -> nn.GroupNorm:
     """32 groups (Ho et al. 2020), or fewer where a group would have less than 4 channels or not come out even."""
-    groups = next(g for g in (32, 16, 8, 4, 2, 1) if g == 1 or (channels % g == 0 and channels // g >= 4))
-    return nn.GroupNorm(groups, channels, eps=1e-6)
+    if groups and channels % groups:
+        raise InputError(f"backbone.groups is {groups}, but must divide the {channels} channels that a norm is of")
+    usual = next(g for g in (32, 16, 8, 4, 2, 1) if g == 1 or (channels % g == 0 and channels // g >= 4))
+    return nn.GroupNorm(groups or usual, channels, eps=eps)
 
 
 def zeroed(layer: Layer) -> Layer:

@@ -25,7 +25,7 @@ class Copy(nn.Module):
 
     def forward(self, z: Tensor, **cond: Tensor) -> Tensor:
         """Map z [B, *shape] to x_T [B, *shape]."""
-        return self.network(z, torch.full((len(z),), self.T + 1, device=z.device), **cond)
+        return self.network(z, torch.full((z.shape[0],), self.T + 1, device=z.device), **cond)
 
     def start(self, network: nn.Module) -> None:
         """Begin from the weights that the denoiser's network has now."""

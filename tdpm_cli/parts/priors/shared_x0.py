@@ -26,7 +26,7 @@ class SharedX0(nn.Module):
     def forward(self, z: Tensor, **cond: Tensor) -> Tensor:
         """Map (z, eps) [B, 2 · shape[0], ...] to x_T [B, *shape]."""
         z, eps = z.chunk(2, 1)
-        x_0 = self.network(z, torch.full((len(z),), self.T + 1, device=z.device), **cond)
+        x_0 = self.network(z, torch.full((z.shape[0],), self.T + 1, device=z.device), **cond)
         return self.alpha_T * x_0 + self.sigma_T * eps
 
     def start(self, network: nn.Module) -> None:

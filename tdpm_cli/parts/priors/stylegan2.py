@@ -106,7 +106,7 @@ class Block(nn.Module):
         self, x: Tensor | None, image: Tensor | None, style: Tensor, noise: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
         if self.constant is not None:
-            x = self.constant.expand(len(style), -1, -1, -1)
+            x = self.constant.expand(style.shape[0], -1, -1, -1)
         else:
             assert x is not None, "only the first block has none"
             assert self.conv_1 is not None, "only the first block has none"

@@ -1,0 +1,96 @@
+"""The whole sampler as one module: from numbers drawn outside to finished images, what is exported as a graph."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tdpm_cli import __version__
+from tdpm_cli.assemble import Loaded
+from tdpm_cli.config import SampleConfig
+from tdpm_cli.engine.noise import Noise
+from tdpm_cli.errors import InputError
+from tdpm_cli.sampling import nfe_text, sampler_options
+
+Inputs = dict[str, Tensor]
+
+
+class Whole(nn.Module):
+    """{"z": [B, Z], "noise": [B, N, *shape], conditions} → (images, x_0).
+
+    z is all that the prior draws, flat. There is no "noise" where the sampler draws none (N = 0). Images are uint8
+    [B, C, H, W], of 3 channels where `rgb`; x_0 is what they are rounded from, float32 [B, *shape].
+    """
+
+    def __init__(self, loaded: Loaded, settings: SampleConfig, rgb: bool) -> None:
+        super().__init__()
+        made = loaded.assembly
+        self.model, self.space, self.settings, self.rgb = made.model, made.space, settings, rgb
+        if rgb and self.space.raw_shape[0] != 1:
+            raise InputError(f"--rgb: the model's data have shape {list(self.space.raw_shape)}; it is for grey images")
+        self.null = made.condition.null(1)
+        self.draws = self._count(made)
+
+    def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Images and x_0."""
+        rest = dict(inputs)
+        z, noise = rest.pop("z"), rest.pop("noise", None)
+        drawn = Drawn([z.view(-1, *self.model.prior.z_shape), *(() if noise is None else noise.unbind(1))])
+        x_T = self.model.draw_x_T(drawn, rest)  # type: ignore[arg-type]
+        null = {key: value.expand(z.shape[0], *value.shape[1:]) for key, value in self.null.items()}
+        x_0 = self.model.decode(x_T, drawn, rest, null=null, bounds=self.space.bounds,  # type: ignore[arg-type]
+                                **sampler_options(self.settings))  # fmt: skip
+        images = self.space.decode(x_0)
+        return (images.expand(-1, 3, -1, -1) if self.rgb else images), x_0
+
+    def inputs(self, condition: Any, n: int, seed: int = 0) -> Inputs:
+        """Inputs of n samples, drawn as `tdpm sample` draws them."""
+        noise = Noise(seed, range(n))
+        found = {"z": noise.normal(self.model.prior.z_shape).flatten(1)}
+        if self.draws:
+            found["noise"] = torch.stack([noise.normal(self.space.shape) for _ in range(self.draws)], 1)
+        return found | condition.draw(n, Noise(seed, range(n)))
+
+    @torch.inference_mode()
+    def _count(self, made: Any) -> int:
+        """How often the sampler draws noise."""
+        noise, cond = Drawn([]), made.condition.draw(1, Noise(0, [0]))
+        noise.spare = torch.zeros(1, *self.space.shape)
+        self.model.decode(noise.spare, noise, cond, null=self.null, **sampler_options(self.settings))  # type: ignore[arg-type]
+        return noise.used
+
+
+class Drawn:
+    """Stands in for Noise: hands out what was drawn before, in order."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.tensors, self.used = list(tensors), 0
+        self.spare: Tensor | None = None
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        """The next of them."""
+        self.used += 1
+        return self.tensors[self.used - 1] if self.spare is None else self.spare
+
+
+def describe(loaded: Loaded, settings: SampleConfig, licence: str) -> dict[str, str]:
+    """What an exported file says of itself."""
+    config, model = loaded.assembly.config, loaded.assembly.model
+    return {
+        "made_by": f"tdpm {__version__}",
+        "preset": config.preset,
+        "T": str(model.denoiser.schedule.T),
+        "truncation": loaded.assembly.schedule_text,
+        "sampler": settings.sampler,
+        "steps": str(settings.steps),
+        "spacing": f"{settings.spacing:g}",
+        "scale": f"{settings.scale:g}",
+        "nfe": f"{nfe_text(model, settings)} = {model.nfe(settings.steps, settings.scale)}",
+        "z_size": str(math.prod(model.prior.z_shape)),
+        "weights": loaded.weights,
+        "trained_images": str(loaded.seen),
+        "model_sha256": loaded.sha256,
+        "licence": licence,
+    }
