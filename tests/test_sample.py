@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from tdpm_cli.commands.sample import grid_path, sample
 from tdpm_cli.config import from_dict
 from tdpm_cli.engine import samplers
 from tdpm_cli.errors import InputError
+from tdpm_cli.run import claims, samples
 
 
 def pixels(folder):
@@ -58,6 +61,79 @@ def test_sampling_continues_where_it_stopped(runs, tmp_path):
     assert (out / "000001.png").stat().st_mtime_ns == kept
     assert pixels(out).keys() == pixels(whole).keys()
     assert all(np.abs(a - b).max() <= 1 for a, b in zip(pixels(out).values(), pixels(whole).values(), strict=True))
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(("model", "held"), [("images", samples.Images), ("points", samples.Array)])
+def test_what_was_cut_short_is_finished_byte_for_byte(runs, tmp_path, monkeypatch, model, held):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    sample(whole, 11, runs[model], batch=4)
+    write, written = held.write, []
+
+    def cut_short(self, piece, raw):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(piece)
+        write(self, piece, raw)
+
+    monkeypatch.setattr(held, "write", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        sample(out, 11, runs[model], batch=4)
+    monkeypatch.undo()
+    (out / "000009.png.4711.part").write_bytes(b"half a picture")
+    first = (out / "000000.png").stat().st_mtime_ns if model == "images" else 0
+    sample(out, 11, runs[model], batch=4)
+    left = {} if model == "images" else {"000009.png.4711.part"}
+    assert {name: content for name, content in contents(out).items() if name not in left} == contents(whole)
+    assert not first or (out / "000000.png").stat().st_mtime_ns == first
+
+
+def test_several_processes_fill_one_folder(runs, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    command = [
+        sys.executable,
+        "-m",
+        "tdpm_cli",
+        "sample",
+        "--n",
+        "300",
+        "--batch",
+        "10",
+        "--model",
+        str(runs["images"]),
+    ]
+    processes = [
+        subprocess.Popen([*command, str(folder)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        for folder in (whole, out, out)
+    ]
+    told = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], told
+    assert contents(out) == contents(whole)
+
+
+def test_a_piece_is_one_processes_at_a_time(tmp_path):
+    code = (
+        "import sys, time; from tdpm_cli.run.claims import *; held = Claims(Path(sys.argv[1]))\n"
+        "print(held.take(1), flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "x")], stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "True\n"
+    mine, done = claims.Claims(tmp_path / "x"), set()
+    assert [mine.take(k) for k in range(3)] == [True, False, True]
+    pieces = [range(k, k + 1) for k in range(3)]
+    stream = claims.divided(pieces, done.__contains__, mine, 0, lambda: False)
+    order = []
+    for piece in stream:
+        order.append(piece.start)
+        done.add(piece)
+        if piece.start == 2:
+            other.kill()  # what it held is free again
+            other.wait()
+    other.stdout.close()
+    assert order == [0, 2, 1]
 
 
 def test_other_settings_and_other_folders_are_refused(runs, tmp_path):
