@@ -1,7 +1,6 @@
 """Weights in files: safetensors, which hold numbers and text, and nothing that could be executed."""
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,11 +46,13 @@ def fits(own: Mapping[str, Tensor], shapes: Mapping[str, list[int]], source: str
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
     """Write tensors and header as safetensors, whole or not at all, and on the disk when this returns."""
     with replacing(path) as part:
+        part.touch()
+        mode = part.stat().st_mode
         try:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, dict(header))
         except SafetensorError as error:  # how the library reports a full disk
             raise OSError(str(error)) from None
-        os.chmod(part, 0o666 & ~_umask())  # the library makes it for its owner alone
+        part.chmod(mode)  # the library makes it for its owner alone
         sync(part)
 
 
@@ -90,9 +91,3 @@ def sha256(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
