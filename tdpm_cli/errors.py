@@ -7,8 +7,10 @@ from difflib import get_close_matches
 class InputError(Exception):
     """Wrong input: names the file or key, what was found, what is accepted and what to do.
 
-    `cli/` prints the message alone and exits with status 2.
+    `cli/` prints the message alone and exits with `status`.
     """
+
+    status = 2
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -20,13 +20,13 @@ from tdpm_cli.engine.model import TDPM
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.phases import Batch, Game, Phase, tdpm_phases, train_step
 from tdpm_cli.errors import InputError
-from tdpm_cli.run import formats, pictures, precision, weights
+from tdpm_cli.run import distributed, formats, pictures, precision, weights
 from tdpm_cli.run.batches import batches, order_from
 from tdpm_cli.run.checkpoint import Snapshot
 from tdpm_cli.run.files import write_text
 from tdpm_cli.run.health import Balance, Figures, Step
 from tdpm_cli.run.report import Log, Meter, say
-from tdpm_cli.run.saving import Saver
+from tdpm_cli.run.saving import Idle, Saver
 from tdpm_cli.run.signals import Interrupted, Interruption
 from tdpm_cli.sampling import sampler_options
 
@@ -95,9 +95,13 @@ class Trainer:
         """Train until `duration`, saving every `snapshot` images, at the end and when interrupted."""
         settings, figures, last_save = self.settings, self.figures, self.seen
         cast, balance = precision.autocast(settings.precision, self.device), Balance(settings.duration)
-        stream = batches(data, settings.batch, settings.seed, self.seen, flip=settings.flip, workers=settings.workers)
-        saver = Saver(self.run, settings.keep, settings.on_save_error)
-        log = Log(self.run, self.seen, settings.tensorboard)
+        stream = batches(data, settings.batch, settings.seed, self.seen, flip=settings.flip, workers=settings.workers,
+                         rows=distributed.rows(settings.batch))  # fmt: skip
+        saver: Saver | Idle = Idle()
+        log: Log | Idle = Idle()
+        if distributed.is_first():
+            saver = Saver(self.run, settings.keep, settings.on_save_error)
+            log = Log(self.run, self.seen, settings.tensorboard)
         meter = Meter(f"train {self.made.config.preset}", settings.duration, self.seen)
         with closing(stream), closing(saver), closing(log), meter, Interruption() as interrupted:
             if self.seen == 0:
@@ -110,10 +114,10 @@ class Trainer:
                     raw, conditions = next(stream)
                 except InputError:  # such as a damaged image: what was learned is not lost
                     if self.seen > last_save:
-                        saver.last(self.snapshot())
+                        saver.last(self.snapshot)
                     raise
                 waited += time.perf_counter() - asked
-                before, stop = self.seen, interrupted.number
+                before, stop = self.seen, distributed.largest(interrupted.number or 0)
                 logs = self.train_on(raw, conditions, cast)
                 figures.add(self.seen, logs)
                 if len(figures.bad) >= settings.most_skipped:
@@ -132,9 +136,9 @@ class Trainer:
                 meter.advance(settings.batch, shown(means))
                 saver.check()
                 if finished or stop:
-                    saver.last(self.snapshot())
+                    saver.last(self.snapshot)
                 elif due and not figures.bad:  # weights that led to what is not finite would be no use
-                    saver.put(self.snapshot())
+                    saver.put(self.snapshot)
                     last_save, due = self.seen, False
                     with saver.tolerating():
                         self._grid(data)
@@ -149,30 +153,33 @@ class Trainer:
         """One step: every phase that is due, then the averages."""
         made, settings = self.made, self.settings
         # All of a step's randomness follows from (seed, seen), so there is no generator state to save. Dropout
-        # draws from torch's global generator, and is its only user.
-        number = self._seed(self.seen)
-        torch.manual_seed(number)
-        generator = torch.Generator(self.device).manual_seed(number)
+        # draws from torch's global generator, and is its only user; like the choice of captions, in each process anew.
+        total = len(raw) * distributed.size()
+        generator = torch.Generator(self.device).manual_seed(self._seed(self.seen))
+        of_process = self._seed(self.seen, distributed.rank() + 1)
+        torch.manual_seed(of_process)
+        chooser = torch.Generator(self.device).manual_seed(of_process)
         x = made.space.encode(raw.to(self.device, non_blocking=True))
-        cond = {key: value.to(self.device) for key, value in made.condition.encode(conditions, generator).items()}
+        cond = {key: value.to(self.device) for key, value in made.condition.encode(conditions, chooser).items()}
 
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = optimizer.defaults["base_lr"] * self._pace()
-        batches = Batch(x, cond, generator).split(settings.batch_gpu or len(x))
+        whole = Batch(x, cond, generator, distributed.rank() * len(x), total)
+        batches = whole.split(settings.batch_gpu or len(x))
         try:
-            logs = train_step(self.phases, batches, self.step, self.seen, cast)
+            logs = train_step(self.phases, batches, self.step, self.seen, cast, distributed.averaged)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             raise _out_of_memory(error, len(batches[0].x), settings) or error from None
-        self.seen += len(x)
+        self.seen += total
         self.step += 1
         for ema in self.ema:
-            ema.update(made.model, len(x), self.seen)
-        return logs
+            ema.update(made.model, total, self.seen)
+        return distributed.mean(logs)
 
-    def _seed(self, seen: int) -> int:
-        """Of the step that begins after `seen` images."""
-        return int(np.random.SeedSequence([self.settings.seed, seen]).generate_state(1)[0])
+    def _seed(self, seen: int, *process: int) -> int:
+        """Of the step that begins after `seen` images; and of a process alone."""
+        return int(np.random.SeedSequence([self.settings.seed, seen, *process]).generate_state(1)[0])
 
     def rehearse(self, data: Any, run_in: float, most: float) -> tuple[float, int]:
         """Images a second of a few real steps, and how many there were; with smaller batches where steps are slow.
@@ -181,22 +188,22 @@ class Trainer:
         takes more than `run_in` seconds.
         """
         cast = precision.autocast(self.settings.precision, self.device)
-        size = min(self.settings.batch_gpu or self.settings.batch, 4)
+        full = self.settings.batch // distributed.size()
+        size = min(self.settings.batch_gpu or full, 4)
         spent, count = 0.0, 0
         while True:
             self.step = 1  # a step without the lazy penalty, as most are
             raw, conditions = data[[k % len(data) for k in range(size)]]
             begin = time.perf_counter()
             self.train_on(raw, conditions, cast)
-            if self.device.type == "cuda":
-                torch.cuda.synchronize()
-            took = time.perf_counter() - begin
-            if took > run_in or size == self.settings.batch:
+            precision.synchronise(self.device)
+            took = distributed.from_first(lambda begin=begin: time.perf_counter() - begin)  # type: ignore[misc]
+            if took > run_in or size == full:
                 spent, count = spent + took, count + size
             if spent > most or count >= 8 * size:
-                return count / spent, count
+                return count * distributed.size() / spent, count * distributed.size()
             if took < run_in:
-                size = self.settings.batch
+                size = full
 
     def _pace(self) -> float:
         """The share of the full learning rates at which the next step learns."""
@@ -228,7 +235,8 @@ class Trainer:
             "config": config.to_dict(),
         }
         path = self.run / f"diverged-{self.seen:09d}.json"
-        write_text(path, json.dumps(found, indent=1))
+        if distributed.is_first():
+            write_text(path, json.dumps(found, indent=1))
         named_bad = ", ".join(sorted({key for step in bad for key in step.bad}))
         return InputError(
             f"{named_bad} became infinite or NaN in {len(bad)} steps in a row, by {self.seen / 1000:g} kimg; none of "
@@ -272,6 +280,8 @@ class Trainer:
 
     def _grid(self, data: Any) -> None:
         """Draw data, data at x_T, the prior's x_T and samples, from fixed seeds, with the averaged weights."""
+        if not distributed.is_first():
+            return
         panels = draw_panels(self.made, self.ema[0].model, data, self.device)
         pictures.save(pictures.side_by_side(panels), self.run / "grids" / f"{self.seen:09d}.png")
 
@@ -292,7 +302,7 @@ def with_precision(made: Assembly, device: torch.device) -> Assembly:
     """The same with `train.precision`, where it is "auto", settled by trying a few examples."""
     if made.config.train.precision != "auto":
         return made
-    fastest: Any = precision.fastest(partial(try_network, made, device, TRIED), device)
+    fastest: Any = distributed.from_first(lambda: precision.fastest(partial(try_network, made, device, TRIED), device))
     return replace(made, config=replace(made.config, train=replace(made.config.train, precision=fastest)))
 
 

@@ -30,9 +30,9 @@ def tdpm(monkeypatch, capsys):
 SURFACE = {
     "train": {"--preset", "--data", "--download", "--outdir", "--name", "--duration", "--batch", "--batch-gpu",
               "--seed", "--precision", "--compile", "--init", "--phases", "--resume", "--on-save-error", "--set",
-              "--dry-run"},
+              "--nproc", "--max-restarts", "--dry-run"},
     "sample": {"--n", "--model", "--steps", "--spacing", "--seed", "--sampler", "--eta", "--batch", "--precision",
-               "--labels", "--prompt", "--prompts", "--scale", "--format", "--overwrite"},
+               "--labels", "--prompt", "--prompts", "--scale", "--format", "--nproc", "--overwrite"},
     "eval": {"--fid", "--kid", "--prdc", "--memorised", "--per-class", "--text", "--diagnose", "--features",
              "--weights", "--ref", "--n", "--model", "--steps", "--spacing", "--sampler", "--scale", "--seed",
              "--repeats", "--json", "--report", "--cache", "--ref-only", "--out"},

@@ -3,8 +3,10 @@
 Each verb's words and options stand in a file of their own, which imports its command only when it is called.
 """
 
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -70,19 +72,25 @@ def main() -> NoReturn:
     except InputError as error:
         if debug:
             raise
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        _tell(f"error: {error}")
+        sys.exit(error.status)
     except Interrupted as stop:
-        typer.echo(str(stop), err=True)
+        _tell(str(stop))
         sys.exit(stop.status)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
         if debug:
             raise
-        typer.echo(
-            f"defect: {type(error).__name__}: {error}\nPlease report it; --debug shows the traceback.",
-            err=True,
-        )
+        _tell(f"defect: {type(error).__name__}: {error}\nPlease report it; --debug shows the traceback.")
         sys.exit(1)
     sys.exit(0)
+
+
+def _tell(text: str) -> None:
+    """Print the last words; or, of one of several processes, leave them to the launcher, which prints each once."""
+    place, rank = os.environ.get("TDPM_MESSAGES"), os.environ.get("RANK", "0")
+    if place:
+        Path(place, rank).write_text(text)
+    else:
+        typer.echo(f"process {rank}: {text}" if os.environ.get("WORLD_SIZE", "1") != "1" else text, err=True)

@@ -1,5 +1,6 @@
 """Options that several verbs share, and how what was given is read."""
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Optional
@@ -11,6 +12,16 @@ Model = Annotated[
     Optional[Path],
     typer.Option(help="A run, a checkpoint or an exported file.", show_default="the newest run under runs/"),
 ]
+Nproc = Annotated[int, typer.Option(min=1, help="Processes on this machine that share the work.")]
+
+
+def in_processes(count: int, max_restarts: int = 0) -> None:
+    """Run this very command line in `count` processes and exit as they do; unless this is one of them already."""
+    if count > 1:
+        from tdpm_cli.run.launch import is_launched, launch
+
+        if not is_launched():
+            sys.exit(launch(count, max_restarts))
 
 
 def listed(text: Optional[str]) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from tdpm_cli.cli.options import Model, Shown, count
+from tdpm_cli.cli.options import Model, Nproc, Shown, count, in_processes
 
 
 def sample(
@@ -30,12 +30,14 @@ def sample(
     format: Annotated[
         Optional[str], typer.Option(help="png (a file each) or npz (arr_0).", show_default="png for images")
     ] = None,
+    nproc: Nproc = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin the folder again.")] = False,
 ) -> None:
     """Write samples to a folder. The same command again continues an interrupted one."""
     from tdpm_cli.commands.sample import read_prompts
     from tdpm_cli.commands.sample import sample as run
 
+    in_processes(nproc)
     run(
         out, count("--n", n), model, steps=steps, spacing=spacing, seed=seed, sampler=sampler, eta=eta, batch=batch,
         precision=precision, labels=labels and [word.strip() for word in labels.split(",")],

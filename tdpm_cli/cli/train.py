@@ -5,6 +5,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from tdpm_cli.cli.options import Nproc, in_processes
+
 
 def train(
     preset: Annotated[
@@ -48,6 +50,10 @@ def train(
         Optional[list[str]],
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set any key of the preset; repeatable."),
     ] = None,
+    nproc: Nproc = 1,
+    max_restarts: Annotated[
+        int, typer.Option(min=0, help="With --nproc: times to start again from the last checkpoint if one fails.")
+    ] = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, show plan, cost and speed, stop.")
     ] = False,
@@ -66,4 +72,6 @@ def train(
              "compile": compile, "init": init, "phases": phases, "on_save_error": on_save_error}  # fmt: skip
     given = {key: value for key, value in flags.items() if value is not None}
     plain = configuration.overlay(plain, "train", given)
-    run(configuration.from_dict(configuration.with_data(plain, data, download)), outdir, name, resume, dry_run)
+    config = configuration.from_dict(configuration.with_data(plain, data, download))
+    in_processes(nproc, max_restarts)
+    run(config, outdir, name, resume, dry_run)

@@ -14,7 +14,7 @@ from tdpm_cli.engine.model import generate
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.protocols import Condition, Given, taken
 from tdpm_cli.errors import InputError
-from tdpm_cli.run import pictures, samples
+from tdpm_cli.run import distributed, pictures, samples
 from tdpm_cli.run.claims import Claims, divided
 from tdpm_cli.run.files import writing
 from tdpm_cli.run.precision import device as chosen_device
@@ -26,6 +26,7 @@ FORMATS = ("png", "npz")
 GRID, POINTS = 64, 10_000  # examples in the picture
 
 
+@distributed.joined()
 def sample(
     out: Path,
     n: int,
@@ -53,9 +54,10 @@ def sample(
     device = chosen_device()
     loaded = assemble.load(model or assemble.newest_run(), device)
     made = loaded.assembly
+    begun_in = distributed.from_first(lambda: None if overwrite else samples.told(out).get("precision"))
     settings = settings_of(
         made, steps=steps, spacing=spacing, sampler=sampler, scale=scale, batch=batch, eta=eta,
-        precision=precision or (None if overwrite else samples.told(out).get("precision")),
+        precision=precision or begun_in,
     )  # fmt: skip
     given = _conditions(made.condition, n, seed, {"--labels": labels, "--prompt": prompts})
     made.condition.encode(taken(given, range(min(n, 1))))  # a missing text encoder fails before a folder is made
@@ -72,7 +74,7 @@ def sample(
     told = {key: value.tolist() if isinstance(value, Tensor) else value for key, value in given.items()}
     spent = Spent()
     held = samples.Images(out, spent) if kind == "png" else samples.Array(out, n)
-    samples.prepare(held, n, manifest, told, overwrite)
+    distributed.from_first(lambda: samples.prepare(held, n, manifest, told, overwrite))
     calls = made.model.nfe(settings.steps, settings.scale)
     say(f"{loaded.source}: {made.schedule_text}; NFE {nfe_text(made.model, settings)} = {calls}")
 
@@ -84,6 +86,8 @@ def sample(
         return raw
 
     _fill(out, held, draw, samples.pieces_of(n, settings.batch), given.get("label"), spent)
+    if not distributed.is_first():
+        return
     shown = held.read(min(n, GRID if is_image else POINTS))
     picture = _by_prompt(made.space, shown, prompts) if prompts else made.space.picture(shown)
     grid = pictures.save(picture, grid_path(out))
@@ -135,7 +139,8 @@ def _fill(
     claims = Claims(out / samples.CLAIMS)
     done, begun = False, deque[range]()
     try:
-        with Meter("sample", n, there) as meter, Interruption() as interrupted, writing(out):
+        bar = Meter("sample", n, there, processes=distributed.size())
+        with bar as meter, Interruption() as interrupted, writing(out):
             stopped = lambda: interrupted.number
 
             def stream() -> Iterator[Tensor]:

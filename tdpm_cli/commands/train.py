@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from tdpm_cli.cost import cost_of
 from tdpm_cli.errors import InputError
 from tdpm_cli.imaging.arrays import fingerprint_of
 from tdpm_cli.interchange.adopt import load_into
-from tdpm_cli.run import checkpoint, formats, precision
+from tdpm_cli.run import checkpoint, distributed, formats, precision
 from tdpm_cli.run.files import write_text
 from tdpm_cli.run.lock import owned
 from tdpm_cli.run.report import say, summary_writer, table
@@ -33,6 +34,7 @@ MAY_CHANGE = (*STATED, "preset", "train.duration", "train.workers", "train.keep"
 NOT_OF_TRAINING = ("sample.", "eval.")  # sections that weights do not depend on
 
 
+@distributed.joined()
 def train(
     config: Config,
     outdir: Path = Path("runs"),
@@ -47,8 +49,10 @@ def train(
     and Interrupted once an interrupted run is saved.
     """
     device = precision.device()
+    distributed.rows(config.train.batch)
     data, config = read_data(config)
-    run, folder = _place(outdir, name or config.preset, resume)
+    distributed.agree("settings", config.sha256())
+    run, folder = distributed.from_first(lambda: _place(outdir, name or config.preset, resume))
     made = with_precision(assemble(_settled(config, run), device), device)
     config = made.config
     _announce(made, data, run)
@@ -66,16 +70,22 @@ def train(
         say("dry run: nothing was written\nnext: the same command without --dry-run")
         return None
     record = _record(data)
-    with owned(run):
-        if start := _start(run, folder):
+    distributed.agree("data", record)
+    writes = distributed.is_first()
+    with owned(run) if writes else nullcontext():
+        if start := distributed.from_first(lambda: _start(run, folder)):
             _same_config(start, config)
             _same_data(run, record)
-            checkpoint.set_aside(run, newer_than=start)
+            if writes:
+                checkpoint.set_aside(run, newer_than=start)
             trainer.restore(start)
             say(f"continuing {run} at {trainer.seen / 1000:g} kimg")
-        embed_captions(made.condition, data, device)
-        write_text(run / "config.yaml", config.to_yaml())
-        write_text(run / DATA, json.dumps(record, indent=1))
+        distributed.from_first(lambda: embed_captions(made.condition, data, device))
+        if not writes:
+            embed_captions(made.condition, data, device)  # which finds them in the cache
+        if writes:
+            write_text(run / "config.yaml", config.to_yaml())
+            write_text(run / DATA, json.dumps(record, indent=1))
         if config.train.cache and hasattr(data, "keep_in_memory"):
             data.keep_in_memory(CACHED * precision.free_memory(torch.device("cpu")))
         trainer.fit(data)
@@ -212,12 +222,13 @@ def _announce(made: Assembly, data: Any, run: Path) -> None:
     number_format = precision.describe(config.train.precision, precision.device())
     count: Sequence[nn.Module | None] = (made.model, made.discriminator)
     model, discriminator = (sum(p.numel() for p in net.parameters()) if net else 0 for net in count)
+    shared = f" over {distributed.size()} processes" if distributed.size() > 1 else ""
     rows = {
         "data": f"{config.data.name}: {len(data):,} of {' × '.join(map(str, made.space.raw_shape))}",
         "cut": made.schedule_text,
         "model": f"{model / 1e6:.3g} M parameters, prior {config.prior.name!r}",
         "discriminator": f"{discriminator / 1e6:.3g} M parameters" if discriminator else "none",
-        "train": f"{config.train.duration / 1000:g} kimg, batch {config.train.batch}, {number_format}",
+        "train": f"{config.train.duration / 1000:g} kimg, batch {config.train.batch}{shared}, {number_format}",
         "run": str(run),
     }
     table(f"tdpm train {config.preset}", [{"": key, " ": value} for key, value in rows.items()])

@@ -106,7 +106,7 @@ def train_step(
     for phase in phases:
         if seen < phase.start:
             continue
-        if phase.on_start and seen - size < phase.start:
+        if phase.on_start and seen - (batches[0].total or size) < phase.start:
             phase.on_start()
         if step % phase.every == 0:
             logs |= _update(phase, phases, batches, autocast, averaged)

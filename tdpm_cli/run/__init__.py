@@ -1,1 +1,1 @@
-"""What a run needs of the machine: checkpoints, batches, precision, progress, signals."""
+"""What a run needs of the machine: checkpoints, batches, precision, processes, progress, signals."""

@@ -15,14 +15,16 @@ from tdpm_cli.run.signals import leave_to_the_main_process
 Item = tuple[Tensor, dict[str, Any]]
 
 
-def batches(data: Any, batch: int, seed: int, seen: int, *, flip: bool, workers: int) -> Generator[Item, None, None]:
-    """Yield (raw [batch, ...], conditions) for ever, from image `seen` on.
+def batches(
+    data: Any, batch: int, seed: int, seen: int, *, flip: bool, workers: int, rows: range | None = None
+) -> Generator[Item, None, None]:
+    """Yield (raw [batch, ...], conditions) for ever, from image `seen` on; of each batch only `rows`, where given.
 
     Each epoch is a new permutation of the data, of their own `order` where they have one; with `flip` of the data and
     their mirror images.
     """
     workers = min(workers, os.cpu_count() or 1)  # more would only wait for one another
-    order = _Order(data, flip, batch, seed, seen)
+    order = _Order(data, flip, batch, seed, seen, rows)
     loader = DataLoader(
         _Reader(data),
         sampler=order,
@@ -52,7 +54,8 @@ def order_from(data: Any, batch: int, seed: int, seen: int, *, flip: bool) -> It
 
 
 class _Order(Sampler[list[int]]):
-    def __init__(self, data: Any, flip: bool, batch: int, seed: int, seen: int) -> None:
+    def __init__(self, data: Any, flip: bool, batch: int, seed: int, seen: int, rows: range | None = None) -> None:
+        self.rows = rows or range(batch)
         self.count, self.flip, self.batch, self.seed, self.seen = len(data), flip, batch, seed, seen
         self.size = 2 * self.count if flip else self.count
         self.order = getattr(data, "order", None)
@@ -64,7 +67,7 @@ class _Order(Sampler[list[int]]):
             while len(rest) < self.batch:
                 epoch += 1
                 rest = np.concatenate([rest, self._epoch(epoch)])
-            yield rest[: self.batch].tolist()
+            yield rest[self.rows.start : self.rows.stop].tolist()
             rest = rest[self.batch :]
 
     def _epoch(self, epoch: int) -> np.ndarray:

@@ -22,9 +22,13 @@ QUIET_SECONDS = 15  # between plain lines
 
 
 class Meter:
-    """Progress of `total` units: a Rich bar with rate and ETA, or a plain line now and then."""
+    """Progress of `total` units: a Rich bar with rate and ETA, or a plain line now and then.
 
-    def __init__(self, label: str, total: int, done: int = 0, unit: str = "img") -> None:
+    Where `processes` share the work evenly, what this one does counts for all of them.
+    """
+
+    def __init__(self, label: str, total: int, done: int = 0, unit: str = "img", processes: int = 1) -> None:
+        self._processes = processes
         self.label, self.total, self.done, self.unit = label, total, done, unit
         self._values: dict[str, float] = {}
         self._start, self._first, self._last = time.monotonic(), done, time.monotonic()
@@ -54,7 +58,7 @@ class Meter:
 
     def advance(self, count: int, values: Mapping[str, float] | None = None) -> None:
         """Count `count` more units; `values`, the latest of each, are shown beside the bar."""
-        self.done += count
+        self.done = min(self.done + count * self._processes, self.total)
         self._values |= values or {}
         note = f"{self.rate:.4g} {self.unit}/s " + "  ".join(f"{k} {v:.3g}" for k, v in self._values.items())
         if console.is_terminal:
@@ -134,12 +138,24 @@ def _seen(line: str) -> float:
 
 def table(title: str, rows: list[dict[str, str]]) -> None:
     """Print rows, all with the same keys, as a table."""
+    if console.quiet:
+        return
     shown = Table(title=escape(title), title_justify="left")
     for key in rows[0]:
         shown.add_column(escape(key))
     for row in rows:
         shown.add_row(*map(escape, row.values()))
     Console(soft_wrap=True).print(shown)
+
+
+@contextmanager
+def quiet(on: bool) -> Iterator[None]:
+    """While entered, and where `on`, nothing is printed: another process does."""
+    before, console.quiet = console.quiet, on or console.quiet
+    try:
+        yield
+    finally:
+        console.quiet = before
 
 
 def say(text: str) -> None:

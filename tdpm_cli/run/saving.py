@@ -1,9 +1,9 @@
 """Saving while training goes on: a thread writes one snapshot at a time."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +29,7 @@ class Saver:
         self._under_way: Future[Path] | None = None
         self._told = False
 
-    def put(self, snapshot: Snapshot) -> None:
+    def put(self, snapshot: Callable[[], Snapshot]) -> None:
         """Begin to write a snapshot, once the one before is done."""
         asked = time.monotonic()
         self._collect()
@@ -38,17 +38,17 @@ class Saver:
             say(f"note: checkpoints come faster than the disk takes them: training waited {waited:.1f} s for the one "
                 "before; a higher train.snapshot would help")  # fmt: skip
             self._told = True
-        self._under_way = self._pool.submit(checkpoint.save, self.run, snapshot, self.keep)
+        self._under_way = self._pool.submit(checkpoint.save, self.run, snapshot(), self.keep)
 
     def check(self) -> None:
         """Raise what has gone wrong so far; does not wait."""
         if self._under_way is not None and self._under_way.done():
             self._collect()
 
-    def last(self, snapshot: Snapshot) -> None:
+    def last(self, snapshot: Callable[[], Snapshot]) -> None:
         """Write a snapshot, and wait until it is on the disk. Raises WriteError where it cannot be."""
         self._collect()
-        checkpoint.save(self.run, snapshot, self.keep)
+        checkpoint.save(self.run, snapshot(), self.keep)
 
     def close(self) -> None:
         """Wait for what is under way."""
@@ -69,3 +69,26 @@ class Saver:
         if done is not None:
             with self.tolerating():
                 done.result()
+
+
+class Idle:
+    """In place of a Saver and a Log, in a process that leaves both to the first one."""
+
+    def put(self, snapshot: Callable[[], Snapshot]) -> None:
+        """Leave it to the first process."""
+
+    def last(self, snapshot: Callable[[], Snapshot]) -> None:
+        """Leave it to the first process."""
+
+    def check(self) -> None:
+        """Nothing can have gone wrong."""
+
+    def write(self, seen: int, values: Mapping[str, float]) -> None:
+        """Leave it to the first process."""
+
+    def tolerating(self) -> AbstractContextManager[object]:
+        """Nothing is written, so nothing fails."""
+        return nullcontext()
+
+    def close(self) -> None:
+        """Nothing is under way."""

@@ -1,0 +1,184 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from tdpm_cli.commands.sample import sample
+from tdpm_cli.commands.train import train
+from tdpm_cli.config import from_dict
+from tdpm_cli.errors import InputError
+from tdpm_cli.run import checkpoint, distributed, weights
+
+TDPM = str(Path(sys.executable).with_name("tdpm"))
+ALONE = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "OMP_NUM_THREADS")}
+pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPU cores")
+
+
+def tdpm(*words, **environment):
+    return subprocess.run([TDPM, *map(str, words)], capture_output=True, text=True, timeout=300,
+                          env=ALONE | environment)  # fmt: skip
+
+
+def preset(plain, tmp_path):
+    path = tmp_path / "preset.yaml"
+    path.write_text(yaml.safe_dump(plain))
+    return path
+
+
+def tensors(run):
+    files = [path for path in checkpoint.steps(run)[-1].glob("*.safetensors") if path.stem != "optimizers"]
+    return {f"{path.name}/{key}": value for path in files for key, value in weights.read_weights(path)[0].items()}
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        ["game.penalty_every=2", "game.r2=0.1", "train.clip=0.5"],
+        ["prior.name=copy", "game.loss=relativistic", "game.penalty_every=1", "condition.name=labels",
+         "condition.classes=10", "train.batch_gpu=4"],
+    ],
+)  # fmt: skip
+def test_two_processes_train_as_one(tiny_images, tmp_path, assignments):
+    plain = tiny_images("train.duration=64", "train.denoiser_lr=1e-4", "train.flip=true", *assignments)
+    one = train(from_dict(plain), tmp_path, "one")
+    done = tdpm("train", "--preset", preset(plain, tmp_path), "--outdir", tmp_path, "--name", "two", "--nproc", 2)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = tensors(one), tensors(tmp_path / "two")
+    assert ours.keys() == theirs.keys()
+    worst = max(float((ours[key] - theirs[key]).abs().max()) for key in ours)
+    assert worst < 1e-5
+    read = lambda run: [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    lines = [read(run) for run in (one, tmp_path / "two")]
+    for a, b in zip(*lines, strict=True):
+        assert a.keys() == b.keys()
+        assert all(a[key] == pytest.approx(b[key], rel=1e-3, abs=1e-4) for key in a if key not in ("img/s", "loader"))
+
+
+@pytest.mark.slow
+def test_two_processes_are_interrupted_together_and_continue(tiny, tmp_path):
+    plain = tiny("train.duration=10M", "train.snapshot=10M")
+    command = ["train", "--preset", preset(plain, tmp_path), "--outdir", tmp_path, "--name", "run", "--nproc", 2]
+    process = subprocess.Popen([TDPM, *map(str, command)], stderr=subprocess.PIPE, text=True, env=ALONE)
+    log = tmp_path / "run" / "log.jsonl"
+    for _ in range(600):
+        if log.exists() and log.stat().st_size:
+            break
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 143, error
+    assert error.count("the same command continues") == 1
+    (saved,) = checkpoint.steps(tmp_path / "run")
+    done = tdpm(*command, "--duration", int(saved.name) + 64)
+    assert done.returncode == 0, done.stderr
+    assert "continuing" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_all_and_they_start_again(tiny, tmp_path):
+    plain = tiny("train.duration=256", "train.snapshot=64", "train.keep=10")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "if os.environ.get('RANK') == '1' and not os.path.exists(os.environ['DIED']):\n"
+        "    import tdpm_cli.training as training\n"
+        "    step = training.Trainer.train_on\n"
+        "    def train_on(self, *args):\n"
+        "        if self.seen == 128:\n"
+        "            open(os.environ['DIED'], 'w').close()\n"
+        "            os.kill(os.getpid(), 9)\n"
+        "        return step(self, *args)\n"
+        "    training.Trainer.train_on = train_on\n"
+    )
+    environment = {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    command = ["train", "--preset", preset(plain, tmp_path), "--outdir", tmp_path, "--nproc", 2, "--name"]
+    failed = tdpm(*command, "failed", **environment, DIED=str(tmp_path / "died-1"))
+    assert failed.returncode == 1, failed.stderr
+    assert "process 1 of 2: error: it ended with signal SIGKILL" in failed.stderr
+    assert "lost the others" not in failed.stderr
+    again = tdpm(*command, "again", "--max-restarts", 1, **environment, DIED=str(tmp_path / "died-2"))
+    assert again.returncode == 0, again.stderr
+    assert "starting all of them again (1 of 1)" in again.stderr
+    straight = train(from_dict(plain), tmp_path, "straight")
+    ours, theirs = tensors(straight), tensors(tmp_path / "again")
+    assert max(float((ours[key] - theirs[key]).abs().max()) for key in ours) < 1e-5
+
+
+def test_wrong_input_is_told_once_with_status_2(tiny, tmp_path):
+    path = preset(tiny(), tmp_path)
+    for words, message in (
+        (["--nproc", 99], "--nproc is 99, but this machine has"),
+        (["--batch", 33, "--nproc", 2], "train.batch is 33, which 2 processes cannot share evenly"),
+        (["--nproc", 2, "--resume", tmp_path], "neither a run with a checkpoint nor a checkpoint"),
+    ):
+        done = tdpm("train", "--preset", path, "--outdir", tmp_path / "runs", *words)
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.count(message) == 1
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "runs").exists()
+
+
+def test_a_rendezvous_that_nobody_comes_to_ends_in_time(tiny, tmp_path):
+    begin = time.monotonic()
+    done = tdpm("train", "--preset", preset(tiny(), tmp_path), "--outdir", tmp_path / "runs", RANK="1", WORLD_SIZE="2",
+                MASTER_ADDR="127.0.0.1", MASTER_PORT="9", TDPM_TIMEOUT="2")  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "process 1 of 2 did not meet the others at 127.0.0.1:9 within 2 s" in done.stderr
+    assert "TDPM_TIMEOUT" in done.stderr
+    assert time.monotonic() - begin < 60
+
+
+@pytest.mark.slow
+def test_processes_with_other_data_are_refused(tiny, tmp_path):
+    from tdpm_cli.run.launch import _free_port
+
+    port = _free_port()
+    started = []
+    for rank, count in ((0, 512), (1, 513)):
+        folder = tmp_path / str(rank)
+        folder.mkdir()
+        environment = ALONE | {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+                               "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo", "TDPM_TIMEOUT": "60"}  # fmt: skip
+        command = [TDPM, "train", "--preset", str(preset(tiny(f"data.count={count}"), folder)), "--outdir",
+                   str(tmp_path / "runs"), "--name", "run"]  # fmt: skip
+        started.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+    for rank, process in enumerate(started):
+        _, error = process.communicate(timeout=120)
+        assert process.returncode == 2, error
+        assert f"process {rank}: error: the processes have different settings" in error
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("kind", ["png", pytest.param("npz", marks=pytest.mark.slow)])
+def test_samples_are_the_same_from_two_processes(runs, tmp_path, kind):
+    sample(tmp_path / "one", 11, runs["images"], batch=3, seed=3, format=kind)
+    done = tdpm("sample", "--model", runs["images"], "--n", 11, "--batch", 3, "--seed", 3, "--format", kind,
+                "--nproc", 2, tmp_path / "two")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    one, two = ({path.name: path for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name, path in one.items():
+        if kind == "png":
+            assert path.read_bytes() == two[name].read_bytes(), name
+        elif name == "samples.npz":
+            assert np.array_equal(*(np.load(each)["arr_0"] for each in (path, two[name])))
+
+
+def test_alone_everything_is_as_it_is():
+    assert (distributed.size(), distributed.rank(), distributed.is_first()) == (1, 0, True)
+    assert distributed.rows(8) == range(8)
+    assert distributed.gathered(3) == [3]
+    assert list(distributed.together(iter([1, 2]))) == [1, 2]
+    distributed.agree("anything", object())
+
+
+def test_a_time_out_that_is_no_number_is_refused(monkeypatch):
+    monkeypatch.setenv("TDPM_TIMEOUT", "soon")
+    with pytest.raises(InputError, match="TDPM_TIMEOUT is 'soon'"):
+        distributed.timeout()
