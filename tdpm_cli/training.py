@@ -159,7 +159,7 @@ class Trainer:
         of_process = self._seed(self.seen, distributed.rank() + 1)
         torch.manual_seed(of_process)
         chooser = torch.Generator(self.device).manual_seed(of_process)
-        x = made.space.encode(raw.to(self.device, non_blocking=True))
+        x = made.space.encode(raw.to(self.device, non_blocking=True), chooser)
         cond = {key: value.to(self.device) for key, value in made.condition.encode(conditions, chooser).items()}
 
         for optimizer in self.optimizers.values():

@@ -43,6 +43,8 @@ SURFACE = {
     "data inspect": {"--sheet", "--json", "--workers"},
     "data verify": {"--out", "--workers"},
     "data prepare": {"--resolution", "--crop", "--upscale", "--mode", "--workers"},
+    "data autoencoder": {"--data", "--resolution", "--channels", "--factor", "--width", "--images"},
+    "data encode": {"--autoencoder", "--resolution"},
     "data matcher": {"--preset", "--data", "--images", "--set"},
 }  # fmt: skip
 

@@ -75,3 +75,32 @@ def matcher(
 
     plain = configuration.override(configuration.read_preset(preset), set_ or [])
     run(configuration.from_dict(configuration.with_data(plain, data, False)), file, count("--images", images))
+
+
+@app.command()
+def autoencoder(
+    out: Annotated[Path, typer.Argument(help="The folder to save it to.")],
+    data: Annotated[Path, typer.Option(help="The images, as for `tdpm train`.")],
+    resolution: Annotated[int, typer.Option(min=8, max=1024, help="A side, in pixels.")],
+    channels: Annotated[int, typer.Option(min=1, max=64, help="Of the latents.")] = 4,
+    factor: Annotated[int, typer.Option(help="By which latents are smaller than images: 2, 4 or 8.")] = 4,
+    width: Annotated[int, typer.Option(min=8, help="Channels at the first level.")] = 32,
+    images: Annotated[str, typer.Option(help="How long, in images, such as 200k.")] = "200k",
+) -> None:
+    """Train a small autoencoder, for models of latents. The same command continues."""
+    from tdpm_cli.commands.autoencode import autoencoder as run
+
+    run(out, data, resolution, channels, factor, width, count("--images", images))
+
+
+@app.command()
+def encode(
+    source: Source,
+    dest: Annotated[Path, typer.Argument(help="The zip to write.")],
+    autoencoder: Annotated[str, typer.Option(help="A folder that diffusers saved, or OWNER/NAME of the hub.")],
+    resolution: Annotated[int, typer.Option(min=8, max=1024, help="A side, in pixels.")],
+) -> None:
+    """Encode images once, so that training on latents is faster. The same command continues."""
+    from tdpm_cli.commands.autoencode import encode as run
+
+    run(source, dest, autoencoder, resolution)

@@ -226,6 +226,8 @@ def _open(path: Path) -> tuple[Any, str]:
                          ".tar shards, idx files, an .npz, a saved data set of Hugging Face")  # fmt: skip
     name = parts.recognise(path, "images")
     data = parts.load("data", name)(path, None)
+    if hasattr(data, "images"):
+        raise InputError(f"{path}: it holds latents, not images; give what they were made of, {data.about['source']}")
     if not hasattr(data, "files") and len(data[[0]][0].shape) != 4:
         raise InputError(f"{path}: it holds points, not images")
     return data, name

@@ -33,8 +33,8 @@ class Space(Protocol):
     raw_shape: tuple[int, ...]  # of raw, one example
     bounds: tuple[float, float] | None  # of x, where the data have them
 
-    def encode(self, raw: Tensor) -> Tensor:
-        """raw [B, *raw_shape] → x [B, *shape] float32."""
+    def encode(self, raw: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """raw [B, *raw_shape] → x [B, *shape] float32: drawn where it is random, or without a generator its mean."""
 
     def decode(self, x: Tensor) -> Tensor:
         """x [B, *shape] → raw [B, *raw_shape]."""

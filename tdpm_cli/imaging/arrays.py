@@ -44,7 +44,8 @@ class Arrays:
 
 def conditions_of(data: Any, indices: Sequence[int]) -> dict[str, Any]:
     """Labels and captions of examples, where there are any; files are not decoded for them."""
-    found: dict[str, Any] = data.files.conditions_of(indices) if hasattr(data, "files") else data[indices][1]
+    source = getattr(data, "files", data)
+    found: dict[str, Any] = source.conditions_of(indices) if hasattr(source, "conditions_of") else data[indices][1]
     return found
 
 

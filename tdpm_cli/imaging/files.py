@@ -6,7 +6,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -51,7 +51,7 @@ class ImageFiles:
 
     def __init__(
         self, path: Path, option: str = "--data", quarantine: Path | None = None, *, classed: bool = True,
-        container: Container | None = None,
+        container: Container | None = None, suffixes: Collection[str] = SUFFIXES,
     ) -> None:  # fmt: skip
         if not path.exists():
             raise InputError(f"{option} {path}: no such file or folder")
@@ -60,12 +60,12 @@ class ImageFiles:
         stamps = self.container.stamps()
         _refuse_escapes(path, option, stamps)
         shown = [name for name in stamps if not _is_hidden(PurePosixPath(name))]
-        images = sorted(name for name in shown if PurePosixPath(name).suffix.lower() in SUFFIXES)
+        images = sorted(name for name in shown if PurePosixPath(name).suffix.lower() in suffixes)
         self.kept_out = read_quarantine(path, quarantine)
         self.names = [name for name in images if name not in self.kept_out]
         self.quarantined = refuse_many(path, len(images) - len(self.names), len(images))
         if not self.names:
-            raise InputError(f"{option} {path}: no images found; accepted: {' '.join(sorted(SUFFIXES))}")
+            raise InputError(f"{option} {path}: no images found; accepted: {' '.join(sorted(suffixes))}")
         self._stamps = {name: stamps[name] for name in images}
         self._json = self._read_json() if LABELS in stamps else {}
         by_json = bool(self._json.get("labels"))

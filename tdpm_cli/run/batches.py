@@ -96,6 +96,8 @@ class _Reader(Dataset[Item]):
         except MemoryError:
             return InputError("out of memory while reading data; set train.cache=false, or fewer train.workers")
         mirrored = torch.tensor([k >= size for k in indices])
-        if mirrored.any():
+        if mirrored.any() and hasattr(self.data, "mirrored"):  # what is no picture has mirror images of its own
+            raw[mirrored] = self.data.mirrored([k % size for k in indices if k >= size])
+        elif mirrored.any():
             raw = torch.where(mirrored.view(-1, *[1] * (raw.ndim - 1)), raw.flip(-1), raw)
         return raw, cond

@@ -138,6 +138,7 @@ def config_of(given: Input) -> Config | None:
 def of_config(config: Config) -> Examples:
     """The data that a config trains on, brought to the shape of its space."""
     data, config = assemble.read_data(config)
+    data = data.images() if hasattr(data, "images") else data  # latents are scored as the images that they are of
     about = {
         "data": {"name": config.data.name, **config.data.options},
         "path": config.path and str(config.path),

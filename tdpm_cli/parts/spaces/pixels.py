@@ -26,7 +26,7 @@ class Pixels:
             raise InputError(f"space.shape is {shape}: it must be [C, H, W] with C = 1 (grey) or 3 (RGB)")
         self.shape = self.raw_shape = tuple(shape)
 
-    def encode(self, raw: Tensor) -> Tensor:
+    def encode(self, raw: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """0..255 → [-1, 1]."""
         return raw.float() / 127.5 - 1
 

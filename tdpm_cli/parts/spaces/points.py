@@ -23,7 +23,7 @@ class Points:
         self.shape = self.raw_shape = (dim,)
         self.scale = scale
 
-    def encode(self, raw: Tensor) -> Tensor:
+    def encode(self, raw: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Divide by the scale."""
         return raw.float() / self.scale
 
