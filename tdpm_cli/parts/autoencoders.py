@@ -30,7 +30,8 @@ class Autoencoder:
         settings = _settings(folder)
         self.kind = settings["_class_name"]
         try:
-            self.network = getattr(diffusers, self.kind).from_pretrained(folder, local_files_only=True).float().eval()
+            load = getattr(diffusers, self.kind).from_pretrained
+            self.network = load(folder, local_files_only=True, low_cpu_mem_usage=False).float().eval()
         except Exception as error:  # a damaged file, other shapes: each a class of its own
             raise InputError(f"{folder}: cannot be loaded as {self.kind} ({str(error).splitlines()[0]})") from None
         self.network.requires_grad_(False)
