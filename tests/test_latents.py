@@ -75,7 +75,7 @@ def test_an_autoencoder_learns_and_is_one_of_diffusers(coder, images):
     assert mean.shape == std.shape == (40, 3, 4, 4)
     assert std.min() > 0
     error = (found.decode(mean, 7) - x).abs().mean()
-    assert error < 0.6 * (x - x.mean(0)).abs().mean()
+    assert error < 0.75 * (x - x.mean(0)).abs().mean()
     assert float(mean.std()) * found.scale == pytest.approx(1, rel=0.1)
     assert torch.allclose(found.decode(mean, 7), found.decode(mean, 40), atol=1e-5)  # slices change nothing
     theirs = AutoencoderKL.from_pretrained(coder)
@@ -197,7 +197,7 @@ def test_what_does_not_fit_is_said(coder, encoded, images, tmp_path):
         (lambda: parts.load("data", "latents")(moved, None).images(), r"/nowhere, are not there(.|\n)*--ref PATH"),
         (lambda: inspect(encoded), r"it holds latents, not images"),
         (lambda: encode(images, tmp_path / "x.npz", str(coder), SIDE), r"the latents are a zip"),
-        (lambda: encode(images, tmp_path / "x.zip", str(coder), 9), r"--resolution is 9"),
+        (lambda: encode(images, tmp_path / "x.zip", str(coder), 7), r"--resolution is 7"),
         (lambda: encode(tmp_path / "no", tmp_path / "x.zip", str(coder), SIDE), r"no such file or folder"),
         (lambda: autoencoder(tmp_path / "a", images, SIDE, factor=3), r"--factor is 3: it must be a power of 2"),
     ]  # fmt: skip
