@@ -55,13 +55,15 @@ class DenoiserConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GameConfig:
-    """How prior and discriminator play; `weight` is of a prior that shares its weights, `start` of others."""
+    """How prior and discriminator play; `weight` is of a prior that shares its weights, `start` of others; `mismatch`
+    weighs real examples with the condition of another, which the discriminator is to call fake."""
 
     loss: GameLoss = "logistic"
     r1: NonNegative = 0.1
     r2: NonNegative = 0.0
     penalty_every: Positive = 16
     weight: NonNegative = 0.1
+    mismatch: NonNegative = 0.0
     start: Count = 0
 
 
@@ -267,6 +269,8 @@ def _agree(config: Config, prior: Any) -> None:
         raise InputError(
             f"game.start is {game.start}, but train.duration is {train.duration}: the prior would not learn"
         )
+    if game.mismatch and not config.condition().sizes:
+        raise InputError(f"game.mismatch is {game.mismatch:g}, but the model is unconditional: nothing to mismatch")
     if len(set(train.ema)) < len(train.ema):
         raise InputError(f"train.ema is {train.ema}: each half-life once")
     if train.batch_gpu and train.batch % train.batch_gpu:

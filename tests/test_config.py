@@ -122,6 +122,7 @@ def test_extends_one_level(tmp_path):
         ("sample.options.eta=-1", ["sampler dpmpp_2m.eta: no such key", "Accepted in sampler dpmpp_2m: none"]),
         ("sample.spacing=0.5", ["sample.spacing is 0.5", "greater than or equal to 1"]),
         ("train.clip=hard", ["train.clip is 'hard'", "number"]),
+        ("game.mismatch=1.0", ["game.mismatch is 1", "unconditional"]),
         ("sample.scale=2", ["sample.scale is 2", "unconditional"]),
     ],
 )

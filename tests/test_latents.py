@@ -17,7 +17,7 @@ from tdpm_cli.commands.sample import sample
 from tdpm_cli.commands.train import train
 from tdpm_cli.errors import InputError
 from tdpm_cli.parts.autoencoders import Autoencoder
-from tdpm_cli.run import checkpoint
+from tdpm_cli.run import checkpoint, weights
 from tdpm_cli.run.batches import batches
 from tdpm_cli.run.signals import Interrupted, Interruption
 
@@ -151,7 +151,7 @@ def test_a_model_of_latents_is_trained_sampled_and_scored_as_images(coder, encod
     train(plain(coder, encoded, "train.duration=32"), tmp_path, "again")
     train(plain(coder, encoded), tmp_path, "again")
     (whole, _), (resumed, _) = (
-        checkpoint.read_weights(checkpoint.steps(tmp_path / name)[-1] / "model.safetensors")
+        weights.read_weights(checkpoint.steps(tmp_path / name)[-1] / "model.safetensors")
         for name in ("latent", "again")
     )
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)

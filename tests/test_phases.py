@@ -4,7 +4,7 @@ from torch import nn
 
 from tdpm_cli.assemble import assemble
 from tdpm_cli.config import from_dict
-from tdpm_cli.engine.phases import Batch, Game, Phase, drop, penalty_loss, tdpm_phases, train_step
+from tdpm_cli.engine.phases import Batch, Game, Phase, drop, mismatch_loss, penalty_loss, tdpm_phases, train_step
 from tdpm_cli.parts import load
 
 
@@ -215,3 +215,29 @@ def test_the_prior_and_the_discriminator_win_a_game_they_can(tiny):
     x_T = made.model.prior(torch.randn(2000, 2, generator=generator)).detach()
     distance = (x_T.mean(0) - schedule.alpha(schedule.T) * target).norm()  # it begins near 2
     assert float(distance) < 0.5
+
+
+def test_real_examples_with_the_condition_of_another_are_fakes(tiny):
+    made = assemble(from_dict(tiny()))
+    label = torch.tensor([1, 1, 4, 4, 2])
+    asked = []
+
+    def critic(x, label):
+        asked.append(label.tolist())
+        return label.float()
+
+    generator = torch.Generator().manual_seed(0)
+    value, logs = mismatch_loss(made.model, critic)(Batch(torch.randn(5, 2), {"label": label}, generator))
+    assert asked == [[2, 1, 1, 4, 4]]
+    other = torch.tensor([2.0, 1.0, 4.0])  # where it is another's: the first, the third and the last
+    assert value == pytest.approx(float(torch.nn.functional.softplus(other).sum() / 5))
+    assert logs["loss/mismatch"] == value
+
+
+def test_mismatch_is_a_term_of_the_discriminator(tiny_images):
+    labels = ["condition.name=labels", "condition.classes=10"]
+    made = assemble(from_dict(tiny_images(*labels, "game.mismatch=0.5")))
+    phases = tdpm_phases(made.model, made.discriminator, made.condition, Game(mismatch=0.5),
+                         lambda name, module: torch.optim.SGD(module.parameters(), 0.1, fused=True))  # fmt: skip
+    (phase,) = [phase for phase in phases if phase.name == "discriminator"]
+    assert [weight for weight, _ in phase.terms] == [1.0, 0.5]

@@ -58,7 +58,9 @@ def train(
     _announce(made, data, run)
     if config.train.tensorboard:
         summary_writer()
-    made.condition.encode(data[range(min(GRID, len(data)))][1])  # what cannot be read fails before a folder is made
+    raw, given = data[range(min(GRID, len(data)))]  # what cannot be read or encoded fails before a folder is made
+    made.condition.encode(given)
+    made.space.encode(raw[:1].to(device))
     if config.train.init is not None and not checkpoint.steps(run):
         for note in load_into(made, config.train.init):
             say(f"note: {note}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from tdpm_cli.engine.denoiser import antithetic_times
 from tdpm_cli.engine.game import GameLoss, discriminator_loss, gradient_penalty, prior_loss
@@ -188,6 +189,21 @@ def critic_loss(model: TDPM, discriminator: nn.Module, kind: GameLoss) -> Loss:
     return loss
 
 
+def mismatch_loss(model: TDPM, discriminator: nn.Module) -> Loss:
+    """Real x_T with the condition of another example, as a fake: the discriminator is to look at conditions (Reed et
+    al. 2016, algorithm 1). Examples whose neighbour has the same condition do not count."""
+    schedule = model.denoiser.schedule
+
+    def loss(batch: Batch) -> tuple[Tensor, Logs]:
+        x_T = schedule.q_sample_T(batch.x, batch.normal(batch.x.shape[1:]))
+        other = {key: value.roll(1, 0) for key, value in batch.cond.items()}
+        differs = torch.stack([(batch.cond[key] != other[key]).flatten(1).any(1) for key in other]).any(0)
+        value = (softplus(discriminator(x_T, **other).float()) * differs).mean()
+        return value, {"loss/mismatch": value.detach()}
+
+    return loss
+
+
 def penalty_loss(model: TDPM, discriminator: nn.Module, r1: float, r2: float) -> Loss:
     """R1 on real and R2 on fake x_T, each with its own gamma (0 = off)."""
     schedule = model.denoiser.schedule
@@ -227,6 +243,7 @@ class Game:
     r2: float = 0.0
     penalty_every: int = 16
     weight: float = 0.1  # lambda of the prior's loss where it shares the denoiser's weights
+    mismatch: float = 0.0  # weight of real examples with the condition of another, as fakes
     start: int = 0  # images that the denoiser sees before the game begins
 
 
@@ -252,7 +269,8 @@ def tdpm_phases(
         return [Phase("denoiser", model.denoiser, optimizer("denoiser", model.denoiser), [denoise], clip=clip)]
 
     adversarial = adversarial_loss(model, discriminator, game.loss)
-    critic = (1.0, critic_loss(model, discriminator, game.loss))
+    critic = [(1.0, critic_loss(model, discriminator, game.loss))]
+    critic += [(game.mismatch, mismatch_loss(model, discriminator))] if game.mismatch else []
     penalty = penalty_loss(model, discriminator, game.r1, game.r2)
     if model.prior.shares:
         both = [denoise, (game.weight, adversarial)]
@@ -265,14 +283,14 @@ def tdpm_phases(
         ]  # fmt: skip
     of_discriminator = optimizer("discriminator", discriminator)
     if game.r1 == game.r2 == 0:
-        return [*phases, Phase("discriminator", discriminator, of_discriminator, [critic], start=game.start)]
+        return [*phases, Phase("discriminator", discriminator, of_discriminator, critic, start=game.start)]
     if game.penalty_every == 1:
-        total = [critic, (1.0, penalty)]
+        total = [*critic, (1.0, penalty)]
         return [*phases, Phase("discriminator", discriminator, of_discriminator, total, start=game.start)]
     # A penalty every k steps counts k times, which keeps its strength (Karras et al. 2020, appendix B).
     lazy = [(float(game.penalty_every), penalty)]
     return [
         *phases,
-        Phase("discriminator", discriminator, of_discriminator, [critic], start=game.start),
+        Phase("discriminator", discriminator, of_discriminator, critic, start=game.start),
         Phase("penalty", discriminator, of_discriminator, lazy, every=game.penalty_every, start=game.start),
     ]

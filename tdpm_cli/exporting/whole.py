@@ -51,12 +51,12 @@ class Whole(nn.Module):
         found = {"z": noise.normal(self.model.prior.z_shape).flatten(1)}
         if self.draws:
             found["noise"] = torch.stack([noise.normal(self.space.shape) for _ in range(self.draws)], 1)
-        return found | condition.draw(n, Noise(seed, range(n)))
+        return found | condition.encode(condition.draw(n, Noise(seed, range(n))))
 
     @torch.inference_mode()
     def _count(self, made: Any) -> int:
         """How often the sampler draws noise."""
-        noise, cond = Drawn([]), made.condition.draw(1, Noise(0, [0]))
+        noise, cond = Drawn([]), made.condition.encode(made.condition.draw(1, Noise(0, [0])))
         noise.spare = torch.zeros(1, *self.space.shape)
         self.model.decode(noise.spare, noise, cond, null=self.null, **sampler_options(self.settings))  # type: ignore[arg-type]
         return noise.used
