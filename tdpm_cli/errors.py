@@ -1,4 +1,4 @@
-"""The one exception for what the user gave us; the ground floor of the house, imported from anywhere."""
+"""The exceptions for what the user gave us; the ground floor of the house, imported from anywhere."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -11,6 +11,18 @@ class InputError(Exception):
     """
 
     status = 2
+
+
+class BadFile(InputError):
+    """One file of many that cannot be used: the place of all, its name there, the reason, and what to do."""
+
+    def __init__(self, place: object, name: str, reason: str, advice: str = "repair it or take it out") -> None:
+        super().__init__(place, name, reason, advice)
+        self.name, self.reason = name, reason
+
+    def __str__(self) -> str:
+        place, name, reason, advice = self.args
+        return f"{place}: {name}: {reason}; {advice}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -88,7 +88,7 @@ def test_captions_beside_the_images(tmp_path):
     (folder / "notes.txt").write_text("not a caption")
     data = load("images", folder)
     assert "captions" not in data[[0]][1]
-    assert data.notes == ["1 files are no images and stay aside, such as notes.txt"]
+    assert data.notes == ["files that are no images, and stay aside: 1, such as notes.txt"]
     (folder / "1.txt").write_text("a red apple\nan apple\n")
     with pytest.raises(InputError, match=r"1 of 2 images have no caption, such as '2\.png'"):
         load("images", folder)
@@ -140,7 +140,7 @@ def test_a_zip_that_is_cut_short_or_damaged(tmp_path):
     damaged = bytearray(whole)
     damaged[whole.index(b"IDAT") + 8] ^= 0xFF
     path.write_bytes(damaged)
-    with pytest.raises(InputError, match=r"1\.png cannot be read \(Bad CRC-32"):
+    with pytest.raises(InputError, match=r"1\.png: cannot be read \(Bad CRC-32"):
         load("images", path)[[0]]
     assert len(load("images", path)[[1]][0]) == 1
 
@@ -158,7 +158,7 @@ def test_a_damaged_image_is_named(tmp_path, content, reason):
     folder = folder_of(tmp_path / "x", ["1.png", "2.png"])
     (folder / "2.png").write_bytes(content)
     data = load("images", folder)
-    with pytest.raises(InputError, match=rf"2\.png: .*({reason}).* let `tdpm data verify .*` list all such files"):
+    with pytest.raises(InputError, match=rf"2\.png: .*({reason}).* let `tdpm data verify .*` put all such files"):
         data[[0, 1]]
     assert torch.equal(data[[0]][0][0], raw_of(0))
 
@@ -172,7 +172,7 @@ def test_bombs_are_refused_before_they_unfold(tmp_path, monkeypatch):
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("1.png", bytes(10_000_000))
-    with pytest.raises(InputError, match=r"1\.png has 10,000,000 bytes unpacked"):
+    with pytest.raises(InputError, match=r"1\.png: 10,000,000 bytes unpacked"):
         load("images", path)[[0]]
 
 
@@ -250,7 +250,7 @@ def test_quarantine_keeps_images_out(tmp_path):
     beside(folder).write_text("# why\n03.png\ttruncated\n")
     data = load("images", folder)
     assert len(data) == 39
-    assert data.notes == ["1 images are kept out by the quarantine list"]
+    assert data.notes == ["kept out by the quarantine list: 1"]
     assert torch.equal(data[[3]][0][0], raw_of(4))
     assert data.fingerprint() == whole.fingerprint()  # the data are the same, but a score of them is not
     assert data.sha256() != whole.sha256()
@@ -306,7 +306,7 @@ def test_lsun(tmp_path):
     for workers in (0, 2):  # a handle that this process has open must not cross the fork
         raw, _ = next(batches(data, 6, 0, 0, flip=False, workers=workers))
         assert raw.shape == (6, *shape)
-    assert parts.recognise(place, "images") == "lsun"
+    assert parts.recognise(place, "images") == parts.recognise(tmp_path, "lsun") == "lsun"
     beside(place).write_text(f"{3:040x}\n")
     with pytest.raises(InputError, match=r"1 of 6 images are in quarantine"):
         load("lsun", place, shape)

@@ -50,7 +50,7 @@ def test_inspect_says_what_there_is(tmp_path, capsys):
     assert found["transparent"].startswith("1 ")
     assert found["16 bits or more"].startswith("1 ")
     said = capsys.readouterr()
-    assert "1 files are no images and stay aside, such as notes.md" in said.err
+    assert "files that are no images, and stay aside: 1, such as notes.md" in said.err
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (804, 104)
     with pytest.raises(InputError, match=r"no such file or folder; accepted"):
@@ -70,6 +70,10 @@ def test_verify_lists_what_cannot_be_decoded_and_training_leaves_it_out(tmp_path
     verify(folder)  # what is quarantined is known
     run = train(tiny_files(folder), tmp_path, "run")
     assert json.loads((run / "data.json").read_text())["quarantined"] == 2
+    for k in range(4):  # with those before more than 5 % of all
+        (folder / f"{k:03d}.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"4 of 98 .*too many for training to leave out \(accepted: 5%\)"):
+        verify(folder)
 
 
 def test_a_damaged_image_stops_a_run_that_continues_once_it_is_quarantined(tmp_path, tiny_files, capsys):
@@ -78,7 +82,7 @@ def test_a_damaged_image_stops_a_run_that_continues_once_it_is_quarantined(tmp_p
     order = torch.randperm(100, generator=torch.Generator().manual_seed(0))[:64].tolist()  # of the first grid
     late = next(k for k in range(64, 100) if k not in order)
     (folder / f"{late:03d}.png").write_bytes(b"")
-    with pytest.raises(InputError, match=rf"{late:03d}\.png: it is empty\. Repair it, or let `tdpm data verify"):
+    with pytest.raises(InputError, match=rf"{late:03d}\.png: it is empty; repair it, or let `tdpm data verify"):
         train(config, tmp_path, "run")
     saved = checkpoint.steps(tmp_path / "run")
     with pytest.raises(InputError, match="1 of 100"):

@@ -1,7 +1,8 @@
 """The FID of two folders, ours against clean-fid's own `compute_fid`.
 
 Same images, same TorchScript extractor: the published Inception where it is in the cache, else its architecture with
-random weights; ours once with an empty cache of references, and once more.
+random weights; ours once with an empty cache of references, and once more. In seconds, and in seconds of CPU, which other
+work on the machine disturbs less.
 """
 
 import argparse
@@ -11,6 +12,8 @@ import statistics
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,35 +43,46 @@ def run(rounds: int, data: Path | None, n: int) -> None:
         os.environ["XDG_CACHE_HOME"] = str(Path(place, "cache"))
 
         def ours(which: str) -> float:
-            begin = time.perf_counter()
-            result = evaluate(folders[0], ref=folders[1], features="inception", weights=weights)
-            times[which].append(time.perf_counter() - begin)
+            with timed(times[which]):
+                result = evaluate(folders[0], ref=folders[1], features="inception", weights=weights)
             ((name, value),) = result["scores"].items()
             found["name"] = name
             return float(value)
 
         def peer() -> float:
-            begin = time.perf_counter()
-            network = InceptionV3W(place, download=False).to(device).eval()
-            value = fid.compute_fid(folders[0], folders[1], mode="clean", device=device, verbose=False,
-                                    custom_feat_extractor=network)  # fmt: skip
-            times["peer"].append(time.perf_counter() - begin)
-            return float(value)
+            with timed(times["peer"]):
+                network = InceptionV3W(place, download=False).to(device).eval()
+                try:
+                    return float(fid.compute_fid(folders[0], folders[1], mode="clean", device=device, verbose=False,
+                                                 custom_feat_extractor=network))  # fmt: skip
+                except ValueError:  # of fewer images than features its matrix root may have an imaginary part
+                    return float("nan")
 
-        times: dict[str, list[float]] = {"cold": [], "warm": [], "peer": []}
+        times: dict[str, list[tuple[float, float]]] = {"cold": [], "warm": [], "peer": []}
         found: dict[str, Any] = {}
         for _ in range(rounds):
             shutil.rmtree(Path(place, "cache"), ignore_errors=True)
             found |= {"ours": ours("cold"), "peer": peer()}
             ours("warm")
-    median = {name: statistics.median(values) for name, values in times.items()}
+    rows = {"clean-fid compute_fid": "peer", "tdpm eval": "cold", "tdpm eval, reference cached": "warm"}
+    median = {row: [statistics.median(column) for column in zip(*times[which], strict=True)]
+              for row, which in rows.items()}  # fmt: skip
     print(f"{found['name']}: {2 * n} images on {device}, {torch.get_num_threads()} threads, median of {rounds}")
-    print(f"clean-fid compute_fid         {median['peer']:8.1f} s   distance {found['peer']:.6g}")
-    print(f"tdpm eval                     {median['cold']:8.1f} s   distance {found['ours']:.6g}")
-    print(f"ratio                         {median['peer'] / median['cold']:8.2f}")
-    print(f"tdpm eval, reference cached   {median['warm']:8.1f} s")
-    print(f"ratio                         {median['peer'] / median['warm']:8.2f}")
-    print(f"relative difference           {abs(found['ours'] - found['peer']) / found['peer']:8.1e}")
+    for row, seconds in median.items():
+        ratios = [theirs / ours for theirs, ours in zip(median["clean-fid compute_fid"], seconds, strict=True)]
+        print(f"{row:28} {seconds[0]:7.1f} s (ratio {ratios[0]:.2f})   {seconds[1]:7.1f} s of CPU ({ratios[1]:.2f})")
+    print(f"distances: clean-fid {found['peer']:.6g}, tdpm {found['ours']:.6g}; relative difference "
+          f"{abs(found['ours'] - found['peer']) / found['peer']:.1e}")  # fmt: skip
+
+
+@contextmanager
+def timed(times: list[tuple[float, float]]) -> Iterator[None]:
+    """Add the seconds that a block takes, and those of CPU that it and the processes it started took."""
+    now = lambda: (time.perf_counter(), sum(os.times()[:4]))
+    begin = now()
+    yield
+    wall, cpu = (after - before for after, before in zip(now(), begin, strict=True))
+    times.append((wall, cpu))
 
 
 def write_halves(place: Path, data: Path | None, n: int) -> list[Path]:

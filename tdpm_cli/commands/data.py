@@ -18,7 +18,7 @@ from tdpm_cli import parts
 from tdpm_cli.errors import InputError, nearest
 from tdpm_cli.imaging import decode, survey
 from tdpm_cli.imaging.decoded import PREPARED
-from tdpm_cli.imaging.files import LABELS, beside
+from tdpm_cli.imaging.files import LABELS, QUARANTINED, beside
 from tdpm_cli.run import pictures
 from tdpm_cli.run.files import replacing, writable, write_text, writing
 from tdpm_cli.run.report import Meter, say, table
@@ -43,7 +43,8 @@ def inspect(path: Path, sheet: Path | None = None, json_file: Path | None = None
         lines |= survey.summary_of(_look_at_all(data, path, False, workers))
     else:
         shape = tuple(data[[0]][0].shape[1:])
-        lines |= {"images": f"{len(data):,}", "sizes": "×".join(map(str, reversed(shape)))}
+        kind = "grey" if shape[0] == 1 else "RGB"
+        lines |= {"images": f"{len(data):,}", "sizes": f"1: {shape[2]}×{shape[1]}", "modes": f"{kind}, 8 bits"}
     counts: dict[str, int] = {}
     if labels is not None:
         found = Counter(labels.tolist())
@@ -84,10 +85,13 @@ def verify(path: Path, out: Path | None = None, workers: int | None = None) -> N
     head = "# Images that tdpm leaves out: a name a line, then a tab and why."
     write_text(place, "\n".join([head, *before, *listed]) + "\n")
     hint = "" if place == beside(path) else f" --set data.quarantine={place}"
+    most = QUARANTINED * (len(looks) + data.files.quarantined)
     raise InputError(
-        f"{path}: {len(broken):,} of {len(looks):,} images cannot be decoded: {_some(broken)}. They are listed in "
-        f"{place}, and `tdpm train --data {path}{hint}` leaves them out"
-    )
+        f"{path}: {len(broken):,} of {len(looks):,} images cannot be decoded: {_some(broken)}. They "
+        f"are listed in {place}, "
+        + (f"and `tdpm train --data {path}{hint}` leaves them out" if len(before) + len(listed) <= most else
+           f"but are too many for training to leave out (accepted: {QUARANTINED:.0%}); repair or replace them")
+    )  # fmt: skip
 
 
 def prepare(

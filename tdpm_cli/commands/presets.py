@@ -1,5 +1,6 @@
 """tdpm presets: what there is to train, and what is in it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from tdpm_cli import config as configuration
@@ -24,17 +25,23 @@ def presets(name: str | None = None) -> None:
             {
                 "preset": known,
                 "data": config.data.name + classes,
-                "shape": "×".join(map(str, config.space().raw_shape)),
-                "T": f"{schedule.T} (σ {schedule.sigma(schedule.T):.2f})",
-                "parameters": f"{model:.3g} + {discriminator:.3g} M",
-                "GFLOP a call": f"{cost['call_gflop']:g}" if cost else "–",
-                "GFLOP an image": f"{cost['image_gflop']:g}" if cost else "–",
+                "shape": _shape(config.space().raw_shape),
+                "T, σ": f"{schedule.T}, {schedule.sigma(schedule.T):.2f}",
+                "parameters": f"{model:.3g} + {discriminator:.3g}",
+                "GFLOP": f"{cost['call_gflop']:g}, {cost['image_gflop']:g}" if cost else "–",
                 "images": f"{config.train.duration / 1e6:g} M",
             }
         )
     table("tdpm presets", rows)
-    say("parameters: model + discriminator; GFLOP: of one network call, and of training on one image")
+    say("parameters: millions, of model + discriminator; GFLOP: of one network call, and of training on one image")
     say("next: tdpm train --preset NAME --dry-run for memory, speed and time here; or tdpm presets NAME to read it")
+
+
+def _shape(raw_shape: Sequence[int]) -> str:
+    """Such as 3×64², for squares."""
+    if len(raw_shape) == 3 and raw_shape[1] == raw_shape[2]:
+        return f"{raw_shape[0]}×{raw_shape[1]}²"
+    return "×".join(map(str, raw_shape))
 
 
 def _stated(name: str) -> dict[str, Any]:

@@ -6,13 +6,13 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 Crop = Literal["centre", "wide", "dhariwal"]
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 CROPS = get_args(Crop)
-MOST_PIXELS = 1 << 27  # of one image; more is a mistake, or a bomb
+MOST_PIXELS = Image.MAX_IMAGE_PIXELS = 1 << 27  # of one image; more is a mistake, or a bomb
 BACKGROUND = (255, 255, 255)  # that transparent pixels are laid on
 
 
@@ -26,9 +26,13 @@ def open_image(content: bytes) -> Image.Image:
             raise ValueError(f"{image.width}×{image.height} pixels; at most {MOST_PIXELS:,} are accepted")
         image.load()
     except Exception as error:  # decoders raise anything on damaged data
-        reason = "no image" if type(error).__name__ == "UnidentifiedImageError" else str(error)
-        raise ValueError(reason) from None
+        raise ValueError(reason_of(error)) from None
     return image
+
+
+def reason_of(error: Exception) -> str:
+    """What Pillow found wrong with an image, to go on a line with others."""
+    return "no image" if isinstance(error, UnidentifiedImageError) else str(error).rstrip(".")
 
 
 def upright(image: Image.Image) -> Image.Image:

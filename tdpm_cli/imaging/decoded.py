@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tdpm_cli.errors import InputError
+from tdpm_cli.errors import BadFile, InputError
 from tdpm_cli.imaging.decode import Box, Crop, prepare, to_array
 
 PREPARED = {
@@ -109,9 +109,9 @@ class Decoded:
         """What a user should know of files that are not among the images."""
         said, files = [], self.files
         if files.quarantined:
-            said.append(f"{files.quarantined:,} images are kept out by the quarantine list")
+            said.append(f"kept out by the quarantine list: {files.quarantined:,}")
         if files.aside:
-            said.append(f"{len(files.aside):,} files are no images and stay aside, such as {files.aside[0]}")
+            said.append(f"files that are no images, and stay aside: {len(files.aside):,}, such as {files.aside[0]}")
         return said
 
     def fingerprint(self) -> str:
@@ -129,8 +129,6 @@ class Decoded:
         try:
             return to_array(prepare(self.files.content(k), self.shape, self.crop, self.upscale, self.box))
         except ValueError as error:
-            raise InputError(
-                f"{self.files.path}: {self.files.names[k]}: {error}. Repair it, or let `tdpm data verify "
-                f"{self.files.path}` list all such files and put them in quarantine"
-                + (" (smaller ones: data.upscale=true)" if "smaller" in str(error) else "")
-            ) from None
+            advice = f"repair it, or let `tdpm data verify {self.files.path}` put all such files in quarantine" if (
+                "smaller" not in str(error)) else "take such images out, or set data.upscale=true"  # fmt: skip
+            raise BadFile(self.files.path, self.files.names[k], str(error), advice) from None

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tdpm_cli.errors import InputError
+from tdpm_cli.errors import BadFile, InputError
 from tdpm_cli.imaging.decode import open_image
 from tdpm_cli.imaging.decode import upright as turned
 
@@ -129,8 +129,7 @@ class ImageFiles:
         try:
             image = open_image(self.content(k))
         except ValueError as error:
-            raise InputError(f"{self.path}: {self.names[k]} cannot be decoded ({error}); repair it or take it out"
-                             ) from None  # fmt: skip
+            raise BadFile(self.path, self.names[k], str(error)) from None
         return turned(image) if upright else image
 
     def fingerprint(self) -> str:
@@ -262,11 +261,10 @@ class Folder:
         try:
             with open(os.path.join(self.path, name), "rb", buffering=0) as file:
                 if (size := os.fstat(file.fileno()).st_size) > MOST_BYTES:
-                    raise InputError(f"{self.path}: {name} has {size:,} bytes; at most {MOST_BYTES:,} are accepted")
+                    raise BadFile(self.path, name, f"{size:,} bytes; at most {MOST_BYTES:,} are accepted")
                 return file.read()
         except OSError as error:
-            raise InputError(f"{self.path}: {name} cannot be read ({error.strerror}); repair it or take it out"
-                             ) from None  # fmt: skip
+            raise BadFile(self.path, name, f"cannot be read ({error.strerror})") from None
 
     def _walk(self) -> Iterator[Path]:
         seen: set[str] = set()
@@ -305,16 +303,14 @@ class Zip:
         """A file's content."""
         entry = self._entries[name]
         if entry.file_size > MOST_BYTES:
-            raise InputError(f"{self.path}: {name} has {entry.file_size:,} bytes unpacked; at most {MOST_BYTES:,} are "
-                             "accepted")  # fmt: skip
+            reason = f"{entry.file_size:,} bytes unpacked; at most {MOST_BYTES:,} are accepted"
+            raise BadFile(self.path, name, reason)
         try:
             if entry.compress_type == zipfile.ZIP_STORED and not entry.flag_bits & ENCRYPTED:
                 return self._stored(entry)
             return self._zip().read(entry)
-        except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
-            raise InputError(f"{self.path}: {name} cannot be read ({error}); repair the zip or take it out") from None
-        except zlib.error as error:
-            raise InputError(f"{self.path}: {name} is damaged ({error}); repair the zip or take it out") from None
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError) as error:
+            raise BadFile(self.path, name, f"cannot be read ({error})", "repair the zip or take it out") from None
 
     def _stored(self, entry: zipfile.ZipInfo) -> bytes:
         """The content of an entry that is not compressed: five times as fast as zipfile, which is made for streams."""

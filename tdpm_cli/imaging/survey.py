@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from tdpm_cli.errors import InputError
-from tdpm_cli.imaging.decode import bits_of, flatten, is_transparent, open_image
+from tdpm_cli.errors import BadFile, InputError
+from tdpm_cli.imaging.decode import bits_of, flatten, is_transparent, open_image, reason_of
 
 Result = TypeVar("Result")
 CHUNK = 256  # images that a process takes at a time
@@ -47,10 +47,12 @@ def _look(content_of: Callable[[int], bytes], k: int, whole: bool) -> Look:
             image = Image.open(io.BytesIO(content))
         return Look(image.width, image.height, image.mode, image.format or "?", bits_of(content, image),
                     is_transparent(image), len(content))  # fmt: skip
+    except BadFile as error:
+        return Look(broken=error.reason)
     except (ValueError, InputError) as error:
         return Look(broken=str(error))
     except Exception as error:  # decoders raise anything on damaged data
-        return Look(broken="no image" if type(error).__name__ == "UnidentifiedImageError" else str(error))
+        return Look(broken=reason_of(error))
 
 
 def in_processes(

@@ -141,8 +141,8 @@ def table(title: str, rows: list[dict[str, str]]) -> None:
     if console.quiet:
         return
     shown = Table(title=escape(title), title_justify="left")
-    for key in rows[0]:
-        shown.add_column(escape(key))
+    for number, key in enumerate(rows[0]):
+        shown.add_column(escape(key), no_wrap=number == 0, overflow="fold")  # nothing is cut, and names stay whole
     for row in rows:
         shown.add_row(*map(escape, row.values()))
     Console(soft_wrap=True).print(shown)

@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from tdpm_cli import assemble
 from tdpm_cli import config as configuration
 from tdpm_cli.config import Config, SampleConfig
 from tdpm_cli.engine.protocols import Given, taken
-from tdpm_cli.errors import InputError, nearest
+from tdpm_cli.errors import BadFile, InputError, nearest
 from tdpm_cli.imaging.arrays import content_of
-from tdpm_cli.imaging.decode import bits_of, flatten, is_transparent, to_tensor
+from tdpm_cli.imaging.decode import bits_of, flatten, is_transparent, reason_of, to_tensor
 from tdpm_cli.imaging.files import ImageFiles
 from tdpm_cli.parts.data.npz import npz
 from tdpm_cli.run.report import Meter
@@ -205,8 +205,9 @@ def stored(files: ImageFiles, text: str, manifest: dict[str, Any] | None = None)
     counts = Counter(kind for kind in kinds if not isinstance(kind, str))
     (colour, (width, height)), _ = counts.most_common(1)[0]
     if colour not in ("grey", "colour"):
-        raise InputError(f"{files.option} {text}: {_first(files, kinds, (colour, (width, height)))} is {colour}; "
-                         "scores need opaque images of 8 bits: convert them, stating how")  # fmt: skip
+        like_it = [name for name, kind in zip(files.names, kinds, strict=True) if kind[0] == colour]
+        raise InputError(f"{files.option} {text}: {len(like_it):,} of {len(kinds):,} images are {colour}, such as "
+                         f"{like_it[0]}; scores need opaque images of 8 bits: convert them, stating how")  # fmt: skip
     if len(counts) > 1:
         listed = "; ".join(
             f"{count:,} {kind[0]} of {kind[1][0]}×{kind[1][1]}, such as {_first(files, kinds, kind)}"
@@ -306,14 +307,15 @@ def _drawn(files: ImageFiles, manifest: dict[str, Any] | None) -> dict[str, Any]
 def _head(files: ImageFiles, k: int) -> tuple[str, tuple[int, int]] | str:
     """(what its pixels are, (width, height)) of a file, or why it is no image."""
     try:
-        content = files.content(k)
+        if not (content := files.content(k)):
+            return "it is empty"
         with Image.open(io.BytesIO(content)) as image:
             bits = bits_of(content, image)
             return (f"of {bits} bits a channel" if bits > 8 else _pixels(image)), image.size
-    except UnidentifiedImageError:
-        return "no image" if content else "empty"
+    except BadFile as error:
+        return error.reason
     except Exception as error:  # decoders raise anything on damaged data
-        return str(error)
+        return reason_of(error)
 
 
 def _pixels(image: Image.Image) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from tdpm_cli.errors import InputError
+from tdpm_cli.errors import BadFile, InputError
 from tdpm_cli.run.signals import leave_to_the_main_process
 from tdpm_cli.scoring.inputs import Examples
 
@@ -67,6 +67,8 @@ class _Reader(Dataset[Batch]):
                 try:
                     self.data[[k]]
                     sound.append(k)
+                except BadFile as error:
+                    broken.append(f"{error.name}: {error.reason}")
                 except InputError as error:
                     broken.append(str(error))
             if not sound:

@@ -7,6 +7,7 @@ points) is always measured; KID, precision and so on where asked for.
 import statistics
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -75,23 +76,28 @@ class Scorer:
     ) -> None:
         self.reference, self.extract, self.batch, self.extras = reference, extract, batch, tuple(extras)
         self.name = "" if extract is None else str(extract.protocol["name"])
-        if isinstance(reference, Statistics):
-            self.summary = self._from_statistics(reference)
-            return
-        if len(reference) < 2:
+        self.cache = cache and extract is not None
+        self._noted = set[int]()  # counts that were too small, and said to be
+        if isinstance(reference, Examples) and len(reference) < 2:
             raise InputError(f"{reference.text}: {len(reference)} references: a score needs at least 2")
+
+    @cached_property
+    def summary(self) -> Summary:
+        """What is kept of the reference. Raises InputError for statistics that do not fit."""
+        reference = self.reference
+        if isinstance(reference, Statistics):
+            return self._from_statistics(reference)
         build = lambda: self._gather("reference", reference, len(reference))
-        if cache and extract is not None:
-            key = {"reference": reference.sha256(), "features": extract.protocol, "keep": self._keep(len(reference))}
-            self.summary = cached(key | {"versions": versions()}, build)
-        else:
-            self.summary = build()
+        if not self.cache:
+            return build()
+        key = {"reference": reference.sha256(), "features": self._protocol, "keep": self._keep(len(reference))}
+        return cached(key | {"versions": versions()}, build)
 
     def score(self, samples: Input, n: int | None = None) -> Found:
         """Score the first n of the samples. Raises InputError where there are too few, or they do not fit."""
         check_fit(samples, self.reference, self.extract is None, self.extras)
         self._check_text(samples)
-        drawn, data = self._summary_of(samples, n), self.summary
+        data, drawn = self.summary, self._summary_of(samples, n)
         self._check_rank(drawn)
         found = [Score(self._distance_name(samples, drawn), self._distance(drawn, data))]
         if "kid" in self.extras:
@@ -166,6 +172,8 @@ class Scorer:
             for batch in batches_of(source, self.batch, n, self._prepare):
                 if len(batch.indices):
                     x = batch.x.float().flatten(1) if self.extract is None else self.extract(batch.x).cpu()
+                    if isinstance(self.reference, Statistics):
+                        self._check_dimension(x.shape[1])
                     try:
                         gathering.update(batch.indices, x, batch.cond.get("label"))
                     except ValueError as error:
@@ -200,13 +208,17 @@ class Scorer:
         if self.extract is None:
             return
         dimension, data = len(drawn.mean), self.summary
-        if len(data.mean) != dimension:
-            raise InputError(f"{self.reference.text}: statistics of {len(data.mean)} features, but {self.name!r} "
-                             f"gives {dimension}: of another extractor")  # fmt: skip
+        self._check_dimension(dimension)
         fewest = min((side.count for side in (drawn, data) if side.count), default=dimension + 1)
-        if fewest <= dimension:
+        if fewest <= dimension and fewest not in self._noted:
+            self._noted.add(fewest)
             say(f"note: {fewest:,} examples for {dimension:,} features: a covariance without full rank; "
                 "the distance is biased upwards, and comparable at this n only")  # fmt: skip
+
+    def _check_dimension(self, dimension: int) -> None:
+        if len(self.summary.mean) != dimension:
+            raise InputError(f"{self.reference.text}: statistics of {len(self.summary.mean)} features, but "
+                             f"{self.name!r} gives {dimension}: of another extractor")  # fmt: skip
 
     def _check_text(self, samples: Input) -> None:
         """Raise InputError where a text score is asked of features that know no text, or of images without."""

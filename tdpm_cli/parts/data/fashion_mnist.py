@@ -7,7 +7,7 @@ from platformdirs import user_cache_path
 
 from tdpm_cli.errors import InputError
 from tdpm_cli.imaging.arrays import Arrays
-from tdpm_cli.parts.data.idx import Split, find, read
+from tdpm_cli.parts.data.idx import PREFIX, Split, find, read
 
 __all__ = ["fashion_mnist"]
 
@@ -40,6 +40,11 @@ def fashion_mnist(
     assert images is not None, "the folder is complete"
     assert labels is not None, "the folder is complete"
     return Arrays(read(images, 3)[:, None], raw_shape, str(folder), read(labels, 1), CLASSES)
+
+
+def recognises(path: Path) -> bool:
+    """Whether `path` is torchvision's root, or Debian's folder: idx files alone could be of other data."""
+    return path == DEBIAN or any(_complete(path / INSIDE, split) for split in PREFIX)
 
 
 def _complete(folder: Path, split: str) -> bool:

@@ -43,8 +43,8 @@ def lsun(
 
 
 def recognises(path: Path) -> bool:
-    """Whether `path` is the folder of an LMDB."""
-    return (path / DATA).is_file()
+    """Whether `path` is the folder of an LMDB, or holds such folders."""
+    return (path / DATA).is_file() or (path.is_dir() and any(path.glob(f"*/{DATA}")))
 
 
 class Lmdb:

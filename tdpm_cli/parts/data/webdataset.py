@@ -20,7 +20,7 @@ import torch
 from platformdirs import user_cache_path
 
 from tdpm_cli.engine.ranges import Positive
-from tdpm_cli.errors import InputError
+from tdpm_cli.errors import BadFile, InputError
 from tdpm_cli.imaging.decode import Crop
 from tdpm_cli.imaging.decoded import Decoded
 from tdpm_cli.imaging.files import MOST_BYTES, SUFFIXES, read_quarantine, refuse_many
@@ -176,12 +176,12 @@ def samples_of(shard: Path) -> list[dict[str, tuple[str, int, int]]]:
 def _read(shard: Path, name: str, offset: int, size: int) -> bytes:
     try:
         if size > MOST_BYTES:
-            raise InputError(f"{shard}: {name} has {size:,} bytes; at most {MOST_BYTES:,} are accepted")
+            raise BadFile(shard, name, f"{size:,} bytes; at most {MOST_BYTES:,} are accepted")
         with shard.open("rb") as file:
             file.seek(offset)
             content = file.read(size)
     except OSError as error:
-        raise InputError(f"{shard}: cannot be read ({error.strerror})") from None
+        raise BadFile(shard, name, f"cannot be read ({error.strerror})") from None
     if len(content) != size:
-        raise InputError(f"{shard}: {name} is cut short; fetch the shard again or take it out")
+        raise BadFile(shard, name, "it is cut short", "fetch the shard again or take it out")
     return content

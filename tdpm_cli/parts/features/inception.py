@@ -4,6 +4,7 @@ import os
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ __all__ = ["Inception"]
 
 FILE = "inception-2015-12-05.pt"
 SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"  # of NVIDIA's file, which FID is defined by
+SIDE = 299  # pixels that every image is resized to
+CHUNK = 8  # images at a time on a CPU, whose caches hold what the layers make of so few
 
 
 class Inception:
@@ -34,9 +37,7 @@ class Inception:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="`torch.jit")  # deprecated, but the published file is of it
             try:
-                layers = torch.jit.load(str(path), map_location=device).eval().layers
-                # Frozen, and with channels last, it takes half the time on a CPU; features differ by rounding alone.
-                self.network = torch.jit.freeze(layers.to(memory_format=torch.channels_last))
+                self.network = fused(torch.jit.load(str(path), map_location=device).eval().layers, device)
             except (RuntimeError, AttributeError) as error:
                 reason = str(error).splitlines()[0]
                 raise InputError(f"{path}: not clean-fid's TorchScript {FILE} ({reason}); fetch it again") from None
@@ -60,8 +61,30 @@ class Inception:
     @torch.inference_mode()
     def __call__(self, prepared: Tensor) -> Tensor:
         """Features of one batch of what `prepare` made."""
-        x = prepared.to(self.device, memory_format=torch.channels_last)
-        return self.network((x - 128) / 128).flatten(1)
+        x = (prepared.to(self.device, memory_format=torch.channels_last) - 128) / 128
+        size = CHUNK if self.device.type == "cpu" else len(x)
+        return torch.cat([self.network(filled(part, size))[: len(part)].flatten(1) for part in x.split(size)])
+
+
+@torch.inference_mode()
+def fused(layers: Any, device: torch.device) -> Any:
+    """The network with its batch norms folded into convolutions; on a CPU of half the time, by oneDNN's graphs of
+    CHUNK images. Features differ by rounding alone."""
+    network = torch.jit.freeze(layers.to(memory_format=torch.channels_last))
+    if device.type == "cpu" and torch.backends.mkldnn.is_available():
+        others = torch.jit.onednn_fusion_enabled()
+        torch.jit.enable_onednn_fusion(True)
+        try:
+            for _ in range(2):  # the first call notes the shapes, the second builds the graphs for them
+                network(filled(torch.zeros(1, 3, SIDE, SIDE), CHUNK).to(memory_format=torch.channels_last))
+        finally:
+            torch.jit.enable_onednn_fusion(others)
+    return network
+
+
+def filled(x: Tensor, size: int) -> Tensor:
+    """x [B, ...] with zeros added up to `size` examples."""
+    return x if len(x) == size else torch.cat([x, x.new_zeros(size - len(x), *x.shape[1:])])
 
 
 def cached() -> Path:
