@@ -81,6 +81,12 @@ def test_ticks_that_would_overprint_one_another_are_left_out():
     assert figure.axes[0].get_xticks().tolist() == [1, 2, 4, 16]
 
 
+def test_a_narrow_logarithmic_axis_has_more_than_one_tick():
+    axes = plots.lines([Series("", [1, 2], [94.6, 106.1])], title="", x_label="", y_label="", log_y=True).axes[0]
+    low, high = axes.get_ylim()
+    assert sum(low <= tick <= high for tick in axes.get_yticks()) >= 3
+
+
 def test_bars_that_reach_below_zero_and_single_points_are_drawn_on_logarithmic_axes():
     pytest.importorskip("matplotlib")
     series = [Series("wide", [1], [1.0], [2.0]), Series("none", [], [])]

@@ -25,6 +25,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MARKS = 12  # at most on one line: a training curve is a line with marks, not a caterpillar
 TICKS = 10  # at most, where x is ticked at the values measured
+NARROW = 5  # times the lowest value: the highest of a logarithmic axis that is ticked evenly
 APART = 0.06  # of the axis: ticks closer than this would overprint one another
 HALF = 24  # letters of a name that fit half the width
 LEVEL = "#444444"
@@ -163,12 +164,16 @@ def _level(axes: "Axes", name: str, height: float) -> None:
 
 
 def _log_ticks(axis: Any, values: Iterable[float] = ()) -> None:
-    """Tick a logarithmic axis at `values`, where they are few, else at 1, 2, 5, 10, ...; in plain digits."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+    """Tick a logarithmic axis at `values`, where they are few, else at 1, 2, 5, 10, ..., or evenly where those would
+    be too few; in plain digits."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     few = sorted(values)
     few = _apart(few) if 0 < len(few) <= TICKS else []
-    axis.set_major_locator(FixedLocator(few) if few else LogLocator(subs=(1, 2, 5)))
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(
+        FixedLocator(few) if few else MaxNLocator(5) if high < NARROW * low else LogLocator(subs=(1, 2, 5))
+    )
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
 
