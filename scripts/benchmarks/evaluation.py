@@ -1,8 +1,8 @@
 """The FID of two folders, ours against clean-fid's own `compute_fid`.
 
 Same images, same TorchScript extractor: the published Inception where it is in the cache, else its architecture with
-random weights; ours once with an empty cache of references, and once more. In seconds, and in seconds of CPU, which other
-work on the machine disturbs less.
+random weights; ours once with an empty cache of references, and once more. In seconds, and in seconds of CPU, which
+other work on the machine disturbs less.
 """
 
 import argparse
@@ -10,12 +10,11 @@ import os
 import shutil
 import statistics
 import tempfile
-import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from scripts.benchmarks.timing import timed
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -73,16 +72,6 @@ def run(rounds: int, data: Path | None, n: int) -> None:
         print(f"{row:28} {seconds[0]:7.1f} s (ratio {ratios[0]:.2f})   {seconds[1]:7.1f} s of CPU ({ratios[1]:.2f})")
     print(f"distances: clean-fid {found['peer']:.6g}, tdpm {found['ours']:.6g}; relative difference "
           f"{abs(found['ours'] - found['peer']) / found['peer']:.1e}")  # fmt: skip
-
-
-@contextmanager
-def timed(times: list[tuple[float, float]]) -> Iterator[None]:
-    """Add the seconds that a block takes, and those of CPU that it and the processes it started took."""
-    now = lambda: (time.perf_counter(), sum(os.times()[:4]))
-    begin = now()
-    yield
-    wall, cpu = (after - before for after, before in zip(now(), begin, strict=True))
-    times.append((wall, cpu))
 
 
 def write_halves(place: Path, data: Path | None, n: int) -> list[Path]:

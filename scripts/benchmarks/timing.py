@@ -8,7 +8,8 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 Work = Callable[[], object]
 
@@ -23,6 +24,16 @@ def medians(works: Mapping[str, Work], rounds: int, warm: int = 1) -> dict[str, 
             synchronise()
             times[name].append(clock() - begin)
     return {name: statistics.median(values[warm:]) for name, values in times.items()}
+
+
+@contextmanager
+def timed(times: list[tuple[float, float]]) -> Iterator[None]:
+    """Add the seconds that a block takes, and those of CPU that it and the processes it started took."""
+    now = lambda: (time.perf_counter(), sum(os.times()[:4]))
+    begin = now()
+    yield
+    wall, cpu = (after - before for after, before in zip(now(), begin, strict=True))
+    times.append((wall, cpu))
 
 
 def clock() -> float:
