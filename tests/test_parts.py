@@ -16,7 +16,7 @@ SIZES = {"label": 5}
 COND = {"label": torch.tensor([0, 4, 2, 2])}
 FROM_FILES = {  # tested where their files are made
     "images", "npz", "idx", "fashion-mnist", "cifar10", "celeba", "lsun", "webdataset", "huggingface",
-    "inception", "torchscript", "dinov2", "clip", "image-text", "latents",
+    "inception", "torchscript", "dinov2", "clip", "image-text", "latents", "t5", "coco", "cub",
 }  # fmt: skip
 FLAT = {"mlp"}  # networks for points; all others take images
 SMALL = {  # keyword arguments that make a part small, or that it must have

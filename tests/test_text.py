@@ -276,3 +276,109 @@ def test_what_is_no_matcher_or_cannot_have_one_is_said(tiny, tiny_images, tmp_pa
     for work, message in cases:
         with pytest.raises(InputError, match=message):
             work()
+
+
+def saved_text_network(name, folder):
+    """A tiny network of transformers with random weights, and a tokenizer of five words, in a folder."""
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    words = {word: k for k, word in enumerate(["<s>", "</s>", "<pad>", "a", "red", "apple"])}
+    split = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
+    split.pre_tokenizer = pre_tokenizers.Whitespace()
+    split.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)])
+    transformers.PreTrainedTokenizerFast(tokenizer_object=split, bos_token="<s>", eos_token="</s>", pad_token="<pad>",
+                                         unk_token="<pad>").save_pretrained(folder)  # fmt: skip
+    torch.manual_seed(0)
+    if name == "clip":
+        settings = transformers.CLIPTextConfig(
+            hidden_size=12, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, vocab_size=6,
+            max_position_embeddings=16, bos_token_id=0, eos_token_id=1, pad_token_id=2,
+        )  # fmt: skip
+        network = transformers.CLIPTextModel(settings)
+    else:
+        settings = transformers.T5Config(d_model=12, d_kv=6, d_ff=16, num_layers=2, num_heads=2, vocab_size=6)
+        network = transformers.T5EncoderModel(settings)
+    network.eval().save_pretrained(folder)
+    return network
+
+
+@pytest.mark.parametrize("name", ["clip", "t5"])
+def test_encoders_of_transformers(name, tmp_path):
+    network = saved_text_network(name, tmp_path)
+    condition = Text(encoder=name, weights=str(tmp_path), tokens=6)
+    assert condition.sizes == {"context": 12, "pooled": 12}  # read from its config
+    short, long = condition.encoder(["a red apple", "a a a a a a a"], 6)
+    with torch.inference_mode():
+        (expected,) = network(input_ids=torch.tensor([[0, 3, 4, 5, 1]])).last_hidden_state
+    assert torch.allclose(short.tokens, expected, atol=1e-5)  # the padding beside the longer one changes nothing
+    assert torch.allclose(short.pooled, expected[-1] if name == "clip" else expected.mean(0), atol=1e-5)
+    assert (len(long.tokens), short.cut, long.cut) == (6, False, True)
+    cond = condition.encode({"captions": [("a red apple",), ("a apple",)]})
+    assert cond["context"].shape == (2, 6, 12)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"the tokenizer of .* is not there"):
+        Text(encoder=name, weights=str(tmp_path), tokens=6).encode({"captions": [("a",)]})
+    with pytest.raises(InputError, match=r"no config.json there"):
+        Text(encoder=name, weights=str(tmp_path / "nowhere"), tokens=6).encode({"captions": [("a",)]})
+
+
+def photograph(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (20, 16), (len(path.name) * 9, 80, 0)).save(path)
+
+
+def test_coco_as_it_is_published(tmp_path):
+    for name in ("000001.jpg", "000002.jpg"):
+        photograph(tmp_path / "train2017" / name)
+    (tmp_path / "annotations").mkdir()
+    file = tmp_path / "annotations" / "captions_train2017.json"
+    says = {"images": [{"id": 7, "file_name": "000002.jpg"}, {"id": 9, "file_name": "000001.jpg"}],
+            "annotations": [{"image_id": 7, "caption": "A bus.\n"}, {"image_id": 9, "caption": "A  cat."},
+                            {"image_id": 7, "caption": "A red bus."}]}  # fmt: skip
+    file.write_text(json.dumps(says))
+    assert parts.recognise(tmp_path, "images") == "coco"
+    data = parts.load("data", "coco")(tmp_path, (3, 8, 8))
+    raw, given = data[[0, 1]]
+    assert raw.shape == (2, 3, 8, 8)
+    assert given == {"captions": [("A cat.",), ("A bus.", "A red bus.")]}
+    says["annotations"].pop(1)
+    file.write_text(json.dumps(says))
+    with pytest.raises(InputError, match=r"1 of 2 images have no caption, such as '000001.jpg'"):
+        parts.load("data", "coco")(tmp_path, (3, 8, 8))
+    file.write_text("{}")
+    with pytest.raises(InputError, match=r"not COCO's captions"):
+        parts.load("data", "coco")(tmp_path, (3, 8, 8))
+    with pytest.raises(InputError, match=r"annotations_trainval2017.zip"):
+        parts.load("data", "coco")(tmp_path / "nowhere", (3, 8, 8))
+
+
+def test_birds_as_they_are_published(tmp_path):
+    for kind, name in (("001.Albatross", "a_1"), ("002.Wren", "w_1")):
+        photograph(tmp_path / "images" / kind / f"{name}.jpg")
+        (tmp_path / "text_c10" / kind).mkdir(parents=True)
+        (tmp_path / "text_c10" / kind / f"{name}.txt").write_text(f"a bird\nthis is {name}\n")
+    assert parts.recognise(tmp_path, "images") == "cub"
+    data = parts.load("data", "cub")(tmp_path, (3, 8, 8))
+    _, given = data[[1]]
+    assert data.names == ["001.Albatross", "002.Wren"]
+    assert given["captions"] == [("a bird", "this is w_1")]
+    (tmp_path / "text_c10" / "002.Wren" / "w_1.txt").unlink()
+    with pytest.raises(InputError, match=r"1 of 2 images have no caption, such as '002.Wren/w_1.jpg'"):
+        parts.load("data", "cub")(tmp_path, (3, 8, 8))
+    with pytest.raises(InputError, match=r"text_c10"):
+        parts.load("data", "cub")(tmp_path / "images", (3, 8, 8))
+
+
+def test_images_without_a_caption_are_named_dropped_or_empty(tmp_path):
+    for name in ("a", "b", "c"):
+        photograph(tmp_path / f"{name}.png")
+    (tmp_path / "a.txt").write_text("a square")
+    (tmp_path / "c.txt").write_text("another")
+    open_as = lambda way: parts.load("data", "images")(tmp_path, (3, 8, 8), uncaptioned=way)
+    with pytest.raises(InputError, match=r"1 of 3 images have no caption, such as 'b.png'.*data.uncaptioned"):
+        open_as("fail")
+    dropped, empty = open_as("drop"), open_as("empty")
+    assert dropped[range(len(dropped))][1]["captions"] == [("a square",), ("another",)]
+    assert empty[range(len(empty))][1]["captions"] == [("a square",), ("",), ("another",)]
+    assert "without a caption: 1, such as b.png" in " ".join(empty.notes)

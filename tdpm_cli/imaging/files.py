@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from PIL import Image
@@ -24,6 +24,9 @@ QUARANTINE = ".quarantine.txt"  # added to the path of the data
 QUARANTINED = 0.05  # largest share of images that a quarantine list may keep out
 ENCRYPTED = 0x1  # a flag of a zip's entry
 MOST_BYTES = 1 << 29  # of one file; more is a mistake, or a bomb
+
+
+Uncaptioned = Literal["fail", "drop", "empty"]  # what becomes of images without a caption where others have one
 
 
 class Container(Protocol):
@@ -45,13 +48,15 @@ class ImageFiles:
     level, these folders in alphabetical order; folders that wrap everything, and hidden files, do not count.
     Captions are those of `dataset.json`, {"captions": {name: text or [texts]}}, or the lines of a .txt of the image's
     name. `quarantined` are the names that a list keeps out, `aside` the files that are nothing of all that.
-    Without `classed` there are no classes. Raises InputError for a missing or empty path, and for labels and captions
-    that do not match.
+    Without `classed` there are no classes; `captions`, by image, stand for those of `dataset.json`. Raises InputError
+    for a missing or empty path, and for labels and captions that do not match; of images that lack a caption where
+    others have one, `uncaptioned` says what to do.
     """
 
     def __init__(
         self, path: Path, option: str = "--data", quarantine: Path | None = None, *, classed: bool = True,
         container: Container | None = None, suffixes: Collection[str] = SUFFIXES,
+        captions: Mapping[str, Sequence[str]] | None = None, uncaptioned: Uncaptioned = "fail",
     ) -> None:  # fmt: skip
         if not path.exists():
             raise InputError(f"{option} {path}: no such file or folder")
@@ -68,12 +73,14 @@ class ImageFiles:
             raise InputError(f"{option} {path}: no images found; accepted: {' '.join(sorted(suffixes))}")
         self._stamps = {name: stamps[name] for name in images}
         self._json = self._read_json() if LABELS in stamps else {}
+        self._json |= {"captions": dict(captions)} if captions is not None else {}
         by_json = bool(self._json.get("labels"))
         classed = classed and not self._json.get("unlabelled")  # its folders are no classes, then
         self.classes, numbers = ([], []) if not classed else self._by_json() if by_json else self._by_folder(shown)
         self._labels = torch.tensor(numbers) if self.classes else None
         self._texts = {PurePosixPath(name).with_suffix("").as_posix() for name in shown if name.endswith(".txt")}
-        self.has_captions = self._check_captions()
+        self.without_caption: list[str] = []
+        self.has_captions = self._check_captions(uncaptioned)
         known = {*images, LABELS}
         if self.has_captions:
             known |= {PurePosixPath(name).with_suffix(".txt").as_posix() for name in images}
@@ -105,8 +112,10 @@ class ImageFiles:
         self._labels = None if self._labels is None else self._labels[kept]
 
     def captions_of(self, k: int) -> tuple[str, ...]:
-        """All captions of image k."""
+        """All captions of image k; "" alone where it has none and may."""
         name = self.names[k]
+        if name in self.without_caption:
+            return ("",)
         if captions := self._json.get("captions"):
             given = captions[name]
             return (given,) if isinstance(given, str) else tuple(given)
@@ -200,7 +209,7 @@ class ImageFiles:
             raise InputError(f"{self.path}: {LABELS} names fewer classes than its labels count ({highest + 1})")
         return [str(name) for name in classes], numbers
 
-    def _check_captions(self) -> bool:
+    def _check_captions(self, uncaptioned: Uncaptioned) -> bool:
         captions = self._json.get("captions")
         if captions:
             without = [name for name in self.names if not _is_caption(captions.get(name))]
@@ -210,11 +219,15 @@ class ImageFiles:
             return False
         if len(without) == len(self.names):
             return False  # notes beside the images, not captions
-        if without:
+        if without and uncaptioned == "fail":
             raise InputError(
                 f"{self.option} {self.path}: {len(without):,} of {len(self.names):,} images have no caption, such as "
-                f"{without[0]!r}; add theirs, or take all captions out"
+                f"{without[0]!r}; add theirs, or take all captions out, or set data.uncaptioned to drop or empty"
             )
+        self.without_caption = without
+        if uncaptioned == "drop":
+            left_out = frozenset(without)
+            self.restrict(lambda name: name not in left_out, "those with captions")
         return True
 
 

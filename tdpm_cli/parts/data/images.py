@@ -6,23 +6,24 @@ from pathlib import Path
 from tdpm_cli.errors import InputError
 from tdpm_cli.imaging.decode import Crop
 from tdpm_cli.imaging.decoded import Decoded
-from tdpm_cli.imaging.files import ImageFiles
+from tdpm_cli.imaging.files import ImageFiles, Uncaptioned
 
 __all__ = ["images"]
 
 
 def images(
     path: Path | None, raw_shape: Sequence[int] | None, *, crop: Crop = "centre", upscale: bool = False,
-    quarantine: str | None = None,
+    quarantine: str | None = None, uncaptioned: Uncaptioned = "fail",
 ) -> Decoded:  # fmt: skip
     """Every image below a folder or in a zip (class folders, or EDM's and StyleGAN's `dataset.json`).
 
     `quarantine` is a list of files to keep out, by default the one beside the data that `tdpm data verify` wrote.
+    Where some images have captions, `uncaptioned` says what becomes of the others: fail, drop them, or an empty one.
     """
     if path is None:
         raise InputError("no images: give a folder or a zip with --data PATH")
-    return Decoded(ImageFiles(path, quarantine=Path(quarantine) if quarantine else None), raw_shape,
-                   crop=crop, upscale=upscale)  # fmt: skip
+    files = ImageFiles(path, quarantine=Path(quarantine) if quarantine else None, uncaptioned=uncaptioned)
+    return Decoded(files, raw_shape, crop=crop, upscale=upscale)
 
 
 def recognises(path: Path) -> bool:

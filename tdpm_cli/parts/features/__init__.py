@@ -4,15 +4,3 @@ A part takes (device, path of its weights or None), and its `protocol` says what
 it resizes, and the hash of its weights. A part with a static `prepare` has its images prepared by it, uint8 → tensor,
 in the processes that read them, and is called with what that made.
 """
-
-import hashlib
-from pathlib import Path
-
-
-def sha256(path: Path) -> str:
-    """Hash of a file's content, read in pieces: weights may be larger than memory."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

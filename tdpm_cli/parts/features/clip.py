@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from tdpm_cli.errors import InputError
-from tdpm_cli.parts.features.dinov2 import first_line, pretrained, standardised
+from tdpm_cli.parts.features.dinov2 import standardised
+from tdpm_cli.parts.pretrained import first_line, pretrained
 
 __all__ = ["Clip"]
 
 HUB = "openai/clip-vit-large-patch14"
+OPTION = "--features clip:PATH or --weights PATH"
 # Of RGB in 0..1, from the preprocessing in openai/CLIP.
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -28,7 +30,7 @@ class Clip:
     def __init__(self, device: torch.device, weights: Path | None = None) -> None:
         self.weights = weights
         self._text: tuple[Any, Any] | None = None  # the other half: tokenizer and network
-        self.network, digest = pretrained("clip", "CLIPVisionModelWithProjection", HUB, weights)
+        self.network, digest = pretrained("clip", "CLIPVisionModelWithProjection", HUB, weights, OPTION)
         self.network.to(device)
         self.side = self.network.config.image_size
         self.device = device
@@ -51,7 +53,7 @@ class Clip:
         (Hessel et al. 2021, eq. 1, times 40). Captions are cut at the network's length. Raises InputError where the
         weights have no text half."""
         if self._text is None:
-            network, _ = pretrained("clip", "CLIPTextModelWithProjection", HUB, self.weights)
+            network, _ = pretrained("clip", "CLIPTextModelWithProjection", HUB, self.weights, OPTION)
             self._text = tokenizer(self.weights), network.to(self.device)
         split, text_network = self._text
         texts = [text for each in captions for text in each]

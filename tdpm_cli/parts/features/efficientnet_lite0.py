@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tdpm_cli.errors import InputError
-from tdpm_cli.parts.features import sha256
+from tdpm_cli.parts.pretrained import sha256
 
 __all__ = ["EfficientNetLite0"]
 

@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate, normalize
 from tdpm_cli.errors import InputError
 from tdpm_cli.parts import load
 from tdpm_cli.parts.embeddings import Embeddings
-from tdpm_cli.parts.features import sha256
+from tdpm_cli.parts.pretrained import sha256
 
 __all__ = ["ImageText"]
 

@@ -12,7 +12,7 @@ from platformdirs import user_cache_path
 from torch import Tensor
 
 from tdpm_cli.errors import InputError
-from tdpm_cli.parts.features import sha256
+from tdpm_cli.parts.pretrained import sha256
 
 __all__ = ["Inception"]
 
