@@ -38,7 +38,7 @@ SURFACE = {
              "--repeats", "--json", "--report", "--cache", "--ref-only", "--out"},
     "sweep": {"--steps", "--model", "--spacing", "--sampler", "--start", "--scale", "--n", "--seed", "--repeats",
               "--kid", "--prdc", "--text", "--features", "--weights", "--ref", "--cache", "--out", "--report"},
-    "export": {"--model", "--format"},
+    "export": {"--model", "--format", "--steps", "--spacing", "--sampler", "--eta", "--scale", "--rgb", "--licence"},
     "presets": set(),
     "data inspect": {"--sheet", "--json", "--workers"},
     "data verify": {"--out", "--workers"},

@@ -1,33 +1,123 @@
-"""tdpm export: a trained model as one file that needs nothing else."""
+"""tdpm export: a trained model as a file, or a folder, that other runtimes take; verified by running it there."""
 
+import shutil
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from tdpm_cli import assemble
 from tdpm_cli.errors import InputError
+from tdpm_cli.exporting.whole import Whole, describe
 from tdpm_cli.run import weights
+from tdpm_cli.run.files import writing
 from tdpm_cli.run.report import say
+from tdpm_cli.sampling import settings_of
 
-FORMATS = ("safetensors",)
+SUFFIXES = {".safetensors": "safetensors", ".onnx": "onnx", ".pt2": "torch"}
+GRAPHS = {"torch": "program", "onnx": "onnx", "diffusers": "diffusers"}  # and the file that writes them
+FORMATS = ("safetensors", *GRAPHS)
+MOST = 1e-3  # largest error, in x_0, of an export that is kept
+LICENCE = "not stated"
 
 
-def export(file: Path, model: Path | None = None, format: str = "safetensors") -> Path:
-    """Write the averaged weights of a run, with its whole config in the header, to `file`; return it.
+def export(
+    file: Path,
+    model: Path | None = None,
+    format: str | None = None,
+    *,
+    licence: str = LICENCE,
+    rgb: bool = False,
+    **sampling: Any,
+) -> Path:
+    """Write a run's averaged weights as `format` (by the suffix of `file` where None) to `file`; return it.
 
-    The file is read back and compared before the command ends. Raises InputError for input that does not fit.
+    "safetensors" holds the weights with the whole config; the others the whole sampler with the settings `sampling`,
+    for z drawn outside. Each is run by its own runtime before it takes its place, and refused where x_0 differs from
+    ours by more than 1e-3. Raises InputError for input that does not fit.
     """
-    if format not in FORMATS:
-        raise InputError(f"--format {format}: accepted: {', '.join(FORMATS)}")
+    kind = format or SUFFIXES.get(file.suffix, "")
+    if kind not in FORMATS:
+        raise InputError(f"--format {kind or '(none)'}: accepted: {', '.join(FORMATS)}; "
+                         f"or a FILE that ends in {', '.join(SUFFIXES)}")  # fmt: skip
+    if kind == "diffusers" and file.exists():
+        raise InputError(f"{file}: it exists; name a new folder")
     if file.is_dir():
         raise InputError(f"{file}: it is a folder; name a file such as {file / 'model.safetensors'}")
     loaded = assemble.load(model or assemble.newest_run())
+    if kind == "safetensors":
+        if rgb or any(value is not None for value in sampling.values()):
+            raise InputError("--format safetensors holds weights alone: leave --rgb and the sampling options out")
+        error = _weights(loaded, file, licence)
+    else:
+        error = _graph(loaded, file, kind, licence, rgb, sampling)
+    size = sum(path.stat().st_size for path in ([file] if file.is_file() else file.rglob("*")) if path.is_file())
+    say(
+        f"done: {loaded.source} → {file}, {size / 1e6:.3g} MB, {loaded.weights} at {loaded.seen / 1000:g} kimg; {error}"
+    )
+    return file
+
+
+def _weights(loaded: assemble.Loaded, file: Path, licence: str) -> str:
     made = loaded.assembly
-    weights.write_weights(file, made.model, assemble.header(made.config, loaded.weights, loaded.seen))
+    head = assemble.header(made.config, loaded.weights, loaded.seen)
+    weights.write_weights(file, made.model, head | {"licence": licence})
     again = weights.state(assemble.load(file).assembly.model)
     differing = [name for name, tensor in weights.state(made.model).items() if not tensor.equal(again[name])]
     assert not differing, f"{file}: {differing} did not survive"
-    say(
-        f"done: {loaded.source} → {file}, {file.stat().st_size / 1e6:.3g} MB, {loaded.weights} at "
-        f"{loaded.seen / 1000:g} kimg, sha256 {weights.sha256(file)[:16]}…\n"
-        f"next: tdpm sample --model {file} --n 16 samples/"
-    )
-    return file
+    return f"sha256 {weights.sha256(file)[:16]}…\nnext: tdpm sample --model {file} --n 16 samples/"
+
+
+def _graph(
+    loaded: assemble.Loaded, file: Path, kind: str, licence: str, rgb: bool, sampling: dict[str, Any]
+) -> str:  # fmt: skip
+    """Write a sampler, and run it at batches other than the one it was traced with."""
+    runtime = import_module(f"tdpm_cli.exporting.{GRAPHS[kind]}")
+    whole = Whole(loaded, settings_of(loaded.assembly, precision="fp32", **sampling), rgb).eval()
+    about = describe(loaded, whole.settings, licence)
+    say(f"tracing {about['nfe']} network calls ({whole.settings.sampler}) …")
+    part = file.with_suffix(f".part{file.suffix}")  # which keeps the suffix: runtimes look at it
+    _remove(part)
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        runtime.write(whole, whole.inputs(3), part, about)
+        error, levels = _compared(whole, runtime.run, part)
+        if error > MOST:
+            raise InputError(
+                f"{file}: not written: x_0 differs from ours by {error:.1e} in its runtime, above {MOST:g}"
+            )
+        with writing(file):
+            part.replace(file)
+    finally:
+        _remove(part)
+    z = f"z [B, {about['z_size']}]" + (f", noise [B, {whole.draws}, …]" if whole.draws else "")
+    inputs = ", ".join([z, *(key for key in whole.null)])
+    fidelity = f"\nnext: {_fidelity(file, whole, about)}" if kind == "onnx" and not whole.draws else ""
+    return f"takes {inputs}; largest error {error:.1e} in x_0, {levels} of 255 in images{fidelity}"
+
+
+def _compared(whole: Whole, run: Callable[..., Any], part: Path) -> tuple[float, int]:
+    """Largest errors in x_0, and in images, at batches of 1 and 5."""
+    errors, levels = [], []
+    for n in (1, 5):
+        inputs = whole.inputs(n, seed=1)
+        with torch.inference_mode():
+            images, x_0 = whole(inputs)
+        theirs, theirs_x_0 = run(part, inputs)
+        errors.append(float((theirs_x_0 - x_0).abs().max()))
+        if images.dtype == torch.uint8:
+            levels.append(int((theirs.int() - images.int()).abs().max()))
+    return max(errors), max(levels, default=0)
+
+
+def _fidelity(file: Path, whole: Whole, about: dict[str, str]) -> str:
+    note = "" if whole.rgb or whole.space.raw_shape[0] == 3 else "   (which takes RGB: export with --rgb)"
+    return (f"fidelity --input1 {file} --input1-model-z-size {about['z_size']} --input1-model-z-type normal "
+            f"--input1-model-num-samples 50000 --input2 IMAGES --fid{note}")  # fmt: skip
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -111,7 +111,8 @@ def guided(denoise: Denoise, null: Mapping[str, Tensor], scale: float) -> Denois
 
     def guided_denoise(x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         both = {key: torch.cat([null[key].expand_as(value), value]) for key, value in cond.items()}
-        without, with_cond = denoise(torch.cat([x_t, x_t]), torch.cat([t, t]), **both).chunk(2)
+        x_0, n = denoise(torch.cat([x_t, x_t]), torch.cat([t, t]), **both), x_t.shape[0]
+        without, with_cond = x_0[:n], x_0[n:]  # not chunk(2), which would fix the batch of an exported graph
         return without + scale * (with_cond - without)
 
     return guided_denoise

@@ -1,6 +1,7 @@
 """A program of `torch.export`: the whole sampler without our code, for `torch.export.load` and AOTInductor."""
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,7 +21,10 @@ def program_of(whole: Whole, inputs: Inputs) -> torch.export.ExportedProgram:
 
 def write(whole: Whole, inputs: Inputs, path: Path, about: Mapping[str, str]) -> None:
     """Write `path` (.pt2), with what it says of itself inside."""
-    torch.export.save(program_of(whole, inputs), path, extra_files={ABOUT: json.dumps(dict(about))})
+    program = program_of(whole, inputs)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No complete tensor")  # of weights that share memory
+        torch.export.save(program, path, extra_files={ABOUT: json.dumps(dict(about))})
 
 
 def run(path: Path, inputs: Inputs) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +26,12 @@ class Whole(nn.Module):
     def __init__(self, loaded: Loaded, settings: SampleConfig, rgb: bool) -> None:
         super().__init__()
         made = loaded.assembly
-        self.model, self.space, self.settings, self.rgb = made.model, made.space, settings, rgb
+        self.model, self.space, self.condition = made.model, made.space, made.condition
+        self.settings, self.rgb, self.prior_name = settings, rgb, made.config.prior.name
         if rgb and self.space.raw_shape[0] != 1:
             raise InputError(f"--rgb: the model's data have shape {list(self.space.raw_shape)}; it is for grey images")
         self.null = made.condition.null(1)
-        self.draws = self._count(made)
+        self.draws = self._count()
 
     def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Images and x_0."""
@@ -45,34 +45,34 @@ class Whole(nn.Module):
         images = self.space.decode(x_0)
         return (images.expand(-1, 3, -1, -1) if self.rgb else images), x_0
 
-    def inputs(self, condition: Any, n: int, seed: int = 0) -> Inputs:
+    def inputs(self, n: int, seed: int = 0) -> Inputs:
         """Inputs of n samples, drawn as `tdpm sample` draws them."""
         noise = Noise(seed, range(n))
         found = {"z": noise.normal(self.model.prior.z_shape).flatten(1)}
         if self.draws:
             found["noise"] = torch.stack([noise.normal(self.space.shape) for _ in range(self.draws)], 1)
-        return found | condition.encode(condition.draw(n, Noise(seed, range(n))))
+        return found | self.condition.encode(self.condition.draw(n, Noise(seed, range(n))))
 
     @torch.inference_mode()
-    def _count(self, made: Any) -> int:
+    def _count(self) -> int:
         """How often the sampler draws noise."""
-        noise, cond = Drawn([]), made.condition.encode(made.condition.draw(1, Noise(0, [0])))
-        noise.spare = torch.zeros(1, *self.space.shape)
-        self.model.decode(noise.spare, noise, cond, null=self.null, **sampler_options(self.settings))  # type: ignore[arg-type]
+        noise = Drawn([], spare=torch.zeros(1, *self.space.shape))
+        self.model.decode(noise.spare, noise, self.null, null=self.null, **sampler_options(self.settings))  # type: ignore[arg-type]
         return noise.used
 
 
 class Drawn:
     """Stands in for Noise: hands out what was drawn before, in order."""
 
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self.tensors, self.used = list(tensors), 0
-        self.spare: Tensor | None = None
+    def __init__(self, tensors: Sequence[Tensor], spare: Tensor | None = None) -> None:
+        self.tensors, self.spare, self.used = list(tensors), spare, 0
 
     def normal(self, shape: Sequence[int]) -> Tensor:
-        """The next of them."""
+        """The next of them, or the spare one where they are used up."""
         self.used += 1
-        return self.tensors[self.used - 1] if self.spare is None else self.spare
+        if self.used > len(self.tensors) and self.spare is not None:
+            return self.spare
+        return self.tensors[self.used - 1]
 
 
 def describe(loaded: Loaded, settings: SampleConfig, licence: str) -> dict[str, str]:

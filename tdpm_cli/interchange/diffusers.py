@@ -8,8 +8,9 @@ import torch
 
 from tdpm_cli.errors import InputError
 from tdpm_cli.interchange.foreign import Foreign, Tensors, read_tensors
-from tdpm_cli.interchange.layout import Layout, Place, carry, separate
-from tdpm_cli.parts.backbones.unet import UNet
+from tdpm_cli.interchange.layout import Layout, Place, carry, names, places, separate
+from tdpm_cli.parts.backbones.unet import CONVENTIONS as OURS
+from tdpm_cli.parts.backbones.unet import Attention, Block, UNet
 
 __all__ = ["read"]
 
@@ -157,3 +158,70 @@ def _chain(config: dict[str, Any], folder: Path) -> tuple[dict[str, Any], str]:
     if name != "squaredcos_cap_v2":
         chain |= {"beta_start": config.get("beta_start", 1e-4), "beta_end": config.get("beta_end", 0.02)}
     return chain, PREDICTIONS[prediction]
+
+
+def config_of(unet: UNet, shape: tuple[int, ...]) -> dict[str, Any]:
+    """The config of the `UNet2DModel` that computes what `unet` does. Raises InputError where there is none."""
+
+    def refuse(what: str, theirs: str) -> None:
+        raise InputError(f"--format diffusers: the U-Net has {what}, but diffusers' UNet2DModel has {theirs}")
+
+    if any(getattr(layer, "scale_shift", False) or not hasattr(layer, "resized") for layer in unet.middle):
+        refuse("scale_shift", "it without a norm in the middle attention")
+    layers = list(places(unet))
+    if any(place.role != "block" and not hasattr(unet.get_submodule(place.ours), "conv") for place in layers):
+        refuse("resample: block", "other blocks for that")
+    if unet.pooled is not None or any(key.startswith("middle.0.attend_context") for key in unet.state_dict()):
+        refuse("a text to attend to", "none")
+    groups = {layer.num_groups for layer in unet.modules() if isinstance(layer, torch.nn.GroupNorm)}
+    if len(groups) > 1:
+        listed = " and ".join(map(str, sorted(groups)))
+        refuse(f"norms of {listed} groups", "one number of them (train with backbone.groups=N)")
+    attentions = [layer for layer in unet.modules() if isinstance(layer, Attention)]
+    single = all(layer.heads == 1 for layer in attentions)
+    widths = {layer.query.out_features // layer.heads for layer in attentions}
+    if not single and len(widths) > 1:
+        refuse("a number of heads", "a number of channels for each (--set backbone.head_channels=N)")
+    blocks = [place for place in layers if place.side == "down" and place.role == "block"]
+    first = [place for place in blocks if place.k == 0]
+    of_block = [layer for place in first if isinstance(layer := unet.get_submodule(place.ours), Block)]
+    eps, shift, padding = next(key for key, name in CONVENTIONS.items() if name == _conventions(unet))
+    attends = [place.attends for place in first]
+    return DEFAULTS | {
+        "_class_name": "UNet2DModel", "sample_size": list(shape[1:]) if shape[1] != shape[2] else shape[1],
+        "in_channels": shape[0], "out_channels": shape[0], "layers_per_block": len(blocks) // len(first),
+        "block_out_channels": [block.conv_2.out_channels for block in of_block],
+        "down_block_types": ["AttnDownBlock2D" if attend else "DownBlock2D" for attend in attends],
+        "up_block_types": ["AttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(attends)],
+        "norm_num_groups": groups.pop(), "norm_eps": eps, "freq_shift": shift, "downsample_padding": padding,
+        "flip_sin_to_cos": False, "attention_head_dim": None if single else widths.pop(),
+        "num_class_embeds": unet.label.num_embeddings if unet.label is not None else None,
+        "dropout": of_block[0].dropout.p,
+    }  # fmt: skip
+
+
+def tensors_of(unet: UNet) -> Tensors:
+    """Our tensors under their names, with their times, which count from 0."""
+    state, found = unet.state_dict(), Tensors()
+    plain, attentions = names(unet, LAYOUT)
+    for ours, theirs in plain.items():
+        found |= {f"{theirs}.{end}": state[f"{ours}.{end}"] for end in ("weight", "bias") if f"{ours}.{end}" in state}
+    for ours, theirs, _ in attentions:
+        for end in ("weight", "bias"):
+            key, value = state[f"{ours}.key_value.{end}"].chunk(2)
+            found |= {
+                f"{theirs}.group_norm.{end}": state[f"{ours}.norm.{end}"],
+                f"{theirs}.to_q.{end}": state[f"{ours}.query.{end}"], f"{theirs}.to_k.{end}": key,
+                f"{theirs}.to_v.{end}": value, f"{theirs}.to_out.0.{end}": state[f"{ours}.leave.{end}"],
+            }  # fmt: skip
+    if unet.first_time == 1:
+        # sin((s + 1) f) = sin(s f) cos f + cos(s f) sin f, and so on: told s = t - 1, the turned layer knows t.
+        name, f = "time_embedding.linear_1.weight", unet.time.frequencies.double()
+        sines, cosines = found[name].double().chunk(2, 1)
+        turned = [sines * f.cos() - cosines * f.sin(), sines * f.sin() + cosines * f.cos()]
+        found[name] = torch.cat(turned, 1).to(found[name].dtype)
+    return {name: tensor.contiguous() for name, tensor in found.items()}
+
+
+def _conventions(unet: UNet) -> str:
+    return next(name for name, details in OURS.items() if details.eps == unet.norm.eps)
