@@ -9,13 +9,16 @@ from torch import Tensor
 
 from tdpm_cli import assemble
 from tdpm_cli.config import Config, SampleConfig
+from tdpm_cli.engine.interpolation import between_x_T, slerp
 from tdpm_cli.engine.model import TDPM
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.protocols import Cond
 from tdpm_cli.engine.schedule import Schedule
 from tdpm_cli.errors import InputError
-from tdpm_cli.run import precision
+from tdpm_cli.run import precision, weights
 from tdpm_cli.sampling import sampler_options, settings_of
+
+Labels = Sequence[str | int] | None
 
 
 class Model:
@@ -54,9 +57,7 @@ class Model:
         """The preset's settings with those given over them."""
         return settings_of(self.loaded.assembly, **given)
 
-    def sample(
-        self, n: int, *, seed: int = 0, first: int = 0, labels: Sequence[str | int] | None = None, **settings: Any
-    ) -> Tensor:
+    def sample(self, n: int, *, seed: int = 0, first: int = 0, labels: Labels = None, **settings: Any) -> Tensor:
         """Samples `first` .. `first` + n - 1 of `seed`: those that `tdpm sample` writes, whatever the batch."""
         chosen = self.settings(**settings)
         indices = range(first, first + n)
@@ -68,7 +69,7 @@ class Model:
 
         return self._in_batches(n, chosen.batch, cond, draw)
 
-    def draw_x_T(self, n: int, *, seed: int = 0, first: int = 0, labels: Sequence[str | int] | None = None) -> Tensor:
+    def draw_x_T(self, n: int, *, seed: int = 0, first: int = 0, labels: Labels = None) -> Tensor:
         """x_T [n, *shape] as the prior draws them for those samples."""
         indices = range(first, first + n)
         cond = self._drawn(n, Noise(seed, indices)) if labels is None else self.cond(n, labels)
@@ -85,23 +86,28 @@ class Model:
         return self.schedule.alpha(t) * x_0 + self.schedule.sigma(t) * noise
 
     def encode(
-        self, images: Tensor, *, iterations: int = 1, labels: Sequence[str | int] | None = None, **settings: Any
+        self, images: Tensor, *, t: int | None = None, iterations: int = 1, labels: Labels = None, **settings: Any
     ) -> Tensor:
-        """x_T [n, *shape] by DDIM's inversion: `decode` with `sampler="ddim"`, `clip=False` brings the images back."""
-        chosen, x_0 = self.settings(**settings), self._x_0(images)
+        """x_t [n, *shape] (t is T if left out) by DDIM's inversion, in as many steps, at most t.
+
+        `decode` with the same t and steps, `sampler="ddim"` and `clip=False` brings the images back.
+        """
+        t, chosen, x_0 = self._step(t), self.settings(**settings), self._x_0(images)
         if iterations < 1:
             raise InputError(f"iterations is {iterations}: it must be at least 1")
 
         def encoded(part: slice, cond: Cond) -> Tensor:
             x = x_0[part].to(self.device)
-            return self.tdpm.invert(x, cond, steps=chosen.steps, spacing=chosen.spacing, iterations=iterations,
-                                    scale=chosen.scale, null=self._null(len(x)))  # fmt: skip
+            return self.tdpm.invert(
+                x, cond, steps=min(chosen.steps, t), spacing=chosen.spacing, iterations=iterations, t=t,
+                scale=chosen.scale, null=self._null(len(x)),
+            )  # fmt: skip
 
         return self._in_batches(len(x_0), chosen.batch, self.cond(len(x_0), labels), encoded)
 
     def decode(
         self, x_t: Tensor, *, t: int | None = None, seed: int = 0, first: int = 0,
-        labels: Sequence[str | int] | None = None, clip: bool = True, **settings: Any,
+        labels: Labels = None, clip: bool = True, **settings: Any,
     ) -> Tensor:  # fmt: skip
         """Images from x_t [n, *shape] at step t (T if left out), in as many steps, at most t, from there.
 
@@ -119,7 +125,7 @@ class Model:
 
     def edit(
         self, images: Tensor, strength: float, *, seed: int = 0, first: int = 0,
-        labels: Sequence[str | int] | None = None, **settings: Any,
+        labels: Labels = None, **settings: Any,
     ) -> Tensor:  # fmt: skip
         """Images noised to t = strength · T, and brought back: what is coarser than that noise stays (SDEdit, Meng
         et al. 2022). `strength` is above 0 and at most 1."""
@@ -129,7 +135,52 @@ class Model:
         x_t = self.noised(images, t=t, seed=seed, first=first)
         return self.decode(x_t, t=t, seed=seed + 1, first=first, labels=labels, **settings)
 
-    def cond(self, n: int, labels: Sequence[str | int] | None) -> Cond:
+    def interpolate(
+        self, a: Tensor, b: Tensor, frames: int, *, labels: Labels = None, iterations: int = 1, **settings: Any
+    ) -> Tensor:
+        """`frames` images from image a to image b [C, H, W], by way of their x_T (`between_x_T`)."""
+        ends = torch.stack([a, b])
+        x_0, x_T = self._x_0(ends), self.encode(ends, labels=labels, iterations=iterations, **settings)
+        way = [between_x_T((x_T[0], x_T[1]), (x_0[0], x_0[1]), share, self.schedule) for share in _shares(frames)]
+        return self.decode(torch.stack(way), labels=labels, clip=False, **{**settings, "sampler": "ddim"})
+
+    def interpolate_z(self, seeds: tuple[int, int], frames: int, *, labels: Labels = None, **settings: Any) -> Tensor:
+        """`frames` images from sample 0 of one seed to sample 0 of another, by way of their z (`slerp`).
+
+        A model that knows conditions gives the first seed's to all, unless `labels` says which.
+        """
+        ends = [Noise(seed, [0]).normal(self.tdpm.prior.z_shape)[0] for seed in seeds]
+        z = torch.stack([slerp(ends[0], ends[1], share) for share in _shares(frames)])
+        chosen = self.settings(**settings)
+        one = self._drawn(1, Noise(seeds[0], [0])) if labels is None else self.cond(1, labels)
+        cond = {key: value.expand(frames, *value.shape[1:]) for key, value in one.items()}
+
+        def drawn(part: slice, cond: Cond) -> Tensor:
+            x_T: Tensor = self.tdpm.prior(z[part].to(self.device), **cond).float()
+            # Samplers that draw noise draw the same for every frame, which then differ by z alone.
+            return self._decode(x_T, Noise(seeds[0], [0] * len(x_T), self.device), cond, chosen)
+
+        return self._in_batches(frames, chosen.batch, cond, drawn)
+
+    def logits(self, images: Tensor, *, seed: int = 0, first: int = 0, labels: Labels = None) -> Tensor:
+        """The discriminator's logit [n] of images noised to T: above 0 where it takes them for data.
+
+        It looks at a batch at a time, as in training. Raises InputError where it is not at hand: exported files leave
+        it out.
+        """
+        path = self.loaded.source.with_name("discriminator.safetensors")
+        made = assemble.assemble(self.config, self.device)
+        if made.discriminator is None or not path.is_file():
+            raise InputError(f"{self.loaded.source}: there is no discriminator beside it; give a run or a checkpoint")
+        weights.load_state(made.discriminator, weights.read_weights(path)[0], str(path))
+        judge = made.discriminator.eval().requires_grad_(False)
+        x_T = self.noised(images, seed=seed, first=first)
+        return self._in_batches(
+            len(x_T), self.settings().batch, self.cond(len(x_T), labels),
+            lambda part, cond: judge(x_T[part].to(self.device), **cond),
+        )  # fmt: skip
+
+    def cond(self, n: int, labels: Labels) -> Cond:
         """Conditions that go round through `labels`, n in all; "nothing" without."""
         if labels is None:
             return self.condition.null(n)
@@ -185,6 +236,12 @@ def load(source: str | Path | None = None, device: str | torch.device | None = N
 
 def _parts(n: int, batch: int) -> Iterator[slice]:
     return (slice(start, min(start + batch, n)) for start in range(0, n, batch))
+
+
+def _shares(frames: int) -> list[float]:
+    if frames < 2:
+        raise InputError(f"frames is {frames}: it must be at least 2, the ends")
+    return [k / (frames - 1) for k in range(frames)]
 
 
 def _listed(shape: Sequence[int]) -> str:

@@ -17,6 +17,7 @@ FLOORS = {
     "proposal": 4,
     "sampling": 5,
     "cost": 5,
+    "folders": 5,
     "interchange": 5,
     "model": 6,
     "exporting": 6,

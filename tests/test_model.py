@@ -17,8 +17,8 @@ from tdpm_cli.engine.schedule import linear
 
 README = Path(__file__).parent.parent / "README.md"
 NAMES = ["Denoiser", "InputError", "Model", "Noise", "Schedule", "TDPM", "invert", "load", "samplers"]
-METHODS = ["cond", "config", "decode", "draw_x_T", "edit", "encode", "nfe", "noised", "sample", "schedule", "settings",
-           "tdpm"]  # fmt: skip
+METHODS = ["cond", "config", "decode", "draw_x_T", "edit", "encode", "interpolate", "interpolate_z", "logits", "nfe",
+           "noised", "sample", "schedule", "settings", "tdpm"]  # fmt: skip
 
 
 def test_the_public_names():

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from tdpm_cli.cli import data
+from tdpm_cli.cli import autoencoder, data
 from tdpm_cli.cli.evaluate import evaluate
 from tdpm_cli.cli.export import export
 from tdpm_cli.cli.presets import presets
@@ -51,6 +51,11 @@ VERBS: dict[str, Callable[..., None]] = {  # in the order of --help
     "sample": sample,
     "eval": evaluate,
     "sweep": sweep,
+    "encode": autoencoder.encode,
+    "decode": autoencoder.decode,
+    "reconstruct": autoencoder.reconstruct,
+    "interpolate": autoencoder.interpolate,
+    "edit": autoencoder.edit,
     "export": export,
     "presets": presets,
 }

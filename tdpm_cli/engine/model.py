@@ -69,11 +69,15 @@ class TDPM(nn.Module):
         steps: int,
         spacing: float = 1.0,
         iterations: int = 1,
+        t: int | None = None,
         scale: float = 1.0,
         null: Cond | None = None,
     ) -> Tensor:
-        """x_T [B, *shape] that `decode` brings back to x_0 [B, *shape] by as many steps of ddim, without `bounds`."""
-        schedule = self.denoiser.schedule
+        """x_T (x_t, where `t` is given) [B, *shape] that `decode` brings back to x_0 [B, *shape].
+
+        By as many steps of ddim, without `bounds`; see `engine.inversion`.
+        """
+        schedule = self.denoiser.schedule if t is None else self.denoiser.schedule.truncate(step=t)
         denoise = samplers.guided(self.denoiser, null or {}, scale)
         return invert(denoise, x_0, schedule.respace(steps, spacing), schedule, iterations=iterations, **cond)
 

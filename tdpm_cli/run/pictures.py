@@ -4,7 +4,9 @@ import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from tdpm_cli.run.files import replacing
 
@@ -58,3 +60,14 @@ def save(picture: Image.Image, path: Path) -> Path:
     with replacing(path) as part:
         picture.save(part, format="PNG")
     return path
+
+
+def strip(raw: Tensor) -> Image.Image:
+    """uint8 [n, C, H, W] in one row, enlarged to be seen."""
+    n, _, height, width = raw.shape
+    row = torch.nn.functional.pad(raw.expand(-1, 3, -1, -1), (0, 2, 0, 2), value=255)
+    pixels = row.permute(2, 0, 3, 1).reshape(height + 2, n * (width + 2), 3)
+    zoom = max(64 // height, 1)
+    return Image.fromarray(pixels.numpy()).resize(
+        (pixels.shape[1] * zoom, pixels.shape[0] * zoom), Image.Resampling.NEAREST
+    )

@@ -1,0 +1,114 @@
+"""Words and options of `tdpm encode`, `decode`, `reconstruct`, `interpolate` and `edit`."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from tdpm_cli.cli.options import Model, Shown, count, listed, numbers
+
+Images = Annotated[
+    str, typer.Argument(help="A folder, a zip or a file of pictures, brought to the model's size; or a preset's data.")
+]
+Out = Annotated[Path, typer.Argument(help="The folder to write to.")]
+Many = Annotated[Optional[str], typer.Option("--n", help="How many pictures, the first ones.", show_default="all")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin the folder again.")]
+Labels = Annotated[
+    Optional[str],
+    typer.Option(help="Classes by number or name, taken in turn.", show_default="the folders' names, or none"),
+]
+Prompt = Annotated[Optional[list[str]], typer.Option(help="What is to be seen, in words; repeatable, taken in turn.")]
+Steps = Annotated[Optional[int], Shown(help="Reverse steps.")]
+Spacing = Annotated[Optional[float], Shown(help="Of the steps: 1 even, 2 shorter near the data.")]
+Sampler = Annotated[Optional[str], Shown(help="Such as ddim or dpmpp_2m.")]
+Scale = Annotated[Optional[float], Shown(help="Classifier-free guidance: 1 = off.")]
+Noised = Annotated[
+    Optional[int],
+    typer.Option("--seed", min=0, max=2**62, help="x_T by noise of this seed.", show_default="by DDIM's inversion"),
+]
+Iterations = Annotated[int, typer.Option(min=1, help="Of each step of the inversion: more come nearer.")]
+
+
+def encode(
+    images: Images, out: Out, model: Model = None, n: Many = None, steps: Steps = None, spacing: Spacing = None,
+    iterations: Iterations = 1, seed: Noised = None, labels: Labels = None, prompt: Prompt = None, scale: Scale = None,
+    logits: Annotated[bool, typer.Option("--logits", help="The discriminator's view of each picture at T.")] = False,
+    overwrite: Overwrite = False,
+) -> None:  # fmt: skip
+    """Pictures to their x_T."""
+    from tdpm_cli.commands.encode import encode as run
+
+    run(images, out, model, n=_many(n), steps=steps, spacing=spacing, iterations=iterations, seed=seed, scale=scale,
+        labels=listed(labels), prompts=prompt, logits=logits, overwrite=overwrite)  # fmt: skip
+
+
+def decode(
+    encoded: Annotated[Path, typer.Argument(help="A folder that `tdpm encode` wrote.")], out: Out, model: Model = None,
+    steps: Steps = None, spacing: Spacing = None, sampler: Sampler = None, scale: Scale = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Of samplers that draw noise.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:  # fmt: skip
+    """x_T back to pictures."""
+    from tdpm_cli.commands.decode import decode as run
+
+    run(encoded, out, model, steps=steps, spacing=spacing, sampler=sampler, scale=scale, seed=seed, overwrite=overwrite)
+
+
+def reconstruct(
+    images: Images, out: Out, model: Model = None,
+    steps: Annotated[str, typer.Option(help="Steps each way, such as 4,16,64.")] = "4,8,16,32,64",
+    at: Annotated[Optional[str], typer.Option(help="Encode to these t, such as 50,100.", show_default="T")] = None,
+    n: Annotated[str, typer.Option(help="How many pictures, the first ones.")] = "64",
+    spacing: Spacing = None, iterations: Iterations = 1, seed: Noised = None, labels: Labels = None,
+    prompt: Prompt = None, overwrite: Overwrite = False,
+) -> None:  # fmt: skip
+    """Pictures to x_T and back: what is lost, against t and steps; table, plot and sheet."""
+    from tdpm_cli.commands.reconstruct import reconstruct as run
+
+    run(images, out, model, n=count("--n", n), steps=[count("--steps", word) for word in listed(steps)],
+        at=[count("--at", word) for word in listed(at)], spacing=spacing, iterations=iterations, seed=seed,
+        labels=listed(labels), prompts=prompt, overwrite=overwrite)  # fmt: skip
+
+
+def interpolate(
+    out: Out, model: Model = None,
+    images: Annotated[Optional[str], typer.Option(help="Between neighbours among these, by way of x_T.")] = None,
+    seeds: Annotated[Optional[str], typer.Option(help="Between samples of these, by way of z: 0,1,2.")] = None,
+    n: Many = None, frames: Annotated[int, typer.Option(min=2, help="Pictures on each way.")] = 8,
+    steps: Steps = None, spacing: Spacing = None, iterations: Iterations = 1, sampler: Sampler = None,
+    labels: Labels = None, prompt: Prompt = None, scale: Scale = None, overwrite: Overwrite = False,
+) -> None:  # fmt: skip
+    """From one picture, or one sample, to another."""
+    from tdpm_cli.commands.interpolate import interpolate as run
+
+    run(out, model, images=images, seeds=[_seed(word) for word in listed(seeds)], n=_many(n), frames=frames,
+        steps=steps, spacing=spacing, iterations=iterations, sampler=sampler, scale=scale, labels=listed(labels),
+        prompts=prompt, overwrite=overwrite)  # fmt: skip
+
+
+def edit(
+    images: Images, out: Out, model: Model = None,
+    strength: Annotated[str, typer.Option(help="Shares of T to noise to, such as 0.3,1.")] = "0.25,0.5,1",
+    n: Annotated[str, typer.Option(help="How many pictures, the first ones.")] = "64",
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Of the noise.")] = 0,
+    steps: Steps = None, spacing: Spacing = None, sampler: Sampler = None, labels: Labels = None, prompt: Prompt = None,
+    scale: Scale = None, overwrite: Overwrite = False,
+) -> None:  # fmt: skip
+    """Pictures or rough sketches, made anew from the noise of a chosen strength."""
+    from tdpm_cli.commands.edit import edit as run
+
+    run(images, out, model, strengths=numbers("--strength", strength), n=count("--n", n), seed=seed, steps=steps,
+        spacing=spacing, sampler=sampler, labels=listed(labels), prompts=prompt, scale=scale,
+        overwrite=overwrite)  # fmt: skip
+
+
+def _many(n: Optional[str]) -> Optional[int]:
+    return count("--n", n) if n else None
+
+
+def _seed(word: str) -> int:
+    from tdpm_cli.errors import InputError
+
+    if not word.isdecimal():
+        raise InputError(f"--seeds: {word!r} is no seed; accepted: whole numbers from 0, such as 0,1,2")
+    return int(word)

@@ -1,0 +1,58 @@
+"""tdpm decode: the x_T that `tdpm encode` wrote, back to pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tdpm_cli import folders
+from tdpm_cli.errors import InputError
+from tdpm_cli.model import load
+from tdpm_cli.run import pictures
+from tdpm_cli.run.report import say
+from tdpm_cli.sampling import describe
+
+
+def decode(
+    encoded: Path, out: Path, model: Path | None = None, *, seed: int = 0, overwrite: bool = False, **sampling: Any
+) -> None:
+    """Write what the reverse chain makes of every x_T in the folder `encoded`, with a manifest and a contact sheet.
+
+    Model, sampler and steps are those of the encoding where None. Raises InputError for input that does not fit.
+    """
+    before = folders.read_manifest(encoded, "encode")
+    x_T = _read(encoded / folders.ARRAYS)
+    coder = load(model or before["model"])
+    kept = {key: before[key] for key in ("steps", "spacing", "scale", "sampler")}
+    given = kept | {key: value for key, value in sampling.items() if value is not None}
+    settings = coder.settings(**given)
+    labels: Sequence[str] | None = [each["label"] for each in before["pictures"]]
+    labels = labels if labels and labels[0] is not None else None
+    clip = given["sampler"] != "ddim"  # which inversion undoes as it is
+    coder.decode(x_T[:1], **given)  # what does not fit fails before a folder is made
+    folders.begin(out, overwrite)
+    raw = folders.by_pieces("decode", len(x_T), settings.batch, lambda part: coder.decode(
+        x_T[part], seed=seed, first=part.start, labels=folders.among(labels, part), clip=clip, **given))  # fmt: skip
+    names = [f"{k:06d}.png" for k in range(len(raw))]
+    folders.write_pictures(out, raw, names)
+    sheet = {"x_T": coder.space.picture(coder.space.decode(x_T[:64])), "decoded": coder.space.picture(raw)}
+    pictures.save(pictures.side_by_side(sheet), out / folders.SHEET)
+    about = describe(coder.loaded, settings, seed) | {"verb": "decode", "encoded": str(encoded)}
+    folders.write_manifest(out, about, [
+        {"file": name, "source": each["source"]} for name, each in zip(names, before["pictures"], strict=True)
+    ])  # fmt: skip
+    say(f"done: {len(raw)} in {out}, sheet {out / folders.SHEET}")
+
+
+def _read(path: Path) -> Tensor:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            x_T = torch.from_numpy(np.asarray(file["x_T"], np.float32))
+    except Exception as error:  # a damaged archive, or pickled objects, which are never loaded
+        raise InputError(f"{path}: no x_T that can be read ({error}); make it again with `tdpm encode`") from None
+    if not bool(x_T.isfinite().all()):
+        raise InputError(f"{path}: x_T holds numbers that are not finite; make it again with `tdpm encode`")
+    return x_T

@@ -1,0 +1,65 @@
+"""tdpm edit: pictures or rough sketches, noised to a part of T and brought back (SDEdit, Meng et al. 2022)."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tdpm_cli import folders
+from tdpm_cli.model import load
+from tdpm_cli.run import pictures
+from tdpm_cli.run.report import say, table
+from tdpm_cli.sampling import describe
+
+
+def edit(
+    images: str,
+    out: Path,
+    model: Path | None = None,
+    *,
+    strengths: Sequence[float] = (0.25, 0.5, 1.0),
+    n: int | None = 64,
+    seed: int = 0,
+    labels: Sequence[str] | None = None,
+    prompts: Sequence[str] | None = None,
+    overwrite: bool = False,
+    **sampling: Any,
+) -> None:
+    """Write every picture at every strength (a share of T): `000000-0.png` is the first at the first strength.
+
+    With a manifest and a contact sheet. Raises InputError for input that does not fit, before anything is written.
+    """
+    coder = load(model)
+    found = folders.read(images, coder.space.raw_shape, n, getattr(coder.condition, "names", []))
+    asked = folders.words(coder.condition.option, labels, prompts) or found.labels
+    settings = coder.settings(**sampling)
+    for strength in strengths:
+        coder.edit(found.raw[:1], strength, labels=folders.among(asked, slice(0, 1)), **sampling)
+
+    def edited(strength: float, part: slice) -> Tensor:
+        labels = folders.among(asked, part)
+        return coder.edit(found.raw[part], strength, seed=seed, first=part.start, labels=labels, **sampling)
+
+    folders.begin(out, overwrite)
+    panels, listed, rows = {"pictures": coder.space.picture(found.raw)}, [], []
+    for k, strength in enumerate(strengths):
+        made = folders.by_pieces(f"strength {strength:g}", len(found.raw), settings.batch, partial(edited, strength))
+        names = [f"{number:06d}-{k}.png" for number in range(len(made))]
+        folders.write_pictures(out, made, names)
+        t = max(round(strength * coder.schedule.T), 1)
+        kept = folders.psnr(made, found.raw)
+        panels[f"strength {strength:g}, t = {t}"] = coder.space.picture(made)
+        rows.append({
+            "strength": f"{strength:g}", "t": str(t), "sigma": f"{coder.schedule.sigma(t):.3g}",
+            "steps": str(min(settings.steps, t)), "PSNR to the pictures": f"{float(kept.mean()):.4g}",
+        })  # fmt: skip
+        listed += [{"file": name, "source": source, "strength": strength, "t": t}
+                   for name, source in zip(names, found.names, strict=True)]  # fmt: skip
+    pictures.save(pictures.side_by_side(panels), out / folders.SHEET)
+    about = describe(coder.loaded, settings, seed) | {"verb": "edit"}  # without a call of the prior:
+    about |= {"nfe": about["nfe"] - coder.tdpm.prior.nfe, "nfe_text": "0 + " + about["nfe_text"].split(" + ")[1]}
+    folders.write_manifest(out, about, listed)
+    table(f"edit {images}", rows)
+    say(f"done: {len(found.raw)} · {len(strengths)} in {out}, sheet {out / folders.SHEET}")

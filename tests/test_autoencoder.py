@@ -1,0 +1,183 @@
+"""The model as an auto-encoder on the command line: encode, decode, reconstruct, interpolate, edit."""
+
+import csv
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tdpm_cli.cli import main
+from tdpm_cli.commands.decode import decode
+from tdpm_cli.commands.edit import edit
+from tdpm_cli.commands.encode import encode
+from tdpm_cli.commands.interpolate import interpolate
+from tdpm_cli.commands.reconstruct import reconstruct
+from tdpm_cli.engine.interpolation import between_x_T, slerp
+from tdpm_cli.engine.schedule import linear
+from tdpm_cli.model import load
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Three pictures of digits, larger than the model's, in two class folders."""
+    for k, name in enumerate(("0/a.png", "0/b.png", "1/c.png")):
+        path = tmp_path / "pictures" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(k).integers(0, 256, (16, 16), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    return tmp_path / "pictures"
+
+
+def read(folder, pattern="*.png"):
+    return {path.name: np.array(Image.open(path)).astype(int) for path in sorted(folder.glob(pattern))}
+
+
+def manifest(folder):
+    return json.loads((folder / "pictures.json").read_text())
+
+
+def test_encode_and_decode_bring_the_pictures_back(runs, pictures, tmp_path):
+    encode(str(pictures), tmp_path / "x", runs["images"], steps=50, logits=True)
+    told = manifest(tmp_path / "x")
+    assert [each["source"] for each in told["pictures"]] == ["0/a.png", "0/b.png", "1/c.png"]
+    assert all(isinstance(each["logit"], float) for each in told["pictures"])
+    with np.load(tmp_path / "x" / "x_T.npz", allow_pickle=False) as file:
+        x_T = torch.from_numpy(file["x_T"])
+    assert x_T.shape == (3, 1, 8, 8)
+    decode(tmp_path / "x", tmp_path / "y")
+    back = torch.from_numpy(np.stack(list(read(tmp_path / "y", "0*.png").values())))
+    model = load(runs["images"], "cpu")
+    assert torch.equal(back.byte()[:, None], model.decode(x_T, steps=50, sampler="ddim", clip=False))
+    with Image.open(pictures / "0" / "a.png") as image:
+        from tdpm_cli.imaging.decode import fit
+
+        small = np.array(fit(image, (8, 8), "centre")).astype(int)
+    assert np.abs(back[0].numpy() - small).max() <= 2
+    with Image.open(tmp_path / "y" / "sheet.png") as sheet:
+        assert sheet.size[0] > 100
+
+
+def test_noised_x_T_are_those_of_the_seed(runs, pictures, tmp_path):
+    encode(str(pictures), tmp_path / "x", runs["images"], seed=4)
+    with np.load(tmp_path / "x" / "x_T.npz") as file:
+        x_T = torch.from_numpy(file["x_T"])
+    raw = load(runs["images"], "cpu")
+    from tdpm_cli import folders
+
+    found = folders.read(str(pictures), (1, 8, 8), None, [])
+    assert torch.equal(x_T, raw.noised(found.raw, seed=4))
+
+
+def test_reconstruct_tells_what_is_lost(runs, tmp_path):
+    out = tmp_path / "r"
+    rows = reconstruct("digits", out, runs["images"], steps=[2, 8], at=[50, 100], n=6, overwrite=True)
+    assert [(row["t"], row["steps"]) for row in rows] == [(50, 2), (50, 8), (100, 2), (100, 8)]
+    with (out / "error.csv").open() as file:
+        assert [float(row["psnr"]) for row in csv.DictReader(file)] == [row["psnr"] for row in rows]
+    noisy = reconstruct("digits", tmp_path / "n", runs["images"], steps=[8], n=6, seed=1)
+    assert noisy[0]["psnr"] < rows[-1]["psnr"]
+    assert len(read(out, "0*.png")) == 6
+    assert all(path.stat().st_size > 1000 for path in (out / "error.png", out / "sheet.png"))
+
+
+def test_lpips_stands_beside_where_it_is_installed(runs, tmp_path, monkeypatch):
+    class Stub:
+        def LPIPS(self, net, verbose):
+            return lambda a, b: (a - b).abs().mean((1, 2, 3)) + 7
+
+    monkeypatch.setitem(sys.modules, "lpips", Stub())
+    (row,) = reconstruct("digits", tmp_path / "r", runs["images"], steps=[2], n=2)
+    assert row["lpips"] >= 7
+
+
+def test_interpolation_meets_its_ends(runs, tmp_path):
+    model = load(runs["images"], "cpu")
+    interpolate(tmp_path / "z", runs["images"], seeds=[0, 1, 2], frames=4)
+    frames = read(tmp_path / "z", "0*.png")
+    assert len(frames) == 8
+    assert (frames["000000-00.png"] == model.sample(1, seed=0)[0, 0].numpy()).all()
+    assert (frames["000000-03.png"] == frames["000001-00.png"]).all()
+    interpolate(tmp_path / "x", runs["images"], images="digits", n=2, frames=3, steps=50)
+    frames = read(tmp_path / "x", "0*.png")
+    from tdpm_cli.parts.data.digits import digits
+
+    assert np.abs(frames["000000-02.png"] - digits(None, (1, 8, 8))[[1]][0][0, 0].numpy()).max() <= 2
+    assert manifest(tmp_path / "x")["pictures"][1]["share"] == 0.5
+
+
+def test_edits_of_every_strength(runs, pictures, tmp_path):
+    edit(str(pictures), tmp_path / "e", runs["labels"], strengths=[0.1, 1.0], labels=["3"])
+    assert len(read(tmp_path / "e", "0*.png")) == 6
+    told = manifest(tmp_path / "e")
+    assert told["nfe_text"].startswith("0 + ")
+    assert {each["t"] for each in told["pictures"]} == {10, 100}
+
+
+def test_classes_are_those_of_the_folders_where_the_model_knows_them(runs, pictures, tmp_path):
+    encode(str(pictures), tmp_path / "x", runs["labels"], seed=0)
+    assert [each["label"] for each in manifest(tmp_path / "x")["pictures"]] == ["0", "0", "1"]
+    (pictures / "1").rename(pictures / "cat")
+    encode(str(pictures), tmp_path / "y", runs["labels"], seed=0)
+    assert [each["label"] for each in manifest(tmp_path / "y")["pictures"]] == [None] * 3
+
+
+def test_one_file_is_a_picture(runs, pictures, tmp_path):
+    edit(str(pictures / "0" / "a.png"), tmp_path / "e", runs["images"], strengths=[0.5])
+    assert [each["source"] for each in manifest(tmp_path / "e")["pictures"]] == ["a.png"]
+
+
+def test_wrong_input_gets_one_message_and_leaves_nothing(runs, pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    exported = tmp_path / "m.safetensors"
+    from tdpm_cli.commands.export import export
+
+    export(exported, runs["images"])
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("precious")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.png").write_text("no image")
+    images, points = ["--model", runs["images"]], ["--model", runs["points"]]
+    for words, message in [
+        (["encode", "nowhere", "o", *images], "IMAGES nowhere: no such file or folder"),
+        (["encode", "broken", "o", *images], "a.png: no image"),
+        (["encode", "cifar10", "o", *images], "cifar10"),
+        (["encode", "fashion-mnist", "o", *images], "fashion-mnist"),
+        (["encode", "pictures", "o", *points], "they are no pictures"),
+        (["encode", "pictures", "full", *images], "full: it is not empty; name another folder"),
+        (["encode", "pictures", "o", *images, "--labels", "3"], "--labels: the model takes no condition"),
+        (["encode", "pictures", "o", *images, "--seed", "1", "--steps", "3"], "--seed noises the pictures at once"),
+        (["encode", "pictures", "o", "--model", exported, "--logits"], "there is no discriminator beside it"),
+        (["decode", "full", "o"], "no pictures.json that can be read"),
+        (["reconstruct", "pictures", "o", *images, "--at", "101"], "steps is 101"),
+        (["reconstruct", "pictures", "o", *images, "--steps", "8", "--at", "4"], "--steps 8: more than t"),
+        (["interpolate", "o", *images], "give either --images"),
+        (["interpolate", "o", *images, "--seeds", "1"], "--seeds: two at least"),
+        (["interpolate", "o", *images, "--seeds", "1,x"], "--seeds: 'x' is no seed"),
+        (["edit", "pictures", "o", *images, "--strength", "1.5"], "strength is 1.5"),
+        (["edit", "pictures", "o", *images, "--strength", "much"], "--strength is 'much'"),
+    ]:
+        monkeypatch.setattr(sys, "argv", ["tdpm", *map(str, words)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        err = capsys.readouterr().err
+        assert (caught.value.code, message in err) == (2, True), (words, err)
+        assert not (tmp_path / "o").exists()
+    assert (tmp_path / "full" / "notes.txt").read_text() == "precious"
+
+
+def test_slerp_keeps_the_norm_and_x_T_its_noise(generator):
+    a, b = torch.randn(2, 5000, generator=generator, dtype=torch.float64)
+    for share in (0.0, 0.3, 1.0):
+        assert float(slerp(a, b, share).square().mean()) == pytest.approx(1, abs=0.05)
+    assert torch.allclose(slerp(a, b, 0.0), a)
+    assert torch.allclose(slerp(a, a, 0.4), a)
+    schedule = linear().truncate(step=300)
+    x_0 = torch.randn(2, 5000, generator=generator, dtype=torch.float64)
+    x_T = [schedule.q_sample_T(clean, eps) for clean, eps in zip(x_0, (a, b), strict=True)]
+    half = between_x_T((x_T[0], x_T[1]), (x_0[0], x_0[1]), 0.5, schedule)
+    noise = half - schedule.alpha(300) * x_0.mean(0)
+    assert float(noise.std()) == pytest.approx(schedule.sigma(300), rel=0.03)
+    assert float((x_T[0] + x_T[1]).div(2).sub(schedule.alpha(300) * x_0.mean(0)).std()) < 0.8 * schedule.sigma(300)
