@@ -1,10 +1,17 @@
-"""Speed, ours beside a peer in one call: scripts/bench startup | eval | data | train | sample | …"""
+"""Speed, ours beside a peer in one call: scripts/bench startup | eval | data | train | sample | export | …"""
 
 import argparse
 
-from scripts.benchmarks import evaluation, loading, sampling, startup, training
+from scripts.benchmarks import evaluation, export, loading, sampling, startup, training
 
-WHAT = {"startup": startup, "eval": evaluation, "data": loading, "train": training, "sample": sampling}
+WHAT = {
+    "startup": startup,
+    "eval": evaluation,
+    "data": loading,
+    "train": training,
+    "sample": sampling,
+    "export": export,
+}
 
 
 def main() -> None:
