@@ -1,12 +1,15 @@
 """From a Config to what it describes; and from a file of weights back to a model."""
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from tdpm_cli import config as configuration
 from tdpm_cli.config import Config
@@ -15,6 +18,7 @@ from tdpm_cli.engine.model import TDPM
 from tdpm_cli.engine.protocols import Condition
 from tdpm_cli.errors import InputError
 from tdpm_cli.run import checkpoint, weights
+from tdpm_cli.run.precision import free_memory
 
 FORMAT = 1  # of the header of a file of weights
 
@@ -95,12 +99,49 @@ def load(source: Path, device: torch.device | str = "cpu") -> Loaded:
     if says.get("format") != f"tdpm {FORMAT}":
         found = says.get("format", "no tdpm header")
         raise InputError(f"{path}: {found}; accepted: a file that tdpm wrote, of format tdpm {FORMAT}")
-    config = configuration.from_dict(json.loads(says["config"]))
-    weights.fits(weights.state(assemble(config, "meta").model), shapes, str(path))  # before any memory is taken
-    assembly = assemble(config, device)
+    config = _config_of(path, says)
+    playing = replace(config, discriminator=None)  # which is in no such file
+    with _at_most(len(shapes), path):
+        own = weights.state(assemble(playing, "meta").model)
+    weights.fits(own, shapes, str(path))  # before any memory is taken
+    needed, free = sum(tensor.nbytes for tensor in own.values()), free_memory(torch.device(device))
+    if needed > free:
+        raise InputError(
+            f"{path}: its weights need {needed / 2**30:.3g} GiB of memory, and {free / 2**30:.3g} are free"
+        )
+    assembly = replace(assemble(playing, device), config=config)
     weights.load_state(assembly.model, weights.read_weights(path)[0], str(path))
     assembly.model.eval().requires_grad_(False)
     return Loaded(assembly, path, weights.sha256(path), says["weights"], int(says["seen"]))
+
+
+def _config_of(path: Path, says: Mapping[str, str]) -> Config:
+    """The config in a header. Raises InputError, naming the file, for what is none."""
+    try:
+        int(says["seen"]), says["weights"]
+        return configuration.from_dict(dict(json.loads(says["config"])))
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{path}: its header is damaged ({type(error).__name__}: {error})") from None
+    except InputError as error:
+        raise InputError(f"{path}: its header holds a config that is not accepted: {error}") from None
+
+
+@contextmanager
+def _at_most(tensors: int, path: Path) -> Iterator[None]:
+    """Raise InputError where networks are built of far more weights than the file has."""
+    left = 4 * tensors + 100  # a network may make some anew while it is built
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise InputError(f"{path}: weights of another model: its config asks for more than its {tensors}")
+
+    watch = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        watch.remove()
 
 
 def newest_run(outdir: Path = Path("runs")) -> Path:

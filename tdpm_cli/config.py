@@ -26,6 +26,7 @@ from tdpm_cli.engine.game import GameLoss
 from tdpm_cli.engine.ranges import Fraction, Natural, NonNegative, Positive, PositiveFloat
 from tdpm_cli.errors import InputError, nearest
 
+LONGEST = 1 << 20  # characters of a preset
 _UNITS = {"": 1, "k": 1_000, "M": 1_000_000}
 
 
@@ -223,7 +224,7 @@ def from_dict(plain: Mapping[str, Any]) -> Config:
     if missing:
         raise InputError(f"the preset has no section {missing[0]!r}; it needs data, space, backbone and train")
     for section in SECTIONS:
-        if not isinstance(plain.get(section) or {}, Mapping):
+        if not isinstance(plain.get(section), Mapping | None):
             raise InputError(f"{section} is {plain[section]!r}: it must be a section with keys of its own")
 
     plain = {key: value for key, value in plain.items() if value is not None}
@@ -353,7 +354,7 @@ def _part(kind: str, given: Mapping[str, Any]) -> Part:
 def _schedule(given: Mapping[str, Any]) -> ScheduleConfig:
     options = dict(given)
     name, truncate = options.pop("name", "linear"), options.pop("truncate", None)
-    if name not in schedule.CHAINS:
+    if not isinstance(name, str) or name not in schedule.CHAINS:
         raise InputError(
             f"schedule.name is {name!r}{nearest(str(name), schedule.CHAINS)} Accepted: {', '.join(schedule.CHAINS)}."
         )
@@ -372,7 +373,16 @@ def _schedule(given: Mapping[str, Any]) -> ScheduleConfig:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 2e-4 as the number it is (YAML 1.1 wants 2.0e-4)."""
+    """SafeLoader that reads 2e-4 as the number it is (YAML 1.1 wants 2.0e-4), and no aliases.
+
+    A few lines of aliases of aliases stand for more values than fit in any memory.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Refuse an alias; compose anything else."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"an alias (*) stands in line {self.peek_event().start_mark.line + 1}: write it out")
+        return super().compose_node(parent, index)
 
 
 _Loader.add_implicit_resolver(
@@ -381,10 +391,12 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(text: str, where: str) -> Any:
-    """Parse YAML safely. Raises InputError, naming `where`, for what is no YAML."""
+    """Parse YAML safely. Raises InputError, naming `where`, for what is no YAML, or longer than any preset."""
+    if len(text) > LONGEST:
+        raise InputError(f"{where}: {len(text):,} characters; at most {LONGEST:,} are accepted")
     try:
         return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: such as the date 2024-99-99
         raise InputError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from None
 
 
@@ -427,7 +439,8 @@ def read_preset(name: str) -> dict[str, Any]:
 def _read_file(name: str) -> dict[str, Any]:
     path = preset_path(name)
     try:
-        plain = read_yaml(path.read_text(encoding="utf-8"), str(path))
+        with path.open(encoding="utf-8") as file:
+            plain = read_yaml(file.read(LONGEST + 1), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as text ({error})") from None
     if not isinstance(plain, dict):

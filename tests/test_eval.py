@@ -313,7 +313,7 @@ def test_arrays_that_are_no_images(tmp_path, pooled):
         with pytest.raises(InputError, match=message):
             evaluate(images, ref=tmp_path / "a.npz", features=pooled)
     (tmp_path / "a.npz").write_text("no archive")
-    with pytest.raises(InputError, match=r"a\.npz: not an \.npz that can be read"):
+    with pytest.raises(InputError, match=r"a\.npz: not an \.npz of plain arrays"):
         evaluate(images, ref=tmp_path / "a.npz", features=pooled)
     (tmp_path / "a.txt").write_text("")
     with pytest.raises(InputError, match=r"--ref .*a\.txt: accepted: a folder or a zip"):

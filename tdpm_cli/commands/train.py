@@ -171,8 +171,8 @@ def _same_data(run: Path, record: Mapping[str, Any]) -> None:
     if not path.is_file():
         return
     try:
-        before = json.loads(path.read_text())
-    except ValueError as error:
+        before = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: damaged ({error}); move it away if the data are surely the same") from None
     if before.get("fingerprint") != record["fingerprint"]:
         raise InputError(

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Interval, MinLen
 
-Positive = Annotated[int, Ge(1)]
+MOST = 1 << 20  # of anything that is built, drawn or held at a time; more is a mistake, or a trap
+Positive = Annotated[int, Interval(ge=1, le=MOST)]
 Natural = Annotated[int, Ge(0)]
 PositiveFloat = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]

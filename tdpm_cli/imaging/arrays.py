@@ -9,6 +9,8 @@ from torch import Tensor
 
 from tdpm_cli.errors import InputError
 
+MOST_CLASSES = 1 << 20
+
 
 class Arrays:
     """A data set of tensors: raw [N, *raw_shape], and labels int64 [N] where they have classes.
@@ -32,7 +34,7 @@ class Arrays:
             raise InputError(f"{text}: {len(labels):,} labels for {len(raw):,} examples")
         self._raw, self._labels = raw, None if labels is None else labels.long()
         highest = -1 if self._labels is None else int(self._labels.max())
-        self.names = list(names) if highest < len(names) else [str(k) for k in range(highest + 1)]
+        self.names = list(names) if highest < len(names) else numbered(highest, text)
 
     def __len__(self) -> int:
         return len(self._raw)
@@ -47,6 +49,13 @@ def conditions_of(data: Any, indices: Sequence[int]) -> dict[str, Any]:
     source = getattr(data, "files", data)
     found: dict[str, Any] = source.conditions_of(indices) if hasattr(source, "conditions_of") else data[indices][1]
     return found
+
+
+def numbered(highest: int, text: str) -> list[str]:
+    """Names of classes that have none: their numbers. Raises InputError for more than anyone has."""
+    if highest >= MOST_CLASSES:
+        raise InputError(f"{text}: a label is {highest:,}; at most {MOST_CLASSES:,} classes are accepted")
+    return [str(k) for k in range(highest + 1)]
 
 
 def content_of(data: Any) -> str:

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from tdpm_cli.errors import BadFile, InputError
+from tdpm_cli.imaging.arrays import numbered
 from tdpm_cli.imaging.decode import open_image
 from tdpm_cli.imaging.decode import upright as turned
 
@@ -189,7 +190,7 @@ class ImageFiles:
             labels, captions = content.get("labels"), content.get("captions")
             return {"labels": dict(labels or []), "captions": dict(captions or []), "classes": content.get("classes"),
                     "unlabelled": "labels" in content and labels is None}  # fmt: skip
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{self.path}: {LABELS} is damaged ({error}); repair it or take it out") from None
 
     def _by_json(self) -> tuple[list[str], list[int]]:
@@ -204,7 +205,7 @@ class ImageFiles:
             raise InputError(f"{self.path}: {LABELS} has labels other than the numbers of classes; take it out")
         classes, highest = self._json["classes"], max(numbers)
         if classes is None:
-            return [str(k) for k in range(highest + 1)], numbers
+            return numbered(highest, f"{self.path}: {LABELS}"), numbers
         if not isinstance(classes, list) or len(classes) <= highest:
             raise InputError(f"{self.path}: {LABELS} names fewer classes than its labels count ({highest + 1})")
         return [str(name) for name in classes], numbers

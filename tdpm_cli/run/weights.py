@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from tdpm_cli.errors import InputError
 from tdpm_cli.run.files import replacing, sync
 
+UNREADABLE = (SafetensorError, OSError, RuntimeError, MemoryError)  # the last two: more than can be mapped to memory
+
 
 def state(module: nn.Module) -> dict[str, Tensor]:
     """Weights and buffers by name, each once: a tensor used in two places is stored under its first name."""
@@ -68,8 +70,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a safetensors file, or a damaged one ({error})") from None
+    except UNREADABLE as error:
+        raise InputError(f"{path}: not a safetensors file that can be read ({error})") from None
 
 
 def read_header(path: Path) -> tuple[dict[str, list[int]], dict[str, str]]:
@@ -80,8 +82,8 @@ def read_header(path: Path) -> tuple[dict[str, list[int]], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             shapes = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             return shapes, file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a safetensors file, or a damaged one ({error})") from None
+    except UNREADABLE as error:
+        raise InputError(f"{path}: not a safetensors file that can be read ({error})") from None
 
 
 def sha256(path: Path) -> str:

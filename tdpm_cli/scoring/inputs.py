@@ -21,6 +21,7 @@ from tdpm_cli import config as configuration
 from tdpm_cli.config import Config, SampleConfig
 from tdpm_cli.engine.protocols import Given, taken
 from tdpm_cli.errors import BadFile, InputError, nearest
+from tdpm_cli.imaging import npz as arrays
 from tdpm_cli.imaging.arrays import content_of
 from tdpm_cli.imaging.decode import bits_of, flatten, is_transparent, reason_of, to_tensor
 from tdpm_cli.imaging.files import ImageFiles
@@ -183,7 +184,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         manifest = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: damaged ({error}); sample again, or give --ref PATH") from None
     known = isinstance(manifest, dict) and isinstance(manifest.get("config"), dict)
     return manifest if known else None
@@ -251,14 +252,14 @@ def refuse_broken(text: str, broken: Sequence[str], total: int) -> None:
 
 def read_statistics(path: Path) -> Statistics:
     """`mu` [D] and `sigma` [D, D] as clean-fid, EDM and pytorch-fid write and read them."""
+    found = arrays.read(path, ["mu", "sigma", "protocol"])
     try:
-        with np.load(path, allow_pickle=False) as file:
-            mean, covariance = (torch.from_numpy(np.asarray(file[key], np.float64)) for key in ("mu", "sigma"))
-            protocol = json.loads(str(file["protocol"])) if "protocol" in file.files else None
-            if not isinstance(protocol, dict) or not isinstance(protocol.get("features"), dict):
-                protocol = None  # not ours
-    except Exception as error:  # a damaged archive, or pickled objects, which are never loaded
+        mean, covariance = (torch.from_numpy(np.asarray(found[key], np.float64)) for key in ("mu", "sigma"))
+        protocol = json.loads(str(found["protocol"])) if "protocol" in found else None
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: not statistics of plain arrays `mu` and `sigma` ({error})") from None
+    if not isinstance(protocol, dict) or not isinstance(protocol.get("features"), dict):
+        protocol = None  # not ours
     if (
         mean.ndim != 1
         or covariance.shape != (len(mean), len(mean))
@@ -281,10 +282,9 @@ def _arrays(path: Path, text: str, manifest: dict[str, Any] | None = None) -> Ex
 
 def _keys(path: Path) -> set[str]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return set(file.files)
-    except Exception as error:
-        raise InputError(f"{path}: not an .npz that can be read ({error}); {ACCEPTED}") from None
+        return set(arrays.told(path))
+    except InputError as error:
+        raise InputError(f"{error}; {ACCEPTED}") from None
 
 
 def _classes(own: Sequence[str], manifest: dict[str, Any] | None) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from tdpm_cli.errors import InputError
+from tdpm_cli.imaging.arrays import numbered
 from tdpm_cli.imaging.decode import Crop
 from tdpm_cli.imaging.decoded import Decoded
 
@@ -77,7 +78,7 @@ class Rows:
         classed = label or next((key for key, f in features.items() if isinstance(f, datasets.ClassLabel)), None)
         self._labels = torch.tensor(data[classed][:]) if classed else None
         names = getattr(features[classed], "names", None) if classed else []
-        self.classes = names or [str(k) for k in range(int(self._labels.max()) + 1)] if self._labels is not None else []
+        self.classes = list(names or numbered(-1 if self._labels is None else int(self._labels.max()), str(path)))
         if self._labels is not None and int(self._labels.min()) < 0:
             raise InputError(
                 f"{path}: {classed} has labels below 0, for examples without a class; choose another split"

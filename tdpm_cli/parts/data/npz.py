@@ -8,6 +8,7 @@ import torch
 
 from tdpm_cli.errors import InputError
 from tdpm_cli.imaging.arrays import Arrays
+from tdpm_cli.imaging.npz import read, told
 
 __all__ = ["npz"]
 
@@ -19,16 +20,10 @@ def npz(path: Path | None, raw_shape: Sequence[int] | None = None) -> Arrays:
     """
     if path is None:
         raise InputError("no images: give an .npz with --data PATH")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in ("arr_0", "arr_1") if key in file.files}
-            found = ", ".join(file.files)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except Exception as error:  # a damaged archive, or pickled objects, which are never loaded
-        raise InputError(f"{path}: not an .npz of plain arrays ({error})") from None
+    arrays = read(path, ["arr_0", "arr_1"])
     if "arr_0" not in arrays:
-        raise InputError(f"{path}: it holds {found or 'nothing'}; accepted: images as `arr_0` [N, H, W, C]")
+        found = ", ".join(told(path)) or "nothing"
+        raise InputError(f"{path}: it holds {found}; accepted: images as `arr_0` [N, H, W, C]")
     x = torch.from_numpy(arrays["arr_0"])
     is_image = x.ndim == 4 and x.dtype == torch.uint8 and x.shape[-1] in (1, 3)
     if not is_image and not (x.ndim == 2 and x.is_floating_point()):

@@ -21,6 +21,7 @@ from platformdirs import user_cache_path
 
 from tdpm_cli.engine.ranges import Positive
 from tdpm_cli.errors import BadFile, InputError
+from tdpm_cli.imaging.arrays import numbered
 from tdpm_cli.imaging.decode import Crop
 from tdpm_cli.imaging.decoded import Decoded
 from tdpm_cli.imaging.files import MOST_BYTES, SUFFIXES, read_quarantine, refuse_many
@@ -69,7 +70,7 @@ class Shards:
         self.names = [f"{shard.name}/{sample['image'][0]}" for shard, sample in samples]
         self._labels = self._read_labels()
         highest = -1 if self._labels is None else int(self._labels.max())
-        self.classes = [str(k) for k in range(highest + 1)]
+        self.classes = numbered(highest, f"--data {path}")
         self._captioned = self._all_have("txt", "captions")
 
     def content(self, k: int) -> bytes:

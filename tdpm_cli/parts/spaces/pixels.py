@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Pixels"]
 
+MOST_VALUES = 3 << 26  # of 8192×8192 pixels in colour
+
 
 class Pixels:
     """raw uint8 [B, C, H, W] ↔ x float32 [B, C, H, W] in [-1, 1]; `shape` is [C, H, W], C 1 or 3."""
@@ -24,6 +26,8 @@ class Pixels:
     def __init__(self, *, shape: Annotated[list[Positive], Len(3, 3)]) -> None:
         if shape[0] not in (1, 3):
             raise InputError(f"space.shape is {shape}: it must be [C, H, W] with C = 1 (grey) or 3 (RGB)")
+        if math.prod(shape) > MOST_VALUES:
+            raise InputError(f"space.shape is {shape}: images of at most {MOST_VALUES:,} values are accepted")
         self.shape = self.raw_shape = tuple(shape)
 
     def encode(self, raw: Tensor, generator: torch.Generator | None = None) -> Tensor:

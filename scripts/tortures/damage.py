@@ -1,0 +1,115 @@
+"""Checkpoints that are not what was written."""
+
+import contextlib
+import io
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from scripts.tortures.victims import POINTS, Outcome, plain
+from tdpm_cli import assemble
+from tdpm_cli.commands.train import train
+from tdpm_cli.config import from_dict
+from tdpm_cli.run import checkpoint, formats
+from tdpm_cli.run.report import console
+
+
+def pick(folder: Path, rng: random.Random) -> Path:
+    return rng.choice(sorted(folder.iterdir()))
+
+
+def cut_short(folder: Path, older: Path, rng: random.Random) -> None:
+    path = pick(folder, rng)
+    os.truncate(path, rng.randrange(path.stat().st_size))
+
+
+def bit_flipped(folder: Path, older: Path, rng: random.Random) -> None:
+    path = pick(folder, rng)
+    content = bytearray(path.read_bytes())
+    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    path.write_bytes(content)
+
+
+def missing(folder: Path, older: Path, rng: random.Random) -> None:
+    pick(folder, rng).unlink()
+
+
+def swapped(folder: Path, older: Path, rng: random.Random) -> None:
+    """Two of its files, or one for that of another checkpoint."""
+    one = pick(folder, rng)
+    if rng.random() < 0.5:
+        other = rng.choice([path for path in sorted(folder.iterdir()) if path.read_bytes() != one.read_bytes()])
+        content = one.read_bytes()
+        one.write_bytes(other.read_bytes())
+        other.write_bytes(content)
+    else:
+        shutil.copy(older / one.name, one)
+
+
+def zeroed(folder: Path, older: Path, rng: random.Random) -> None:
+    """A block, as after a power cut."""
+    path = pick(folder, rng)
+    content = bytearray(path.read_bytes())
+    begin = rng.choice([k for k in range(0, len(content), 512) if any(content[k : k + 512])])
+    content[begin : begin + 512] = bytes(len(content[begin : begin + 512]))
+    path.write_bytes(content)
+
+
+def longer(folder: Path, older: Path, rng: random.Random) -> None:
+    with pick(folder, rng).open("ab") as file:
+        file.write(rng.randbytes(rng.randrange(1, 100)))
+
+
+def replaced(folder: Path, older: Path, rng: random.Random) -> None:
+    """By another checkpoint under its name."""
+    shutil.rmtree(folder)
+    shutil.copytree(older, folder)
+
+
+KINDS: list[Callable[[Path, Path, random.Random], None]] = [
+    cut_short, bit_flipped, missing, swapped, zeroed, longer, replaced,
+]  # fmt: skip
+
+
+def damaged(n: int, folder: Path) -> Outcome:
+    """Damage the newer of two checkpoints n times; each time it must be named and passed over, or refused."""
+    console.quiet = True
+    run = train(from_dict(plain("toy-mixture", *POINTS, "train.duration=128", "train.snapshot=64")), folder, "run")
+    assert run is not None
+    older, newer = checkpoint.steps(run)
+    sound = folder / "sound"
+    shutil.copytree(newer, sound)
+    console.quiet = False
+    rng, silent, unnamed, crashed = random.Random(0), [], [], []
+    for trial in range(n):
+        shutil.rmtree(newer)
+        shutil.copytree(sound, newer)
+        damage = KINDS[trial % len(KINDS)]
+        damage(newer, older, rng)
+        what = f"{damage.__name__} (trial {trial})"
+        said = io.StringIO()
+        console.file = said
+        try:
+            if checkpoint.newest(run) != older:
+                silent.append(what)
+            elif str(newer) not in said.getvalue():
+                unnamed.append(what)
+            with contextlib.suppress(formats.Damaged):
+                formats.verify(newer)
+                silent.append(f"{what}, asked for by name")
+            before = newer / f"ema-{formats.state_of(older)['ema'][0]}.safetensors"
+            loaded = assemble.load(run)
+            if loaded.source == before and before.read_bytes() != (sound / before.name).read_bytes():
+                silent.append(f"{what}, for sampling")
+        except Exception as error:
+            crashed.append(f"{what}: {type(error).__name__}: {error}")
+        finally:
+            console.file = None  # type: ignore[assignment]
+    return Outcome(
+        "a damaged checkpoint is passed over and named; one that is asked for is an error",
+        f"{n} times the newer of two: " + ", ".join(kind.__name__.replace("_", " ") for kind in KINDS),
+        f"{len(silent)} loaded silently, {len(unnamed)} not named, {len(crashed)} tracebacks",
+        [f"loaded silently: {what}" for what in silent] + [f"not named: {what}" for what in unnamed] + crashed,
+    )

@@ -1,0 +1,120 @@
+"""A disk that fails, and a process that dies, at every single call that changes the disk."""
+
+import ctypes
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from scripts.tortures.victims import POINTS, Outcome, plain, quiet, start, status_of
+from tdpm_cli.assemble import assemble
+from tdpm_cli.config import from_dict
+from tdpm_cli.run import checkpoint, formats
+from tdpm_cli.training import Trainer
+
+COUNT, FAIL, KILL = range(3)
+ERRORS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EDQUOT": errno.EDQUOT, "EROFS": errno.EROFS}
+
+
+def faults(n: int, folder: Path) -> Outcome:
+    """Compile the faults, and try them, at n calls at most, in a process that has them preloaded."""
+    promise = "a disk that fails, and a death, at any call while saving leave the older checkpoint"
+    test = "each `write`, `rename`, `fsync`, `open`, `mkdir`, `unlink`, `chmod` while a checkpoint is saved"
+    library = folder / "faults.so"
+    source = Path(__file__).with_suffix(".c")
+    built = subprocess.run(
+        [os.environ.get("CC", "cc"), "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    if built.returncode:
+        return Outcome(promise, test, "not tried", [f"{source.name} does not compile: {built.stderr[-500:]}"])
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.tortures.faults", str(folder), str(n)],
+        env={**os.environ, "LD_PRELOAD": str(library)}, capture_output=True, text=True,
+    )  # fmt: skip
+    if done.returncode:
+        return Outcome(promise, test, "not tried", [done.stderr[-2000:]])
+    found = json.loads(done.stdout)
+    figure = (
+        f"{found['struck']} of {found['calls']} calls, each made to fail by {', '.join(ERRORS)}, and to be the last: "
+        f"{found['tried']} saves left {found['older']} times the older checkpoint, {found['newer']} times the new one"
+    )
+    return Outcome(promise, test, figure, found["failures"])
+
+
+def inside(folder: Path, n: int) -> dict[str, object]:
+    """Try every call, or n of them; run with the faults preloaded."""
+    quiet()
+    library = ctypes.CDLL(str(folder / "faults.so"))
+    library.faults_arm.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_int)
+    library.faults_disarm.restype = ctypes.c_long
+    run = folder / "run"
+    trainer = Trainer(assemble(from_dict(plain("toy-mixture", *POINTS))), run, torch.device("cpu"))
+    for trainer.seen in (32, 64):
+        checkpoint.save(run, trainer.snapshot(), keep=2)
+    trainer.seen = 96
+    snapshot = trainer.snapshot()
+
+    def save(number: int, mode: int, error: int) -> None:
+        library.faults_arm(number, mode, error)
+        try:
+            checkpoint.save(run, snapshot, keep=2)
+        finally:
+            (folder / "calls").write_text(str(library.faults_disarm()))
+
+    before = folder / "before"
+    shutil.copytree(run, before)
+    status = status_of(start(partial(save, 0, COUNT, 0), folder / "told"))
+    assert status == 0, (folder / "told").read_text()
+    calls = int((folder / "calls").read_text())
+    counts, failures = {"older": 0, "newer": 0}, []
+    ways = [("killed", KILL, 0), *((name, FAIL, error) for name, error in ERRORS.items())]
+    struck = range(1, calls + 1, max(1, calls // n))
+    for number in struck:
+        for name, mode, error in ways:
+            shutil.rmtree(run)
+            shutil.copytree(before, run)
+            status = status_of(start(partial(save, number, mode, error), folder / "told"))
+            what = f"call {number}, {name}"
+            if status not in ((-signal.SIGKILL,) if mode == KILL else (0, 2)):
+                failures.append(f"{what}: it ended with {status}: {(folder / 'told').read_text()[-500:]}")
+            failures += [f"{what}: {problem}" for problem in after(run, status, counts, snapshot)]
+    return {"calls": calls, "struck": len(struck), "tried": len(struck) * len(ways), **counts, "failures": failures}
+
+
+def after(run: Path, status: int, counts: dict[str, int], snapshot: checkpoint.Snapshot) -> list[str]:
+    """What is wrong with a run after a save that was struck."""
+    problems = []
+    newest = checkpoint.newest(run)
+    if newest is None or newest.name not in ("000000064", "000000096"):
+        return [f"the newest checkpoint is {newest}"]
+    if status == 0 and newest.name != "000000096":
+        problems.append("it ended well, and there is no new checkpoint")
+    counts["newer" if newest.name == "000000096" else "older"] += 1
+    sound = [folder for folder in checkpoint.steps(run) if _is_sound(lambda folder=folder: formats.verify(folder))]
+    if len(sound) < 2:
+        problems.append(f"only {len(sound)} sound checkpoint is left")
+    if newest.name != "000000096":  # the next attempt must succeed
+        checkpoint.save(run, snapshot, keep=2)
+        formats.verify(checkpoint.steps(run)[-1])
+    return problems
+
+
+def _is_sound(check: Callable[[], object]) -> bool:
+    try:
+        check()
+    except formats.Damaged:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    print(json.dumps(inside(Path(sys.argv[1]), int(sys.argv[2]))))

@@ -1,0 +1,242 @@
+"""Files made to do harm: what they would execute, write or fill memory with must not happen."""
+
+import io
+import json
+import os
+import pickle
+import resource
+import struct
+import sys
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from scripts.tortures.inputs import called
+from scripts.tortures.victims import IMAGES, POINTS, Outcome, plain, quiet
+from tdpm_cli.commands.train import train
+from tdpm_cli.config import from_dict
+from tdpm_cli.run import checkpoint, formats, weights
+
+GiB = 1 << 30
+MOST = GiB  # of memory
+HARMLESS = ("a PNG that unpacks to more than it says",)  # of which what is told is read, and no more
+CANARY = "executed"  # the file that hostile code would make
+
+
+class Trap:
+    """What runs a command when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.command = f"touch {folder / CANARY}"
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (self.command,)
+
+
+def hostile(n: int, folder: Path) -> Outcome:
+    """Hand every hostile file to the command line, in a process of its own."""
+    quiet()
+    run = train(from_dict(plain("toy-mixture", *POINTS, "train.duration=64")), folder, "run")
+    images = train(from_dict(plain("digits", *IMAGES)), folder, "images")
+    assert run is not None
+    assert images is not None
+    failures, highest, base = [], 0, 0
+    cases = {name: case for maker in (models, arrays, pictures, texts) for name, case in maker(folder, run).items()}
+    for _ in range(n):
+        for name, words in {"nothing hostile": ["presets"], **cases}.items():
+            status, told, memory = apart(words, folder / "told")
+            if name == "nothing hostile":
+                base = memory
+                continue
+            highest = max(highest, memory)
+            if status != (0 if name in HARMLESS else 2) or "Traceback" in told:
+                failures.append(f"{name}: status {status}: {told[-400:]}")
+            if (folder / CANARY).exists():
+                failures.append(f"{name}: it was executed")
+                (folder / CANARY).unlink()
+            if memory > MOST:
+                failures.append(f"{name}: {memory / GiB:.2f} GiB of memory")
+    if escaped := list(folder.parent.glob("escaped*")):
+        failures.append(f"written outside: {escaped}")
+    return Outcome(
+        "loading a file executes nothing of it, and takes no more memory than is told and checked before",
+        f"{len(cases)} hostile files: " + ", ".join(cases),
+        f"{len(failures)} executed, written elsewhere or not of status 2 (0 where harmless); at most "
+        f"{highest / 2**20:.0f} MiB of memory, where doing nothing takes {base / 2**20:.0f}",
+        failures,
+    )  # fmt: skip
+
+
+def apart(words: list[str], told: Path) -> tuple[int, str, int]:
+    """The command line in a process of its own: status, what it told, and the most memory it had, in bytes."""
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            status, text = called(words)
+            told.write_text(text)
+        finally:
+            os._exit(status)
+    _, code, used = os.wait4(child, 0)
+    text = told.read_text(errors="replace") if told.exists() else ""
+    told.unlink(missing_ok=True)
+    return os.waitstatus_to_exitcode(code), text, used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def models(folder: Path, run: Path) -> dict[str, list[str]]:
+    """Files in the place of a model."""
+    sample = lambda path: ["sample", "--model", str(path), "--n", "4", str(folder / "out")]
+    cases = {}
+    path = folder / "pickle.safetensors"
+    path.write_bytes(pickle.dumps(Trap(folder)))
+    cases["a pickle as weights"] = sample(path)
+    path = folder / "pickle.pt"
+    torch.save({"model": Trap(folder)}, path)
+    cases["a torch pickle as weights"] = sample(path)
+
+    tensors, header = weights.read_weights(checkpoint.newest_weights(run))
+    config = json.loads(header["config"])
+
+    def spoiled(name: str, **sections: dict[str, object]) -> list[str]:
+        path = folder / f"{name}.safetensors"
+        changed = {**config, **{key: {**config[key], **values} for key, values in sections.items()}}
+        weights.write_tensors(path, tensors, header | {"config": json.dumps(changed)})
+        return sample(path)
+
+    cases["a config that asks for wide networks"] = spoiled("wide", backbone={"width": 1 << 20})
+    cases["a config that asks for deep networks"] = spoiled("deep", backbone={"blocks": 1 << 20})
+    cases["a config that asks for a long chain"] = spoiled("long", schedule={"steps": 1 << 40})
+    cases["a config that names a module"] = spoiled("module", backbone={"name": "os"})
+    path = folder / "header.safetensors"
+    path.write_bytes(struct.pack("<Q", 1 << 62) + b"{}")
+    cases["a header of exabytes"] = sample(path)
+    path = folder / "sparse.safetensors"
+    text = json.dumps({"a": {"dtype": "F32", "shape": [1 << 38], "data_offsets": [0, 1 << 40]},
+                       "__metadata__": header}).encode()  # fmt: skip
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + (1 << 40))
+    cases["a terabyte of weights"] = sample(path)
+
+    old = folder / "old" / "checkpoints" / "000000064"
+    old.mkdir(parents=True)
+    for name, net in (("ema-100000", tensors), ("model", tensors)):
+        weights.write_tensors(old / f"{name}.safetensors", net, header)
+    (old / "state.json").write_text(json.dumps({"format": 1, "seen": 64, "step": 2, "ema": [100000]}))
+    torch.save({"denoiser": Trap(folder)}, old / formats.OLD_OPTIMIZERS)
+    cases["a pickle as optimizers"] = ["train", "--preset", "toy-mixture", "--outdir", str(folder), "--name", "old"]
+    return cases
+
+
+def arrays(folder: Path, run: Path) -> dict[str, list[str]]:
+    """Files in the place of an .npz."""
+    score = lambda path: ["eval", str(path), "--ref", "digits", "--features", "efficientnet-lite0"]
+    cases = {}
+    path = folder / "objects.npz"
+    np.savez(path, arr_0=np.array([Trap(folder)], dtype=object))
+    cases["pickled objects in an .npz"] = score(path)
+    path = folder / "statistics.npz"
+    np.savez(path, mu=np.array([Trap(folder)], dtype=object), sigma=np.zeros((1, 1)))
+    cases["pickled objects in statistics"] = ["eval", "digits", "--ref", str(path)]
+    path = folder / "bomb.npz"
+    np.savez_compressed(path, arr_0=np.zeros((1, 1), np.uint8))
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("arr_0.npy", "w", force_zip64=True) as file,
+    ):
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "|u1", "fortran_order": False, "shape": (8192, 512, 512, 1)}
+        )
+        for _ in range(2048):
+            file.write(bytes(1 << 20))
+    cases["an .npz of 2 GiB of zeros"] = score(path)
+    path = folder / "lies.npz"
+    with zipfile.ZipFile(path, "w") as archive, archive.open("arr_0.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "|u1", "fortran_order": False, "shape": (1 << 30, 64, 64, 3)}
+        )
+    cases["an .npz that says it has terabytes"] = score(path)
+    return cases
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk of a PNG."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(width: int, height: int, *, rows: int, extra: bytes = b"") -> bytes:
+    """A PNG, grey and black, that says it is of that size, and holds so many rows."""
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    packer = zlib.compressobj(9)
+    row = bytes(1 + width)
+    packed = b"".join(packer.compress(row) for _ in range(rows)) + packer.flush()
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + extra + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+def pictures(folder: Path, run: Path) -> dict[str, list[str]]:
+    """Files in the place of images."""
+    cases = {}
+    look = lambda path: ["train", "--preset", "digits", "--data", str(path), "--outdir", str(folder),
+                         "--duration", "64", "--name", f"run-{path.name}", "--set", "data.upscale=true"]  # fmt: skip
+
+    def among(name: str, content: bytes) -> list[str]:
+        place = folder / name
+        place.mkdir()
+        (place / "0.png").write_bytes(content)
+        return look(place)
+
+    cases["a PNG of 50,000 × 50,000"] = among("huge", png(50_000, 50_000, rows=2000))
+    cases["a PNG that unpacks to more than it says"] = among("more", png(64, 64, rows=1 << 20))
+    text = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 28), 9))
+    cases["a PNG with 256 MiB of packed text"] = among("text", png(64, 64, rows=32, extra=text * 8))
+    sound = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(sound, "PNG")
+
+    def zipped(name: str, entries: dict[str, bytes]) -> list[str]:
+        path = folder / name
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for entry, content in entries.items():
+                archive.writestr(entry, content)
+        return look(path)
+
+    cases["a zip that leads out of its place"] = zipped("slip.zip", {"../escaped.png": sound.getvalue()})
+    cases["a zip bomb"] = zipped("bomb.zip", {"a.png": bytes((1 << 29) + 1)})
+    deep = b'{"labels": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"
+    cases["labels nested 200,000 deep"] = zipped("deep.zip", {"a.png": sound.getvalue(), "dataset.json": deep})
+    many = json.dumps({"labels": [["a.png", 1 << 60]]}).encode()
+    cases["a label of 2^60 classes"] = zipped("many.zip", {"a.png": sound.getvalue(), "dataset.json": many})
+    caption = {"captions": {"a.png": {"__reduce__": ["os.system", f"touch {folder / CANARY}"]}}}
+    entries = {"a.png": sound.getvalue(), "dataset.json": json.dumps(caption).encode()}
+    cases["captions that are objects"] = [
+        *zipped("captions.zip", entries), "--set", "condition.name=text", "--set", "condition.encoder=minilm"
+    ]  # fmt: skip
+    return cases
+
+
+def texts(folder: Path, run: Path) -> dict[str, list[str]]:
+    """Files in the place of presets."""
+    cases = {}
+
+    def preset(name: str, content: str) -> list[str]:
+        path = folder / f"{name}.yaml"
+        path.write_text(content)
+        return ["train", "--preset", str(path), "--outdir", str(folder)]
+
+    cases["a YAML tag that calls"] = preset("tag", f"data: !!python/object/apply:os.system ['touch {folder / CANARY}']")
+    lol = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+        f"a{k}: &a{k} [{','.join([f'*a{k - 1}'] * 10)}]\n" for k in range(1, 12)
+    )
+    cases["a billion laughs"] = preset("laughs", lol + "train: *a11\n")
+    cases["a YAML nested 100,000 deep"] = preset("nested", "data: " + "[" * 100_000)
+    cases["a YAML of 64 MiB"] = preset("long", "# " + "x" * (1 << 26))
+    cases["a preset that is binary"] = preset("binary", "\0\1\2")
+    return cases
+
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

@@ -1,0 +1,92 @@
+"""Processes to be killed: forked from one that has PyTorch loaded already, so that a hundred of them take minutes."""
+
+import contextlib
+import os
+import random
+import signal
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tdpm_cli import config
+from tdpm_cli.errors import InputError
+from tdpm_cli.run.report import console
+from tdpm_cli.run.signals import Interrupted, raise_interrupted
+
+torch.set_num_threads(1)  # a fork does not survive the threads of its parent
+
+POINTS = (
+    "data.count=512", "backbone.width=16", "backbone.blocks=1", "discriminator.width=16", "train.batch=32",
+    "train.precision=fp32",
+)  # fmt: skip
+IMAGES = (
+    "backbone.channels=8", "backbone.mult=[1, 2]", "discriminator.channel_base=32", "train.duration=64",
+    "train.batch=16", "train.precision=fp32", "sample.precision=fp32",
+)  # fmt: skip
+
+
+@dataclass
+class Outcome:
+    """A line of the table, and what went wrong."""
+
+    promise: str
+    test: str
+    figure: str
+    failures: list[str] = field(default_factory=list)
+
+
+def plain(preset: str, *assignments: str) -> dict[str, Any]:
+    """Plain values of a preset with some changed."""
+    return config.override(config.read_preset(preset), list(assignments))
+
+
+def start(work: Callable[[], object], told: Path) -> int:
+    """Begin `work` in a process of its own, which ends as the command line does; what it tells goes to a file."""
+    if child := os.fork():
+        return child
+    handle = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    status = 1
+    try:
+        raise_interrupted()
+        work()
+        status = 0
+    except InputError as error:
+        os.write(2, f"error: {error}\n".encode())
+        status = 2
+    except Interrupted as stop:
+        status = stop.status
+    except BaseException:
+        os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(status)
+
+
+def status_of(child: int) -> int:
+    """Wait for its end: its exit status, or minus the signal that ended it."""
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def kill_within(child: int, seconds: float, rng: random.Random) -> int:
+    """SIGKILL it at a random instant, unless it is done before; its status."""
+    until = time.monotonic() + rng.uniform(0, seconds)
+    while time.monotonic() < until:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+    return status_of(child)
+
+
+def quiet() -> None:
+    """Let the product tell nothing here."""
+    console.quiet = True
