@@ -25,7 +25,7 @@ from tdpm_cli.run.batches import batches, order_from
 from tdpm_cli.run.checkpoint import Snapshot
 from tdpm_cli.run.files import write_text
 from tdpm_cli.run.health import Balance, Figures, Step
-from tdpm_cli.run.report import Log, Meter, say
+from tdpm_cli.run.report import Log, Meter, say, since_the_program_began
 from tdpm_cli.run.saving import Idle, Saver
 from tdpm_cli.run.signals import Interrupted, Interruption
 from tdpm_cli.sampling import sampler_options
@@ -107,7 +107,7 @@ class Trainer:
             if self.seen == 0:
                 with saver.tolerating():
                     self._grid(data)
-            waited, since, due = 0.0, time.perf_counter(), False
+            waited, since, due, first_step = 0.0, time.perf_counter(), False, self.step + 1
             while self.seen < settings.duration:
                 asked = time.perf_counter()
                 try:
@@ -119,6 +119,9 @@ class Trainer:
                 waited += time.perf_counter() - asked
                 before, stop = self.seen, distributed.largest(interrupted.number or 0)
                 logs = self.train_on(raw, conditions, cast)
+                if self.step == first_step:
+                    precision.synchronise(self.device)
+                    say(f"first step done {since_the_program_began():.1f} s after the program began")
                 figures.add(self.seen, logs)
                 if len(figures.bad) >= settings.most_skipped:
                     raise self._diverged(data, figures.bad)

@@ -30,7 +30,7 @@ def tdpm(monkeypatch, capsys):
 SURFACE = {
     "train": {"--preset", "--data", "--download", "--outdir", "--name", "--duration", "--batch", "--batch-gpu",
               "--seed", "--precision", "--compile", "--init", "--phases", "--resume", "--on-save-error", "--set",
-              "--nproc", "--max-restarts", "--dry-run"},
+              "--nproc", "--max-restarts", "--profile", "--dry-run"},
     "sample": {"--n", "--model", "--steps", "--spacing", "--seed", "--sampler", "--eta", "--batch", "--precision",
                "--labels", "--prompt", "--prompts", "--scale", "--format", "--nproc", "--overwrite"},
     "eval": {"--fid", "--kid", "--prdc", "--memorised", "--per-class", "--text", "--diagnose", "--features",

@@ -2,7 +2,7 @@
 
 import argparse
 
-from scripts.benchmarks import evaluation, export, loading, sampling, startup, training
+from scripts.benchmarks import evaluation, export, loading, parallel, sampling, scores, startup, training
 
 WHAT = {
     "startup": startup,
@@ -11,6 +11,8 @@ WHAT = {
     "train": training,
     "sample": sampling,
     "export": export,
+    "parallel": parallel,
+    "scores": scores,
 }
 
 

@@ -54,6 +54,9 @@ def train(
     max_restarts: Annotated[
         int, typer.Option(min=0, help="With --nproc: times to start again from the last checkpoint if one fails.")
     ] = 0,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show where the time of a step goes, write a trace, stop.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, show plan, cost and speed, stop.")
     ] = False,
@@ -74,4 +77,4 @@ def train(
     plain = configuration.overlay(plain, "train", given)
     config = configuration.from_dict(configuration.with_data(plain, data, download))
     in_processes(nproc, max_restarts)
-    run(config, outdir, name, resume, dry_run)
+    run(config, outdir, name, resume, dry_run, profile)

@@ -18,7 +18,7 @@ from tdpm_cli.cost import cost_of
 from tdpm_cli.errors import InputError
 from tdpm_cli.imaging.arrays import fingerprint_of
 from tdpm_cli.interchange.adopt import load_into
-from tdpm_cli.run import checkpoint, distributed, formats, precision
+from tdpm_cli.run import checkpoint, distributed, formats, precision, profiling
 from tdpm_cli.run.files import write_text
 from tdpm_cli.run.lock import owned
 from tdpm_cli.run.report import say, summary_writer, table
@@ -41,12 +41,14 @@ def train(
     name: str | None = None,
     resume: str = "auto",
     dry_run: bool = False,
+    profile: bool = False,
 ) -> Path | None:
     """Train a run, or continue it, until `train.duration` images were seen; return its folder.
 
     `resume` is "auto" (continue the run of this name if there is one), "never" (begin another beside it) or
-    the path of a run or checkpoint. Raises InputError for input that does not fit, before anything is written,
-    and Interrupted once an interrupted run is saved.
+    the path of a run or checkpoint. With `dry_run` or `profile` a few steps are timed, and nothing is trained. Raises
+    InputError for input that does not fit, before anything is written, and Interrupted once an interrupted run is
+    saved.
     """
     device = precision.device()
     distributed.rows(config.train.batch)
@@ -65,6 +67,9 @@ def train(
         for note in load_into(made, config.train.init):
             say(f"note: {note}")
     trainer = Trainer(made, run, device)
+    if profile:
+        _profile(trainer, data, run.with_name(f"{run.name}-profile.json"))
+        return None
     if dry_run:
         if start := _start(run, folder):
             _same_config(start, config)
@@ -206,6 +211,30 @@ def _rehearse(trainer: Trainer, data: Any) -> None:
         "time here": f"{_duration(settings.duration / rate)} for {settings.duration / 1000:g} kimg",
     }
     table("cost", [{"": key, " ": value} for key, value in rows.items()])
+
+
+def _profile(trainer: Trainer, data: Any, trace: Path) -> None:
+    """Print where the time of a step goes, and write it down for a viewer of traces."""
+    settings, device = trainer.settings, trainer.device
+    raw, conditions = data[[k % len(data) for k in range(settings.batch // distributed.size())]]
+    cast = precision.autocast(settings.precision, device)
+
+    def step() -> None:
+        trainer.step = 1  # a step without the lazy penalty, as most are
+        trainer.train_on(raw, conditions, cast)
+
+    found = profiling.profile(step, device, trace if distributed.is_first() else None)
+    table("where the time goes", found.rows)
+    peak, done = profiling.matrix_peak(settings.precision, device), cost_of(trainer.made.config).step_flops * len(raw)
+    rows = {
+        "step": f"{found.seconds:.4g} s, {len(raw) / found.seconds:.4g} images a second"
+        + (" in each process" if distributed.size() > 1 else ""),
+        "compute": f"{done / 1e9:.4g} GFLOP a step, {done / found.seconds / 1e9:.4g} GFLOP/s",
+        "matrix peak": f"{peak / 1e9:.4g} GFLOP/s in {precision.describe(settings.precision, device)}, measured now",
+        "MFU": f"{done / found.seconds / peak:.1%} of that peak",
+    }
+    table("profile", [{"": key, " ": value} for key, value in rows.items()])
+    say(f"trace: {trace}, for chrome://tracing or ui.perfetto.dev\nnext: the same command without --profile")
 
 
 def _duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from tdpm_cli.run.files import write_text, writing
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 QUIET_SECONDS = 15  # between plain lines
+BEGUN = time.monotonic()
 
 
 class Meter:
@@ -161,3 +163,12 @@ def quiet(on: bool) -> Iterator[None]:
 def say(text: str) -> None:
     """Print a line for the user."""
     console.print(text, markup=False)
+
+
+def since_the_program_began() -> float:
+    """Seconds, importing included where the system tells when this process began (Linux)."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return time.monotonic() - BEGUN
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

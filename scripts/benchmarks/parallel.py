@@ -1,0 +1,50 @@
+"""Training by two processes on two cores, against one process on one core; the ideal ratio is 2.
+
+Both train the same networks on the same global batch; each process computes with one thread. The time is that of whole
+steps, on the wall, from one line of the log to the last.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from scripts.benchmarks.timing import machine, row
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", default="digits", help="whose networks (digits)")
+    parser.add_argument("--batch", type=int, default=128, help="images a step, in all processes together (128)")
+    parser.add_argument("--steps", type=int, default=12, help="steps of a run; the first two are not counted (12)")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each (3)")
+    parser.add_argument("--nproc", type=int, default=2, help="processes (2)")
+
+
+def run(preset: str, batch: int, steps: int, rounds: int, nproc: int) -> None:
+    times: dict[int, list[float]] = {1: [], nproc: []}
+    for _ in range(rounds):
+        for count, found in times.items():
+            found.append(seconds_a_step(preset, batch, steps, count))
+    one, many = (statistics.median(found) for found in times.values())
+    print(f"training {preset}, global batch {batch}; {machine()}; medians of {rounds}")
+    row("1 process, 1 thread", f"{batch / one:.4g} img/s")
+    row(f"{nproc} processes, 1 thread each", f"{batch / many:.4g} img/s", one / many)
+
+
+def seconds_a_step(preset: str, batch: int, steps: int, count: int) -> float:
+    """Of a run by `count` processes, without its first two steps."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            str(Path(sys.executable).with_name("tdpm")), "train", "--preset", preset, "--outdir", folder, "--name", "x",
+            "--batch", str(batch), "--duration", str(batch * steps), "--nproc", str(count), "--set",
+            f"train.log={batch}", "--set", "train.snapshot=100M",
+        ]  # fmt: skip
+        subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        lines = [json.loads(line) for line in Path(folder, "x", "log.jsonl").read_text().splitlines()]
+    # img/s is that of all steps so far.
+    times = [line["seen"] / line["img/s"] for line in lines]
+    return (times[-1] - times[1]) / (len(times) - 2)
