@@ -35,7 +35,7 @@ SURFACE = {
                "--labels", "--prompt", "--prompts", "--scale", "--format", "--nproc", "--overwrite"},
     "eval": {"--fid", "--kid", "--prdc", "--memorised", "--per-class", "--text", "--diagnose", "--features",
              "--weights", "--ref", "--n", "--model", "--steps", "--spacing", "--sampler", "--scale", "--seed",
-             "--repeats", "--json", "--report", "--cache", "--ref-only", "--out"},
+             "--repeats", "--json", "--report", "--nproc", "--cache", "--ref-only", "--out"},
     "sweep": {"--steps", "--model", "--spacing", "--sampler", "--start", "--scale", "--n", "--seed", "--repeats",
               "--kid", "--prdc", "--text", "--features", "--weights", "--ref", "--cache", "--out", "--report"},
     "encode": {"--model", "--n", "--steps", "--spacing", "--iterations", "--seed", "--labels", "--prompt", "--scale",

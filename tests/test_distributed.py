@@ -170,6 +170,17 @@ def test_samples_are_the_same_from_two_processes(runs, tmp_path, kind):
             assert np.array_equal(*(np.load(each)["arr_0"] for each in (path, two[name])))
 
 
+def test_two_processes_score_as_one(runs, pooled, tmp_path):
+    from tdpm_cli.commands.evaluate import evaluate
+
+    one = evaluate(model=runs["images"], n=100, features=pooled, extras=["kid", "prdc"], cache=False)
+    done = tdpm("eval", "--model", runs["images"], "--n", 100, "--features", pooled, "--kid", "--prdc", "--no-cache",
+                "--nproc", 2, "--json", tmp_path / "two.json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("tdpm eval") == 1
+    assert json.loads((tmp_path / "two.json").read_text())["scores"] == one["scores"]
+
+
 def test_alone_everything_is_as_it_is():
     assert (distributed.size(), distributed.rank(), distributed.is_first()) == (1, 0, True)
     assert distributed.rows(8) == range(8)

@@ -5,7 +5,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from tdpm_cli.cli.options import Model, Shown, count
+from tdpm_cli.cli.options import Model, Nproc, Shown, count, in_processes
 
 
 def evaluate(
@@ -50,6 +50,7 @@ def evaluate(
     repeats: Annotated[int, typer.Option(min=1, help="With --model: so many seeds; mean ± sd.")] = 1,
     json: Annotated[Optional[Path], typer.Option(help="Write the scores and their protocol there, too.")] = None,
     report: Annotated[Optional[Path], typer.Option(help="Write a page (HTML) of all that was found there.")] = None,
+    nproc: Nproc = 1,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep the features of references.")] = True,
     ref_only: Annotated[
         Optional[str], typer.Option(help="Write the statistics of these images to --out, and stop.")
@@ -68,6 +69,7 @@ def evaluate(
             raise InputError("--ref-only: it takes no IMAGES and no --n; the statistics are of all images of its PATH")
         write_statistics(ref_only, out, features=features, weights=weights, cache=cache)
         return
+    in_processes(nproc)
     asked = {"kid": kid, "prdc": prdc, "memorised": memorised, "text": text, "classes": per_class}
     run(
         images, model=model, seed=seed, repeats=repeats,

@@ -12,7 +12,7 @@ import torch
 from tdpm_cli import assemble, parts
 from tdpm_cli.config import Config
 from tdpm_cli.errors import InputError
-from tdpm_cli.run import pictures, precision
+from tdpm_cli.run import distributed, pictures, precision
 from tdpm_cli.run.files import replacing, writable, write_text
 from tdpm_cli.run.page import Page
 from tdpm_cli.run.report import say, table
@@ -24,6 +24,7 @@ from tdpm_cli.scoring.report import neighbours, write_report
 from tdpm_cli.scoring.scorer import Found, Score, Scorer, check_fit, extractor, merge
 
 
+@distributed.joined()
 def evaluate(
     images: str | Path | None = None,
     *,
@@ -92,6 +93,8 @@ def evaluate(
         result["diagnosis"] = asdict(told) | {"advice": told.advice, "rows": told.rows}
         table("diagnosis", told.rows)
         say(told.advice)
+    if not distributed.is_first():
+        return result
     if json_file:
         write_text(json_file, json.dumps(result, indent=1))
         say(f"written: {json_file}")

@@ -1,7 +1,7 @@
 """Examples in batches, in order, decoded and prepared by other processes where they come from files."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tdpm_cli.errors import BadFile, InputError
+from tdpm_cli.run import distributed
 from tdpm_cli.run.signals import leave_to_the_main_process
 from tdpm_cli.scoring.inputs import Examples
 
@@ -29,13 +30,16 @@ class Batch:
 
 
 def batches_of(examples: Examples, batch: int, n: int | None = None, prepare: Prepare | None = None) -> Iterator[Batch]:
-    """The first n examples, in order; examples whose file cannot be decoded are left out and named."""
+    """The first n examples, in order; examples whose file cannot be decoded are left out and named.
+
+    Where several processes score together, each gets its own batches of them, for `distributed.together`.
+    """
     size = min(len(examples), n or len(examples))
     chunks = [list(range(start, min(start + batch, size))) for start in range(0, size, batch)]
     workers = min(8, os.cpu_count() or 1) if examples.on_disk and size > FEW else 0
     yield from DataLoader(
         _Reader(examples.data, prepare),
-        sampler=_Chunks(chunks),
+        sampler=_Chunks(distributed.own(chunks)),
         batch_size=None,
         num_workers=workers,
         worker_init_fn=leave_to_the_main_process,
@@ -43,7 +47,7 @@ def batches_of(examples: Examples, batch: int, n: int | None = None, prepare: Pr
 
 
 class _Chunks(Sampler[list[int]]):
-    def __init__(self, chunks: list[list[int]]) -> None:
+    def __init__(self, chunks: Sequence[list[int]]) -> None:
         self.chunks = chunks
 
     def __iter__(self) -> Iterator[list[int]]:

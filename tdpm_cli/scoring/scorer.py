@@ -18,9 +18,10 @@ from torch import Tensor
 from tdpm_cli import parts
 from tdpm_cli.engine import scores
 from tdpm_cli.errors import InputError
+from tdpm_cli.run import distributed
 from tdpm_cli.run.report import Meter, say
 from tdpm_cli.scoring.inputs import Examples, Input, Statistics, refuse_broken
-from tdpm_cli.scoring.reading import batches_of
+from tdpm_cli.scoring.reading import Batch, batches_of
 from tdpm_cli.scoring.summary import Gathering, Summary, cached
 
 DEFINITIONS = {  # what can be asked for beside the distance, and how it is computed
@@ -168,23 +169,30 @@ class Scorer:
     def _gather(self, label: str, source: Examples, n: int) -> Summary:
         gathering, broken, alignment = Gathering(n, self._keep(n)), list(source.broken), list[Tensor]()
         captioned = "text" in self.extras and source is not self.reference
+        own = map(self._with_features, batches_of(source, self.batch, n, self._prepare))
         with Meter(f"features of {label}", n) as meter:
-            for batch in batches_of(source, self.batch, n, self._prepare):
+            for batch in distributed.together(own):
                 if len(batch.indices):
-                    x = batch.x.float().flatten(1) if self.extract is None else self.extract(batch.x).cpu()
                     if isinstance(self.reference, Statistics):
-                        self._check_dimension(x.shape[1])
+                        self._check_dimension(batch.x.shape[1])
                     try:
-                        gathering.update(batch.indices, x, batch.cond.get("label"))
+                        gathering.update(batch.indices, batch.x, batch.cond.get("label"))
                     except ValueError as error:
                         raise InputError(f"{label}: {error}; the model or the features' weights are damaged") from None
                     if captioned:
-                        alignment.append(self.extract.alignment(x, batch.cond["captions"]))
+                        alignment.append(self.extract.alignment(batch.x, batch.cond["captions"]))
                 broken += batch.broken
                 meter.advance(len(batch.indices) + len(batch.broken))
         refuse_broken(source.text, broken, source.files or len(source))
         summary = gathering.summary(tuple(broken))
         return replace(summary, alignment=torch.cat(alignment)) if captioned else summary
+
+    def _with_features(self, batch: Batch) -> Batch:
+        """The batch with features [B, D] in place of examples."""
+        if not len(batch.indices):
+            return batch
+        x = batch.x.float().flatten(1) if self.extract is None else self.extract(batch.x).cpu()
+        return replace(batch, x=x)
 
     def _distance(self, first: Summary, second: Summary) -> float:
         if self.extract is None:

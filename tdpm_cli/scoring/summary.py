@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tdpm_cli.engine.scores import Moments
+from tdpm_cli.run import distributed
 
 FORMAT = 1  # of a cached file
 
@@ -87,12 +88,19 @@ def cached(key: Mapping[str, Any], build: Callable[[], Summary]) -> Summary:
     """The summary of this key from the cache; or built, and put there for the next time."""
     name = hashlib.sha256(json.dumps({"format": FORMAT, **key}, sort_keys=True).encode()).hexdigest()
     path = cache_folder() / f"{name}.safetensors"
-    # Missing, damaged, or taken away while it was opened (a RuntimeError of the library's): built anew.
-    with suppress(OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError):
-        return _load(path)
+
+    def look() -> Summary | None:
+        # Missing, damaged, or taken away while it was opened (a RuntimeError of the library's): built anew.
+        with suppress(OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError):
+            return _load(path)
+        return None
+
+    if (found := distributed.from_first(look)) is not None:
+        return found
     summary = build()
-    with suppress(OSError):  # a cache that cannot be written costs time, no more
-        _save(path, summary)
+    if distributed.is_first():
+        with suppress(OSError):  # a cache that cannot be written costs time, no more
+            _save(path, summary)
     return summary
 
 
