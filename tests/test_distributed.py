@@ -181,6 +181,46 @@ def test_two_processes_score_as_one(runs, pooled, tmp_path):
     assert json.loads((tmp_path / "two.json").read_text())["scores"] == one["scores"]
 
 
+@pytest.fixture
+def two_hosts():
+    """Two network namespaces, as two machines with a cable between them; the words that run a command on each."""
+    names = [f"tdpm-{os.getpid()}-{k}" for k in range(2)]
+    cables = [f"t{os.getpid()}-{k}" for k in range(2)]
+    ip = lambda *words: subprocess.run(["ip", *words], capture_output=True, text=True, check=True)
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        ip("link", "add", cables[0], "type", "veth", "peer", "name", cables[1])
+        for k, (name, cable) in enumerate(zip(names, cables, strict=True)):
+            ip("link", "set", cable, "netns", name)
+            ip("-n", name, "addr", "add", f"10.77.0.{k + 1}/24", "dev", cable)
+            for device in (cable, "lo"):
+                ip("-n", name, "link", "set", device, "up")
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no network namespaces here: {getattr(error, 'stderr', None) or error}")
+    yield [(["ip", "netns", "exec", name], cable) for name, cable in zip(names, cables, strict=True)]
+    for name in names:
+        subprocess.run(["ip", "netns", "del", name], check=False)
+
+
+@pytest.mark.slow
+def test_two_hosts_train_as_one(tiny_images, tmp_path, two_hosts):
+    plain = tiny_images("train.duration=64", "train.denoiser_lr=1e-4")
+    path = preset(plain, tmp_path)
+    started = []
+    for rank, (on_host, cable) in enumerate(two_hosts):
+        command = [*on_host, str(Path(sys.executable).with_name("torchrun")), "--nnodes", "2", "--nproc-per-node", "1",
+                   "--node-rank", str(rank), "--master-addr", "10.77.0.1", "--master-port", "29511", "-m", "tdpm_cli",
+                   "train", "--preset", str(path), "--outdir", str(tmp_path), "--name", "two"]  # fmt: skip
+        environment = ALONE | {"GLOO_SOCKET_IFNAME": cable, "OMP_NUM_THREADS": "1"}
+        started.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+    for process in started:
+        _, error = process.communicate(timeout=300)
+        assert process.returncode == 0, error
+    ours, theirs = tensors(train(from_dict(plain), tmp_path, "one")), tensors(tmp_path / "two")
+    assert max(float((ours[key] - theirs[key]).abs().max()) for key in ours) < 1e-5
+
+
 def test_alone_everything_is_as_it_is():
     assert (distributed.size(), distributed.rank(), distributed.is_first()) == (1, 0, True)
     assert distributed.rows(8) == range(8)
