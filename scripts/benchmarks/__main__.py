@@ -1,8 +1,19 @@
-"""Speed, ours beside a peer in one call: scripts/bench startup | eval | data | train | sample | export | …"""
+"""Speed, ours beside a peer in one call: scripts/bench startup | eval | data | train | sample | export | all | …"""
 
 import argparse
 
-from scripts.benchmarks import evaluation, export, loading, parallel, sampling, scores, startup, training
+from scripts.benchmarks import (
+    evaluation,
+    everything,
+    export,
+    growth,
+    loading,
+    parallel,
+    sampling,
+    scores,
+    startup,
+    training,
+)
 
 WHAT = {
     "startup": startup,
@@ -13,6 +24,8 @@ WHAT = {
     "export": export,
     "parallel": parallel,
     "scores": scores,
+    "growth": growth,
+    "all": everything,
 }
 
 

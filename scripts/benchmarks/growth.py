@@ -1,0 +1,102 @@
+"""How the time of an image grows with the batch, with the resolution, and with the number of samples: one plot.
+
+A U-Net of 32, 64 and 64 channels is called on batches and resolutions, forward alone as in sampling and forward and back
+as in training; and samples are drawn and written as PNGs.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from scripts.benchmarks.timing import machine, medians
+
+BATCHES, SIDES, COUNTS = (1, 2, 4, 8, 16, 32), (8, 16, 32, 64), (8, 16, 32, 64, 128)
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each (3)")
+    parser.add_argument("--plot", type=Path, default=Path("docs/growth.png"), help="the plot (docs/growth.png)")
+
+
+def run(rounds: int, plot: Path) -> None:
+    by_batch = {batch: calls(batch, 16, rounds) for batch in BATCHES}
+    by_side = {side: calls(8, side, rounds) for side in SIDES}
+    by_count = samples(rounds)
+    about = machine()
+    print(f"milliseconds an image; {about}; medians of {rounds}")
+    for what, found in (("batch, at 16×16", by_batch), ("side, batch 8", by_side)):
+        for x, (forward, both) in found.items():
+            print(f"{what:20} {x:5}   forward {forward:8.3f}   forward and back {both:8.3f}", flush=True)
+    for count, spent in by_count.items():
+        print(f"{'samples, 8×8 digits':20} {count:5}   drawn and written {spent:8.3f}")
+    draw(by_batch, by_side, by_count, f"{about}; medians of {rounds}", plot)
+
+
+def calls(batch: int, side: int, rounds: int) -> tuple[float, float]:
+    """Milliseconds an image of a call, and of a call forward and back."""
+    import torch
+
+    from tdpm_cli.parts.backbones.unet import UNet
+    from tdpm_cli.run.precision import device
+
+    where = device()
+    network = UNet((3, side, side), {}, channels=32, mult=[1, 2, 2], blocks=1, attention=[side // 4]).to(where)
+    network.to(memory_format=torch.channels_last)
+    x, t = torch.randn(batch, 3, side, side, device=where), torch.ones(batch, dtype=torch.long, device=where)
+
+    def forward() -> None:
+        with torch.inference_mode():
+            network(x, t)
+
+    times = medians({"forward": forward, "both": lambda: network(x, t).square().mean().backward()}, rounds, warm=2)
+    return times["forward"] / batch * 1000, times["both"] / batch * 1000
+
+
+def samples(rounds: int) -> dict[int, float]:
+    """Milliseconds a sample of the digits' networks, by how many are drawn and written."""
+    from tdpm_cli import config as configuration
+    from tdpm_cli.assemble import assemble, header
+    from tdpm_cli.commands.sample import sample
+    from tdpm_cli.run.weights import write_weights
+
+    made = assemble(configuration.from_dict(configuration.read_preset("digits")))
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        write_weights(place / "model.safetensors", made.model, header(made.config, "model", 0))
+
+        def work(count: int) -> None:
+            sample(place / "out", count, place / "model.safetensors", batch=16, overwrite=True)
+
+        works = {str(count): lambda count=count: work(count) for count in COUNTS}
+        return {int(count): spent / int(count) * 1000 for count, spent in medians(works, rounds).items()}
+
+
+def draw(
+    by_batch: dict[int, tuple[float, float]], by_side: dict[int, tuple[float, float]], by_count: dict[int, float],
+    about: str, path: Path,
+) -> None:  # fmt: skip
+    """Three panels with one vertical axis."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, 3, sharey=True, figsize=(10, 3.6), layout="constrained")
+    for panel, found, what in (
+        (panels[0], by_batch, "batch (16×16)"),
+        (panels[1], by_side, "height and width (batch 8)"),
+    ):
+        panel.plot(list(found), [forward for forward, _ in found.values()], "o-", label="network, forward")
+        panel.plot(list(found), [both for _, both in found.values()], "s-", label="forward and back")
+        panel.set_xlabel(what)
+    panels[2].plot(list(by_count), list(by_count.values()), "^-", color="C2", label="digits drawn and written")
+    panels[2].set_xlabel("samples")
+    for panel in panels:
+        panel.set_xscale("log", base=2)
+        panel.set_yscale("log")
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize=8)
+    panels[0].set_ylabel("milliseconds an image")
+    figure.suptitle(about, fontsize=8)
+    figure.savefig(path, dpi=110)
