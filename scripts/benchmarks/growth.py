@@ -1,7 +1,7 @@
 """How the time of an image grows with the batch, with the resolution, and with the number of samples: one plot.
 
-A U-Net of 32, 64 and 64 channels is called on batches and resolutions, forward alone as in sampling and forward and back
-as in training; and samples are drawn and written as PNGs.
+A U-Net of 32, 64 and 64 channels is called on batches and resolutions, forward alone as in sampling, and forward and
+back as in training; and samples are drawn and written as PNGs.
 """
 
 import argparse
