@@ -28,8 +28,8 @@ def run(preset: str, steps: int, n: int, batch: int, rounds: int, precision: str
     from tdpm_cli import config as configuration
     from tdpm_cli.assemble import assemble, header
     from tdpm_cli.commands.sample import sample
-    from tdpm_cli.run.checkpoint import write_weights
     from tdpm_cli.run.precision import device
+    from tdpm_cli.run.weights import write_weights
     from tdpm_cli.sampling import settings_of
 
     where = device()
