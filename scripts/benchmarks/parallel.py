@@ -45,6 +45,6 @@ def seconds_a_step(preset: str, batch: int, steps: int, count: int) -> float:
         ]  # fmt: skip
         subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
         lines = [json.loads(line) for line in Path(folder, "x", "log.jsonl").read_text().splitlines()]
-    # img/s is that of all steps so far.
-    times = [line["seen"] / line["img/s"] for line in lines]
-    return (times[-1] - times[1]) / (len(times) - 2)
+    # img/s is that of the images before the step whose line it stands in, over the time until its end.
+    times = [(line["seen"] - batch) / line["img/s"] for line in lines[2:]]
+    return (times[-1] - times[0]) / (len(times) - 1)
