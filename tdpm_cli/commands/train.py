@@ -94,7 +94,7 @@ def train(
             write_text(run / "config.yaml", config.to_yaml())
             write_text(run / DATA, json.dumps(record, indent=1))
         if config.train.cache and hasattr(data, "keep_in_memory"):
-            data.keep_in_memory(CACHED * precision.free_memory(torch.device("cpu")))
+            data.keep_in_memory(CACHED * precision.free_memory(torch.device("cpu")) / distributed.size_here())
         trainer.fit(data)
     say(f"done: {run}\nnext: tdpm sample --model {run} --steps {config.sample.steps} --n 64 samples/")
     return run

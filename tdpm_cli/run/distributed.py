@@ -57,6 +57,11 @@ def size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def size_here() -> int:
+    """How many of them share this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if dist.is_initialized() else 1
+
+
 def rank() -> int:
     """Which of them this is, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
