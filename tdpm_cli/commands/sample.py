@@ -121,7 +121,9 @@ def read_prompts(path: Path) -> list[str]:
 def _by_prompt(space: Any, raw: Tensor, prompts: Sequence[str]) -> Image.Image:
     """A row of each prompt's images, the prompt written under it."""
     count = len(prompts)
-    return pictures.captioned({prompts[k]: space.picture(raw[k::count][:8]) for k in range(min(count, len(raw)))})
+    return pictures.captioned(
+        {prompts[k]: space.picture(raw[k::count][:8], columns=8) for k in range(min(count, len(raw)))}
+    )
 
 
 def grid_path(out: Path) -> Path:

@@ -72,6 +72,7 @@ class ImageText:
                              "NAME, and then --features image-text:FILE")  # fmt: skip
         says, tensors = read(weights)
         self.groups: list[list[str]] = says["captions"]
+        self._form = {text: k for group in self.groups for k, text in enumerate(group)}
         self.matcher = Matcher(says["channels"], says["side"], says["dim"])
         self.matcher.load_state_dict(tensors)
         self.matcher.to(device).eval().requires_grad_(False)
@@ -99,18 +100,20 @@ class ImageText:
         The others are of images of the matcher's training data that do not share the caption, in the same form (an
         image's first, second, … caption); which ones depends on the caption alone.
         """
-        values = []
-        for vector, texts in zip(features.to(self.device), captions, strict=True):
-            hits = [float((vector @ self._vectors((text, *self._others(text))).T).argmax() == 0) for text in texts]
-            values.append(100 * sum(hits) / len(hits))
-        return torch.tensor(values)
+        choices = [[(text, *self._others(text)) for text in texts] for texts in captions]
+        every = list(dict.fromkeys(text for each in choices for among in each for text in among))
+        pooled = torch.stack([embedded.pooled for embedded in self.embeddings(every)])
+        vectors = dict(zip(every, self.matcher.of_texts(pooled.to(self.device)), strict=True))
 
-    def _vectors(self, texts: Sequence[str]) -> Tensor:
-        pooled = torch.stack([embedded.pooled for embedded in self.embeddings(texts)])
-        return self.matcher.of_texts(pooled.to(self.device))
+        def finds(image: Tensor, among: Sequence[str]) -> bool:
+            return int(torch.stack([vectors[text] @ image for text in among]).argmax()) == 0
+
+        shares = [sum(finds(image, among) for among in each) / len(each)
+                  for image, each in zip(features.to(self.device), choices, strict=True)]  # fmt: skip
+        return 100 * torch.tensor(shares)
 
     def _others(self, text: str) -> list[str]:
-        form = next((group.index(text) for group in self.groups if text in group), 0)
+        form = self._form.get(text, 0)
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
         order = torch.randperm(len(self.groups), generator=torch.Generator().manual_seed(seed)).tolist()
         others = (self.groups[k] for k in order if text not in self.groups[k])

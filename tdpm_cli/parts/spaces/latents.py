@@ -57,9 +57,9 @@ class Latents:
         latents = x / (self.scale or autoencoder.scale) + autoencoder.shift
         return self._pixels.decode(autoencoder.decode(latents, self.slices))
 
-    def picture(self, raw: Tensor) -> "Image.Image":
-        """As of pixels; of latents that were stored, the images that they decode to."""
-        return self._pixels.picture(raw)
+    def picture(self, raw: Tensor, columns: int | None = None) -> "Image.Image":
+        """As of pixels."""
+        return self._pixels.picture(raw, columns)
 
     @cached_property
     def autoencoder(self) -> Autoencoder:

@@ -38,13 +38,13 @@ class Pixels:
         """[-1, 1] → the nearest of 0..255."""
         return (x.float() * 127.5 + 127.5).round().clamp(0, 255).byte()
 
-    def picture(self, raw: Tensor) -> "Image.Image":
-        """The first 64 images in rows of 8, enlarged to be seen."""
+    def picture(self, raw: Tensor, columns: int | None = None) -> "Image.Image":
+        """The first 64 images in rows of 8, or of `columns`, enlarged to be seen."""
         from PIL import Image
 
         raw = raw[:64].cpu().expand(-1, 3, -1, -1)
         n, _, height, width = raw.shape
-        columns = min(math.isqrt(n - 1) + 1, 8)
+        columns = columns or min(math.isqrt(n - 1) + 1, 8)
         rows = -(-n // columns)
         sheet = torch.full((rows * (height + 2) + 2, columns * (width + 2) + 2, 3), 255, dtype=torch.uint8)
         for k, image in enumerate(raw):
