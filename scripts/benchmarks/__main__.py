@@ -7,6 +7,7 @@ from scripts.benchmarks import (
     everything,
     export,
     growth,
+    latents,
     loading,
     parallel,
     sampling,
@@ -25,6 +26,7 @@ WHAT = {
     "parallel": parallel,
     "scores": scores,
     "growth": growth,
+    "latents": latents,
     "all": everything,
 }
 
