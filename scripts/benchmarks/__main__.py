@@ -1,4 +1,4 @@
-"""Speed, ours beside a peer in one call: scripts/bench startup | eval | data | train | sample | export | all | …"""
+"""Speed, ours beside a peer in one call: scripts/bench startup | eval | data | supply | train | sample | export | all | …"""
 
 import argparse
 
@@ -13,6 +13,7 @@ from scripts.benchmarks import (
     sampling,
     scores,
     startup,
+    supply,
     training,
 )
 
@@ -20,6 +21,7 @@ WHAT = {
     "startup": startup,
     "eval": evaluation,
     "data": loading,
+    "supply": supply,
     "train": training,
     "sample": sampling,
     "export": export,
