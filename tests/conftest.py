@@ -61,6 +61,14 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+def scripted(module, path):
+    """Save a module as TorchScript."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`torch.jit")
+        torch.jit.script(module).save(str(path))
+    return path
+
+
 class Pooled(torch.nn.Module):
     """Features that take no time: an image pooled to 4×4."""
 
@@ -71,11 +79,25 @@ class Pooled(torch.nn.Module):
 @pytest.fixture(scope="session")
 def pooled(tmp_path_factory):
     """Those features as --features takes them."""
-    path = tmp_path_factory.mktemp("features") / "pooled.pt"
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="`torch.jit")
-        torch.jit.script(Pooled()).save(str(path))
-    return f"torchscript:{path}"
+    return f"torchscript:{scripted(Pooled(), tmp_path_factory.mktemp('features') / 'pooled.pt')}"
+
+
+class StandIn(torch.nn.Module):
+    """Inception's interface as clean-fid uses it: `layers` of images at 299² scaled to [-1, 1]."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.AvgPool2d(37), torch.nn.Flatten(), torch.nn.Linear(192, 2048))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+@pytest.fixture(scope="session")
+def stand_in(tmp_path_factory):
+    """A file of that interface, named as clean-fid names its own."""
+    torch.manual_seed(0)
+    return scripted(StandIn(), tmp_path_factory.mktemp("inception") / "inception-2015-12-05.pt")
 
 
 @pytest.fixture

@@ -122,23 +122,10 @@ def test_what_eval_cannot_score(runs, tmp_path, monkeypatch):
     assert not list((tmp_path / "cache").rglob("*inception*"))
 
 
-class StandIn(torch.nn.Module):
-    """Inception's interface as clean-fid uses it: `layers` of images at 299² scaled to [-1, 1]."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = torch.nn.Sequential(torch.nn.AvgPool2d(37), torch.nn.Flatten(), torch.nn.Linear(192, 2048))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layers(x)
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit")
-def test_fid_is_of_clean_fids_published_inception_alone(runs, tmp_path, monkeypatch):
-    torch.jit.script(StandIn()).save(str(tmp_path / "weights.pt"))
+def test_fid_is_of_clean_fids_published_inception_alone(runs, tmp_path, stand_in, monkeypatch):
     sample(tmp_path / "out", 10, runs["images"])
-    digest = hashlib.sha256((tmp_path / "weights.pt").read_bytes()).hexdigest()
-    ours = {"features": "inception", "weights": tmp_path / "weights.pt", "fid": True}
+    digest = hashlib.sha256(stand_in.read_bytes()).hexdigest()
+    ours = {"features": "inception", "weights": stand_in, "fid": True}
     assert list(evaluate(tmp_path / "out", **ours)["scores"]) == [f"FD-inception-{digest[:8]}-10"]
     monkeypatch.setattr("tdpm_cli.parts.features.inception.SHA256", digest)
     assert list(evaluate(tmp_path / "out", **ours)["scores"]) == ["FID-10"]

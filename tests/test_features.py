@@ -1,11 +1,11 @@
 import hashlib
 import json
 import sys
-import warnings
 
 import numpy as np
 import pytest
 import torch
+from conftest import scripted
 from PIL import Image
 
 from tdpm_cli import parts
@@ -276,13 +276,6 @@ class Pair(torch.nn.Module):
         return x, x
 
 
-def scripted(module, path):
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="`torch.jit")
-        torch.jit.script(module).save(str(path))
-    return path
-
-
 @pytest.mark.parametrize("channels", [1, 3])
 def test_torchscript_gets_rgb_bytes_and_returns_flat_features(channels, tmp_path):
     path = scripted(Means(), tmp_path / "means.pt")
@@ -324,22 +317,6 @@ def test_modules_that_do_not_fit(module, message, tmp_path):
     extract = TorchScript(CPU, scripted(module, tmp_path / "module.pt"))
     with pytest.raises(InputError, match=rf"module\.pt: the module {message}"):
         extract(draw(3))
-
-
-class StandIn(torch.nn.Module):
-    """Inception's interface as clean-fid uses it: `layers` of images at 299² scaled to [-1, 1]."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = torch.nn.Sequential(torch.nn.AvgPool2d(37), torch.nn.Flatten(), torch.nn.Linear(192, 2048))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layers(x)
-
-
-@pytest.fixture
-def stand_in(tmp_path):
-    return scripted(StandIn(), tmp_path / "stand-in.pt")
 
 
 def digest_of(path):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tdpm_cli.engine import scores
 from tdpm_cli.parts.data.digits import digits as digits_part
-from tdpm_cli.parts.features.inception import Inception
+from tdpm_cli.parts.features.inception import CHUNK, Inception
 from tdpm_cli.scoring.inputs import open_input
 from tdpm_cli.scoring.scorer import Scorer
 
@@ -61,13 +61,12 @@ def test_fid_is_clean_fids(tmp_path, side, suffix, colour):
     assert ours == pytest.approx(theirs, rel=1e-4)
 
 
-def test_fid_of_zips_by_one_torchscript_file_is_clean_fids(tmp_path):
+def test_fid_of_zips_by_one_torchscript_file_is_clean_fids(tmp_path, stand_in):
     pytest.importorskip("sklearn")
     from cleanfid import fid
     from cleanfid.inception_torchscript import InceptionV3W
-    from test_eval import StandIn
 
-    weights, archives = tmp_path / "inception-2015-12-05.pt", []
+    archives = []
     for name, start in (("a", 0), ("b", 900)):
         folder = write_digits(tmp_path / name, start, 32, "jpg", True)
         archives.append(tmp_path / f"{name}.zip")
@@ -76,13 +75,12 @@ def test_fid_of_zips_by_one_torchscript_file_is_clean_fids(tmp_path):
                 archive.write(path, path.name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.jit.script(StandIn()).save(str(weights))
         theirs = fid.compute_fid(
             *map(str, archives), mode="clean", num_workers=0, device=torch.device("cpu"), verbose=False,
-            custom_feat_extractor=InceptionV3W(str(tmp_path), download=False), use_dataparallel=False,
+            custom_feat_extractor=InceptionV3W(str(stand_in.parent), download=False), use_dataparallel=False,
         )  # fmt: skip
     first, second = (open_input("IMAGES", str(archive)) for archive in archives)
-    ours = Scorer(second, Inception(torch.device("cpu"), weights), cache=False).score(first).scores[0].value
+    ours = Scorer(second, Inception(torch.device("cpu"), stand_in), cache=False).score(first).scores[0].value
     assert theirs > 1e-3
     assert ours == pytest.approx(theirs, rel=1e-3)
 
@@ -110,21 +108,19 @@ def test_a_turned_photograph_is_scored_as_clean_fid_does(tmp_path):
     assert ours == pytest.approx(theirs, abs=1e-3)
 
 
-def test_the_network_is_called_as_clean_fid_calls_it(tmp_path):
+def test_the_network_is_called_as_clean_fid_calls_it(stand_in):
     from cleanfid.inception_torchscript import InceptionV3W
     from cleanfid.resize import build_resizer
-    from test_eval import StandIn
 
-    images = torch.randint(256, (5, 3, 20, 30), generator=torch.Generator().manual_seed(0)).byte()
-    path = tmp_path / "inception-2015-12-05.pt"
+    count = CHUNK + 3  # a whole chunk, and some more
+    images = torch.randint(256, (count, 3, 20, 30), generator=torch.Generator().manual_seed(0)).byte()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.jit.script(StandIn()).save(str(path))
-        network = InceptionV3W(str(tmp_path), download=False)
+        network = InceptionV3W(str(stand_in.parent), download=False)
         resize = build_resizer("clean")
         resized = np.stack([resize(image.permute(1, 2, 0).numpy()) for image in images])
         theirs = network(torch.from_numpy(resized).permute(0, 3, 1, 2))
-    extract = Inception(torch.device("cpu"), path)
+    extract = Inception(torch.device("cpu"), stand_in)
     torch.testing.assert_close(extract(extract.prepare(images)), theirs, rtol=1e-5, atol=1e-5)
 
 
