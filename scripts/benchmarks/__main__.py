@@ -1,4 +1,4 @@
-"""Speed, ours beside a peer in one call: scripts/bench startup | eval | data | supply | train | sample | export | all | …"""
+"""Speed, ours beside a peer in one call: scripts/bench startup | eval | data | supply | train | sample | all | …"""
 
 import argparse
 
