@@ -194,13 +194,13 @@ def test_a_snapshot_is_written_while_training_goes_on(tmp_path, monkeypatch, cap
     monkeypatch.setattr(checkpoint, "save", slow)
     monkeypatch.setattr(saving, "BEHIND", 0.05)
     saver = saving.Saver(tmp_path, 2, "stop")
-    saver.put(snapshot(10))  # returns at once
+    saver.put(lambda: snapshot(10))  # returns at once
     saver.check()
     assert written == []
     threading.Timer(0.2, go.set).start()
-    saver.put(snapshot(20))  # waits for the first, so that there are never more than two in memory
+    saver.put(lambda: snapshot(20))  # waits for the first, so that there are never more than two in memory
     assert written == [10]
-    saver.last(snapshot(30))
+    saver.last(lambda: snapshot(30))
     assert written == [10, 20, 30]
     saver.close()
     assert capsys.readouterr().err.count("checkpoints come faster than the disk takes them") == 1

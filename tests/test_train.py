@@ -224,22 +224,33 @@ def test_weights_of_another_model_are_refused(tiny, tmp_path):
         weights.load_state(other.model, tensors, "x")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_saves_and_the_same_command_continues(tmp_path, number):
+@pytest.mark.parametrize(
+    ("number", "send"),
+    [
+        (signal.SIGINT, os.kill),
+        (signal.SIGTERM, os.kill),
+        (signal.SIGUSR1, os.kill),
+        (signal.SIGINT, os.killpg),  # of a terminal: to the processes that read data, too
+        (signal.SIGTERM, lambda leader, number: [os.killpg(leader, number), os.kill(leader, number)]),  # of `timeout`
+    ],
+)
+def test_an_interrupted_run_saves_and_the_same_command_continues(tmp_path, number, send):
     command = [
         str(Path(sys.executable).with_name("tdpm")), "train", "--preset", "toy-mixture", "--outdir", str(tmp_path),
-        "--duration",
-        "100M", "--set", "backbone.width=16", "--set", "data.count=512", "--set", "train.log=1k",
+        "--duration", "100M", "--set", "backbone.width=16", "--set", "data.count=512", "--set", "train.log=1k",
+        "--set", "train.workers=1",
     ]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
+    )
     log = tmp_path / "toy-mixture" / "log.jsonl"
     for _ in range(600):
         if log.exists() and log.stat().st_size:
             break
         time.sleep(0.1)
-    os.kill(process.pid, number)
+    send(process.pid, number)
     _, error = process.communicate(timeout=60)
-    assert process.returncode == 128 + number, error
+    assert process.returncode == (130 if number == signal.SIGINT else 143), error
     assert "the same command continues" in error
     seen = seen_by(tmp_path / "toy-mixture")
     command[command.index("100M")] = str(seen + 256)
@@ -278,3 +289,23 @@ def test_flipping_shows_each_example_and_its_mirror_image_once():
     mirrored = rows[:, 0] > rows[:, 1]
     assert sorted(rows[mirrored][:, 1].int().tolist()) == list(range(10))
     assert sorted(rows[~mirrored][:, 0].int().tolist()) == list(range(10))
+
+
+def test_a_second_ctrl_c_leaves_at_once_and_a_second_sigterm_does_not():
+    code = (
+        "import time; from tdpm_cli.run.signals import *\n"
+        "with Interruption() as asked:\n"
+        "    print('ready', flush=True)\n"
+        "    while not asked.number: time.sleep(0.01)\n"
+        "    print('noted', flush=True)\n"
+        "    time.sleep(60 if asked.number == signal.SIGINT else 1)\n"
+        "print('saved', flush=True)"
+    )
+    for number, told, status in ((signal.SIGINT, "", -signal.SIGINT), (signal.SIGTERM, "saved\n", 0)):
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.stdout.readline() == "noted\n"
+        process.send_signal(number)
+        assert process.communicate(timeout=30)[0] == told
+        assert process.returncode == status
