@@ -63,7 +63,7 @@ def machine() -> str:
     load = os.getloadavg()[0]
     return (
         f"{names[0] if names else platform.processor()}, {len(os.sched_getaffinity(0))} cores, "
-        f"{torch.get_num_threads()} threads, load {load:.1f}, PyTorch {torch.__version__}"
+        f"threads used: {torch.get_num_threads()}, load {load:.1f}, PyTorch {torch.__version__}"
     )
 
 

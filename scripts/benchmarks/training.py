@@ -29,6 +29,13 @@ def run(preset: str, batch: int, rounds: int, assignments: list[str], memory_of:
     if memory_of:
         print(peak_of(memory_of, made))
         return
+    memory = {
+        side: float(
+            subprocess.run([sys.executable, "-m", "scripts.benchmarks", "train", "--preset", preset, "--batch",
+                            str(batch), "--memory-of", side, *(f"--set={each}" for each in assignments)],
+                           check=True, capture_output=True, text=True).stdout)
+        for side in ("ours", "peer")
+    }  # fmt: skip
     ours, peer = our_step(*made()), peer_step(*made())
     times = medians(
         {
@@ -41,13 +48,6 @@ def run(preset: str, batch: int, rounds: int, assignments: list[str], memory_of:
         side: (times[side] * (PENALTY_EVERY - 1) + times[f"{side}, penalised"]) / PENALTY_EVERY
         for side in ("ours", "peer")
     }
-    memory = {
-        side: float(
-            subprocess.run([sys.executable, "-m", "scripts.benchmarks", "train", "--preset", preset, "--batch",
-                            str(batch), "--memory-of", side, *(f"--set={each}" for each in assignments)],
-                           check=True, capture_output=True, text=True).stdout)
-        for side in ("ours", "peer")
-    }  # fmt: skip
     print(f"training {preset}, batch {batch}; {machine()}; medians of {rounds}")
     ours_text, peer_text = (f"{batch / mean[side]:.3g} img/s" for side in ("ours", "peer"))
     row("ours", ours_text)
