@@ -14,7 +14,10 @@ __all__ = ["digits"]
 def digits(path: Path | None, raw_shape: Sequence[int]) -> Arrays:
     """uint8 [1, 8, 8] and labels 0..9 (Alpaydin and Kaynak, UCI 1998: the test set)."""
     if path is not None:
-        raise InputError(f"--data {path}: the data 'digits' come with scikit-learn; leave --data out")
+        raise InputError(
+            f"--data {path}: the data 'digits' come with scikit-learn; leave --data out, or give "
+            "images: a folder, a zip, an .npz, …"
+        )
     try:
         from sklearn.datasets import load_digits
     except ImportError:
