@@ -1,8 +1,8 @@
 """The peer of training: the schedule of passes of the reference's step, in its plain fp32 PyTorch.
 
-Our own code of the order of passes that the reference's code was read to make: three updates one after another, in which
-nine passes of the U-Net are made (a backward pass counts as two) where six are needed. Its U-Net is diffusers' of the
-same build and as many parameters; its discriminator is ours. Both optimizers of the U-Net, the averages parameter by
+Our own code; the reference's was read for the order of its passes: three updates one after another, in which nine
+passes of the U-Net are made (a backward pass counts as two) where six are needed. Its U-Net is diffusers' of the same
+build and as many parameters; its discriminator is ours. Both optimizers of the U-Net, the averages parameter by
 parameter, and losses read after every step are the reference's.
 """
 
