@@ -143,3 +143,14 @@ def test_the_memory_of_moments_does_not_grow_with_their_number():
     found = gathering.summary()
     assert found.count == 10_000
     assert found.features.numel() == 0
+
+
+def test_the_distance_does_not_need_pytorchs_lapack_to_converge(monkeypatch, generator):
+    first, second = (scores.moments(torch.randn(6, 64, generator=generator)) for _ in range(2))
+    expected = scores.frechet(first, second)
+
+    def gives_up(matrix):
+        raise torch.linalg.LinAlgError("linalg.eigh: The algorithm failed to converge")
+
+    monkeypatch.setattr(torch.linalg, "eigh", gives_up)
+    assert scores.frechet(first, second) == pytest.approx(expected, rel=1e-6)

@@ -39,13 +39,13 @@ def export(
     ours by more than 1e-3. Raises InputError for input that does not fit.
     """
     kind = format or SUFFIXES.get(file.suffix, "")
-    if kind not in FORMATS:
-        raise InputError(f"--format {kind or '(none)'}: accepted: {', '.join(FORMATS)}; "
-                         f"or a FILE that ends in {', '.join(SUFFIXES)}")  # fmt: skip
     if kind == "diffusers" and file.exists():
         raise InputError(f"{file}: it exists; name a new folder")
     if file.is_dir():
         raise InputError(f"{file}: it is a folder; name a file such as {file / 'model.safetensors'}")
+    if kind not in FORMATS:
+        raise InputError(f"--format {kind or '(none)'}: accepted: {', '.join(FORMATS)}; "
+                         f"or a FILE that ends in {', '.join(SUFFIXES)}")  # fmt: skip
     loaded = assemble.load(model or assemble.newest_run())
     if kind == "safetensors":
         if rgb or any(value is not None for value in sampling.values()):

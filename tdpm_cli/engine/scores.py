@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,11 +50,23 @@ def frechet(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> floa
     are real and, up to rounding, at least 0, whatever the rank.
     """
     (mean_1, cov_1), (mean_2, cov_2) = first, second
-    eigenvalues, axes = torch.linalg.eigh(cov_1)
+    eigenvalues, axes = _eigh(cov_1)
     root = axes * eigenvalues.clamp(min=0).sqrt()  # root rootᵀ = Σ₁, and rootᵀ Σ₂ root is similar to √Σ₁ Σ₂ √Σ₁
-    product = torch.linalg.eigvalsh(root.T @ cov_2 @ root).clamp(min=0)
+    product = _eigh(root.T @ cov_2 @ root)[0].clamp(min=0)
     distance = (mean_1 - mean_2).square().sum() + cov_1.trace() + cov_2.trace() - 2 * product.sqrt().sum()
     return max(float(distance), 0.0)
+
+
+def _eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues [D] and axes [D, D] of a symmetric matrix.
+
+    PyTorch's LAPACK now and then gives up on one of very low rank; then NumPy's, another build, is asked.
+    """
+    try:
+        return torch.linalg.eigh(symmetric)
+    except torch.linalg.LinAlgError:
+        eigenvalues, axes = np.linalg.eigh(symmetric.numpy())
+        return torch.from_numpy(eigenvalues), torch.from_numpy(axes)
 
 
 def kernel_distance(
