@@ -119,7 +119,8 @@ class SampleConfig:
     spacing: Annotated[float, Ge(1)] = 1.0
     sampler: str = "ddim"
     options: dict[str, float] = field(default_factory=dict)  # of the sampler, such as ddim's eta
-    scale: PositiveFloat = 1.0
+    scale: PositiveFloat = 1.0  # of guidance of the steps; 1 = off
+    prior_scale: PositiveFloat = 1.0  # of guidance of the prior
     precision: Precision = "auto"  # of network calls
     batch: Positive = 256
 
@@ -279,11 +280,11 @@ def _agree(config: Config, prior: Any) -> None:
     if train.flip and len(space.raw_shape) != 3:
         raise InputError("train.flip is true, but the data are no images")
     parts.load("features", config.eval.features, "eval.features")
-    check_sampler(config.sample, config.schedule().T, bool(config.condition().sizes), "sample.")
+    check_sampler(config.sample, config.schedule().T, bool(config.condition().sizes), prior, "sample.")
 
 
-def check_sampler(sample: SampleConfig, T: int, conditional: bool, prefix: str = "--") -> None:
-    """Raise InputError for an unknown sampler or option, steps beyond 1..T, or guidance of an unconditional model."""
+def check_sampler(sample: SampleConfig, T: int, conditional: bool, prior: Any, prefix: str = "--") -> None:
+    """Raise InputError for an unknown sampler or option, steps beyond 1..T, or guidance of what knows no condition."""
     known = samplers.names()
     if sample.sampler not in known:
         raise InputError(
@@ -296,6 +297,11 @@ def check_sampler(sample: SampleConfig, T: int, conditional: bool, prefix: str =
         raise InputError(
             f"{prefix}scale is {sample.scale:g}, but the model is unconditional: there is nothing to guide"
         )
+    if sample.prior_scale != 1 and not (conditional and prior.learns):
+        name = "prior_scale" if prefix == "sample." else "prior-scale"
+        lacks = "the model is unconditional" if prior.learns else "the prior learns nothing"
+        raise InputError(f"{prefix}{name} is {sample.prior_scale:g}, but {lacks}: there is nothing to guide; leave it "
+                         "at 1")  # fmt: skip
 
 
 def check(target: Callable[..., Any], given: Mapping[str, Any], path: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tdpm_cli.engine.protocols import Cond
 from tdpm_cli.engine.schedule import Schedule
 from tdpm_cli.errors import InputError
 from tdpm_cli.run import precision, weights
-from tdpm_cli.sampling import sampler_options, settings_of
+from tdpm_cli.sampling import nfe, prior_options, sampler_options, settings_of
 
 Labels = Sequence[str | int] | None
 
@@ -24,7 +24,8 @@ Labels = Sequence[str | int] | None
 class Model:
     """What `tdpm.load` returns. Images are uint8 [n, C, H, W] (points: float32 [n, dim]), x_t is float32 [n, *shape].
 
-    Settings that are left out are the preset's: `steps`, `spacing`, `sampler`, `eta`, `scale`, `precision`, `batch`.
+    Settings that are left out are the preset's: `steps`, `spacing`, `sampler`, `eta`, `scale`,
+    `prior_scale`, `precision`, `batch`.
     `labels` are classes by number or name, or prompts where the model was trained on captions, taken in turn. Every
     method raises InputError for what does not fit the model.
     """
@@ -50,8 +51,7 @@ class Model:
 
     def nfe(self, **settings: Any) -> int:
         """Network calls for one sample under these settings."""
-        chosen = self.settings(**settings)
-        return self.tdpm.nfe(chosen.steps, chosen.scale)
+        return nfe(self.tdpm, self.settings(**settings))
 
     def settings(self, **given: Any) -> SampleConfig:
         """The preset's settings with those given over them."""
@@ -65,19 +65,21 @@ class Model:
 
         def draw(part: slice, cond: Cond) -> Tensor:
             noise = Noise(seed, indices[part], self.device)
-            return self._decode(self.tdpm.draw_x_T(noise, cond, chosen.precision), noise, cond, chosen)
+            x_T = self.tdpm.draw_x_T(noise, cond, null=self._null(len(indices[part])), **prior_options(chosen))
+            return self._decode(x_T, noise, cond, chosen)
 
         return self._in_batches(n, chosen.batch, cond, draw)
 
-    def draw_x_T(self, n: int, *, seed: int = 0, first: int = 0, labels: Labels = None) -> Tensor:
+    def draw_x_T(self, n: int, *, seed: int = 0, first: int = 0, labels: Labels = None, **settings: Any) -> Tensor:
         """x_T [n, *shape] as the prior draws them for those samples."""
-        indices = range(first, first + n)
+        indices, chosen = range(first, first + n), self.settings(**settings)
         cond = self._drawn(n, Noise(seed, indices)) if labels is None else self.cond(n, labels)
 
         def draw(part: slice, cond: Cond) -> Tensor:
-            return self.tdpm.draw_x_T(Noise(seed, indices[part], self.device), cond, self.settings().precision)
+            noise = Noise(seed, indices[part], self.device)
+            return self.tdpm.draw_x_T(noise, cond, null=self._null(len(indices[part])), **prior_options(chosen))
 
-        return self._in_batches(n, self.settings().batch, cond, draw)
+        return self._in_batches(n, chosen.batch, cond, draw)
 
     def noised(self, images: Tensor, *, t: int | None = None, seed: int = 0, first: int = 0) -> Tensor:
         """x_t ~ q(x_t | x_0) [n, *shape], the noise of image k being that of (seed, first + k); t is T if left out."""
@@ -156,7 +158,8 @@ class Model:
         cond = {key: value.expand(frames, *value.shape[1:]) for key, value in one.items()}
 
         def drawn(part: slice, cond: Cond) -> Tensor:
-            x_T: Tensor = self.tdpm.prior(z[part].to(self.device), **cond).float()
+            given = z[part].to(self.device)
+            x_T = self.tdpm.x_T_of(given, cond, null=self._null(len(given)), **prior_options(chosen))
             # Samplers that draw noise draw the same for every frame, which then differ by z alone.
             return self._decode(x_T, Noise(seeds[0], [0] * len(x_T), self.device), cond, chosen)
 

@@ -28,7 +28,7 @@ def settings_of(made: Assembly, eta: float | None = None, **given: Any) -> Sampl
     if eta is not None:
         over["options"] = {**over.get("options", preset.options), "eta": eta}
     settings = replace(preset, **check(SampleConfig, over, "sample"))
-    check_sampler(settings, made.model.denoiser.schedule.T, bool(made.condition.sizes))
+    check_sampler(settings, made.model.denoiser.schedule.T, bool(made.condition.sizes), made.model.prior)
     return replace(settings, precision=_fastest(made)) if settings.precision == "auto" else settings
 
 
@@ -57,10 +57,20 @@ def sampler_options(settings: SampleConfig) -> dict[str, Any]:
     return kept | settings.options
 
 
+def prior_options(settings: SampleConfig) -> dict[str, Any]:
+    """What `TDPM.draw_x_T` takes, of the sample settings."""
+    return {"scale": settings.prior_scale, "precision": settings.precision}
+
+
+def nfe(model: TDPM, settings: SampleConfig) -> int:
+    """Network calls for one example."""
+    return model.nfe(settings.steps, settings.scale, settings.prior_scale)
+
+
 def nfe_text(model: TDPM, settings: SampleConfig) -> str:
-    """The network calls as the field counts them: "1 + 4", "1 + 2·4" where guided."""
+    """The network calls as the field counts them: "1 + 4", or, where steps and prior are guided, "2 + 2·4"."""
     steps = f"{settings.steps}" if settings.scale == 1 else f"2·{settings.steps}"
-    return f"{model.prior.nfe} + {steps}"
+    return f"{model.nfe(0, prior_scale=settings.prior_scale)} + {steps}"
 
 
 def describe(loaded: Loaded, settings: SampleConfig, seed: int) -> dict[str, Any]:
@@ -77,7 +87,7 @@ def describe(loaded: Loaded, settings: SampleConfig, seed: int) -> dict[str, Any
         "truncation": loaded.assembly.schedule_text,
         "seed": seed,
         **identity,
-        "nfe": model.nfe(settings.steps, settings.scale),
+        "nfe": nfe(model, settings),
         "nfe_text": nfe_text(model, settings),
         "config": config.to_dict(),
     }
@@ -107,7 +117,7 @@ class Generated:
     def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Given]:
         made, settings = self.made, self.settings
         x_T, noise, cond, given = self._start_of(indices)
-        null = {key: value.to(self.device) for key, value in made.condition.null(len(indices)).items()}
+        null = self._null(len(indices))
         x_0 = made.model.decode(x_T, noise, cond, null=null, bounds=made.space.bounds, **sampler_options(settings))
         return made.space.decode(x_0).cpu(), given
 
@@ -125,9 +135,13 @@ class Generated:
             given = made.condition.draw(len(indices), Noise(self.seed, indices))
         cond = {key: value.to(self.device) for key, value in made.condition.encode(given).items()}
         if self.start == "prior":
-            return made.model.draw_x_T(noise, cond, self.settings.precision), noise, cond, given
+            null = self._null(len(indices))
+            return made.model.draw_x_T(noise, cond, null=null, **prior_options(self.settings)), noise, cond, given
         fresh = noise.normal(made.space.shape)
         if self.start == "gaussian":
             return fresh, noise, cond, given
         x_0 = made.space.encode(raw.to(self.device))
         return made.model.denoiser.schedule.q_sample_T(x_0, fresh), noise, cond, given
+
+    def _null(self, n: int) -> Cond:
+        return {key: value.to(self.device) for key, value in self.made.condition.null(n).items()}

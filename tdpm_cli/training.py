@@ -18,7 +18,7 @@ from tdpm_cli.config import TrainConfig
 from tdpm_cli.engine.ema import EMA
 from tdpm_cli.engine.model import TDPM
 from tdpm_cli.engine.noise import Noise
-from tdpm_cli.engine.phases import Batch, Game, Phase, tdpm_phases, train_step
+from tdpm_cli.engine.phases import Batch, Game, Phase, drop, tdpm_phases, train_step
 from tdpm_cli.errors import InputError
 from tdpm_cli.run import distributed, formats, pictures, precision, weights
 from tdpm_cli.run.batches import batches, order_from
@@ -28,7 +28,7 @@ from tdpm_cli.run.health import Balance, Figures, Step
 from tdpm_cli.run.report import Log, Meter, say, since_the_program_began
 from tdpm_cli.run.saving import Idle, Saver
 from tdpm_cli.run.signals import Interrupted, Interruption
-from tdpm_cli.sampling import sampler_options
+from tdpm_cli.sampling import prior_options, sampler_options
 
 TRIED = 4  # examples that are timed to settle on a number format
 GRID = 64  # examples in a grid; a quarter of it where they are larger than 64 pixels
@@ -168,7 +168,7 @@ class Trainer:
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = optimizer.defaults["base_lr"] * self._pace()
-        whole = Batch(x, cond, generator, distributed.rank() * len(x), total)
+        whole = drop(Batch(x, cond, generator, distributed.rank() * len(x), total), made.condition)
         batches = whole.split(settings.batch_gpu or len(x))
         try:
             logs = train_step(self.phases, batches, self.step, self.seen, cast, distributed.averaged)
@@ -335,12 +335,9 @@ def draw_panels(made: Assembly, model: TDPM, data: Any, device: torch.device) ->
         x_0 = space.encode(raw.to(device))
         real = schedule.q_sample_T(x_0, noise.normal(space.shape))
         cond = {key: value.to(device) for key, value in made.condition.encode(conditions).items()}
-        x_T = model.draw_x_T(noise, cond, sample.precision)
-        drawn = model.decode(
-            x_T, noise, cond,
-            null={key: value.to(device) for key, value in made.condition.null(len(x_T)).items()},
-            bounds=space.bounds, **sampler_options(sample),
-        )  # fmt: skip
+        null = {key: value.to(device) for key, value in made.condition.null(len(raw)).items()}
+        x_T = model.draw_x_T(noise, cond, null=null, **prior_options(sample))
+        drawn = model.decode(x_T, noise, cond, null=null, bounds=space.bounds, **sampler_options(sample))
         for panel, x in zip(panels.values(), (x_0, real, x_T, drawn), strict=True):
             panel.append(x.cpu())
     model.train(training)

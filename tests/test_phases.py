@@ -193,10 +193,10 @@ def test_dropping_conditions_leaves_the_stated_share():
     generator = torch.Generator().manual_seed(0)
     cond = {"label": torch.arange(20_000) % 10}
     of = Batch(torch.zeros(20_000, 1), cond, generator)
-    dropped = drop(of, labels)["label"]
+    dropped = drop(of, labels).cond["label"]
     assert float((dropped == 10).float().mean()) == pytest.approx(0.25, abs=0.02)
     assert torch.equal(dropped[dropped != 10], cond["label"][dropped != 10])
-    assert drop(of, load("condition", "labels")(classes=10, dropout=0.0)) is cond
+    assert drop(of, load("condition", "labels")(classes=10, dropout=0.0)) is of
 
 
 def test_the_prior_and_the_discriminator_win_a_game_they_can(tiny):
@@ -219,7 +219,8 @@ def test_the_prior_and_the_discriminator_win_a_game_they_can(tiny):
 
 def test_real_examples_with_the_condition_of_another_are_fakes(tiny):
     made = assemble(from_dict(tiny()))
-    label = torch.tensor([1, 1, 4, 4, 2])
+    label = torch.tensor([1, 1, 4, 4, 2, 10])
+    labels = load("condition", "labels")(classes=10)  # 10 is "nothing", which fits every example
     asked = []
 
     def critic(x, label):
@@ -227,10 +228,10 @@ def test_real_examples_with_the_condition_of_another_are_fakes(tiny):
         return label.float()
 
     generator = torch.Generator().manual_seed(0)
-    value, logs = mismatch_loss(made.model, critic)(Batch(torch.randn(5, 2), {"label": label}, generator))
-    assert asked == [[2, 1, 1, 4, 4]]
-    other = torch.tensor([2.0, 1.0, 4.0])  # where it is another's: the first, the third and the last
-    assert value == pytest.approx(float(torch.nn.functional.softplus(other).sum() / 5))
+    value, logs = mismatch_loss(made.model, critic, labels)(Batch(torch.randn(6, 2), {"label": label}, generator))
+    assert asked == [[10, 1, 1, 4, 4, 2]]
+    other = torch.tensor([1.0, 4.0, 2.0])  # where it is another's: the third and the last two
+    assert value == pytest.approx(float(torch.nn.functional.softplus(other).sum() / 6))
     assert logs["loss/mismatch"] == value
 
 

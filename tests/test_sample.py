@@ -1,3 +1,4 @@
+import itertools
 import json
 import subprocess
 import sys
@@ -9,12 +10,15 @@ import torch
 from PIL import Image
 
 from tdpm_cli import assemble as assembly
+from tdpm_cli import config
 from tdpm_cli.commands.export import export
 from tdpm_cli.commands.sample import grid_path, sample
 from tdpm_cli.config import from_dict
 from tdpm_cli.engine import samplers
+from tdpm_cli.engine.noise import Noise
 from tdpm_cli.errors import InputError
 from tdpm_cli.run import claims, samples
+from tdpm_cli.sampling import nfe_text, settings_of
 
 
 def pixels(folder):
@@ -232,10 +236,46 @@ def test_guidance_costs_what_it_says(runs):
     network.register_forward_hook(lambda module, args, output: examples.append(len(args[0])))
     from tdpm_cli.engine.model import generate
 
-    for scale in (1.0, 3.0):
+    for scale, prior_scale in itertools.product((1.0, 3.0), repeat=2):
         examples.clear()
-        list(generate(made.model, made.space, made.condition, 0, range(2), 2, steps=3, scale=scale))
-        assert sum(examples) == 2 * made.model.nfe(3, scale)
+        guidance = {"scale": scale, "prior_scale": prior_scale}
+        list(generate(made.model, made.space, made.condition, 0, range(2), 2, steps=3, **guidance))
+        assert sum(examples) == 2 * made.model.nfe(3, **guidance)
+    settings = settings_of(made, steps=3, scale=3.0, prior_scale=2.0)
+    assert nfe_text(made.model, settings) == "2 + 2·3"
+
+
+def test_a_guided_prior_is_drawn_told_and_refused_where_there_is_nothing_to_guide(runs, tmp_path):
+    sample(tmp_path / "guided", 4, runs["labels"], labels=["3"], prior_scale=3.0)
+    sample(tmp_path / "plain", 4, runs["labels"], labels=["3"])
+    pictures = [[Image.open(tmp_path / name / f"{k:06d}.png").tobytes() for k in range(4)] for name in
+                ("guided", "plain")]  # fmt: skip
+    assert pictures[0] != pictures[1]
+    manifest = json.loads((tmp_path / "guided" / "samples.json").read_text())
+    assert (manifest["prior_scale"], manifest["nfe"], manifest["nfe_text"]) == (3.0, 6, "2 + 4")
+    with pytest.raises(InputError, match=r"--prior-scale is 2, but the model is unconditional"):
+        sample(tmp_path / "out", 2, runs["images"], prior_scale=2.0)
+
+
+@pytest.mark.parametrize("name", ["shared-x0", "x0-then-noise"])
+def test_guidance_leaves_the_noise_of_a_prior_of_x_0_at_T(tiny_images, name):
+    labels = ["condition.name=labels", "condition.classes=10", f"prior.name={name}"]
+    made = assembly.assemble(config.from_dict(tiny_images(*labels)))
+    for parameter in made.model.parameters():
+        if not parameter.any():  # zeroed layers would hide what is to be seen
+            torch.nn.init.normal_(parameter, std=0.1)
+    cond, null = {"label": torch.tensor([3, 3])}, made.condition.null(2)
+    z = Noise(0, [0, 1]).normal(made.model.prior.z_shape)
+    other = z.clone()
+    size = 64  # the noise comes last, or, where z is an image, in the last channel
+    other.flatten(1)[:, -size:] = Noise(1, [0, 1]).normal((size,))
+    eps = (other - z).flatten(1)[:, -size:].view(2, 1, 8, 8)
+    schedule = made.model.denoiser.schedule
+    with torch.no_grad():
+        found, moved = (made.model.x_T_of(each, cond, scale=4.0, null=null) for each in (z, other))
+        plain = made.model.x_T_of(z, cond)
+    assert torch.allclose(moved - found, schedule.sigma(schedule.T) * eps, atol=1e-4)
+    assert not torch.allclose(found, plain, atol=1e-3)
 
 
 @pytest.mark.parametrize("sampler", sorted(samplers.names()))

@@ -44,6 +44,7 @@ def evaluate(
     spacing: Annotated[Optional[float], Shown(help="With --model: of the steps; 1 = even.")] = None,
     sampler: Annotated[Optional[str], Shown(help="With --model: such as ddim or dpmpp_2m.")] = None,
     scale: Annotated[Optional[float], Shown(help="With --model: classifier-free guidance.")] = None,
+    prior_scale: Annotated[Optional[float], Shown(help="With --model: the same of the prior.")] = None,
     seed: Annotated[
         Optional[int], typer.Option(min=0, max=2**62, help="With --model: the first seed.", show_default="0")
     ] = None,
@@ -73,7 +74,8 @@ def evaluate(
     asked = {"kid": kid, "prdc": prdc, "memorised": memorised, "text": text, "classes": per_class}
     run(
         images, model=model, seed=seed, repeats=repeats,
-        sampling={"steps": steps, "spacing": spacing, "sampler": sampler, "scale": scale},
+        sampling={"steps": steps, "spacing": spacing, "sampler": sampler, "scale": scale,
+                  "prior_scale": prior_scale},
         ref=ref, n=count("--n", n) if n else None, features=features, weights=weights, fid=fid,
         extras=[name for name, wanted in asked.items() if wanted], diagnosis=diagnose, cache=cache,
         json_file=json, report=report,

@@ -23,6 +23,7 @@ def export(
     sampler: Annotated[Optional[str], Shown(help="Such as ddim, ddpm or dpmpp_2m.")] = None,
     eta: Annotated[Optional[float], Shown(help="Noise of ddim.")] = None,
     scale: Annotated[Optional[float], Shown(help="Classifier-free guidance: 1 = off.")] = None,
+    prior_scale: Annotated[Optional[float], Shown(help="The same of the prior.")] = None,
     rgb: Annotated[bool, typer.Option("--rgb", help="Grey images in three channels, for tools that want RGB.")] = False,
     licence: Annotated[str, typer.Option(help="Of the weights; stands in the file.")] = "not stated",
 ) -> None:
@@ -30,4 +31,4 @@ def export(
     from tdpm_cli.commands.export import export as run
 
     run(file, model, format, licence=licence, rgb=rgb, steps=steps, spacing=spacing, sampler=sampler, eta=eta,
-        scale=scale)  # fmt: skip
+        scale=scale, prior_scale=prior_scale)  # fmt: skip

@@ -27,6 +27,7 @@ def sample(
     ] = None,
     prompts: Annotated[Optional[Path], typer.Option(help="A file of prompts, one a line.")] = None,
     scale: Annotated[Optional[float], Shown(help="Classifier-free guidance: 1 = off.")] = None,
+    prior_scale: Annotated[Optional[float], Shown(help="The same of the prior.")] = None,
     format: Annotated[
         Optional[str], typer.Option(help="png (a file each) or npz (arr_0).", show_default="png for images")
     ] = None,
@@ -42,5 +43,5 @@ def sample(
         out, count("--n", n), model, steps=steps, spacing=spacing, seed=seed, sampler=sampler, eta=eta, batch=batch,
         precision=precision, labels=labels and [word.strip() for word in labels.split(",")],
         prompts=[*(prompt or []), *(read_prompts(prompts) if prompts else [])] or None,
-        scale=scale, format=format, overwrite=overwrite,
+        scale=scale, prior_scale=prior_scale, format=format, overwrite=overwrite,
     )  # fmt: skip

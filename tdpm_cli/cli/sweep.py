@@ -20,6 +20,7 @@ def sweep(
         str, typer.Option(help="Where the chain starts: prior, data (the ceiling), gaussian; several by commas.")
     ] = "prior",
     scale: Annotated[Optional[str], Shown(help="Classifier-free guidance, such as 1,2,4.")] = None,
+    prior_scale: Annotated[Optional[str], Shown(help="The same of the prior.")] = None,
     n: Annotated[Optional[str], Shown(help="Samples scored in each row.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="The first seed.")] = 0,
     repeats: Annotated[int, typer.Option(min=1, help="Seeds in each row: mean ± sd.")] = 1,
@@ -43,7 +44,8 @@ def sweep(
     run(
         [count("--steps", word) for word in listed(steps)], model or [], spacings=numbers("--spacing", spacing),
         samplers=listed(sampler), starts=listed(start), scales=numbers("--scale", scale),
-        n=count("--n", n) if n else None, seed=seed, repeats=repeats, ref=ref, features=features, weights=weights,
+        prior_scales=numbers("--prior-scale", prior_scale), n=count("--n", n) if n else None, seed=seed,
+        repeats=repeats, ref=ref, features=features, weights=weights,
         extras=[name for name, wanted in {"kid": kid, "prdc": prdc, "text": text}.items() if wanted], cache=cache,
         out=out, report=report,
     )  # fmt: skip

@@ -20,7 +20,7 @@ from tdpm_cli.run.files import writing
 from tdpm_cli.run.precision import device as chosen_device
 from tdpm_cli.run.report import Meter, Spent, say
 from tdpm_cli.run.signals import Interrupted, Interruption
-from tdpm_cli.sampling import describe, nfe_text, sampler_options, settings_of
+from tdpm_cli.sampling import describe, nfe, nfe_text, sampler_options, settings_of
 
 FORMATS = ("png", "npz")
 GRID, POINTS = 64, 10_000  # examples in the picture
@@ -42,6 +42,7 @@ def sample(
     labels: Sequence[str] | None = None,
     prompts: Sequence[str] | None = None,
     scale: float | None = None,
+    prior_scale: float | None = None,
     format: str | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -56,7 +57,7 @@ def sample(
     made = loaded.assembly
     begun_in = distributed.from_first(lambda: None if overwrite else samples.told(out).get("precision"))
     settings = settings_of(
-        made, steps=steps, spacing=spacing, sampler=sampler, scale=scale, batch=batch, eta=eta,
+        made, steps=steps, spacing=spacing, sampler=sampler, scale=scale, prior_scale=prior_scale, batch=batch, eta=eta,
         precision=precision or begun_in,
     )  # fmt: skip
     given = _conditions(made.condition, n, seed, {"--labels": labels, "--prompt": prompts})
@@ -75,13 +76,13 @@ def sample(
     spent = Spent()
     held = samples.Images(out, spent) if kind == "png" else samples.Array(out, n)
     distributed.from_first(lambda: samples.prepare(held, n, manifest, told, overwrite))
-    calls = made.model.nfe(settings.steps, settings.scale)
-    say(f"{loaded.source}: {made.schedule_text}; NFE {nfe_text(made.model, settings)} = {calls}")
+    calls = f"{nfe_text(made.model, settings)} = {nfe(made.model, settings)}"
+    say(f"{loaded.source}: {made.schedule_text}; NFE {calls}")
 
     def draw(piece: range) -> Tensor:
         (raw,) = generate(
             made.model, made.space, made.condition, seed, piece, len(piece), given=taken(given, piece), device=device,
-            **sampler_options(settings),
+            prior_scale=settings.prior_scale, **sampler_options(settings),
         )  # fmt: skip
         return raw
 

@@ -17,7 +17,7 @@ from tdpm_cli.run import plots, precision
 from tdpm_cli.run.files import writable, write_text, writing
 from tdpm_cli.run.page import Page
 from tdpm_cli.run.report import say, table
-from tdpm_cli.sampling import Start, settings_of
+from tdpm_cli.sampling import Start, nfe, settings_of
 from tdpm_cli.scoring.inputs import Examples, model_name, of_config, of_model, open_input
 from tdpm_cli.scoring.protocol import protocol_of
 from tdpm_cli.scoring.report import STARTS, add_sweep, is_best, read_sweep, sweep_plot, sweep_table
@@ -34,6 +34,7 @@ def sweep(
     samplers: Sequence[str] = (),
     starts: Sequence[str] = ("prior",),
     scales: Sequence[float] = (),
+    prior_scales: Sequence[float] = (),
     n: int | None = None,
     seed: int = 0,
     repeats: int = 1,
@@ -47,6 +48,8 @@ def sweep(
 ) -> list[dict[str, Any]]:
     """Score every combination of the models' spacings, samplers, starts, scales and steps; return a row for each.
 
+    `scales` guide the steps, and `prior_scales` the prior.
+
     Writes `sweep.json`, `sweep.csv` and `sweep.png` to `out`, by default beside the first model. After every row
     what is done is saved: the same command again continues. Raises InputError for input that does not fit.
     """
@@ -55,7 +58,7 @@ def sweep(
         writable("--report", report)
     device = precision.device()
     loaded = [assemble.load(path, device) for path in models or [assemble.newest_run()]]
-    plan = _plan(loaded, steps, spacings, samplers, starts, scales)
+    plan = _plan(loaded, steps, spacings, samplers, starts, scales, prior_scales)
     first = loaded[0].assembly.config
     data = [of_config(each.assembly.config) for each in loaded]
     reference = open_input("--ref", str(ref)) if ref is not None else _one_of(data, loaded)
@@ -110,7 +113,7 @@ def sweep(
 
 def _plan(
     loaded: Sequence[Loaded], steps: Sequence[int], spacings: Sequence[float], samplers: Sequence[str],
-    starts: Sequence[str], scales: Sequence[float],
+    starts: Sequence[str], scales: Sequence[float], prior_scales: Sequence[float],
 ) -> list[tuple[Loaded, SampleConfig, Start]]:  # fmt: skip
     """Every combination, checked."""
     known = get_args(Start)
@@ -120,11 +123,14 @@ def _plan(
     every_sampler: list[str | None] = [*samplers] or [None]
     every_spacing: list[float | None] = [*spacings] or [None]
     every_scale: list[float | None] = [*scales] or [None]
+    every_prior_scale: list[float | None] = [*prior_scales] or [None]
     plan = []
-    for each, spacing, sampler, start, scale, count in itertools.product(
-        loaded, every_spacing, every_sampler, starts, every_scale, sorted(set(steps))
+    for each, spacing, sampler, start, scale, prior_scale, count in itertools.product(
+        loaded, every_spacing, every_sampler, starts, every_scale, every_prior_scale, sorted(set(steps))
     ):
-        settings = settings_of(each.assembly, spacing=spacing, sampler=sampler, scale=scale, steps=count)
+        settings = settings_of(
+            each.assembly, spacing=spacing, sampler=sampler, scale=scale, prior_scale=prior_scale, steps=count
+        )
         plan.append((each, settings, cast(Start, start)))
     return plan
 
@@ -140,13 +146,15 @@ def _one_of(data: Sequence[Examples], loaded: Sequence[Loaded]) -> Examples:
 
 def _row(each: Loaded, settings: SampleConfig, start: Start, found: Sequence[Score]) -> dict[str, Any]:
     model = each.assembly.model
-    calls = model.nfe(settings.steps, settings.scale) - (0 if start == "prior" else model.prior.nfe)
+    of_prior = model.nfe(0, prior_scale=settings.prior_scale)
+    calls = nfe(model, settings) - (0 if start == "prior" else of_prior)
     return {
         "model": model_name(each),
         "sampler": settings.sampler,
         "spacing": settings.spacing,
         "start": start,
         "scale": settings.scale,
+        "prior_scale": settings.prior_scale,
         "steps": settings.steps,
         "nfe": calls,
         "metric": found[0].name,
@@ -167,7 +175,7 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     metrics = list(rows[0]["scores"])
     spread = "sd" if len(rows[0]["protocol"]["seeds"]) > 1 else "standard error"
-    identity = ("model", "sampler", "spacing", "start", "scale", "steps", "nfe")
+    identity = ("model", "sampler", "spacing", "start", "scale", "prior_scale", "steps", "nfe")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*identity, "n", *itertools.chain(*((name, f"{spread} of {name}") for name in metrics)), "best"])
     for row in rows:

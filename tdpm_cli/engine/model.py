@@ -22,15 +22,26 @@ class TDPM(nn.Module):
         self.denoiser = denoiser
         self.prior: Any = prior  # a Prior, and a Module
 
-    def nfe(self, steps: int, scale: float = 1.0) -> int:
-        """Network calls for one example: the prior's, and one a step, two where guided."""
-        return int(self.prior.nfe) + steps * (1 if scale == 1 else 2)
+    def nfe(self, steps: int, scale: float = 1.0, prior_scale: float = 1.0) -> int:
+        """Network calls for one example: the prior's, and one a step; each twice where guided."""
+        return int(self.prior.nfe) * (1 if prior_scale == 1 else 2) + steps * (1 if scale == 1 else 2)
 
-    def draw_x_T(self, noise: Noise, cond: Cond, precision: str = "fp32") -> Tensor:
-        """x_T [B, *shape] from the prior."""
-        z = noise.normal(self.prior.z_shape)
+    def draw_x_T(
+        self, noise: Noise, cond: Cond, *, scale: float = 1.0, null: Cond | None = None, precision: str = "fp32"
+    ) -> Tensor:
+        """x_T [B, *shape] from the prior, with z drawn."""
+        return self.x_T_of(noise.normal(self.prior.z_shape), cond, scale=scale, null=null, precision=precision)
+
+    def x_T_of(
+        self, z: Tensor, cond: Cond, *, scale: float = 1.0, null: Cond | None = None, precision: str = "fp32"
+    ) -> Tensor:
+        """x_T [B, *shape] that the prior makes of z: P(z, null) + scale · (P(z, cond) - P(z, null)), 1 = off.
+
+        Where P(z, cond) = alpha_T G(z, cond) + sigma_T eps, eps being part of z, this moves G alone, and the noise
+        stays at T. Other priors make noise and data in one, and what differs of the noise grows, too.
+        """
         with _autocast(z, precision):
-            x_T: Tensor = self.prior(z, **cond)
+            x_T = samplers.guided(self.prior, null or {}, scale)(z, **cond)
         return x_T.float()
 
     def decode(
@@ -97,11 +108,14 @@ def generate(
     *,
     given: Given | None = None,
     device: torch.device | str = "cpu",
+    prior_scale: float = 1.0,
+    precision: str = "fp32",
     **sampler: Any,
 ) -> Iterator[Tensor]:
     """Yield batches of raw, the examples `indices`; example k depends on (seed, k) and its condition alone.
 
-    `given` are the conditions of all of `indices`; without them they are drawn. `sampler` goes to `TDPM.decode`.
+    `given` are the conditions of all of `indices`; without them they are drawn. `prior_scale` guides the prior, and
+    `sampler` goes to `TDPM.decode`.
     """
     for start in range(0, len(indices), batch):
         chunk = indices[start : start + batch]
@@ -109,6 +123,6 @@ def generate(
         chosen = condition.draw(len(chunk), noise) if given is None else taken(given, range(start, start + len(chunk)))
         cond = {key: value.to(device) for key, value in condition.encode(chosen).items()}
         null = {key: value.to(device) for key, value in condition.null(len(chunk)).items()}
-        x_T = model.draw_x_T(noise, cond, sampler.get("precision", "fp32"))
-        x_0 = model.decode(x_T, noise, cond, null=null, bounds=space.bounds, **sampler)
+        x_T = model.draw_x_T(noise, cond, scale=prior_scale, null=null, precision=precision)
+        x_0 = model.decode(x_T, noise, cond, null=null, bounds=space.bounds, precision=precision, **sampler)
         yield space.decode(x_0)

@@ -7,7 +7,7 @@ at a time are kept.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -140,14 +140,13 @@ def _update(
     return means | {f"gradient/{phase.name}": norm.detach(), f"skipped/{phase.name}": skipped}
 
 
-def denoise_loss(model: TDPM, condition: Condition) -> Loss:
+def denoise_loss(model: TDPM) -> Loss:
     """Σ_t of the denoising loss over t = 1..T, one antithetic draw of t for each example."""
     schedule = model.denoiser.schedule
 
     def loss(batch: Batch) -> tuple[Tensor, Logs]:
         t = batch.own(lambda n: antithetic_times(n, schedule.T, batch.generator, batch.x.device))
-        cond = drop(batch, condition)
-        value = model.denoiser.loss(batch.x, t, batch.normal(batch.x.shape[1:]), **cond).mean()
+        value = model.denoiser.loss(batch.x, t, batch.normal(batch.x.shape[1:]), **batch.cond).mean()
         return value, {"loss/denoise": value.detach()}
 
     return loss
@@ -189,20 +188,27 @@ def critic_loss(model: TDPM, discriminator: nn.Module, kind: GameLoss) -> Loss:
     return loss
 
 
-def mismatch_loss(model: TDPM, discriminator: nn.Module) -> Loss:
+def mismatch_loss(model: TDPM, discriminator: nn.Module, condition: Condition) -> Loss:
     """Real x_T with the condition of another example, as a fake: the discriminator is to look at conditions (Reed et
-    al. 2016, algorithm 1). Examples whose neighbour has the same condition do not count."""
+    al. 2016, algorithm 1). Examples whose neighbour has the same condition, or "nothing", which fits all, do not count.
+    """
     schedule = model.denoiser.schedule
 
     def loss(batch: Batch) -> tuple[Tensor, Logs]:
         x_T = schedule.q_sample_T(batch.x, batch.normal(batch.x.shape[1:]))
         other = {key: value.roll(1, 0) for key, value in batch.cond.items()}
-        same = [(batch.cond[key] == value).reshape(len(batch.x), -1).all(1) for key, value in other.items()]
-        differs = ~torch.stack(same).all(0)
+        null = {key: value.to(batch.x.device) for key, value in condition.null(len(batch.x)).items()}
+        differs = ~_alike(other, batch.cond) & ~_alike(other, null)
         value = (softplus(discriminator(x_T, **other).float()) * differs).mean()
         return value, {"loss/mismatch": value.detach()}
 
     return loss
+
+
+def _alike(first: Cond, second: Cond) -> Tensor:
+    """Which examples have the same condition in both: bool [B]."""
+    same = [(value == second[key]).reshape(len(value), -1).all(1) for key, value in first.items()]
+    return torch.stack(same).all(0)
 
 
 def penalty_loss(model: TDPM, discriminator: nn.Module, r1: float, r2: float) -> Loss:
@@ -222,17 +228,19 @@ def penalty_loss(model: TDPM, discriminator: nn.Module, r1: float, r2: float) ->
     return loss
 
 
-def drop(batch: Batch, condition: Condition) -> Cond:
-    """The batch's conditions with a share `condition.dropout` replaced by "nothing", so that guidance has both."""
+def drop(batch: Batch, condition: Condition) -> Batch:
+    """The batch with a share `condition.dropout` of conditions replaced by "nothing", so that guidance, of the denoiser
+    and of the prior, has both."""
     if condition.dropout == 0 or not batch.cond:
-        return batch.cond
+        return batch
     device = batch.x.device
     dropped = batch.own(lambda n: torch.rand(n, generator=batch.generator, device=device)) < condition.dropout
     null = condition.null(len(batch.x))
-    return {
+    cond = {
         key: torch.where(dropped.view(-1, *[1] * (value.ndim - 1)), null[key].to(value.device), value)
         for key, value in batch.cond.items()
     }
+    return replace(batch, cond=cond)
 
 
 @dataclass(frozen=True)
@@ -265,13 +273,13 @@ def tdpm_phases(
     A prior that shares the denoiser's weights learns in the denoiser's phase, from the weighted sum of both
     losses: one set of weights has one optimizer. Without a discriminator there is no game.
     """
-    denoise = (1.0, denoise_loss(model, condition))
+    denoise = (1.0, denoise_loss(model))
     if discriminator is None or not model.prior.learns:
         return [Phase("denoiser", model.denoiser, optimizer("denoiser", model.denoiser), [denoise], clip=clip)]
 
     adversarial = adversarial_loss(model, discriminator, game.loss)
     critic = [(1.0, critic_loss(model, discriminator, game.loss))]
-    critic += [(game.mismatch, mismatch_loss(model, discriminator))] if game.mismatch else []
+    critic += [(game.mismatch, mismatch_loss(model, discriminator, condition))] if game.mismatch else []
     penalty = penalty_loss(model, discriminator, game.r1, game.r2)
     if model.prior.shares:
         both = [denoise, (game.weight, adversarial)]

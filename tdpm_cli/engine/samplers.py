@@ -101,21 +101,22 @@ def dpmpp_2m(
     return x
 
 
-def guided(denoise: Denoise, null: Mapping[str, Tensor], scale: float) -> Denoise:
+def guided(call: Callable[..., Tensor], null: Mapping[str, Tensor], scale: float) -> Callable[..., Tensor]:
     """Classifier-free guidance: null + scale · (cond - null), 1 = off (Ho and Salimans 2022, eq. 6).
 
-    `null` holds the condition "nothing" for one batch. Both estimates come from one call of twice the batch.
+    Of a denoiser, call(x_t, t, **cond), or of a prior, call(z, **cond). `null` holds the condition "nothing" for one
+    batch. Both estimates come from one call of twice the batch.
     """
     if scale == 1:
-        return denoise
+        return call
 
-    def guided_denoise(x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+    def guided_call(*inputs: Tensor, **cond: Tensor) -> Tensor:
         both = {key: torch.cat([null[key].expand_as(value), value]) for key, value in cond.items()}
-        x_0, n = denoise(torch.cat([x_t, x_t]), torch.cat([t, t]), **both), x_t.shape[0]
-        without, with_cond = x_0[:n], x_0[n:]  # not chunk(2), which would fix the batch of an exported graph
+        found, n = call(*(torch.cat([each, each]) for each in inputs), **both), inputs[0].shape[0]
+        without, with_cond = found[:n], found[n:]  # not chunk(2), which would fix the batch of an exported graph
         return without + scale * (with_cond - without)
 
-    return guided_denoise
+    return guided_call
 
 
 def clipped(denoise: Denoise, bounds: tuple[float, float] | None) -> Denoise:

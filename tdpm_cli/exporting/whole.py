@@ -11,7 +11,7 @@ from tdpm_cli.assemble import Loaded
 from tdpm_cli.config import SampleConfig
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.errors import InputError
-from tdpm_cli.sampling import nfe_text, sampler_options
+from tdpm_cli.sampling import nfe, nfe_text, prior_options, sampler_options
 
 Inputs = dict[str, Tensor]
 
@@ -38,8 +38,8 @@ class Whole(nn.Module):
         rest = dict(inputs)
         z, noise = rest.pop("z"), rest.pop("noise", None)
         drawn = Drawn([z.view(-1, *self.model.prior.z_shape), *(() if noise is None else noise.unbind(1))])
-        x_T = self.model.draw_x_T(drawn, rest)  # type: ignore[arg-type]
         null = {key: value.expand(z.shape[0], *value.shape[1:]) for key, value in self.null.items()}
+        x_T = self.model.draw_x_T(drawn, rest, null=null, **prior_options(self.settings))  # type: ignore[arg-type]
         x_0 = self.model.decode(x_T, drawn, rest, null=null, bounds=self.space.bounds,  # type: ignore[arg-type]
                                 **sampler_options(self.settings))  # fmt: skip
         images = self.space.decode(x_0)
@@ -87,7 +87,8 @@ def describe(loaded: Loaded, settings: SampleConfig, licence: str) -> dict[str, 
         "steps": str(settings.steps),
         "spacing": f"{settings.spacing:g}",
         "scale": f"{settings.scale:g}",
-        "nfe": f"{nfe_text(model, settings)} = {model.nfe(settings.steps, settings.scale)}",
+        "prior_scale": f"{settings.prior_scale:g}",
+        "nfe": f"{nfe_text(model, settings)} = {nfe(model, settings)}",
         "z_size": str(math.prod(model.prior.z_shape)),
         "weights": loaded.weights,
         "trained_images": str(loaded.seen),

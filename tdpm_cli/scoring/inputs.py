@@ -158,8 +158,9 @@ def of_model(
     """The examples 0..n-1 that a model gives under `seed`, from its prior or another `start` (see Generated)."""
     made, manifest = loaded.assembly, describe(loaded, settings, seed) | {"start": start}
     if start != "prior":
-        manifest["nfe"] -= made.model.prior.nfe
-        manifest["nfe_text"] = "0" + manifest["nfe_text"].removeprefix(str(made.model.prior.nfe))
+        of_prior = made.model.nfe(0, prior_scale=settings.prior_scale)
+        manifest["nfe"] -= of_prior
+        manifest["nfe_text"] = "0" + manifest["nfe_text"].removeprefix(str(of_prior))
     return Examples(
         text=model_name(loaded),
         data=Generated(made, settings, seed, n, device, start, data),
