@@ -152,17 +152,21 @@ def test_eval_scores_captions(whole_clip, tmp_path):
     for k, image in enumerate(draw(3)):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(place / f"{k}.png")
     with pytest.raises(InputError, match=r"--text, but .*images has no captions: it needs a \.txt beside every image"):
-        evaluate(place, ref=place, features=f"clip:{folder}", extras=["text"])
+        evaluate(place, ref=place, features=f"clip:{folder}", text=f"clip:{folder}")
     for k in range(3):
         (place / f"{k}.txt").write_text("a red")
-    result = evaluate(place, ref=place, features=f"clip:{folder}", extras=["text"])
+    result = evaluate(place, ref=place, features=f"clip:{folder}", text=f"clip:{folder}")
     (name,) = (name for name in result["scores"] if name.endswith("text score"))
     part = Clip(CPU, folder)
     expected = part.alignment(part(draw(3)), [("a red",)] * 3)
     assert result["scores"][name] == pytest.approx(float(expected.mean()), abs=1e-3)
     assert name in result["standard_errors"]
-    with pytest.raises(InputError, match=r"--text, but the features .* know no text; use --features clip"):
-        evaluate(place, ref=place, features="efficientnet-lite0", extras=["text"])
+    with pytest.raises(
+        InputError, match=r"--text is 'efficientnet-lite0', but these features know no text; accepted: clip"
+    ):
+        evaluate(place, ref=place, features=f"clip:{folder}", text="efficientnet-lite0")
+    with pytest.raises(InputError, match=r"--text is 'clop'; did you mean 'clip'"):
+        evaluate(place, ref=place, features=f"clip:{folder}", text="clop")
 
 
 def test_half_precision_weights_are_computed_in_full(dinov2):

@@ -13,6 +13,7 @@ from tdpm_cli import assemble, config, parts
 from tdpm_cli.commands.evaluate import evaluate
 from tdpm_cli.commands.matcher import matcher
 from tdpm_cli.commands.sample import grid_path, read_prompts, sample
+from tdpm_cli.commands.sweep import sweep
 from tdpm_cli.commands.train import train
 from tdpm_cli.errors import InputError
 from tdpm_cli.parts import embeddings
@@ -201,7 +202,7 @@ def matched(tmp_path_factory):
     file = tmp_path_factory.mktemp("matcher") / "matcher.safetensors"
     matcher(config.from_dict(tiny_images.__wrapped__()(*TEXT)), file, 20_000)
     assert not file.with_name(file.name + ".state").exists()
-    return file
+    return f"image-text:{file}"
 
 
 def digits_with_captions(folder, shift):
@@ -215,25 +216,38 @@ def digits_with_captions(folder, shift):
     return folder
 
 
-def test_the_text_score_tells_right_captions_from_wrong_ones(matched, tmp_path):
-    features = f"image-text:{matched}"
+def test_the_text_score_tells_right_captions_from_wrong_ones(matched, pooled, tmp_path):
     right, wrong = (
-        evaluate(digits_with_captions(tmp_path / name, shift), ref="digits", features=features, extras=["text"])
+        evaluate(digits_with_captions(tmp_path / name, shift), ref="digits", features=pooled, text=matched)
         for name, shift in (("right", 0), ("wrong", 1))
     )
     (name,) = [name for name in right["scores"] if "R@1 of 10" in name]
     assert name.startswith("image-text-")
+    assert [name for name in right["scores"] if name.startswith("FD-torchscript")]
+    assert right["protocol"]["text"]["weights_sha256"]
     assert right["scores"][name] > 80
     assert wrong["scores"][name] < 20
     assert right["standard_errors"][name] > 0
 
 
-def test_samples_are_scored_by_the_prompts_they_were_drawn_from(run, matched, tmp_path):
+def test_samples_are_scored_by_the_prompts_they_were_drawn_from(run, matched, pooled, tmp_path):
     sample(tmp_path / "out", 12, run, prompts=["the digit three", "a four"])
-    scores = evaluate(tmp_path / "out", features=f"image-text:{matched}", extras=["text"])["scores"]
-    drawn = evaluate(model=run, n=12, features=f"image-text:{matched}", extras=["text"])["scores"]
+    scores = evaluate(tmp_path / "out", features=pooled, text=matched)["scores"]
+    drawn = evaluate(model=run, n=12, features=pooled, text=matched)["scores"]
     assert scores.keys() == drawn.keys()
     assert all(0 <= found[name] <= 100 for found in (scores, drawn) for name in found if "R@1" in name)
+
+
+def test_a_sweep_over_scales_has_both_scores_in_every_row(run, matched, pooled, tmp_path):
+    rows = sweep([1, 2], [run], scales=[1, 3], prior_scales=[1, 2], n=12, features=pooled, text=matched,
+                 out=tmp_path / "sweep")  # fmt: skip
+    settings = [(row["scale"], row["prior_scale"], row["steps"], row["nfe"]) for row in rows]
+    assert settings == [(1, 1, 1, 2), (1, 1, 2, 3), (1, 2, 1, 3), (1, 2, 2, 4),
+                        (3, 1, 1, 3), (3, 1, 2, 5), (3, 2, 1, 4), (3, 2, 2, 6)]  # fmt: skip
+    assert all(len(row["scores"]) == 2 and row["metric"].startswith("FD-") for row in rows)
+    header = (tmp_path / "sweep" / "sweep.csv").read_text().splitlines()[0].split(",")
+    assert {"prior_scale", "nfe"} <= set(header)
+    assert any("R@1" in column for column in header)
 
 
 def test_a_matcher_continues_where_it_stopped(tiny_images, tmp_path, monkeypatch):

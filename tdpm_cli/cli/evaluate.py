@@ -24,8 +24,9 @@ def evaluate(
     ] = False,
     per_class: Annotated[bool, typer.Option("--per-class", help="The distance of each class, too.")] = False,
     text: Annotated[
-        bool, typer.Option("--text", help="How well images fit their captions, too (with --features clip).")
-    ] = False,
+        Optional[str],
+        typer.Option(help="How well images fit their captions, too, by these features: clip or image-text:FILE."),
+    ] = None,
     diagnose: Annotated[
         bool, typer.Option("--diagnose", help="Which half of the model to improve: the denoiser or the prior.")
     ] = False,
@@ -71,12 +72,12 @@ def evaluate(
         write_statistics(ref_only, out, features=features, weights=weights, cache=cache)
         return
     in_processes(nproc)
-    asked = {"kid": kid, "prdc": prdc, "memorised": memorised, "text": text, "classes": per_class}
+    asked = {"kid": kid, "prdc": prdc, "memorised": memorised, "classes": per_class}
     run(
         images, model=model, seed=seed, repeats=repeats,
         sampling={"steps": steps, "spacing": spacing, "sampler": sampler, "scale": scale,
                   "prior_scale": prior_scale},
         ref=ref, n=count("--n", n) if n else None, features=features, weights=weights, fid=fid,
-        extras=[name for name, wanted in asked.items() if wanted], diagnosis=diagnose, cache=cache,
+        extras=[name for name, wanted in asked.items() if wanted], text=text, diagnosis=diagnose, cache=cache,
         json_file=json, report=report,
     )  # fmt: skip

@@ -26,7 +26,7 @@ def sweep(
     repeats: Annotated[int, typer.Option(min=1, help="Seeds in each row: mean ± sd.")] = 1,
     kid: Annotated[bool, typer.Option("--kid", help="Kernel distance, too.")] = False,
     prdc: Annotated[bool, typer.Option("--prdc", help="Precision, recall, density and coverage, too.")] = False,
-    text: Annotated[bool, typer.Option("--text", help="How well images fit their captions, too.")] = False,
+    text: Annotated[Optional[str], typer.Option(help="How well images fit their captions, too; as for eval.")] = None,
     features: Annotated[Optional[str], Shown(help="As for eval.")] = None,
     weights: Annotated[Optional[Path], typer.Option(help="A local file or folder of the features' weights.")] = None,
     ref: Annotated[
@@ -46,6 +46,6 @@ def sweep(
         samplers=listed(sampler), starts=listed(start), scales=numbers("--scale", scale),
         prior_scales=numbers("--prior-scale", prior_scale), n=count("--n", n) if n else None, seed=seed,
         repeats=repeats, ref=ref, features=features, weights=weights,
-        extras=[name for name, wanted in {"kid": kid, "prdc": prdc, "text": text}.items() if wanted], cache=cache,
+        extras=[name for name, wanted in {"kid": kid, "prdc": prdc}.items() if wanted], text=text, cache=cache,
         out=out, report=report,
     )  # fmt: skip

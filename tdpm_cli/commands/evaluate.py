@@ -21,7 +21,7 @@ from tdpm_cli.scoring.diagnosis import diagnose
 from tdpm_cli.scoring.inputs import Examples, Input, Statistics, config_of, of_config, of_model, open_input
 from tdpm_cli.scoring.protocol import protocol_of
 from tdpm_cli.scoring.report import neighbours, write_report
-from tdpm_cli.scoring.scorer import Found, Score, Scorer, check_fit, extractor, merge
+from tdpm_cli.scoring.scorer import Found, Score, Scorer, check_fit, extractor, judge_of, merge
 
 
 @distributed.joined()
@@ -38,6 +38,7 @@ def evaluate(
     weights: Path | None = None,
     fid: bool = False,
     extras: Collection[str] = (),
+    text: str | None = None,
     diagnosis: bool = False,
     cache: bool = True,
     json_file: Path | None = None,
@@ -47,7 +48,8 @@ def evaluate(
 
     `sampling` goes over the model's sample settings; `repeats` scores so many seeds, from `seed` on. `features` is
     a name, or "name:weights". Images get their Fréchet distance (`fid` insists on it), points the sliced Wasserstein
-    distance, and both the `extras`, of `scorer.DEFINITIONS`. Returns the scores and all that they depend on. Raises
+    distance, and both the `extras`, of `scorer.DEFINITIONS`. `text` names features that tell how well images fit their
+    captions. Returns the scores and all that they depend on. Raises
     InputError for input that does not fit.
     """
     writable("--json", json_file)
@@ -69,10 +71,11 @@ def evaluate(
     reference = _reference(ref, config, sets[0])
     points = isinstance(sets[0], Examples) and len(sets[0].shape) != 3
     check_fit(sets[0], reference, points, extras)
-    extract = _extractor(sets[0], reference, config, features, weights, fid, device)
+    extract, judge = _extractor(sets[0], reference, config, features, weights, fid, device), judge_of(text, device)
     if images is not None:
         sets = [_chosen(sets[0], n, config)]
-    scorer = Scorer(reference, extract, batch=config.eval.batch if config else 64, extras=extras, cache=cache)
+    scorer = Scorer(reference, extract, judge=judge, batch=config.eval.batch if config else 64, extras=extras,
+                    cache=cache)  # fmt: skip
 
     found = [scorer.score(each) for each in sets]
     merged, classes = merge(found)

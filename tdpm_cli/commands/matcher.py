@@ -71,7 +71,7 @@ def matcher(config: Config, out: Path, images: int = 200_000) -> None:
     }  # fmt: skip
     weights.write_weights(out, network, {"format": FORMAT, "settings": json.dumps(settings)})
     state.unlink(missing_ok=True)
-    say(f"done: {out}\nnext: tdpm eval --text --features image-text:{out} samples/")
+    say(f"done: {out}\nnext: tdpm eval --fid --text image-text:{out} samples/")
 
 
 def _varied(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -21,7 +21,7 @@ from tdpm_cli.sampling import Start, nfe, settings_of
 from tdpm_cli.scoring.inputs import Examples, model_name, of_config, of_model, open_input
 from tdpm_cli.scoring.protocol import protocol_of
 from tdpm_cli.scoring.report import STARTS, add_sweep, is_best, read_sweep, sweep_plot, sweep_table
-from tdpm_cli.scoring.scorer import Score, Scorer, check_fit, extractor, merge
+from tdpm_cli.scoring.scorer import Score, Scorer, check_fit, extractor, judge_of, merge
 
 FILE = "sweep.json"
 
@@ -42,6 +42,7 @@ def sweep(
     features: str | None = None,
     weights: Path | None = None,
     extras: Collection[str] = (),
+    text: str | None = None,
     cache: bool = True,
     out: Path | None = None,
     report: Path | None = None,
@@ -64,6 +65,7 @@ def sweep(
     reference = open_input("--ref", str(ref)) if ref is not None else _one_of(data, loaded)
     is_image = len(data[0].shape) == 3
     extract = extractor(features or first.eval.features, weights, device) if is_image else None
+    judge = judge_of(text, device)
     out = out or _beside(loaded[0])
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -72,7 +74,7 @@ def sweep(
         say(f"note: n is {fewest:,}, for there are no more real examples to start from")
         count = fewest
     check_fit(data[0], reference, extract is None, extras)
-    scorer = Scorer(reference, extract, batch=first.eval.batch, extras=extras, cache=cache)
+    scorer = Scorer(reference, extract, judge=judge, batch=first.eval.batch, extras=extras, cache=cache)
 
     before = {row["key"]: row for row in read_sweep(out / FILE)} if (out / FILE).is_file() else {}
     rows: list[dict[str, Any]] = []

@@ -20,16 +20,19 @@ Prepare = Callable[[Tensor], Tensor]
 
 @dataclass
 class Batch:
-    """Some examples: their numbers, raw or what an extractor's `prepare` made of it, their conditions; and what was
-    broken."""
+    """Some examples: their numbers, raw or what an extractor's `prepare` made of it, their conditions; what was broken;
+    and, where asked for, raw as it is."""
 
     indices: Tensor
     x: Tensor
     cond: dict[str, Any]
     broken: list[str]
+    raw: Tensor | None = None
 
 
-def batches_of(examples: Examples, batch: int, n: int | None = None, prepare: Prepare | None = None) -> Iterator[Batch]:
+def batches_of(
+    examples: Examples, batch: int, n: int | None = None, prepare: Prepare | None = None, keep_raw: bool = False
+) -> Iterator[Batch]:
     """The first n examples, in order; examples whose file cannot be decoded are left out and named.
 
     Where several processes score together, each gets its own batches of them, for `distributed.together`.
@@ -38,7 +41,7 @@ def batches_of(examples: Examples, batch: int, n: int | None = None, prepare: Pr
     chunks = [list(range(start, min(start + batch, size))) for start in range(0, size, batch)]
     workers = min(8, os.cpu_count() or 1) if examples.on_disk and size > FEW else 0
     yield from DataLoader(
-        _Reader(examples.data, prepare),
+        _Reader(examples.data, prepare, keep_raw),
         sampler=_Chunks(distributed.own(chunks)),
         batch_size=None,
         num_workers=workers,
@@ -58,8 +61,8 @@ class _Chunks(Sampler[list[int]]):
 
 
 class _Reader(Dataset[Batch]):
-    def __init__(self, data: Any, prepare: Prepare | None) -> None:
-        self.data, self.prepare = data, prepare
+    def __init__(self, data: Any, prepare: Prepare | None, keep_raw: bool) -> None:
+        self.data, self.prepare, self.keep_raw = data, prepare, keep_raw
 
     def __getitem__(self, indices: list[int]) -> Batch:
         broken: list[str] = []
@@ -78,4 +81,5 @@ class _Reader(Dataset[Batch]):
             if not sound:
                 return Batch(torch.zeros(0, dtype=torch.long), torch.zeros(0), {}, broken)
             indices, (raw, cond) = sound, self.data[sound]
-        return Batch(torch.tensor(indices), self.prepare(raw) if self.prepare else raw, dict(cond), broken)
+        x = self.prepare(raw) if self.prepare else raw
+        return Batch(torch.tensor(indices), x, dict(cond), broken, raw if self.keep_raw else None)

@@ -29,8 +29,8 @@ DEFINITIONS = {  # what can be asked for beside the distance, and how it is comp
     "or of half of the smaller side (Bińkowski 2018)",
     "prdc": "precision, recall: 3 neighbours (Kynkäänniemi 2019); density, coverage: 5 neighbours (Naeem 2020)",
     "memorised": "share of samples nearer to a training example than that one's nearest fellow is",
-    "text": "clip: 100 · max(cos, 0) of the features of images and of their captions (Hessel 2021); image-text: the "
-    "percentage of images that find their caption among 10 (R@1); mean and standard error",
+    "text": "by clip: 100 · max(cos, 0) of the features of images and of their captions (Hessel 2021); by image-text: "
+    "the percentage of images that find their caption among 10 (R@1); mean and standard error",
     "classes": "the distance of each class alone, and their mean",
 }
 DISTANCES = {
@@ -68,14 +68,17 @@ class Found:
 class Scorer:
     """Scores of samples against one reference, whose features are computed once, or taken from the cache.
 
-    `extract` is a part of `parts/features`, or None for points. Raises InputError for a reference that is too small,
-    or that does not have what `extras`, of DEFINITIONS, need.
+    `extract` is a part of `parts/features`, or None for points; `judge` another, that tells how well images fit their
+    captions. Raises InputError for a reference that is too small, or that does not have what `extras`, of DEFINITIONS,
+    need.
     """
 
     def __init__(
-        self, reference: Input, extract: Any, *, batch: int = 64, extras: Collection[str] = (), cache: bool = True
-    ) -> None:
-        self.reference, self.extract, self.batch, self.extras = reference, extract, batch, tuple(extras)
+        self, reference: Input, extract: Any, *, judge: Any = None, batch: int = 64, extras: Collection[str] = (),
+        cache: bool = True,
+    ) -> None:  # fmt: skip
+        self.reference, self.extract, self.judge, self.batch = reference, extract, judge, batch
+        self.extras = tuple(extras)
         self.name = "" if extract is None else str(extract.protocol["name"])
         self.cache = cache and extract is not None
         self._noted = set[int]()  # counts that were too small, and said to be
@@ -107,8 +110,8 @@ class Scorer:
             found += _prdc(data.some(KEEP), drawn.some(KEEP))
         if drawn.alignment is not None:
             error = float(drawn.alignment.std() / len(drawn.alignment) ** 0.5)
-            name = getattr(self.extract, "text_score", "text score")
-            found.append(Score(f"{self.name} {name}", float(drawn.alignment.double().mean()), error))
+            name = f"{self.judge.protocol['name']} {getattr(self.judge, 'text_score', 'text score')}"
+            found.append(Score(name, float(drawn.alignment.double().mean()), error))
         neighbours: list[tuple[int, int]] = []
         if "memorised" in self.extras:
             mask, index, ratio = scores.memorised(data.features, drawn.features)
@@ -146,6 +149,7 @@ class Scorer:
                 **about,
             },
             "features": self._protocol,
+            "text": self.judge and {**self.judge.protocol, "definition": DEFINITIONS["text"]},
             "quantised": "uint8 before features" if self.extract is not None else None,
             "definitions": [DISTANCES[self.extract is not None], *(DEFINITIONS[key] for key in self.extras)],
             "kept": KEEP if self.extras else None,
@@ -168,8 +172,8 @@ class Scorer:
 
     def _gather(self, label: str, source: Examples, n: int) -> Summary:
         gathering, broken, alignment = Gathering(n, self._keep(n)), list(source.broken), list[Tensor]()
-        captioned = "text" in self.extras and source is not self.reference
-        own = map(self._with_features, batches_of(source, self.batch, n, self._prepare))
+        captioned = self.judge is not None and label == "samples"
+        own = map(self._with_features, batches_of(source, self.batch, n, self._prepare, captioned))
         with Meter(f"features of {label}", n) as meter:
             for batch in distributed.together(own):
                 if len(batch.indices):
@@ -180,7 +184,7 @@ class Scorer:
                     except ValueError as error:
                         raise InputError(f"{label}: {error}; the model or the features' weights are damaged") from None
                     if captioned:
-                        alignment.append(self.extract.alignment(batch.x, batch.cond["captions"]))
+                        alignment.append(batch.cond["alignment"])
                 broken += batch.broken
                 meter.advance(len(batch.indices) + len(batch.broken))
         refuse_broken(source.text, broken, source.files or len(source))
@@ -188,11 +192,14 @@ class Scorer:
         return replace(summary, alignment=torch.cat(alignment)) if captioned else summary
 
     def _with_features(self, batch: Batch) -> Batch:
-        """The batch with features [B, D] in place of examples."""
+        """The batch with features [B, D] in place of examples, and with "alignment" [B] where raw images were kept."""
         if not len(batch.indices):
             return batch
         x = batch.x.float().flatten(1) if self.extract is None else self.extract(batch.x).cpu()
-        return replace(batch, x=x)
+        if batch.raw is None:
+            return replace(batch, x=x)
+        alignment = self.judge.alignment(self.judge(batch.raw), batch.cond["captions"])
+        return replace(batch, x=x, raw=None, cond={**batch.cond, "alignment": alignment})
 
     def _distance(self, first: Summary, second: Summary) -> float:
         if self.extract is None:
@@ -229,12 +236,9 @@ class Scorer:
                              f"{self.name!r} gives {dimension}: of another extractor")  # fmt: skip
 
     def _check_text(self, samples: Input) -> None:
-        """Raise InputError where a text score is asked of features that know no text, or of images without."""
-        if "text" not in self.extras:
+        """Raise InputError where a text score is asked of images without captions."""
+        if self.judge is None:
             return
-        if not hasattr(self.extract, "alignment"):
-            raise InputError(f"--text, but the features {self.name!r} know no text; use --features clip, or "
-                             "image-text:FILE, which `tdpm data matcher` trains")  # fmt: skip
         if not isinstance(samples, Examples) or "captions" not in samples.data[[0]][1]:
             raise InputError(f"--text, but {samples.text} has no captions: it needs a .txt beside every image, or "
                              "'captions' in dataset.json")  # fmt: skip
@@ -305,13 +309,24 @@ def _mean_of_classes(values: Sequence[float]) -> list[Score]:
     return [Score(f"mean of {len(values)} classes", statistics.fmean(values))] if values else []
 
 
-def extractor(features: str, weights: Path | None, device: torch.device) -> Any:
-    """The part of `parts/features` that "name" or "name:weights" asks for, with its weights read."""
+def judge_of(text: str | None, device: torch.device) -> Any:
+    """The features, "name" or "name:weights", that tell how well images fit captions; None for None."""
+    if text is None:
+        return None
+    found = extractor(text, None, device, "--text")
+    if not hasattr(found, "alignment"):
+        raise InputError(f"--text is {text!r}, but these features know no text; accepted: clip, or image-text:FILE, "
+                         "which `tdpm data matcher` trains")  # fmt: skip
+    return found
+
+
+def extractor(features: str, weights: Path | None, device: torch.device, option: str = "--features") -> Any:
+    """The part of `parts/features` that "name" or "name:weights" asks for by an option, with its weights read."""
     name, _, path = features.partition(":")
     if path and weights:
-        raise InputError(f"--features {features} and --weights {weights}: give the weights once")
+        raise InputError(f"{option} {features} and --weights {weights}: give the weights once")
     given = Path(path) if path else weights
-    found = parts.load("features", name, "--features")(device, given)
+    found = parts.load("features", name, option)(device, given)
     if given is not None and found.protocol["name"] == name != "inception":  # Inception knows its published file
         found.protocol["name"] += f"-{found.protocol['weights_sha256'][:8]}"
     return found

@@ -69,7 +69,7 @@ class ImageText:
     def __init__(self, device: torch.device, weights: Path | None = None) -> None:
         if weights is None:
             raise InputError("the features 'image-text' are trained on your data: tdpm data matcher FILE --preset "
-                             "NAME, and then --features image-text:FILE")  # fmt: skip
+                             "NAME, and then image-text:FILE")  # fmt: skip
         says, tensors = read(weights)
         self.groups: list[list[str]] = says["captions"]
         self._form = {text: k for group in self.groups for k, text in enumerate(group)}
