@@ -72,7 +72,8 @@ class GameConfig:
 class TrainConfig:
     """How long, how fast and on what terms the weights are trained. Durations count training images.
 
-    `init` names a trained denoiser to begin from; phases "prior" leave it as it is, and train prior and discriminator.
+    `init` names a trained denoiser to begin from, `init_prior` a trained generator of clean images; phases "prior"
+    leave the denoiser as it is, and train prior and discriminator.
     `prior_lr` is of a prior with weights of its own; one that shares the denoiser's learns at `denoiser_lr`.
     `batch_gpu` splits a batch into micro-batches, and `gradient_checkpointing` computes activations twice, where memory
     is short. `cache` keeps decoded images in memory where they fit in a quarter of what is free.
@@ -83,6 +84,7 @@ class TrainConfig:
 
     duration: Annotated[Count, Gt(0)]
     init: str | None = None
+    init_prior: str | None = None
     phases: Literal["all", "prior"] = "all"
     batch: Annotated[int, Ge(2)] = 128
     batch_gpu: Annotated[int, Ge(2)] | None = None
@@ -257,6 +259,13 @@ def from_dict(plain: Mapping[str, Any]) -> Config:
     )
     _agree(config, prior)
     return config
+
+
+def space_of(plain: Mapping[str, Any]) -> Any:
+    """The space of a preset's plain values. Raises InputError for one that does not fit."""
+    if not isinstance(plain.get("space"), Mapping):
+        raise InputError("the preset has no section 'space' with keys of its own")
+    return _part("space", plain["space"])()
 
 
 def _agree(config: Config, prior: Any) -> None:

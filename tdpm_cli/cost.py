@@ -32,12 +32,14 @@ class Cost:
 
 def cost_of(config: Config) -> Cost:
     """Count a config's cost. Lazy penalties count by their share of the steps."""
-    made = assemble(config, "meta")
+    # A TorchScript program may hold constants, which cannot be on "meta": with one, everything is computed.
+    device = "cpu" if config.prior.name == "torchscript" else "meta"
+    made = assemble(config, device)
     size, shape = SIZE, made.space.shape
-    x = torch.empty((size, *shape), device="meta")
-    cond = {key: value.to("meta") for key, value in made.condition.null(size).items()}
+    x = torch.zeros((size, *shape), device=device)
+    cond = {key: value.to(device) for key, value in made.condition.null(size).items()}
     use_checkpointing(made.model, config.train.gradient_checkpointing)
-    t = torch.ones(size, dtype=torch.long, device="meta")
+    t = torch.ones(size, dtype=torch.long, device=device)
     with torch.no_grad():
         call = flops(lambda: made.model.denoiser.network(x, t, **cond))
     phases = tdpm_phases(made.model, made.discriminator, made.condition, Game(**vars(config.game)),

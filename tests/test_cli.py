@@ -29,8 +29,8 @@ def tdpm(monkeypatch, capsys):
 
 SURFACE = {
     "train": {"--preset", "--data", "--download", "--outdir", "--name", "--duration", "--batch", "--batch-gpu",
-              "--seed", "--precision", "--compile", "--init", "--phases", "--resume", "--on-save-error", "--set",
-              "--nproc", "--max-restarts", "--profile", "--dry-run"},
+              "--seed", "--precision", "--compile", "--init", "--init-prior", "--phases", "--resume",
+              "--on-save-error", "--set", "--nproc", "--max-restarts", "--profile", "--dry-run"},
     "sample": {"--n", "--model", "--steps", "--spacing", "--seed", "--sampler", "--eta", "--batch", "--precision",
                "--labels", "--prompt", "--prompts", "--scale", "--prior-scale", "--format", "--nproc", "--overwrite"},
     "eval": {"--fid", "--kid", "--prdc", "--memorised", "--per-class", "--text", "--diagnose", "--features",

@@ -25,6 +25,7 @@ SMALL = {  # keyword arguments that make a part small, or that it must have
     "stylegan2": {"latent": 8, "layers": 2, "channel_base": 64},
     "denoised": {"t": 90},
     "x0-then-noise": {"latent": 8, "layers": 2, "channel_base": 64},
+    "torchscript": {"program": "a hash"},
     "points": {"kind": "mixture"},
     "pixels": {"shape": [1, 8, 8]},
     "labels": {"classes": 5},
@@ -32,7 +33,11 @@ SMALL = {  # keyword arguments that make a part small, or that it must have
     "text": {"names": ["cat", "dog", "ship", "bird", "tree"], "examples": ["a cat", "a dog"], "tokens": 8},
 }
 
-UNNEEDED = {("space", "points"), ("data", "latents")}  # parts of the same name as others of another kind
+UNNEEDED = {
+    ("space", "points"),
+    ("data", "latents"),
+    ("features", "torchscript"),
+}  # parts of the same name as others of another kind
 
 
 def shape_for(name):

@@ -38,6 +38,13 @@ def train(
             show_default="random weights",
         ),
     ] = None,
+    init_prior: Annotated[
+        Optional[str],
+        typer.Option(
+            help="A trained generator as the prior: .safetensors, a run, or a TorchScript program (code: it is run).",
+            show_default="random weights",
+        ),
+    ] = None,
     phases: Annotated[Optional[str], typer.Option(help="all; or prior: the denoiser stays as it is.")] = None,
     resume: Annotated[str, typer.Option(help="auto, never, or the path of a run or checkpoint.")] = "auto",
     on_save_error: Annotated[
@@ -64,6 +71,7 @@ def train(
     """Train a model. The same command again continues an interrupted run."""
     from tdpm_cli import config as configuration
     from tdpm_cli.commands.train import train as run
+    from tdpm_cli.interchange import generator
     from tdpm_cli.interchange.adopt import adopt
     from tdpm_cli.proposal import propose
 
@@ -71,8 +79,11 @@ def train(
     plain = configuration.override(plain, set_ or [])
     if init is not None:
         plain = configuration.override(adopt(plain, init), set_ or [])  # what is set by hand stands
+    if init_prior is not None:
+        plain = configuration.override(generator.adopt(plain, init_prior), set_ or [])
     flags = {"duration": duration, "batch": batch, "batch_gpu": batch_gpu, "seed": seed, "precision": precision,
-             "compile": compile, "init": init, "phases": phases, "on_save_error": on_save_error}  # fmt: skip
+             "compile": compile, "init": init, "init_prior": init_prior, "phases": phases,
+             "on_save_error": on_save_error}  # fmt: skip
     given = {key: value for key, value in flags.items() if value is not None}
     plain = configuration.overlay(plain, "train", given)
     config = configuration.from_dict(configuration.with_data(plain, data, download))

@@ -67,6 +67,9 @@ def _weights(loaded: assemble.Loaded, file: Path, licence: str) -> str:
     again = weights.state(assemble.load(file).assembly.model)
     differing = [name for name, tensor in weights.state(made.model).items() if not tensor.equal(again[name])]
     assert not differing, f"{file}: {differing} did not survive"
+    if made.config.prior.name == "torchscript":
+        say(f"note: its prior is the program {made.model.prior.file}, which is code and not in {file}: where "
+            "that is used, the program must be there, and trusted")  # fmt: skip
     return f"sha256 {weights.sha256(file)[:16]}…\nnext: tdpm sample --model {file} --n 16 samples/"
 
 

@@ -17,6 +17,7 @@ from tdpm_cli.config import Config
 from tdpm_cli.cost import cost_of
 from tdpm_cli.errors import InputError
 from tdpm_cli.imaging.arrays import fingerprint_of
+from tdpm_cli.interchange import generator
 from tdpm_cli.interchange.adopt import load_into
 from tdpm_cli.run import checkpoint, distributed, formats, precision, profiling
 from tdpm_cli.run.files import write_text
@@ -63,9 +64,12 @@ def train(
     raw, given = data[range(min(GRID, len(data)))]  # what cannot be read or encoded fails before a folder is made
     made.condition.encode(given)
     made.space.encode(raw[:1].to(device))
-    if config.train.init is not None and not checkpoint.steps(run):
-        for note in load_into(made, config.train.init):
-            say(f"note: {note}")
+    if not checkpoint.steps(run):
+        if config.train.init is not None:
+            for note in load_into(made, config.train.init):
+                say(f"note: {note}")
+        if config.train.init_prior is not None:
+            generator.load_into(made, config.train.init_prior)
     trainer = Trainer(made, run, device)
     if profile:
         _profile(trainer, data, run.with_name(f"{run.name}-profile.json"))
@@ -74,7 +78,7 @@ def train(
         if start := _start(run, folder):
             _same_config(start, config)
         _rehearse(trainer, data)
-        say("dry run: nothing was written\nnext: the same command without --dry-run")
+        say("dry run: no run was begun\nnext: the same command without --dry-run")
         return None
     record = _record(data)
     distributed.agree("data", record)
@@ -93,6 +97,7 @@ def train(
         if writes:
             write_text(run / "config.yaml", config.to_yaml())
             write_text(run / DATA, json.dumps(record, indent=1))
+            generator.keep(made, run)
         if config.train.cache and hasattr(data, "keep_in_memory"):
             data.keep_in_memory(CACHED * precision.free_memory(torch.device("cpu")) / distributed.size_here())
         trainer.fit(data)

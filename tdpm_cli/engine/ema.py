@@ -17,7 +17,8 @@ class EMA(Generic[Model]):
     """
 
     def __init__(self, model: Model, half_life: float, ramp: float | None = 0.05) -> None:
-        self.model: Model = copy.deepcopy(model).eval().requires_grad_(False)
+        with torch.no_grad():  # TorchScript copies weights by operations that autograd would follow
+            self.model: Model = copy.deepcopy(model).eval().requires_grad_(False)
         self.half_life, self.ramp = half_life, ramp
 
     def decay(self, batch: int, seen: int) -> float:

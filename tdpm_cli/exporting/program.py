@@ -8,15 +8,27 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tdpm_cli.errors import InputError
 from tdpm_cli.exporting.whole import Inputs, Whole
+from tdpm_cli.parts.pretrained import first_line
 
 ABOUT = "tdpm.json"  # in the file
 
 
 def program_of(whole: Whole, inputs: Inputs) -> torch.export.ExportedProgram:
-    """The traced program, for any batch."""
+    """The traced program, for any batch. Raises InputError where a prior that is a program itself cannot be traced."""
     batch = torch.export.Dim("batch")
-    return torch.export.export(whole, (inputs,), dynamic_shapes=({key: {0: batch} for key in inputs},))
+    for weight in whole.parameters():  # of a TorchScript program they are plain tensors
+        weight._is_param = True
+    try:
+        return torch.export.export(whole, (inputs,), dynamic_shapes=({key: {0: batch} for key in inputs},))
+    except Exception as error:  # one of many classes
+        if whole.prior_name != "torchscript":
+            raise
+        raise InputError(
+            "the prior is a TorchScript program that torch.export cannot follow for batches of any size "
+            f"({first_line(error)}); where it reads z.shape[0], let it say -1. Or export safetensors"
+        ) from None
 
 
 def write(whole: Whole, inputs: Inputs, path: Path, about: Mapping[str, str]) -> None:

@@ -1,5 +1,6 @@
 """U-Nets of ermongroup/DDIM, which are DDPM's: a state dict, with everything but the head told by shapes."""
 
+from functools import partial
 from pathlib import Path
 
 from tdpm_cli.interchange.foreign import Foreign, Tensors, read_tensors, require
@@ -33,8 +34,9 @@ LAYOUT = Layout(
 def read(path: Path, height: int) -> Foreign:
     """A checkpoint of a U-Net for images of that height; eps on the linear chain of 1000 steps, as all of theirs."""
     tensors = read_tensors(path)
-    channels, colours = require(tensors, "conv_in.weight", path, "ermongroup/DDIM").shape[:2]
-    width = lambda level: require(tensors, f"down.{level}.block.0.conv1.weight", path, "ermongroup/DDIM").shape[0]
+    found = partial(require, tensors, where=f"--init: {path}", kind="U-Net of ermongroup/DDIM")
+    channels, colours = found("conv_in.weight").shape[:2]
+    width = lambda level: found(f"down.{level}.block.0.conv1.weight").shape[0]
     levels = 1 + max((int(name.split(".")[1]) for name in tensors if name.startswith("down.")), default=0)
     blocks = sum(name.startswith("down.0.block.") and name.endswith("conv1.weight") for name in tensors)
     backbone = {

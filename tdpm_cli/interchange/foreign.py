@@ -70,9 +70,9 @@ def _is_state(part: object) -> bool:
     return isinstance(part, Mapping) and bool(part) and all(isinstance(value, Tensor) for value in part.values())
 
 
-def require(tensors: Tensors, name: str, path: Path, kind: str) -> Tensor:
+def require(tensors: Tensors, name: str, where: str, kind: str) -> Tensor:
     """A tensor that every file of that kind has."""
     if name not in tensors:
         some = ", ".join(list(tensors)[:3])
-        raise InputError(f"--init: {path}: no {name!r} in it, so it is no U-Net of {kind}; it has {some}, …")
+        raise InputError(f"{where}: no {name!r} in it, so it is no {kind}; it has {some}, …")
     return tensors[name]

@@ -1,5 +1,6 @@
 """U-Nets of OpenAI's guided-diffusion (ADM): a state dict; heads and chain are not told by it."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,19 +12,19 @@ from tdpm_cli.parts.backbones.unet import UNet
 
 __all__ = ["read"]
 
-KIND = "guided-diffusion"
 HEAD_CHANNELS = 64  # of the published models, with few exceptions
 
 
 def read(path: Path, height: int, new_order: bool = False) -> Foreign:
     """A checkpoint of a U-Net for images of that height. `new_order` is their --use_new_attention_order."""
     tensors = read_tensors(path)
-    channels, colours = require(tensors, "input_blocks.0.0.weight", path, KIND).shape[:2]
+    found = partial(require, tensors, where=f"--init: {path}", kind="U-Net of guided-diffusion")
+    channels, colours = found("input_blocks.0.0.weight").shape[:2]
     notes = [
         "its heads are not in the file: taken to have 64 channels each (--set backbone.head_channels=N)",
         "nor is its chain: the preset's is used (--set schedule.name=cosine is theirs at 64×64)",
     ]
-    if require(tensors, "out.2.weight", path, KIND).shape[0] == 2 * colours:
+    if found("out.2.weight").shape[0] == 2 * colours:
         tensors = {name: t[:colours] if name.startswith("out.2.") else t for name, t in tensors.items()}
         notes.append("it predicts variances too; they are left out")
 
@@ -33,8 +34,8 @@ def read(path: Path, height: int, new_order: bool = False) -> Foreign:
     blocks = total // levels - 1
     first = [f"input_blocks.{1 + level * (blocks + 1)}" for level in range(levels)]
     attends = [level for level in range(levels) if f"{first[level]}.1.qkv.weight" in tensors]
-    widths = [require(tensors, f"{name}.0.out_layers.3.weight", path, KIND).shape[0] for name in first]
-    told = require(tensors, f"{first[0]}.0.emb_layers.1.weight", path, KIND).shape[0]
+    widths = [found(f"{name}.0.out_layers.3.weight").shape[0] for name in first]
+    told = found(f"{first[0]}.0.emb_layers.1.weight").shape[0]
     backbone = {
         "name": "unet", "channels": channels, "mult": [width // channels for width in widths], "blocks": blocks,
         "attention": [height >> level for level in attends], "head_channels": HEAD_CHANNELS,

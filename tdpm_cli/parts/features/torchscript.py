@@ -1,6 +1,5 @@
 """Features of your own: a module that was saved as TorchScript (https://docs.pytorch.org/docs/stable/jit.html)."""
 
-import warnings
 from pathlib import Path
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor
 
 from tdpm_cli.errors import InputError
 from tdpm_cli.parts.pretrained import sha256
+from tdpm_cli.parts.programs import read
 
 __all__ = ["TorchScript"]
 
@@ -25,18 +25,7 @@ class TorchScript:
                 "the features 'torchscript' are a file of yours: name it with --features torchscript:PATH "
                 "or --weights PATH"
             )
-        if not weights.is_file():
-            raise InputError(f"{weights}: no such file; it must be a TorchScript module")
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="`torch.jit.load` is deprecated")  # nothing else reads these
-            try:
-                self.network = torch.jit.load(weights, map_location=device).eval()
-            except RuntimeError as error:
-                reason = str(error).splitlines()[0]
-                raise InputError(
-                    f"{weights}: not TorchScript ({reason}); save one with "
-                    "torch.jit.script(module).save(PATH) or torch.jit.trace(module, images).save(PATH)"
-                ) from None
+        self.network = read(weights, device)
         self.path, self.device = weights, device
         self.protocol = {
             "name": "torchscript",
