@@ -29,7 +29,8 @@ def test_readme_commands_exist_with_these_options(words):
         words = words[2:] if words[1] == "data" else words[1:]
         verb = verb.commands[words[0]] if hasattr(verb, "commands") else verb
         context = verb.make_context(words[0], words[1:])  # a wrong option or a missing argument raises
-        if words[0] == "train" and context.params["preset"] != "auto":
+        from_file = context.params.get("init_prior")  # which knows some of the keys
+        if words[0] == "train" and context.params["preset"] != "auto" and not from_file:
             plain = config.override(config.read_preset(context.params["preset"]), context.params["set_"] or [])
             config.from_dict(plain)
     elif words[0].startswith("scripts/"):
