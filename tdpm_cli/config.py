@@ -79,7 +79,8 @@ class TrainConfig:
     is short. `cache` keeps decoded images in memory where they fit in a quarter of what is free.
     Learning rates rise linearly over the first `warmup` images, and fall linearly to zero over the last share
     `cooldown` of the duration. An update with numbers that are not finite is skipped; after `most_skipped` such steps
-    in a row the run stops. Where the disk refuses a checkpoint, the run stops, or goes on until the next is due.
+    in a row the run stops. Where the disk refuses a checkpoint, the run stops, or goes on until the next is due. With
+    `score` every checkpoint that is due is scored as section `eval` says, and the best is kept apart.
     """
 
     duration: Annotated[Count, Gt(0)]
@@ -108,6 +109,7 @@ class TrainConfig:
     snapshot: Annotated[int, Ge(1), BeforeValidator(parse_count)] = 200_000
     log: Annotated[int, Ge(1), BeforeValidator(parse_count)] = 4_000
     keep: Annotated[int, Ge(2)] = 2
+    score: bool = False
     most_skipped: Positive = 10
     on_save_error: Literal["stop", "continue"] = "stop"
     tensorboard: bool = False

@@ -30,6 +30,8 @@ from tdpm_cli.run.saving import Idle, Saver
 from tdpm_cli.run.signals import Interrupted, Interruption
 from tdpm_cli.sampling import prior_options, sampler_options
 
+Judge = Callable[[TDPM, int], tuple[str, float]]  # averaged model, images seen -> name and value of its score
+
 TRIED = 4  # examples that are timed to settle on a number format
 GRID = 64  # examples in a grid; a quarter of it where they are larger than 64 pixels
 SHOWN = {  # of what is logged, beside the progress bar
@@ -91,8 +93,11 @@ class Trainer:
         self.optimizers[name] = optimizer
         return optimizer
 
-    def fit(self, data: Any) -> None:
-        """Train until `duration`, saving every `snapshot` images, at the end and when interrupted."""
+    def fit(self, data: Any, judge: Judge | None = None) -> None:
+        """Train until `duration`, saving every `snapshot` images, at the end and when interrupted.
+
+        `judge` scores the checkpoints that are due and the last; the one with the lowest score is kept apart.
+        """
         settings, figures, last_save = self.settings, self.figures, self.seen
         cast, balance = precision.autocast(settings.precision, self.device), Balance(settings.duration)
         stream = batches(data, settings.batch, settings.seed, self.seen, flip=settings.flip, workers=settings.workers,
@@ -107,6 +112,8 @@ class Trainer:
             if self.seen == 0:
                 with saver.tolerating():
                     self._grid(data)
+            elif self.seen >= settings.duration or self._passed(self.seen - settings.batch, settings.snapshot):
+                self._score(judge, saver, log, meter)  # unless that was done before the run was stopped
             waited, since, due, first_step = 0.0, time.perf_counter(), False, self.step + 1
             while self.seen < settings.duration:
                 asked = time.perf_counter()
@@ -145,12 +152,26 @@ class Trainer:
                     last_save, due = self.seen, False
                     with saver.tolerating():
                         self._grid(data)
+                    self._score(judge, saver, log, meter)
                 if stop and not finished:
                     raise Interrupted(
                         stop, f"stopped at {self.seen / 1000:g} kimg, saved in {self.run}; the same command continues"
                     )
+                if finished:
+                    self._score(judge, saver, log, meter)
             with saver.tolerating():
                 self._grid(data)
+
+    def _score(self, judge: Judge | None, saver: Saver | Idle, log: Log | Idle, meter: Meter) -> None:
+        """Score the first average as it is now, unless its checkpoint has a score; keep that one if it is the best."""
+        if judge is None or distributed.from_first(lambda: log.scored(self.seen)):
+            return
+        with meter.paused():
+            name, value = judge(self.ema[0].model, self.seen)
+        say(f"{name} {value:.4g} at {self.seen / 1000:g} kimg")
+        with saver.tolerating():
+            log.write(self.seen, {f"score/{name}": value})
+            saver.keep_if_best(self.seen, name, value)
 
     def train_on(self, raw: Tensor, conditions: Mapping[str, Tensor], cast: Any) -> dict[str, Tensor]:
         """One step: every phase that is due, then the averages."""
@@ -264,7 +285,7 @@ class Trainer:
             {name: {**state, "state": {k: copied(moments) for k, moments in state["state"].items()}}
              for name, state in states.items()},
             {"seen": self.seen, "step": self.step, "ema": config.train.ema, "skipped": dict(self.figures.skipped),
-             "config": config.to_dict(), "config_sha256": config.sha256()},
+             "processes": distributed.size(), "config": config.to_dict(), "config_sha256": config.sha256()},
         )  # fmt: skip
 
     def restore(self, folder: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from tdpm_cli import assemble as assembly
 from tdpm_cli.commands.sample import sample
@@ -226,6 +227,27 @@ def test_a_full_disk_stops_the_run_and_leaves_the_older_ones(tiny, tmp_path, mon
         train(from_dict(tiny()), tmp_path, "run")
     assert checkpoint.newest(run).name == "000000128"
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["000000064", "000000128"]
+
+
+def test_a_disk_that_is_really_full_stops_the_run_and_the_older_checkpoint_loads(tiny, tmp_path):
+    disk, preset = tmp_path / "disk", tmp_path / "preset.yaml"
+    disk.mkdir()
+    preset.write_text(yaml.safe_dump(tiny("train.keep=2", "train.duration=100k", "train.snapshot=64")))
+    run = train(from_dict(tiny("train.duration=64")), tmp_path, "measured")
+    size = sum(path.stat().st_size + 4096 for path in checkpoint.steps(run)[-1].iterdir())
+    tdpm = Path(sys.executable).with_name("tdpm")
+    script = (
+        f"mount -t tmpfs -o size={5 * size // 2} none {disk} || exit 77\n"
+        f"{tdpm} train --preset {preset} --outdir {disk} --name run; echo status $?\n"
+        f"rm -r {disk}/run/grids; {tdpm} sample --model {disk}/run --n 4 {tmp_path}/out; echo status $?"
+    )
+    done = subprocess.run(["unshare", "--map-root-user", "--mount", "sh", "-c", script], capture_output=True, text=True)
+    if done.returncode == 77 or "unshare:" in done.stderr:
+        pytest.skip("this system lets nobody mount a small disk")
+    assert done.stdout.split("status ")[1][0] == "2", done.stderr
+    assert "No space left on device" in done.stderr
+    assert "older ones are intact" in done.stderr
+    assert done.stdout.rstrip().endswith("status 0"), done.stderr
 
 
 def test_training_goes_on_beyond_a_full_disk_where_asked(tiny, tmp_path, monkeypatch, capsys):

@@ -82,6 +82,23 @@ def test_two_processes_are_interrupted_together_and_continue(tiny, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_run_of_two_processes_continues_in_one(tiny_images, tmp_path):
+    def run(name, duration, nproc):
+        given = preset(tiny_images(f"train.duration={duration}", "train.denoiser_lr=1e-4"), tmp_path)
+        return tdpm("train", "--preset", given, "--outdir", tmp_path, "--name", name, "--nproc", nproc)
+
+    assert run("straight", 128, 1).returncode == 0
+    assert run("changed", 64, 2).returncode == 0
+    done = run("changed", 128, 1)
+    assert done.returncode == 0, done.stderr
+    assert "processes: 2 there, 1 here" in done.stderr
+    assert "continuing" in done.stderr
+    one, other = tensors(tmp_path / "straight"), tensors(tmp_path / "changed")
+    assert one.keys() == other.keys()
+    assert max(float((one[key] - other[key]).abs().max()) for key in one) < 1e-5  # the same images in the same order
+
+
+@pytest.mark.slow
 def test_a_process_that_dies_ends_all_and_they_start_again(tiny, tmp_path):
     plain = tiny("train.duration=256", "train.snapshot=64", "train.keep=10")
     (tmp_path / "sitecustomize.py").write_text(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import tdpm_cli
 from tdpm_cli import assemble as assembly
 from tdpm_cli.commands.train import train
 from tdpm_cli.config import from_dict, override
@@ -62,7 +63,7 @@ def test_a_run_leaves_what_it_promises(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("preset", "assignments"),
     [
-        ("tiny", ["game.penalty_every=3"]),
+        ("tiny", ["game.penalty_every=3", "train.score=true", "eval.n=64"]),
         ("tiny", ["prior.name=copy", "game.start=96", "train.ema=[100, 1000]", "game.r2=0.1"]),
         ("tiny_images", ["backbone.dropout=0.2", "train.flip=true"]),
         ("tiny_images", ["condition.name=labels", "condition.classes=10", "train.workers=1"]),
@@ -90,6 +91,8 @@ def test_resuming_equals_never_stopping_bit_for_bit(preset, assignments, tmp_pat
         for line in (run / "log.jsonl").read_text().splitlines()
     ]
     assert losses(straight) == losses(stopped)
+    drawn = [tdpm_cli.load(run).sample(8, seed=3, batch=8) for run in (straight, stopped)]
+    assert torch.equal(*drawn)
 
 
 def test_another_seed_is_another_run(tiny, tmp_path):

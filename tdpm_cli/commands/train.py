@@ -23,13 +23,14 @@ from tdpm_cli.run import checkpoint, distributed, formats, precision, profiling
 from tdpm_cli.run.files import write_text
 from tdpm_cli.run.lock import owned
 from tdpm_cli.run.report import say, summary_writer, table
+from tdpm_cli.scoring.judging import judge_of
 from tdpm_cli.training import GRID, Trainer, smaller_batches, with_precision
 
 CACHED = 0.25  # of the free memory that decoded images may fill
 RUN_IN, REHEARSAL = 1.0, 10.0  # seconds: a step that takes longer is measured at once; and of all measured steps
 DATA = "data.json"  # in a run: what its data were when it began
 STATED = ("train.batch", "train.batch_gpu", "train.gradient_checkpointing")  # that change sums, but not their meaning
-MAY_CHANGE = (*STATED, "preset", "train.duration", "train.workers", "train.keep", "train.most_skipped",
+MAY_CHANGE = (*STATED, "preset", "train.duration", "train.workers", "train.keep", "train.score", "train.most_skipped",
               "train.on_save_error", "train.log", "train.tensorboard", "train.cache",
               "data.path", "data.download", "data.quarantine")  # fmt: skip
 NOT_OF_TRAINING = ("sample.", "eval.")  # sections that weights do not depend on
@@ -71,6 +72,7 @@ def train(
         if config.train.init_prior is not None:
             generator.load_into(made, config.train.init_prior)
     trainer = Trainer(made, run, device)
+    judge = judge_of(made, run, device) if config.train.score and not (profile or dry_run) else None
     if profile:
         _profile(trainer, data, run.with_name(f"{run.name}-profile.json"))
         return None
@@ -100,7 +102,7 @@ def train(
             generator.keep(made, run)
         if config.train.cache and hasattr(data, "keep_in_memory"):
             data.keep_in_memory(CACHED * precision.free_memory(torch.device("cpu")) / distributed.size_here())
-        trainer.fit(data)
+        trainer.fit(data, judge)
     say(f"done: {run}\nnext: tdpm sample --model {run} --steps {config.sample.steps} --n 64 samples/")
     return run
 
@@ -145,10 +147,10 @@ def _start(run: Path, folder: Path | None) -> Path | None:
 
 
 def _same_config(start: Path, config: Config) -> None:
-    """Refuse to continue a run with another config, naming the differences."""
-    now = _flat(config.to_dict())
+    """Refuse to continue a run with another config, naming the differences; say what changes sums."""
+    now, state = _flat(config.to_dict()), formats.state_of(start)
     # Through Config, for keys that are newer than the run had their default's effect.
-    before = _flat(configuration.from_dict(formats.state_of(start)["config"]).to_dict())
+    before = _flat(configuration.from_dict(state["config"]).to_dict())
     differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     listed = {key: f"{key}: {before.get(key)!r} there, {now.get(key)!r} here" for key in differing}
     refused = [text for key, text in listed.items() if key not in MAY_CHANGE and not key.startswith(NOT_OF_TRAINING)]
@@ -157,9 +159,11 @@ def _same_config(start: Path, config: Config) -> None:
             f"{start} was trained with another config:\n  " + "\n  ".join(refused)
             + "\nContinue it with the same settings, or begin another with --name or --resume never."
         )  # fmt: skip
-    for key in STATED:
-        if key in listed:
-            say(f"note: {listed[key]}; the order of the images stays, but the weights will not be the very same")
+    stated = [listed[key] for key in STATED if key in listed]
+    if (processes := state.get("processes", 1)) != distributed.size():
+        stated.append(f"processes: {processes} there, {distributed.size()} here")
+    for text in stated:
+        say(f"note: {text}; the order of the images stays, but the weights will not be the very same")
 
 
 def _flat(plain: Mapping[str, Any]) -> dict[str, Any]:

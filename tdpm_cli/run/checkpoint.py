@@ -4,6 +4,8 @@ A checkpoint is a folder `checkpoints/000256000` (images seen) of a run; `format
 happens at whatever instant, the ones that were there before are whole.
 """
 
+import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,11 +17,12 @@ from torch import Tensor
 
 from tdpm_cli.errors import InputError
 from tdpm_cli.run import formats, weights
-from tdpm_cli.run.files import WriteError, sync
+from tdpm_cli.run.files import WriteError, sync, writing
 from tdpm_cli.run.report import say
 
 FOLDER = "checkpoints"
 ASIDE = ".damaged"  # added to the name of a checkpoint that was found so
+BEST, SCORE = "best", "score.json"  # in a run: a run of the best checkpoint alone; and in that one, what it scored
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,50 @@ def _set_aside(folder: Path) -> None:
     aside = folder.with_name(folder.name + ASIDE)
     shutil.rmtree(aside, ignore_errors=True)
     folder.rename(aside)
+
+
+def best(run: Path) -> tuple[str, float] | None:
+    """What the checkpoint that is kept as the best scored: the score's name and value. None where there is none."""
+    for folder in reversed(steps(run / BEST)):
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            told = json.loads((folder / SCORE).read_text())
+            return str(told["name"]), float(told["value"])
+    return None
+
+
+def keep_best(run: Path, folder: Path, name: str, value: float) -> bool:
+    """Keep a checkpoint apart in `best` if it scored lower than the one there, or under another name; return whether.
+
+    Its files are linked, not copied, where the file system can. `best` is a run of that one checkpoint: what loads a
+    run loads it. Raises WriteError where the disk fails; the one before is intact then.
+    """
+    before = best(run)
+    if before is not None and before[0] == name and before[1] <= value:
+        return False
+    final = run / BEST / FOLDER / folder.name
+    part = final.with_name(final.name + ".part")
+    with writing(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        for left_behind in (final, part):
+            shutil.rmtree(left_behind, ignore_errors=True)
+        shutil.copytree(folder, part, copy_function=_link)
+        (part / SCORE).write_text(json.dumps({"name": name, "value": value}))
+        for path in (part / SCORE, part):
+            sync(path)
+        part.rename(final)
+        sync(final.parent)
+        for other in steps(run / BEST):
+            if other != final:
+                shutil.rmtree(other)
+    return True
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without links
+        shutil.copy(source, target)
+        sync(Path(target))
 
 
 def save(run: Path, snapshot: Snapshot, keep: int) -> Path:

@@ -28,11 +28,11 @@ def fit(
     """Train `network` on its device by Adam, whose rate falls linearly to zero, until it saw so many images.
 
     `loss(raw, given, generator)` returns the mean loss of a batch and what to show. Progress lies in the file `state`,
-    which another `plan` may not continue; the caller removes it. Raises InputError for that, and Interrupted once an
-    interrupted fit is saved.
+    which another `plan` may not continue; the caller removes it. A fit goes on in the number format it began in. Raises
+    InputError for another plan, and Interrupted once an interrupted fit is saved.
     """
     optimizer = torch.optim.Adam(network.parameters(), lr, fused=True)
-    seen = _restore(state, plan, network, optimizer)
+    seen, number_format = _restore(state, plan, network, optimizer)
     stream = batches(data, batch, 0, seen, flip=flip, workers=0)
     network.train()
     raw, given = data[range(min(len(data), TRIED))]
@@ -40,7 +40,8 @@ def fit(
     def attempt() -> None:
         loss(raw.to(device), given, torch.Generator(device))[0].backward()
 
-    cast = precision.autocast(precision.fastest(attempt, device), device)
+    number_format = number_format or precision.fastest(attempt, device)
+    cast = precision.autocast(number_format, device)
     with Meter(label, images, seen) as meter, Interruption() as interrupted:
         while seen < images:
             raw, given = next(stream)
@@ -55,26 +56,30 @@ def fit(
             show = (seen // batch) % SHOWN == 0 or seen >= images
             meter.advance(len(raw), {key: float(each) for key, each in shown.items()} if show else None)
             if interrupted.number or seen * SAVES // images > before * SAVES // images:
-                _save(state, plan, network, optimizer, seen)
+                _save(state, plan, network, optimizer, seen, number_format)
             if interrupted.number and seen < images:
                 raise Interrupted(interrupted.number, f"stopped at {seen:,} images; the same command continues")
     network.eval()
 
 
 def _save(
-    state: Path, plan: Mapping[str, Any], network: nn.Module, optimizer: torch.optim.Optimizer, seen: int
-) -> None:
+    state: Path, plan: Mapping[str, Any], network: nn.Module, optimizer: torch.optim.Optimizer, seen: int,
+    number_format: Any,
+) -> None:  # fmt: skip
     with replacing(state) as part:
-        torch.save({"plan": json.dumps(plan), "seen": seen, "network": network.state_dict(),
+        torch.save({"plan": json.dumps(plan), "seen": seen, "precision": number_format, "network": network.state_dict(),
                     "optimizer": optimizer.state_dict()}, part)  # fmt: skip
 
 
-def _restore(state: Path, plan: Mapping[str, Any], network: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def _restore(
+    state: Path, plan: Mapping[str, Any], network: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, Any]:
+    """Images seen so far and the number format; 0 and None at the beginning."""
     if not state.is_file():
-        return 0
+        return 0, None
     try:
         saved = torch.load(state, weights_only=True)
-        same = saved["plan"] == json.dumps(plan)
+        number_format, same = saved["precision"], saved["plan"] == json.dumps(plan)
     except Exception as error:  # a damaged file: each a class of its own
         raise InputError(f"{state}: cannot be read ({error}); remove it to begin again") from None
     if not same:
@@ -82,4 +87,4 @@ def _restore(state: Path, plan: Mapping[str, Any], network: nn.Module, optimizer
                          "again, or name another output")  # fmt: skip
     network.load_state_dict(saved["network"])
     optimizer.load_state_dict(saved["optimizer"])
-    return int(saved["seen"])
+    return int(saved["seen"]), number_format

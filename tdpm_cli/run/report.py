@@ -53,6 +53,19 @@ class Meter:
         if console.is_terminal:
             self._bar.stop()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """While entered, another meter may show itself, and the time does not count."""
+        begin = time.monotonic()
+        if console.is_terminal:
+            self._bar.stop()
+        try:
+            yield
+        finally:
+            if console.is_terminal:
+                self._bar.start()
+            self._start += time.monotonic() - begin
+
     @property
     def rate(self) -> float:
         """Units a second since the meter began."""
@@ -123,6 +136,11 @@ class Log:
             file.write(json.dumps({"seen": seen, **{key: float(f"{v:.6g}") for key, v in values.items()}}) + "\n")
         for key, value in values.items() if self._writer else ():
             self._writer.add_scalar(key, value, seen)
+
+    def scored(self, seen: int) -> bool:
+        """Whether the log has a score after `seen` images."""
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        return any('"score/' in line and _seen(line + "\n") == seen for line in lines)
 
     def close(self) -> None:
         """Flush what TensorBoard holds."""

@@ -40,6 +40,13 @@ class Saver:
             self._told = True
         self._under_way = self._pool.submit(checkpoint.save, self.run, snapshot(), self.keep)
 
+    def keep_if_best(self, seen: int, name: str, value: float) -> None:
+        """Once the checkpoint of `seen` images is on the disk, keep it apart if none scored lower. Told if so."""
+        self._collect()
+        folder = self.run / checkpoint.FOLDER / f"{seen:09d}"
+        if folder.is_dir() and checkpoint.keep_best(self.run, folder, name, value):
+            say(f"the best so far: {self.run / checkpoint.BEST}")
+
     def check(self) -> None:
         """Raise what has gone wrong so far; does not wait."""
         if self._under_way is not None and self._under_way.done():
@@ -80,11 +87,18 @@ class Idle:
     def last(self, snapshot: Callable[[], Snapshot]) -> None:
         """Leave it to the first process."""
 
+    def keep_if_best(self, seen: int, name: str, value: float) -> None:
+        """Leave it to the first process."""
+
     def check(self) -> None:
         """Nothing can have gone wrong."""
 
     def write(self, seen: int, values: Mapping[str, float]) -> None:
         """Leave it to the first process."""
+
+    def scored(self, seen: int) -> bool:
+        """Leave it to the first process."""
+        return False
 
     def tolerating(self) -> AbstractContextManager[object]:
         """Nothing is written, so nothing fails."""

@@ -1,0 +1,49 @@
+"""Signals while something is scored: nothing is half-written, and what was done is not done again."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TDPM = str(Path(sys.executable).with_name("tdpm"))
+ROWS = 40
+
+
+def interrupt(command, begun, number):
+    """Start a command, send it a signal once `begun` returns true; return its status and what it said."""
+    process = subprocess.Popen([TDPM, *map(str, command)], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    for _ in range(600):
+        if begun() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    return process.returncode, said
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 143)])
+def test_eval_ends_at_once_and_leaves_nothing(runs, tmp_path, number, status):
+    folder = tmp_path / "new"  # which is made before the work begins
+    command = ["eval", "--model", runs["points"], "--n", "20M", "--json", folder / "scores.json"]
+    assert interrupt(command, folder.exists, number)[0] == status
+    assert list(folder.iterdir()) == []
+
+
+def test_sweep_keeps_the_rows_that_are_done(runs, tmp_path):
+    out = tmp_path / "out"
+    command = ["sweep", "--model", runs["points"], "--n", "1k", "--out", out]
+    command += ["--steps", ",".join(map(str, range(1, ROWS + 1)))]
+    rows = lambda: json.loads((out / "sweep.json").read_text())["rows"] if (out / "sweep.json").exists() else []
+    status, said = interrupt(command, rows, signal.SIGTERM)
+    assert status == 143, said
+    kept = rows()
+    assert 1 <= len(kept) < ROWS, "it was not interrupted in the middle"
+    done = subprocess.run([TDPM, *map(str, command)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr.startswith("1 of"), "a row that was done is done again"
+    assert rows()[: len(kept)] == kept
+    assert len(rows()) == ROWS
