@@ -3,6 +3,7 @@
 import json
 import pickle
 import random
+import zipfile
 
 import pytest
 import torch
@@ -275,6 +276,9 @@ def test_files_that_do_not_fit_are_named(tmp_path, generator, capsys):
     (tmp_path / "half.pt").write_bytes(b"PK\x03\x04 no zip")
     torch.save({"step": 1}, tmp_path / "none.pt")
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
+    with zipfile.ZipFile(tmp_path / "other.pt") as plain, zipfile.ZipFile(tmp_path / "packed.pt", "w") as packed:
+        for entry in plain.namelist():
+            packed.writestr(entry, plain.read(entry), zipfile.ZIP_DEFLATED)
     (tmp_path / "empty").mkdir()
     cases = {
         "nowhere": "no such run or file; accepted: a run or a file of tdpm, or diffusers:PATH",
@@ -282,6 +286,7 @@ def test_files_that_do_not_fit_are_named(tmp_path, generator, capsys):
         f"diffusers:{tmp_path / 'empty'}": "config.json: missing",
         f"ddim:{tmp_path / 'hostile.pt'}": "could execute code, so it was not loaded",
         f"ddim:{tmp_path / 'half.pt'}": "cannot be read as weights",
+        f"ddim:{tmp_path / 'packed.pt'}": "is compressed, and torch.save compresses nothing",
         f"ddim:{tmp_path / 'none.pt'}": "it holds no tensors by name",
         f"ddim:{tmp_path / 'other.pt'}": "no 'conv_in.weight' in it, so it is no U-Net of ermongroup/DDIM",
         f"guided-diffusion:{tmp_path / 'other.pt'}": "no 'input_blocks.0.0.weight' in it",

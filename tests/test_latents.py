@@ -1,5 +1,6 @@
 """Latents: an autoencoder of one's own, images encoded once, and models that learn in between."""
 
+import io
 import json
 import zipfile
 
@@ -167,6 +168,25 @@ def test_a_model_of_latents_is_trained_sampled_and_scored_as_images(coder, encod
 def test_images_may_be_given_in_place_of_latents(coder, images, tmp_path):
     run = train(plain(coder, images, "train.duration=16", "train.flip=true"), tmp_path, "images")
     assert assemble.load(run).assembly.config.data.name == "images"
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "says"),
+    [
+        ((1 << 30, 1 << 20), np.float16, "which is not what it holds"),
+        ((2, 2, 3, 4, 5), object, "pickled objects, which are never loaded"),
+        ((2, 2), np.float16, "which is not what it holds"),
+    ],
+)
+def test_a_damaged_latent_is_named_and_takes_no_memory(encoded, tmp_path, shape, kind, says):
+    damaged = tmp_path / "damaged.zip"
+    with zipfile.ZipFile(encoded) as plain, zipfile.ZipFile(damaged, "w") as archive:
+        archive.writestr("latents.json", plain.read("latents.json"))
+        bad = io.BytesIO()
+        np.lib.format.write_array_header_1_0(bad, {"shape": shape, "fortran_order": False, "descr": np.dtype(kind).str})
+        archive.writestr("00000/00000000.npy", bad.getvalue())
+    with pytest.raises(InputError, match=rf"00000000.npy is damaged \(.*{says}"):
+        parts.load("data", "latents")(damaged, None)[[0]]
 
 
 def test_what_does_not_fit_is_said(coder, encoded, images, tmp_path):

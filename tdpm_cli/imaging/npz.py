@@ -1,5 +1,6 @@
 """Plain arrays from .npz files of unknown origin: nothing is executed, and no memory is taken before it is checked."""
 
+import io
 import os
 import zipfile
 import zlib
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -61,18 +63,35 @@ def read(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         return found
 
 
+def array_of(content: bytes) -> np.ndarray:
+    """The array of an .npy in memory. Raises ValueError for what is none, or not what its header says."""
+    try:
+        _header(io.BytesIO(content), len(content))
+        return np.asarray(npy.read_array(io.BytesIO(content), allow_pickle=False))
+    except (EOFError, TypeError, SyntaxError, RecursionError) as error:
+        raise ValueError(error) from None
+
+
 def _told(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Told:
-    with archive.open(entry) as file:
-        version = npy.read_magic(file)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"{entry.filename} has the format {version}")
-        header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, _, dtype = header(file)
-        says = Told(shape, dtype)
-        if dtype.hasobject:
-            raise ValueError(f"{entry.filename} holds pickled objects, which are never loaded")
-        if min(shape, default=0) < 0 or file.tell() + says.size != entry.file_size:
-            raise ValueError(f"{entry.filename} says that it has the shape {list(shape)}, which is not what it holds")
+    try:
+        with archive.open(entry) as file:
+            return _header(file, entry.file_size)
+    except ValueError as error:
+        raise ValueError(f"{entry.filename}: {error}") from None
+
+
+def _header(file: IO[bytes], size: int) -> Told:
+    """What the header of an .npy of `size` bytes tells, which must be what the bytes can hold."""
+    version = npy.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"the format {version}")
+    header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = header(file)
+    says = Told(shape, dtype)
+    if dtype.hasobject:
+        raise ValueError("it holds pickled objects, which are never loaded")
+    if min(shape, default=0) < 0 or file.tell() + says.size != size:
+        raise ValueError(f"it says that it has the shape {list(shape)}, which is not what it holds")
     return says
 
 

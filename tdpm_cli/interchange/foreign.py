@@ -2,18 +2,19 @@
 
 import pickle
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from tdpm_cli.errors import InputError
 from tdpm_cli.parts.backbones.unet import UNet
+from tdpm_cli.run.precision import free_memory
+from tdpm_cli.run.weights import read_weights
 
 Tensors = dict[str, Tensor]
 
@@ -45,10 +46,11 @@ def read_tensors(path: Path) -> Tensors:
         raise InputError(f"--init: {path}: no such file")
     if path.suffix == ".safetensors":
         try:
-            return dict(load_file(path))
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"--init: {path}: not a safetensors file, or a damaged one ({error})") from None
+            return read_weights(path)[0]
+        except InputError as error:
+            raise InputError(f"--init: {error}") from None
     try:
+        _fits_in_memory(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickles of another protocol, which then fail
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -58,12 +60,26 @@ def read_tensors(path: Path) -> Tensors:
             f"--init: {path}: it holds more than tensors, and loading it could execute code, so it was not loaded "
             f"({first}). Save its state dict alone: torch.save(model.state_dict(), PATH), or as safetensors"
         ) from None
+    except InputError:
+        raise
     except Exception as error:  # torch.load raises anything on damaged files
         raise InputError(f"--init: {path}: cannot be read as weights ({str(error).splitlines()[0]})") from None
     found = [part for part in (content if isinstance(content, list) else [content]) if _is_state(part)]
     if not found:
         raise InputError(f"--init: {path}: it holds no tensors by name; accepted: a state dict, or a list with one")
     return {str(name).removeprefix("module."): tensor for name, tensor in found[-1].items()}
+
+
+def _fits_in_memory(path: Path) -> None:
+    """Raise InputError for a file of torch.save that would unpack to more than is free, or is packed at all."""
+    if not zipfile.is_zipfile(path):  # torch before 1.6: as large as its tensors
+        return
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    if packed := [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]:
+        raise InputError(f"--init: {path}: {packed[0]} in it is compressed, and torch.save compresses nothing")
+    if (size := sum(entry.file_size for entry in entries)) > (free := free_memory(torch.device("cpu"))):
+        raise InputError(f"--init: {path}: {size:,} bytes, and {free:,} are free")
 
 
 def _is_state(part: object) -> bool:

@@ -1,6 +1,5 @@
 """Latents that `tdpm data encode` made of images: means and standard deviations, of each image and its mirror image."""
 
-import io
 import json
 import zipfile
 from collections.abc import Sequence
@@ -13,12 +12,14 @@ from torch import Tensor
 
 from tdpm_cli.errors import InputError
 from tdpm_cli.imaging.files import ImageFiles
+from tdpm_cli.imaging.npz import array_of
 from tdpm_cli.parts import load
 
 __all__ = ["latents"]
 
 ABOUT = "latents.json"  # in the zip: what the latents are of
 SUFFIX = ".npy"
+LARGEST_TEXT = 1 << 20  # bytes of that file
 
 
 def latents(path: Path | None, raw_shape: Sequence[int] | None) -> "Encoded":
@@ -43,9 +44,11 @@ def read_about(path: Path) -> dict[str, Any]:
     """What the latents are of. Raises InputError for another file."""
     try:
         with zipfile.ZipFile(path) as archive:
+            if (size := archive.getinfo(ABOUT).file_size) > LARGEST_TEXT:
+                raise ValueError(f"{ABOUT} has {size:,} bytes; at most {LARGEST_TEXT:,} are accepted")
             about = json.loads(archive.read(ABOUT))
             return {key: about[key] for key in ("shape", "autoencoder", "autoencoder_sha256", "source", "data")}
-    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, ValueError, TypeError, RecursionError, zipfile.BadZipFile) as error:
         raise InputError(f"--data {path}: no zip of latents ({error}); `tdpm data encode` writes one") from None
 
 
@@ -92,7 +95,7 @@ class Encoded:
 
     def _one(self, k: int, mirrored: int) -> Tensor:
         try:
-            stored = np.load(io.BytesIO(self.entries.content(k)), allow_pickle=False)
+            stored = array_of(self.entries.content(k))
             return torch.from_numpy(stored[mirrored].astype(np.float32)).flatten(0, 1)
         except (ValueError, IndexError) as error:
             raise InputError(f"{self.entries.path}: {self.entries.names[k]} is damaged ({error}); encode the images "
