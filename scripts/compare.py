@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from tdpm_cli import assemble, config
+from tdpm_cli import assemble, config, presets
 from tdpm_cli.commands.train import train
 from tdpm_cli.errors import InputError
 from tdpm_cli.run import precision
@@ -91,10 +91,10 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="assignments")
     parser.add_argument("--write", type=Path, help="also write the table there, as JSON lines")
     given = parser.parse_args()
-    plain = config.override(config.read_preset(given.preset), given.assignments)
+    plain = presets.override(presets.read_preset(given.preset), given.assignments)
     if given.duration:
         plain["train"] = {**plain["train"], "duration": given.duration}
-    baseline_plain = config.override(plain, ["schedule.truncate=null", "prior.name=gaussian"])
+    baseline_plain = presets.override(plain, ["schedule.truncate=null", "prior.name=gaussian"])
     ours = trained(plain, given.outdir, plain["preset"])
     baseline = trained(baseline_plain, given.outdir, plain["preset"] + "-baseline")
     rows = compare(ours, baseline, config.from_dict(plain).sample)

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from tdpm_cli import config as configuration
+from tdpm_cli import presets
 from tdpm_cli.assemble import read_data
 from tdpm_cli.errors import InputError
 from tdpm_cli.imaging.decoded import Decoded
@@ -43,8 +44,8 @@ def read(text: str, shape: Sequence[int], n: int | None, known: Sequence[str]) -
         raise InputError(f"the model's data have shape {list(shape)}: they are no pictures")
     path = Path(text)
     data: Any
-    if text in configuration.preset_names() and not path.exists():
-        data, config = read_data(configuration.from_dict(configuration.read_preset(text)))
+    if text in presets.preset_names() and not path.exists():
+        data, config = read_data(configuration.from_dict(presets.read_preset(text)))
         if tuple(config.space().raw_shape) != tuple(shape):
             raise InputError(f"{text}: its data are {list(config.space().raw_shape)}, the model's {list(shape)}")
         names = [f"{text}[{k}]" for k in range(len(data))]

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from tdpm_cli import config as configuration
-from tdpm_cli import parts
+from tdpm_cli import parts, presets
 from tdpm_cli.errors import InputError
 from tdpm_cli.imaging.decode import is_transparent
 from tdpm_cli.run.report import say, table
@@ -48,7 +48,7 @@ def propose(path: Path | None) -> dict[str, Any]:
     seen = _look(parts.load("data", name)(path, None))
     shape, why = _shape(seen)
     base = next(preset for most, preset in BASES if max(shape) <= most)
-    plain = configuration.read_preset(base)
+    plain = presets.read_preset(base)
     plain["preset"] = f"auto-{path.resolve().stem}"
     plain["data"] = {"name": name}
     plain["space"] = {"name": "pixels", "shape": [seen.channels, *shape]}

@@ -6,7 +6,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 import pytest
 import torch
 
-from tdpm_cli import config
+from tdpm_cli import config, presets
 
 
 @pytest.fixture
@@ -14,13 +14,13 @@ def tiny():
     """Plain values of a tiny preset of points: a second of training."""
 
     def make(*assignments: str) -> dict:
-        plain = config.read_preset("toy-mixture")
+        plain = presets.read_preset("toy-mixture")
         small = [
             "data.count=512", "backbone.width=16", "backbone.blocks=1", "discriminator.width=16",
             "train.duration=256", "train.batch=32", "train.snapshot=64", "train.log=32", "train.precision=fp32",
             "sample.precision=fp32",
         ]  # fmt: skip
-        return config.override(plain, [*small, *assignments])
+        return presets.override(plain, [*small, *assignments])
 
     return make
 
@@ -30,12 +30,12 @@ def tiny_images():
     """Plain values of a tiny preset of images."""
 
     def make(*assignments: str) -> dict:
-        plain = config.read_preset("digits")
+        plain = presets.read_preset("digits")
         small = [
             "backbone.channels=8", "backbone.mult=[1, 2]", "discriminator.channel_base=32", "train.duration=128",
             "train.batch=16", "train.snapshot=64", "train.log=16", "train.precision=fp32", "sample.precision=fp32",
         ]  # fmt: skip
-        return config.override(plain, [*small, *assignments])
+        return presets.override(plain, [*small, *assignments])
 
     return make
 

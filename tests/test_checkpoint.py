@@ -17,8 +17,9 @@ import yaml
 from tdpm_cli import assemble as assembly
 from tdpm_cli.commands.sample import sample
 from tdpm_cli.commands.train import train
-from tdpm_cli.config import from_dict, read_yaml
+from tdpm_cli.config import from_dict
 from tdpm_cli.errors import InputError
+from tdpm_cli.presets import read_yaml
 from tdpm_cli.run import checkpoint, formats, lock, saving, weights
 from tdpm_cli.run.checkpoint import Snapshot
 from tdpm_cli.run.files import WriteError

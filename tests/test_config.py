@@ -3,11 +3,12 @@ import dataclasses
 import pytest
 import yaml
 
-from tdpm_cli import config
+from tdpm_cli import presets
 from tdpm_cli.assemble import assemble
-from tdpm_cli.config import from_dict, override, parse_count, read_preset
+from tdpm_cli.config import from_dict, parse_count
 from tdpm_cli.cost import cost_of
 from tdpm_cli.errors import InputError
+from tdpm_cli.presets import override, read_preset
 
 
 def refusal(*assignments, preset="digits"):
@@ -16,7 +17,7 @@ def refusal(*assignments, preset="digits"):
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", config.preset_names())
+@pytest.mark.parametrize("name", presets.preset_names())
 def test_every_preset_builds_on_the_meta_device_and_survives_a_round_trip(name):
     checked = from_dict(read_preset(name))
     made = assemble(checked, "meta")
@@ -24,9 +25,9 @@ def test_every_preset_builds_on_the_meta_device_and_survives_a_round_trip(name):
     assert from_dict(yaml.safe_load(checked.to_yaml())) == checked
 
 
-@pytest.mark.parametrize("name", config.preset_names())
+@pytest.mark.parametrize("name", presets.preset_names())
 def test_a_preset_states_its_parameter_counts_and_comments_every_value(name):
-    text = (config.preset_folder() / f"{name}.yaml").read_text()
+    text = (presets.preset_folder() / f"{name}.yaml").read_text()
     made = assemble(from_dict(read_preset(name)), "meta")
     stated = yaml.safe_load(next(line[2:] for line in text.splitlines() if line.startswith("# parameters:")))
     count = lambda net: sum(p.numel() for p in net.parameters())
@@ -146,7 +147,7 @@ def test_an_empty_section_is_an_absent_one():
     with pytest.raises(InputError, match=r"no section 'data'"):
         from_dict({**plain, "data": None})
     with pytest.raises(InputError, match=r"data is 'digits': it must be a section"):
-        config.overlay({"data": "digits"}, "data", {"path": "x"})
+        presets.overlay({"data": "digits"}, "data", {"path": "x"})
 
 
 def test_unknown_presets_get_the_nearest():

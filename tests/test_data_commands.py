@@ -15,10 +15,11 @@ from tdpm_cli import assemble as assembly
 from tdpm_cli import parts
 from tdpm_cli.commands.data import inspect, prepare, verify
 from tdpm_cli.commands.train import train
-from tdpm_cli.config import from_dict, override, read_preset, with_data
+from tdpm_cli.config import from_dict
 from tdpm_cli.cost import cost_of, flops
 from tdpm_cli.errors import InputError
 from tdpm_cli.imaging.files import beside
+from tdpm_cli.presets import override, read_preset, with_data
 from tdpm_cli.proposal import propose
 from tdpm_cli.run import checkpoint
 from tdpm_cli.run.report import Meter

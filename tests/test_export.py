@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tdpm_cli import assemble, config
+from tdpm_cli import assemble, config, presets
 from tdpm_cli.commands.export import export
 from tdpm_cli.errors import InputError
 from tdpm_cli.interchange.adopt import adopt, load_into
@@ -160,7 +160,7 @@ def test_diffusers_to_ours_to_diffusers_is_bit_for_bit(tmp_path, generator):
     )  # fmt: skip
     unet.save_pretrained(tmp_path / "theirs")
     init = f"diffusers:{tmp_path / 'theirs'}"
-    made = assemble.assemble(config.from_dict(adopt(config.read_preset("digits"), init)))
+    made = assemble.assemble(config.from_dict(adopt(presets.read_preset("digits"), init)))
     load_into(made, init)
     weights.write_weights(tmp_path / "m.safetensors", made.model, assemble.header(made.config, "ema-1", 0))
     folder = export(tmp_path / "again", tmp_path / "m.safetensors", "diffusers", sampler="ddim", spacing=1.0)

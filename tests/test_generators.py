@@ -10,7 +10,7 @@ from conftest import scripted
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tdpm_cli import assemble, config
+from tdpm_cli import assemble, config, presets
 from tdpm_cli.cli import main
 from tdpm_cli.commands.export import export
 from tdpm_cli.errors import InputError
@@ -96,7 +96,7 @@ def saved(tmp_path, kind=Program):
 
 
 def plain_of(tiny_images, *assignments):
-    return config.override(
+    return presets.override(
         tiny_images("prior.name=x0-then-noise"), [f"prior.{each}" for each in SMALL] + [*assignments]
     )
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tdpm_cli import config
+from tdpm_cli import config, presets
 from tdpm_cli.assemble import assemble, load
 from tdpm_cli.commands.train import train
 from tdpm_cli.errors import InputError
@@ -55,11 +55,11 @@ def pipeline(folder, unet, **scheduler):
 
 def plain(*assignments):
     small = ["space.shape=[3, 16, 16]", "prior.name=denoised", "discriminator.channel_base=64", *assignments]
-    return config.override(config.read_preset("cifar10"), small)
+    return presets.override(presets.read_preset("cifar10"), small)
 
 
 def ours(init, *assignments):
-    made = assemble(config.from_dict(config.override(adopt(plain(*assignments), init), assignments)))
+    made = assemble(config.from_dict(presets.override(adopt(plain(*assignments), init), assignments)))
     load_into(made, init)
     return made
 
@@ -306,7 +306,7 @@ def test_files_that_do_not_fit_are_named(tmp_path, generator, capsys):
         assert message in str(caught.value), init
     assert "executed" not in capsys.readouterr().out
     with pytest.raises(InputError, match="the weights are a U-Net's"):
-        load_into(assemble(config.from_dict(config.read_preset("toy-mixture"))), good)
+        load_into(assemble(config.from_dict(presets.read_preset("toy-mixture"))), good)
 
 
 def test_a_few_step_model_from_a_baseline(tiny_images, tmp_path):
@@ -323,6 +323,6 @@ def test_a_few_step_model_from_a_baseline(tiny_images, tmp_path):
     moved = zip(before.denoiser.network.parameters(), after.prior.denoiser.network.parameters(), strict=True)
     assert not all(torch.equal(a, b) for a, b in moved)
     with pytest.raises(InputError, match=r"knows t = 1\.\.100, but the cut is at T = 500"):
-        adopt(config.override(few, ["schedule.truncate.step=500"]), str(run))
+        adopt(presets.override(few, ["schedule.truncate.step=500"]), str(run))
     with pytest.raises(InputError, match=r"train\.phases is 'prior', but the prior 'shared' has no weights of its own"):
         config.from_dict(tiny_images("train.phases=prior"))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tdpm_cli import assemble, config, parts
+from tdpm_cli import assemble, config, parts, presets
 from tdpm_cli.commands import autoencode
 from tdpm_cli.commands.autoencode import autoencoder, encode
 from tdpm_cli.commands.data import inspect
@@ -61,8 +61,8 @@ def plain(coder, data, *assignments):
              "sample.scale=1.0",
              "train.duration=64", "train.batch=16", "train.snapshot=32", "train.log=16", "train.precision=fp32",
              "condition.tokens=8"]  # fmt: skip
-    made = config.override(config.read_preset("emoji-64-latent"), [*small, *assignments])
-    return config.from_dict(config.with_data(made, data, False))
+    made = presets.override(presets.read_preset("emoji-64-latent"), [*small, *assignments])
+    return config.from_dict(presets.with_data(made, data, False))
 
 
 def test_an_autoencoder_learns_and_is_one_of_diffusers(coder, images):

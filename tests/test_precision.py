@@ -6,7 +6,8 @@ from torch import nn
 
 from tdpm_cli.assemble import assemble
 from tdpm_cli.commands.train import train
-from tdpm_cli.config import from_dict, read_yaml
+from tdpm_cli.config import from_dict
+from tdpm_cli.presets import read_yaml
 from tdpm_cli.run import precision
 from tdpm_cli.sampling import settings_of
 

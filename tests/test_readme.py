@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from tdpm_cli import config
+from tdpm_cli import config, presets
 from tdpm_cli.cli import app
 
 README = Path(__file__).parent.parent / "README.md"
@@ -31,7 +31,7 @@ def test_readme_commands_exist_with_these_options(words):
         context = verb.make_context(words[0], words[1:])  # a wrong option or a missing argument raises
         from_file = context.params.get("init_prior")  # which knows some of the keys
         if words[0] == "train" and context.params["preset"] != "auto" and not from_file:
-            plain = config.override(config.read_preset(context.params["preset"]), context.params["set_"] or [])
+            plain = presets.override(presets.read_preset(context.params["preset"]), context.params["set_"] or [])
             config.from_dict(plain)
     elif words[0].startswith("scripts/"):
         assert os.access(README.parent / words[0], os.X_OK)

@@ -12,8 +12,9 @@ import torch
 import tdpm_cli
 from tdpm_cli import assemble as assembly
 from tdpm_cli.commands.train import train
-from tdpm_cli.config import from_dict, override
+from tdpm_cli.config import from_dict
 from tdpm_cli.errors import InputError
+from tdpm_cli.presets import override
 from tdpm_cli.run import checkpoint, formats, weights
 from tdpm_cli.run.batches import batches
 

@@ -22,7 +22,7 @@ def run(model: Path | None, preset: str, steps: int, batch: int, rounds: int) ->
     import onnxruntime
     import torch
 
-    from tdpm_cli import assemble
+    from tdpm_cli import assemble, presets
     from tdpm_cli import config as configuration
     from tdpm_cli.exporting import onnx, program
     from tdpm_cli.exporting.whole import Whole
@@ -32,7 +32,7 @@ def run(model: Path | None, preset: str, steps: int, batch: int, rounds: int) ->
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         if model is None:
-            made = assemble.assemble(configuration.from_dict(configuration.read_preset(preset)))
+            made = assemble.assemble(configuration.from_dict(presets.read_preset(preset)))
             for weights in made.model.parameters():  # layers that begin at zero would make some of the work trivial
                 torch.nn.init.normal_(weights, std=0.02)
             model = place / "model.safetensors"

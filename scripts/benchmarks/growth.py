@@ -55,11 +55,12 @@ def calls(batch: int, side: int, rounds: int) -> tuple[float, float]:
 def samples(rounds: int) -> dict[int, float]:
     """Milliseconds a sample of the digits' networks, by how many are drawn and written."""
     from tdpm_cli import config as configuration
+    from tdpm_cli import presets
     from tdpm_cli.assemble import assemble, header
     from tdpm_cli.commands.sample import sample
     from tdpm_cli.run.weights import write_weights
 
-    made = assemble(configuration.from_dict(configuration.read_preset("digits")))
+    made = assemble(configuration.from_dict(presets.read_preset("digits")))
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         write_weights(place / "model.safetensors", made.model, header(made.config, "model", 0))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from tdpm_cli import config
+from tdpm_cli import config, presets
 from tdpm_cli.assemble import assemble, read_data
 from tdpm_cli.run import precision
 from tdpm_cli.training import Trainer
@@ -29,8 +29,8 @@ def run(latents: Path, images: Path, autoencoder: str, preset: str, rounds: int)
     work = {}
     for path in (latents, images):
         chosen = [f"space.autoencoder={autoencoder}", "train.precision=fp32"]
-        plain = config.override(config.read_preset(preset), chosen)
-        data, made = read_data(config.from_dict(config.with_data(plain, path, False)))
+        plain = presets.override(presets.read_preset(preset), chosen)
+        data, made = read_data(config.from_dict(presets.with_data(plain, path, False)))
         work[path] = data, Trainer(assemble(made, device), Path("unused"), device)
         spent[path] = 0.0
     for number in range(rounds + 1):  # by turns; the first warms up

@@ -26,6 +26,7 @@ def run(preset: str, steps: int, n: int, batch: int, rounds: int, precision: str
     import torch
 
     from tdpm_cli import config as configuration
+    from tdpm_cli import presets
     from tdpm_cli.assemble import assemble, header
     from tdpm_cli.commands.sample import sample
     from tdpm_cli.run.precision import device
@@ -33,7 +34,7 @@ def run(preset: str, steps: int, n: int, batch: int, rounds: int, precision: str
     from tdpm_cli.sampling import settings_of
 
     where = device()
-    made = assemble(configuration.from_dict(configuration.read_preset(preset)), where)
+    made = assemble(configuration.from_dict(presets.read_preset(preset)), where)
     for weights in made.model.parameters():  # layers that begin at zero would make some of the work trivial
         torch.nn.init.normal_(weights, std=0.02)
     settings = settings_of(made, precision=None if precision == "auto" else precision)

@@ -20,6 +20,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(preset: str, duration: str, seeds: int, n: int) -> None:
     from tdpm_cli import config as configuration
+    from tdpm_cli import presets
     from tdpm_cli.commands.evaluate import evaluate
     from tdpm_cli.commands.train import train
 
@@ -30,7 +31,7 @@ def run(preset: str, duration: str, seeds: int, n: int) -> None:
             for kind, scores in found.items():
                 settings = [f"train.duration={duration}", f"train.seed={seed}", f"train.precision={kind}",
                             f"sample.precision={kind}", "train.snapshot=1M"]  # fmt: skip
-                plain = configuration.override(configuration.read_preset(preset), settings)
+                plain = presets.override(presets.read_preset(preset), settings)
                 model = train(configuration.from_dict(plain), Path(folder), f"{kind}-{seed}")
                 ((name, score),) = evaluate(model=model, n=n)["scores"].items()
                 scores.append(float(score))

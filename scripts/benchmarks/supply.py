@@ -34,12 +34,13 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(presets: list[str]) -> None:
     from tdpm_cli import config as configuration
+    from tdpm_cli import presets
     from tdpm_cli.cost import cost_of
 
     peak = fastest_product()
     print(f"{machine()}: {peak / 1e9:.0f} GFLOP a second at most")
-    for name in presets or configuration.preset_names():
-        config = configuration.from_dict(configuration.read_preset(name))
+    for name in presets or presets.preset_names():
+        config = configuration.from_dict(presets.read_preset(name))
         needed = peak / cost_of(config).step_flops
         with tempfile.TemporaryDirectory() as place:
             data = data_of(name, config, Path(place))

@@ -61,11 +61,12 @@ def assembled(preset: str, batch: int, assignments: list[str]) -> tuple[Any, Any
     import torch
 
     from tdpm_cli import config as configuration
+    from tdpm_cli import presets
     from tdpm_cli.assemble import assemble
     from tdpm_cli.run import precision
     from tdpm_cli.training import with_precision
 
-    plain = configuration.override(configuration.read_preset(preset), [f"train.batch={batch}", *assignments])
+    plain = presets.override(presets.read_preset(preset), [f"train.batch={batch}", *assignments])
     device = precision.device()
     made = with_precision(assemble(configuration.from_dict(plain), device), device)
     raw = torch.randint(256, (batch, *made.space.raw_shape), dtype=torch.uint8)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from scripts.tortures.victims import Outcome
-from tdpm_cli import config
+from tdpm_cli import config, presets
 from tdpm_cli.cli import main
 from tdpm_cli.errors import InputError
 
@@ -46,7 +46,7 @@ def configs(n: int, folder: Path) -> Outcome:
     @trials(n * 3 // 2)  # some of them do fit
     @given(st.data())
     def spoil(data: st.DataObject) -> None:
-        plain = config.read_preset(data.draw(st.sampled_from(PRESETS)))
+        plain = presets.read_preset(data.draw(st.sampled_from(PRESETS)))
         section = data.draw(st.sampled_from(config.SECTIONS))
         below = plain.get(section)
         keys = [*below, "nmae", ""] if isinstance(below, dict) else [None]

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from tdpm_cli import config
+from tdpm_cli import presets
 from tdpm_cli.errors import InputError
 from tdpm_cli.run.report import console
 from tdpm_cli.run.signals import Interrupted, raise_interrupted
@@ -42,7 +42,7 @@ class Outcome:
 
 def plain(preset: str, *assignments: str) -> dict[str, Any]:
     """Plain values of a preset with some changed."""
-    return config.override(config.read_preset(preset), list(assignments))
+    return presets.override(presets.read_preset(preset), list(assignments))
 
 
 def start(work: Callable[[], object], told: Path) -> int:

@@ -71,10 +71,11 @@ def matcher(
 ) -> None:
     """Train a small network that matches images and captions, for `tdpm eval --text`. The same command continues."""
     from tdpm_cli import config as configuration
+    from tdpm_cli import presets
     from tdpm_cli.commands.matcher import matcher as run
 
-    plain = configuration.override(configuration.read_preset(preset), set_ or [])
-    run(configuration.from_dict(configuration.with_data(plain, data, False)), file, count("--images", images))
+    plain = presets.override(presets.read_preset(preset), set_ or [])
+    run(configuration.from_dict(presets.with_data(plain, data, False)), file, count("--images", images))
 
 
 @app.command()

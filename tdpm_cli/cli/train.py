@@ -70,22 +70,23 @@ def train(
 ) -> None:
     """Train a model. The same command again continues an interrupted run."""
     from tdpm_cli import config as configuration
+    from tdpm_cli import presets
     from tdpm_cli.commands.train import train as run
     from tdpm_cli.interchange import generator
     from tdpm_cli.interchange.adopt import adopt
     from tdpm_cli.proposal import propose
 
-    plain = propose(data) if preset == "auto" else configuration.read_preset(preset)
-    plain = configuration.override(plain, set_ or [])
+    plain = propose(data) if preset == "auto" else presets.read_preset(preset)
+    plain = presets.override(plain, set_ or [])
     if init is not None:
-        plain = configuration.override(adopt(plain, init), set_ or [])  # what is set by hand stands
+        plain = presets.override(adopt(plain, init), set_ or [])  # what is set by hand stands
     if init_prior is not None:
-        plain = configuration.override(generator.adopt(plain, init_prior), set_ or [])
+        plain = presets.override(generator.adopt(plain, init_prior), set_ or [])
     flags = {"duration": duration, "batch": batch, "batch_gpu": batch_gpu, "seed": seed, "precision": precision,
              "compile": compile, "init": init, "init_prior": init_prior, "phases": phases,
              "on_save_error": on_save_error}  # fmt: skip
     given = {key: value for key, value in flags.items() if value is not None}
-    plain = configuration.overlay(plain, "train", given)
-    config = configuration.from_dict(configuration.with_data(plain, data, download))
+    plain = presets.overlay(plain, "train", given)
+    config = configuration.from_dict(presets.with_data(plain, data, download))
     in_processes(nproc, max_restarts)
     run(config, outdir, name, resume, dry_run, profile)

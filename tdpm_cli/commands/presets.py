@@ -3,19 +3,20 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tdpm_cli import config as configuration
+from tdpm_cli.config import from_dict
+from tdpm_cli.presets import preset_names, preset_path, read_preset, read_yaml
 from tdpm_cli.run.report import say, table
 
 
 def presets(name: str | None = None) -> None:
     """List the presets with size and cost; or print one, comments and all. Raises InputError for an unknown name."""
     if name:
-        print(configuration.preset_path(name).read_text(encoding="utf-8"), end="")
+        print(preset_path(name).read_text(encoding="utf-8"), end="")
         say(f"next: tdpm train --preset {name}")
         return
     rows = []
-    for known in configuration.preset_names():
-        config = configuration.from_dict(configuration.read_preset(known))
+    for known in preset_names():
+        config = from_dict(read_preset(known))
         stated = _stated(known)
         model, discriminator = (stated["parameters"][key] / 1e6 for key in ("model", "discriminator"))
         schedule = config.schedule()
@@ -47,7 +48,7 @@ def _shape(raw_shape: Sequence[int]) -> str:
 def _stated(name: str) -> dict[str, Any]:
     """What the head of a preset's file says of its cost; tests hold it against the networks."""
     stated: dict[str, Any] = {}
-    for line in configuration.preset_path(name).read_text(encoding="utf-8").splitlines():
+    for line in preset_path(name).read_text(encoding="utf-8").splitlines():
         if line.startswith(("# parameters:", "# cost:")):
-            stated |= configuration.read_yaml(line[2:], name)
+            stated |= read_yaml(line[2:], name)
     return stated

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tdpm_cli import config as configuration
+from tdpm_cli import presets
 from tdpm_cli.assemble import Assembly, assemble, read_data
 from tdpm_cli.captions import embed_captions
 from tdpm_cli.config import Config
@@ -134,7 +135,7 @@ def _settled(config: Config, run: Path) -> Config:
     path = run / "config.yaml"
     if config.train.precision != "auto" or not path.is_file():
         return config
-    before = configuration.from_dict(configuration.read_yaml(path.read_text(), str(path)))
+    before = configuration.from_dict(presets.read_yaml(path.read_text(), str(path)))
     return _set_train(config, precision=before.train.precision)
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from tdpm_cli import config as configuration
 from tdpm_cli.assemble import Assembly
-from tdpm_cli.config import Config, overlay
+from tdpm_cli.config import Config
 from tdpm_cli.errors import InputError
 from tdpm_cli.interchange.foreign import Foreign, Tensors
 from tdpm_cli.parts.backbones.unet import UNet
+from tdpm_cli.presets import overlay
 from tdpm_cli.run import checkpoint, weights
 
 OWN = "denoiser.network."  # how a file of ours names the denoiser's network

@@ -10,11 +10,11 @@ from typing import Any
 
 from tdpm_cli import config as configuration
 from tdpm_cli.assemble import Assembly
-from tdpm_cli.config import overlay
 from tdpm_cli.errors import InputError
 from tdpm_cli.interchange.foreign import Tensors, require
 from tdpm_cli.parts import programs
 from tdpm_cli.parts.pretrained import sha256
+from tdpm_cli.presets import overlay
 from tdpm_cli.run import checkpoint, weights
 from tdpm_cli.run.files import replacing
 

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tdpm_cli import assemble
+from tdpm_cli import assemble, presets
 from tdpm_cli import config as configuration
 from tdpm_cli.config import Config, SampleConfig
 from tdpm_cli.engine.protocols import Given, taken
@@ -119,14 +119,14 @@ def open_input(option: str, text: str) -> Input:
         if suffix == ".npz":
             return read_statistics(path) if {"mu", "sigma"} <= _keys(path) else _arrays(path, text)
         raise InputError(f"{option} {text}: {ACCEPTED}")
-    if text in configuration.preset_names():
+    if text in presets.preset_names():
         try:
-            return of_config(configuration.from_dict(configuration.read_preset(text)))
+            return of_config(configuration.from_dict(presets.read_preset(text)))
         except InputError as error:
             raise InputError(f"{option} {text}: the data of that preset are not at hand ({error}); "
                              f"give their path as {option}") from None  # fmt: skip
     hint = f"; make samples with `tdpm sample --n 1000 {text}`" if option == "IMAGES" else ""
-    near = nearest(text, configuration.preset_names())
+    near = nearest(text, presets.preset_names())
     raise InputError(f"{option} {text}: no such file, folder or preset{hint}{near} {ACCEPTED[0].upper()}{ACCEPTED[1:]}")
 
 
