@@ -30,7 +30,7 @@ from tdpm_cli.run.saving import Idle, Saver
 from tdpm_cli.run.signals import Interrupted, Interruption
 from tdpm_cli.sampling import prior_options, sampler_options
 
-Judge = Callable[[TDPM, int], tuple[str, float]]  # averaged model, images seen -> name and value of its score
+Scoring = Callable[[TDPM, int], tuple[str, float]]  # averaged model, images seen -> name and value of its score
 
 TRIED = 4  # examples that are timed to settle on a number format
 GRID = 64  # examples in a grid; a quarter of it where they are larger than 64 pixels
@@ -93,10 +93,10 @@ class Trainer:
         self.optimizers[name] = optimizer
         return optimizer
 
-    def fit(self, data: Any, judge: Judge | None = None) -> None:
+    def fit(self, data: Any, scoring: Scoring | None = None) -> None:
         """Train until `duration`, saving every `snapshot` images, at the end and when interrupted.
 
-        `judge` scores the checkpoints that are due and the last; the one with the lowest score is kept apart.
+        `scoring` scores the checkpoints that are due and the last; the one with the lowest score is kept apart.
         """
         settings, figures, last_save = self.settings, self.figures, self.seen
         cast, balance = precision.autocast(settings.precision, self.device), Balance(settings.duration)
@@ -113,7 +113,7 @@ class Trainer:
                 with saver.tolerating():
                     self._grid(data)
             elif self.seen >= settings.duration or self._passed(self.seen - settings.batch, settings.snapshot):
-                self._score(judge, saver, log, meter)  # unless that was done before the run was stopped
+                self._score(scoring, saver, log, meter)  # unless that was done before the run was stopped
             waited, since, due, first_step = 0.0, time.perf_counter(), False, self.step + 1
             while self.seen < settings.duration:
                 asked = time.perf_counter()
@@ -152,22 +152,22 @@ class Trainer:
                     last_save, due = self.seen, False
                     with saver.tolerating():
                         self._grid(data)
-                    self._score(judge, saver, log, meter)
+                    self._score(scoring, saver, log, meter)
                 if stop and not finished:
                     raise Interrupted(
                         stop, f"stopped at {self.seen / 1000:g} kimg, saved in {self.run}; the same command continues"
                     )
                 if finished:
-                    self._score(judge, saver, log, meter)
+                    self._score(scoring, saver, log, meter)
             with saver.tolerating():
                 self._grid(data)
 
-    def _score(self, judge: Judge | None, saver: Saver | Idle, log: Log | Idle, meter: Meter) -> None:
+    def _score(self, scoring: Scoring | None, saver: Saver | Idle, log: Log | Idle, meter: Meter) -> None:
         """Score the first average as it is now, unless its checkpoint has a score; keep that one if it is the best."""
-        if judge is None or distributed.from_first(lambda: log.scored(self.seen)):
+        if scoring is None or distributed.from_first(lambda: log.scored(self.seen)):
             return
         with meter.paused():
-            name, value = judge(self.ema[0].model, self.seen)
+            name, value = scoring(self.ema[0].model, self.seen)
         say(f"{name} {value:.4g} at {self.seen / 1000:g} kimg")
         with saver.tolerating():
             log.write(self.seen, {f"score/{name}": value})

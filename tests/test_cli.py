@@ -38,7 +38,7 @@ SURFACE = {
              "--prior-scale", "--seed", "--repeats", "--json", "--report", "--nproc", "--cache", "--ref-only", "--out"},
     "sweep": {"--steps", "--model", "--spacing", "--sampler", "--start", "--scale", "--prior-scale", "--n", "--seed",
               "--repeats", "--kid", "--prdc", "--text", "--features", "--weights", "--ref", "--cache", "--out",
-              "--report"},
+              "--report", "--nproc"},
     "encode": {"--model", "--n", "--steps", "--spacing", "--iterations", "--seed", "--labels", "--prompt", "--scale",
                "--logits", "--overwrite"},
     "decode": {"--model", "--steps", "--spacing", "--sampler", "--scale", "--seed", "--overwrite"},

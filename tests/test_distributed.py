@@ -198,6 +198,16 @@ def test_two_processes_score_as_one(runs, pooled, tmp_path):
     assert json.loads((tmp_path / "two.json").read_text())["scores"] == one["scores"]
 
 
+@pytest.mark.slow
+def test_two_processes_sweep_as_one(runs, pooled, tmp_path):
+    words = ["sweep", "--model", runs["images"], "--n", 64, "--features", pooled, "--steps", "1,2", "--out"]
+    for count in (1, 2):
+        done = tdpm(*words, tmp_path / str(count), "--nproc", count)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("tdpm sweep") == 1
+    assert (tmp_path / "1" / "sweep.csv").read_text() == (tmp_path / "2" / "sweep.csv").read_text()
+
+
 @pytest.fixture
 def two_hosts():
     """Two network namespaces, as two machines with a cable between them; the words that run a command on each."""

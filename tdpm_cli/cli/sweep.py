@@ -5,7 +5,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from tdpm_cli.cli.options import Shown, count, listed, numbers
+from tdpm_cli.cli.options import Nproc, Shown, count, in_processes, listed, numbers
 
 
 def sweep(
@@ -32,6 +32,7 @@ def sweep(
     ref: Annotated[
         Optional[str], typer.Option(help="What to compare with.", show_default="the models' training data")
     ] = None,
+    nproc: Nproc = 1,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep the features of references.")] = True,
     out: Annotated[
         Optional[Path], typer.Option(help="The folder to write to.", show_default="sweep in the first model's run")
@@ -41,6 +42,7 @@ def sweep(
     """Quality against network calls: table, CSV, JSON and plot. The same command again continues."""
     from tdpm_cli.commands.sweep import sweep as run
 
+    in_processes(nproc)
     run(
         [count("--steps", word) for word in listed(steps)], model or [], spacings=numbers("--spacing", spacing),
         samplers=listed(sampler), starts=listed(start), scales=numbers("--scale", scale),

@@ -13,7 +13,7 @@ from tdpm_cli import assemble
 from tdpm_cli.assemble import Loaded
 from tdpm_cli.config import SampleConfig
 from tdpm_cli.errors import InputError, nearest
-from tdpm_cli.run import plots, precision
+from tdpm_cli.run import distributed, plots, precision
 from tdpm_cli.run.files import writable, write_text, writing
 from tdpm_cli.run.page import Page
 from tdpm_cli.run.report import say, table
@@ -26,6 +26,7 @@ from tdpm_cli.scoring.scorer import Score, Scorer, check_fit, extractor, judge_o
 FILE = "sweep.json"
 
 
+@distributed.joined()
 def sweep(
     steps: Sequence[int],
     models: Sequence[Path] = (),
@@ -76,7 +77,8 @@ def sweep(
     check_fit(data[0], reference, extract is None, extras)
     scorer = Scorer(reference, extract, judge=judge, batch=first.eval.batch, extras=extras, cache=cache)
 
-    before = {row["key"]: row for row in read_sweep(out / FILE)} if (out / FILE).is_file() else {}
+    done = distributed.from_first(lambda: read_sweep(out / FILE) if (out / FILE).is_file() else [])
+    before = {row["key"]: row for row in done}
     rows: list[dict[str, Any]] = []
     for each, settings, start in plan:
         source = data[loaded.index(each)].some(count)
@@ -90,8 +92,11 @@ def sweep(
             row = {"key": key, **_row(each, settings, start, merge(found)[0]),
                    "protocol_key": judged, "protocol": protocol_of(scorer, sets, found)}  # fmt: skip
         rows.append(row)
-        kept = {**before, **{done["key"]: done for done in rows}}
-        write_text(out / FILE, json.dumps({"rows": list(kept.values())}, indent=1))
+        kept = {**before, **{made["key"]: made for made in rows}}
+        if distributed.is_first():
+            write_text(out / FILE, json.dumps({"rows": list(kept.values())}, indent=1))
+    if not distributed.is_first():
+        return rows
     write_text(out / "sweep.csv", _csv(rows))
     if report:
         page = Page(f"tdpm sweep {', '.join(dict.fromkeys(row['model'] for row in rows))}")

@@ -24,7 +24,7 @@ from tdpm_cli.run import checkpoint, distributed, formats, precision, profiling
 from tdpm_cli.run.files import write_text
 from tdpm_cli.run.lock import owned
 from tdpm_cli.run.report import say, summary_writer, table
-from tdpm_cli.scoring.judging import judge_of
+from tdpm_cli.scoring.while_training import scoring_of
 from tdpm_cli.training import GRID, Trainer, smaller_batches, with_precision
 
 CACHED = 0.25  # of the free memory that decoded images may fill
@@ -73,7 +73,7 @@ def train(
         if config.train.init_prior is not None:
             generator.load_into(made, config.train.init_prior)
     trainer = Trainer(made, run, device)
-    judge = judge_of(made, run, device) if config.train.score and not (profile or dry_run) else None
+    scoring = scoring_of(made, run, device) if config.train.score and not (profile or dry_run) else None
     if profile:
         _profile(trainer, data, run.with_name(f"{run.name}-profile.json"))
         return None
@@ -103,7 +103,7 @@ def train(
             generator.keep(made, run)
         if config.train.cache and hasattr(data, "keep_in_memory"):
             data.keep_in_memory(CACHED * precision.free_memory(torch.device("cpu")) / distributed.size_here())
-        trainer.fit(data, judge)
+        trainer.fit(data, scoring)
     say(f"done: {run}\nnext: tdpm sample --model {run} --steps {config.sample.steps} --n 64 samples/")
     return run
 

@@ -14,7 +14,7 @@ from tdpm_cli.scoring.inputs import of_config, of_model
 from tdpm_cli.scoring.scorer import Scorer, extractor
 
 
-def judge_of(made: Assembly, run: Path, device: torch.device) -> Callable[[TDPM, int], tuple[str, float]]:
+def scoring_of(made: Assembly, run: Path, device: torch.device) -> Callable[[TDPM, int], tuple[str, float]]:
     """What scores the averaged weights of a run: the distance of `eval.n` samples, drawn as section `sample` says.
 
     Lower is better. Raises InputError where data or features cannot be had.
@@ -25,7 +25,7 @@ def judge_of(made: Assembly, run: Path, device: torch.device) -> Callable[[TDPM,
     extract = extractor(config.eval.features, None, device) if is_image else None
     scorer = Scorer(reference, extract, batch=config.eval.batch)
 
-    def judge(model: TDPM, seen: int) -> tuple[str, float]:
+    def score(model: TDPM, seen: int) -> tuple[str, float]:
         source = run / checkpoint.FOLDER / f"{seen:09d}" / f"ema-{config.train.ema[0]}.safetensors"
         loaded = Loaded(replace(made, model=model), source, "", source.stem, seen)
         training, _ = model.training, model.eval()
@@ -34,4 +34,4 @@ def judge_of(made: Assembly, run: Path, device: torch.device) -> Callable[[TDPM,
         model.train(training)
         return found.name, found.value
 
-    return judge
+    return score
