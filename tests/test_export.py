@@ -11,6 +11,7 @@ from PIL import Image
 from tdpm_cli import assemble, config, presets
 from tdpm_cli.commands.export import export
 from tdpm_cli.errors import InputError
+from tdpm_cli.exporting import onnx, program
 from tdpm_cli.interchange.adopt import adopt, load_into
 from tdpm_cli.model import load
 from tdpm_cli.run import weights
@@ -53,6 +54,41 @@ def test_a_program_runs_without_our_code(model, tmp_path):
     other, _ = program(inputs | {"label": torch.tensor([4, 4, 4, 4])})
     assert not torch.equal(other, images)
     assert torch.equal(made.space.decode(x_0), images)
+
+
+TEXT = ["condition.name=text", "condition.tokens=6", "condition.examples=[one, a two, three of them]"]
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [(TEXT, "pt2"), (TEXT, "onnx"), (LABELS, "onnx")])
+def test_a_sampler_takes_conditions(model, tmp_path, kind, suffix):
+    if suffix == "onnx":
+        pytest.importorskip("onnxruntime")
+    settings, source = {"steps": 1, "sampler": "ddim", "scale": 2.0}, model(*kind)
+    path = export(tmp_path / f"m.{suffix}", source, **settings)
+    asked = ["a two", "three of them"] if kind is TEXT else ["2", "3"]
+    made = load(source, "cpu")
+    cond, other = made.cond(3, asked), made.cond(3, asked[1:])
+    inputs = {"z": torch.randn(3, 64, generator=torch.Generator().manual_seed(0)), **cond}
+    images, x_0 = ran(path, inputs)
+    x_T = made.tdpm.draw_x_T(_Given(inputs["z"]), cond)
+    assert torch.equal(made.space.decode(x_0), images)
+    assert (images.int() - made.decode(x_T, labels=asked, **settings).int()).abs().max() <= 1
+    assert not torch.equal(ran(path, inputs | other)[0], images)
+
+
+class _Given:
+    """Hands out this z for noise."""
+
+    def __init__(self, z):
+        self.z = z
+
+    def normal(self, shape):
+        return self.z.view(-1, *shape)
+
+
+def ran(path, inputs):
+    """What the file's own runtime gives."""
+    return (onnx if path.suffix == ".onnx" else program).run(path, inputs)
 
 
 @pytest.fixture
@@ -193,6 +229,7 @@ def test_models_that_diffusers_has_no_equal_for(model, tmp_path):
     options = {"format": "diffusers", "sampler": "ddim", "spacing": 1.0}
     for source, message in {
         model("backbone.groups=null"): r"norms of .* groups, but diffusers' UNet2DModel has one number",
+        model(*TEXT): "the U-Net has a text to attend to",
         model("backbone.scale_shift=true"): "it without a norm in the middle attention",
         model("prior.name=stylegan2"): "the prior 'stylegan2' is no network of diffusers",
         model(points=True): "the backbone is no U-Net",
@@ -203,8 +240,6 @@ def test_models_that_diffusers_has_no_equal_for(model, tmp_path):
 
 
 def test_an_export_that_computes_something_else_is_refused(model, tmp_path, monkeypatch):
-    from tdpm_cli.exporting import program
-
     real = program.run
     monkeypatch.setattr(program, "run", lambda path, inputs: tuple(out + 1 for out in real(path, inputs)))
     source = model(points=True)

@@ -1,5 +1,6 @@
 """Latents: an autoencoder of one's own, images encoded once, and models that learn in between."""
 
+import importlib
 import io
 import json
 import zipfile
@@ -14,9 +15,13 @@ from tdpm_cli.commands import autoencode
 from tdpm_cli.commands.autoencode import autoencoder, encode
 from tdpm_cli.commands.data import inspect
 from tdpm_cli.commands.evaluate import evaluate
+from tdpm_cli.commands.export import export
 from tdpm_cli.commands.sample import sample
 from tdpm_cli.commands.train import train
+from tdpm_cli.engine.noise import Noise
 from tdpm_cli.errors import InputError
+from tdpm_cli.exporting import diffusers, onnx, program
+from tdpm_cli.model import load
 from tdpm_cli.parts.autoencoders import Autoencoder
 from tdpm_cli.run import checkpoint, weights
 from tdpm_cli.run.batches import batches
@@ -163,6 +168,32 @@ def test_a_model_of_latents_is_trained_sampled_and_scored_as_images(coder, encod
     assert scores["protocol"]["reference"]["n"] == 40
     assert all(np.isfinite(value) for value in scores["scores"].values())
     assert assemble.load(run).assembly.space.shape == (3, 4, 4)
+
+
+@pytest.mark.parametrize("suffix", ["pt2", "onnx", "folder"])
+def test_a_model_of_latents_is_exported_with_its_decoder(coder, images, tmp_path, generator, suffix):
+    pytest.importorskip("onnxruntime")
+    settled = plain(coder, images, "backbone.groups=4").to_dict() | {"condition": {"name": "none"}}
+    made = assemble.assemble(config.from_dict(settled))
+    for weight in made.model.parameters():
+        weight.data += 0.1 * torch.randn(weight.shape, generator=generator)
+    source = tmp_path / "model.safetensors"
+    weights.write_weights(source, made.model, assemble.header(made.config, "ema-1", 0))
+    settings = {"steps": 2, "sampler": "ddim", "spacing": 1.0}
+    kind = "diffusers" if suffix == "folder" else None
+    path = export(tmp_path / f"exported.{suffix}", source, kind, **settings)
+    model = load(source, "cpu")
+    n = 70  # more than diffusers' decoder takes in one graph
+    expected = model.sample(n, seed=3, **settings)
+    z = Noise(3, range(n)).normal(model.tdpm.prior.z_shape).flatten(1)
+    found, _ = {"pt2": program, "onnx": onnx, "folder": diffusers}[suffix].run(path, {"z": z})
+    assert found.shape == (n, 3, SIDE, SIDE)
+    assert (found.int() - expected.int()).abs().max() <= 1
+    assert expected.float().std() > 1
+    if suffix == "folder":
+        stock = importlib.import_module("diffusers").DiffusionPipeline.from_pretrained(path, trust_remote_code=False)
+        stock.set_progress_bar_config(disable=True)
+        assert np.asarray(stock(batch_size=2, num_inference_steps=2, output_type="np").images).shape == (2, 8, 8, 3)
 
 
 def test_images_may_be_given_in_place_of_latents(coder, images, tmp_path):

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from string import Template
@@ -27,6 +27,7 @@ X_T = {  # how each prior draws x_T, given z; `prior` is a U-Net of its own
     "        told = self.prior(z, $time, labels).sample\n"
     "        x = $alpha_T * ($x_0) + $sigma_T * eps",
 }
+DECODED = "\n        x = self.vqvae.decode(x / self.vqvae.config.scaling_factor).sample"
 X_0 = {"eps": "(z - $sigma_t * told) / $alpha_t", "x_0": "told", "v": "$alpha_t * z - $sigma_t * told"}
 PIPELINE = Template('''\
 """x_T from a learned prior, then DDIM: a truncated diffusion model (Zheng et al. 2023) as a pipeline of diffusers.
@@ -57,6 +58,8 @@ class TruncatedPipeline(DiffusionPipeline):
         for t in self.scheduler.timesteps:
             told = self.unet(x, t, labels).sample
             x = self.scheduler.step(told, t, x, use_clipped_model_output=True).prev_sample
+        if output_type == "latent":
+            return ImagePipelineOutput(images=x)$decoded
         if output_type == "pt":
             return ImagePipelineOutput(images=x)
         images = (x / 2 + 0.5).clamp(0, 1).cpu().permute(0, 2, 3, 1).numpy()
@@ -89,20 +92,25 @@ def write(whole: Whole, inputs: Inputs, path: Path, about: Mapping[str, str]) ->
         config = config_of(network, tuple(whole.space.shape))
         (path / name / "config.json").write_text(json.dumps(config, indent=2))
         save_file(tensors_of(network), path / name / "diffusion_pytorch_model.safetensors", {"format": "pt"})
+    coder = getattr(whole.space, "autoencoder", None)
+    if coder is not None:
+        _save_autoencoder(whole.space, path / "vqvae")
     (path / "scheduler").mkdir()
     (path / "scheduler" / "scheduler_config.json").write_text(json.dumps(_scheduler(whole), indent=2))
-    index = {"_class_name": "DDIMPipeline", "unet": ["diffusers", "UNet2DModel"],
+    index = {"_class_name": "LDMPipeline" if coder else "DDIMPipeline", "unet": ["diffusers", "UNet2DModel"],
              "scheduler": ["diffusers", "DDIMScheduler"]}  # fmt: skip
     if "prior" in networks:
         index["prior"] = ["diffusers", "UNet2DModel"]
+    if coder is not None:
+        index["vqvae"] = ["diffusers", coder.kind]  # as LDMPipeline calls any autoencoder
     (path / "model_index.json").write_text(json.dumps(index, indent=2))
-    (path / "pipeline.py").write_text(_pipeline(whole, "prior" in networks))
+    (path / "pipeline.py").write_text(_pipeline(whole, [name for name in ("prior", "vqvae") if name in index]))
     (path / "tdpm.json").write_text(json.dumps(dict(about), indent=2))
 
 
 def run(path: Path, inputs: Inputs) -> tuple[Tensor, Tensor]:
     """Images and x_0, as diffusers computes them."""
-    from diffusers import DDIMPipeline, DiffusionPipeline
+    from diffusers import DDIMPipeline, DiffusionPipeline, LDMPipeline
     from diffusers.utils import logging
 
     logging.set_verbosity_error()
@@ -110,16 +118,16 @@ def run(path: Path, inputs: Inputs) -> tuple[Tensor, Tensor]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # diffusers' and its requirements' own
         stock = DiffusionPipeline.from_pretrained(str(path))
-        assert isinstance(stock, DDIMPipeline)
+        assert isinstance(stock, DDIMPipeline | LDMPipeline)
         pipeline = DiffusionPipeline.from_pretrained(str(path), custom_pipeline=str(path), trust_remote_code=True)
     pipeline.set_progress_bar_config(disable=True)
     channels = pipeline.unet.config.in_channels
     side = pipeline.unet.config.sample_size
     height, width = side if isinstance(side, list | tuple) else (side, side)
     z = inputs["z"].view(len(inputs["z"]), -1, height, width)
-    x_0: Any = pipeline(z=z, labels=inputs.get("label"), output_type="pt").images
+    x_0, images = (pipeline(z=z, labels=inputs.get("label"), output_type=kind).images for kind in ("latent", "pt"))
     assert x_0.shape[1] == channels
-    return (x_0 * 127.5 + 127.5).round().clamp(0, 255).byte(), x_0
+    return (images * 127.5 + 127.5).round().clamp(0, 255).byte(), x_0
 
 
 def _scheduler(whole: Whole) -> dict[str, Any]:
@@ -135,8 +143,18 @@ def _scheduler(whole: Whole) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _pipeline(whole: Whole, has_prior: bool) -> str:
-    """The text of pipeline.py."""
+def _save_autoencoder(space: Any, path: Path) -> None:
+    """As LDMPipeline takes it: latents are divided by its scaling_factor. Raises InputError where there is more."""
+    coder = space.autoencoder
+    if coder.shift:
+        raise InputError(f"--format diffusers: {space.source} shifts latents by {coder.shift:g}, which LDMPipeline "
+                         "does not; others: --format onnx or torch")  # fmt: skip
+    coder.network.register_to_config(scaling_factor=space.scale or coder.scale)
+    coder.network.save_pretrained(path)
+
+
+def _pipeline(whole: Whole, others: Sequence[str]) -> str:
+    """The text of pipeline.py; `others` are its networks beside the U-Net."""
     prior, schedule = whole.model.prior, whole.model.denoiser.schedule
     values: dict[str, Any] = {"alpha_T": schedule.alpha(schedule.T), "sigma_T": schedule.sigma(schedule.T)}
     x_T = X_T[whole.prior_name]
@@ -146,5 +164,6 @@ def _pipeline(whole: Whole, has_prior: bool) -> str:
     return PIPELINE.substitute(
         x_T=Template(x_T).substitute(values), T=schedule.T, steps=whole.settings.steps,
         z=", ".join(map(str, prior.z_shape)),
-        arguments=", prior" if has_prior else "", modules=", prior=prior" if has_prior else "",
+        arguments="".join(f", {name}" for name in others), modules="".join(f", {name}={name}" for name in others),
+        decoded=DECODED if "vqvae" in others else "",
     )  # fmt: skip

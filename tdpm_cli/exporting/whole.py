@@ -2,9 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from tdpm_cli import __version__
 from tdpm_cli.assemble import Loaded
@@ -30,6 +33,9 @@ class Whole(nn.Module):
         self.settings, self.rgb, self.prior_name = settings, rgb, made.config.prior.name
         if rgb and self.space.raw_shape[0] != 1:
             raise InputError(f"--rgb: the model's data have shape {list(self.space.raw_shape)}; it is for grey images")
+        if (coder := getattr(self.space, "autoencoder", None)) is not None:
+            self.decoder = _decoder(coder.network)
+            self.space.slices = None  # all images at once
         self.null = made.condition.null(1)
         self.draws = self._count()
 
@@ -59,6 +65,22 @@ class Whole(nn.Module):
         noise = Drawn([], spare=torch.zeros(1, *self.space.shape))
         self.model.decode(noise.spare, noise, self.null, null=self.null, **sampler_options(self.settings))  # type: ignore[arg-type]
         return noise.used
+
+
+def _decoder(network: nn.Module) -> nn.Module:
+    """The half of an autoencoder of diffusers that belongs to the graph, made to be traced for any batch."""
+    parts = nn.ModuleList(part for name, part in network.named_children() if name not in ("encoder", "quant_conv"))
+    for layer in parts.modules():
+        if type(layer).__name__ == "Upsample2D" and layer.interpolate and layer.use_conv and layer.norm is None:
+            layer.forward = partial(_doubled, layer)  # theirs asks how large a batch is
+    return parts
+
+
+def _doubled(layer: Any, x: Tensor, output_size: None = None) -> Tensor:
+    """Nearest neighbours, and a convolution."""
+    x = interpolate(x, scale_factor=2.0, mode="nearest")
+    doubled: Tensor = (layer.conv if layer.name == "conv" else layer.Conv2d_0)(x)
+    return doubled
 
 
 class Drawn:

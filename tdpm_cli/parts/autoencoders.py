@@ -44,17 +44,22 @@ class Autoencoder:
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the latents; the deviation of a VQModel is 0."""
         with torch.autocast(x.device.type, enabled=False):
-            found = self.network.to(x.device).encode(x.float())
+            found = self._on(x.device).encode(x.float())
         if self.kind == "VQModel":
             return found.latents, torch.zeros_like(found.latents)
         return found.latent_dist.mean, found.latent_dist.std
 
     @torch.no_grad()
-    def decode(self, latents: Tensor, slices: int) -> Tensor:
-        """Images, `slices` at a time."""
-        network = self.network.to(latents.device)
+    def decode(self, latents: Tensor, slices: int | None) -> Tensor:
+        """Images, `slices` at a time; where that is None all at once."""
+        network = self._on(latents.device)
         with torch.autocast(latents.device.type, enabled=False):
-            return torch.cat([network.decode(part).sample for part in latents.float().split(slices)])
+            parts = [latents.float()] if slices is None else latents.float().split(slices)
+            return torch.cat([network.decode(part).sample for part in parts])
+
+    def _on(self, device: torch.device) -> Any:
+        """The network, moved only where it must be: it cannot be while it is traced."""
+        return self.network if self.network.device == device else self.network.to(device)
 
 
 def _folder(source: str) -> Path:
