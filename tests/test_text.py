@@ -3,6 +3,7 @@
 import json
 import shutil
 import sqlite3
+import tarfile
 
 import pytest
 import torch
@@ -388,15 +389,60 @@ def test_birds_as_they_are_published(tmp_path):
         parts.load("data", "cub")(tmp_path / "images", (3, 8, 8))
 
 
-def test_images_without_a_caption_are_named_dropped_or_empty(tmp_path):
-    for name in ("a", "b", "c"):
-        photograph(tmp_path / f"{name}.png")
-    (tmp_path / "a.txt").write_text("a square")
-    (tmp_path / "c.txt").write_text("another")
-    open_as = lambda way: parts.load("data", "images")(tmp_path, (3, 8, 8), uncaptioned=way)
-    with pytest.raises(InputError, match=r"1 of 3 images have no caption, such as 'b.png'.*data.uncaptioned"):
-        open_as("fail")
+def three_with_two_captions(source, folder, second):
+    """Three images of a source, of which the second has the caption None (no entry at all) or "" (an empty one)."""
+    captions = ["a square", second, "another"]
+    names = ["a.png", "b.png", "c.png"]
+    if source == "images":
+        for name, text in zip(names, captions, strict=True):
+            photograph(folder / name)
+            if text is not None:
+                (folder / name).with_suffix(".txt").write_text(text)
+    elif source == "coco":
+        for name in names:
+            photograph(folder / "train2017" / name)
+        (folder / "annotations").mkdir()
+        says = {"images": [{"id": k, "file_name": name} for k, name in enumerate(names)],
+                "annotations": [{"image_id": k, "caption": text} for k, text in enumerate(captions)
+                                if text is not None]}  # fmt: skip
+        (folder / "annotations" / "captions_train2017.json").write_text(json.dumps(says))
+    elif source == "cub":
+        (folder / "text_c10").mkdir(parents=True)
+        for name, text in zip(names, captions, strict=True):
+            photograph(folder / "images" / name)
+            if text is not None:
+                (folder / "text_c10" / name).with_suffix(".txt").write_text(text)
+    elif source == "webdataset":
+        folder.mkdir()
+        with tarfile.open(folder / "0.tar", "w") as archive:
+            for name, text in zip(names, captions, strict=True):
+                photograph(folder / name)
+                archive.add(folder / name, name)
+                if text is not None:
+                    (folder / "text").write_text(text)
+                    archive.add(folder / "text", name.replace("png", "txt"))
+    else:
+        datasets = pytest.importorskip("datasets")
+        features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
+        rows = {"image": [Image.new("RGB", (20, 16))] * 3, "text": captions}
+        datasets.Dataset.from_dict(rows, features=features).save_to_disk(str(folder))
+
+
+SOURCES = ["images", "coco", "cub", "webdataset", "huggingface"]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("second", [None, " "])
+def test_images_without_a_caption_are_named_dropped_or_empty(source, second, tmp_path):
+    three_with_two_captions(source, tmp_path / "data", second)
+    options = {"captions": "text"} if source == "huggingface" else {}
+    open_as = lambda way: parts.load("data", source)(tmp_path / "data", (3, 8, 8), uncaptioned=way, **options)
+    said = (
+        r"(no caption, such as '(b.png|0.tar/b.png|1)'|beside b.png holds no|of 0.tar/b.png is empty).*data.uncaptioned"
+    )
+    with pytest.raises(InputError, match=said):
+        open_as("fail")[range(3)]
     dropped, empty = open_as("drop"), open_as("empty")
     assert dropped[range(len(dropped))][1]["captions"] == [("a square",), ("another",)]
     assert empty[range(len(empty))][1]["captions"] == [("a square",), ("",), ("another",)]
-    assert "without a caption: 1, such as b.png" in " ".join(empty.notes)
+    assert "without a caption: 1, such as" in " ".join(empty.notes)

@@ -110,8 +110,10 @@ class Decoded:
         said, files = [], self.files
         if files.quarantined:
             said.append(f"kept out by the quarantine list: {files.quarantined:,}")
-        if without := getattr(files, "without_caption", []):
-            said.append(f"without a caption: {len(without):,}, such as {without[0]} (data.uncaptioned decides)")
+        if without := getattr(files, "without_caption", ()):
+            said.append(
+                f"without a caption: {len(without):,}, such as {next(iter(without))} (data.uncaptioned decides)"
+            )
         if files.aside:
             said.append(f"files that are no images, and stay aside: {len(files.aside):,}, such as {files.aside[0]}")
         return said

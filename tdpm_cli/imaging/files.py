@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
@@ -18,6 +18,7 @@ from tdpm_cli.errors import BadFile, InputError
 from tdpm_cli.imaging.arrays import numbered
 from tdpm_cli.imaging.decode import open_image
 from tdpm_cli.imaging.decode import upright as turned
+from tdpm_cli.imaging.uncaptioned import Uncaptioned, keep, lines_of
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 LABELS = "dataset.json"  # of EDM and StyleGAN: {"labels": [["00000/img00000000.png", 6], ...]}
@@ -25,9 +26,6 @@ QUARANTINE = ".quarantine.txt"  # added to the path of the data
 QUARANTINED = 0.05  # largest share of images that a quarantine list may keep out
 ENCRYPTED = 0x1  # a flag of a zip's entry
 MOST_BYTES = 1 << 29  # of one file; more is a mistake, or a bomb
-
-
-Uncaptioned = Literal["fail", "drop", "empty"]  # what becomes of images without a caption where others have one
 
 
 class Container(Protocol):
@@ -80,7 +78,7 @@ class ImageFiles:
         self.classes, numbers = ([], []) if not classed else self._by_json() if by_json else self._by_folder(shown)
         self._labels = torch.tensor(numbers) if self.classes else None
         self._texts = {PurePosixPath(name).with_suffix("").as_posix() for name in shown if name.endswith(".txt")}
-        self.without_caption: list[str] = []
+        self.without_caption: Collection[str] = ()
         self.has_captions = self._check_captions(uncaptioned)
         known = {*images, LABELS}
         if self.has_captions:
@@ -109,6 +107,9 @@ class ImageFiles:
         kept = [k for k, name in enumerate(self.names) if wanted(name)]
         if not kept:
             raise InputError(f"{self.path}: none of its {len(self.names):,} images is in {text}")
+        self._take(kept)
+
+    def _take(self, kept: Sequence[int]) -> None:
         self.names = [self.names[k] for k in kept]
         self._labels = None if self._labels is None else self._labels[kept]
 
@@ -120,15 +121,19 @@ class ImageFiles:
         if captions := self._json.get("captions"):
             given = captions[name]
             return (given,) if isinstance(given, str) else tuple(given)
+        found = self._beside(name)
+        if not found:
+            raise InputError(f"{self.path}: the .txt beside {name} holds no caption; write one, or take the image out, "
+                             "or set data.uncaptioned to drop or empty")  # fmt: skip
+        return found
+
+    def _beside(self, name: str) -> tuple[str, ...]:
+        """The captions in the .txt beside an image."""
         text = PurePosixPath(name).with_suffix(".txt").as_posix()
         try:
-            lines = self.container.read(text).decode("utf-8").splitlines()
+            return lines_of(self.container.read(text).decode("utf-8"))
         except UnicodeDecodeError as error:
             raise InputError(f"{self.path}: {text} is not text in UTF-8 ({error}); repair it") from None
-        found = tuple(line.strip() for line in lines if line.strip())
-        if not found:
-            raise InputError(f"{self.path}: {text} holds no caption; write one, or take the image out")
-        return found
 
     def content(self, k: int) -> bytes:
         """The bytes of image k."""
@@ -215,20 +220,15 @@ class ImageFiles:
         if captions:
             without = [name for name in self.names if not _is_caption(captions.get(name))]
         elif self._texts:
-            without = [name for name in self.names if PurePosixPath(name).with_suffix("").as_posix() not in self._texts]
+            has = lambda name: PurePosixPath(name).with_suffix("").as_posix() in self._texts
+            # Looking into every file takes time, which the default does not.
+            without = [name for name in self.names if not (has(name) and (uncaptioned == "fail" or self._beside(name)))]
         else:
             return False
         if len(without) == len(self.names):
             return False  # notes beside the images, not captions
-        if without and uncaptioned == "fail":
-            raise InputError(
-                f"{self.option} {self.path}: {len(without):,} of {len(self.names):,} images have no caption, such as "
-                f"{without[0]!r}; add theirs, or take all captions out, or set data.uncaptioned to drop or empty"
-            )
-        self.without_caption = without
-        if uncaptioned == "drop":
-            left_out = frozenset(without)
-            self.restrict(lambda name: name not in left_out, "those with captions")
+        self.without_caption = dict.fromkeys(without)
+        self._take(keep(self.path, self.names, self.without_caption, uncaptioned, self.option))
         return True
 
 

@@ -8,13 +8,14 @@ from tdpm_cli.errors import InputError
 from tdpm_cli.imaging.decode import Crop
 from tdpm_cli.imaging.decoded import Decoded
 from tdpm_cli.imaging.files import ImageFiles
+from tdpm_cli.imaging.uncaptioned import Uncaptioned
 
 __all__ = ["coco"]
 
 
 def coco(
     path: Path | None, raw_shape: Sequence[int] | None, *, split: str = "train2017", crop: Crop = "centre",
-    upscale: bool = True, quarantine: str | None = None,
+    upscale: bool = True, quarantine: str | None = None, uncaptioned: Uncaptioned = "fail",
 ) -> Decoded:  # fmt: skip
     """The images of `path`/`split`, with the captions of `path`/annotations/captions_`split`.json."""
     if path is None or not _annotations(path, split).is_file() or not (path / split).is_dir():
@@ -31,7 +32,7 @@ def coco(
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{_annotations(path, split)}: not COCO's captions ({error!r}); fetch it again") from None
     files = ImageFiles(path / split, quarantine=Path(quarantine) if quarantine else None, classed=False,
-                       captions=captions)  # fmt: skip
+                       captions=captions, uncaptioned=uncaptioned)  # fmt: skip
     return Decoded(files, raw_shape, crop=crop, upscale=upscale)
 
 

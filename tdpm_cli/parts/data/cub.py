@@ -7,6 +7,7 @@ from tdpm_cli.errors import InputError
 from tdpm_cli.imaging.decode import Crop
 from tdpm_cli.imaging.decoded import Decoded
 from tdpm_cli.imaging.files import SUFFIXES, ImageFiles
+from tdpm_cli.imaging.uncaptioned import Uncaptioned, lines_of
 
 __all__ = ["cub"]
 
@@ -15,7 +16,7 @@ TEXTS = ("text_c10", "text")  # folders that the captions come in
 
 def cub(
     path: Path | None, raw_shape: Sequence[int] | None, *, crop: Crop = "centre", upscale: bool = True,
-    quarantine: str | None = None,
+    quarantine: str | None = None, uncaptioned: Uncaptioned = "fail",
 ) -> Decoded:  # fmt: skip
     """The images of `path`/images/KIND/, with the captions of `path`/text_c10/KIND/NAME.txt, one a line."""
     texts = next((path / name for name in TEXTS if (path / name).is_dir()), None) if path else None
@@ -29,9 +30,10 @@ def cub(
     for image in sorted((path / "images").rglob("*")):
         name = image.relative_to(path / "images")
         if image.suffix.lower() in SUFFIXES and (texts / name.with_suffix(".txt")).is_file():
-            lines = (texts / name.with_suffix(".txt")).read_text(encoding="utf-8", errors="replace").splitlines()
-            captions[name.as_posix()] = [line.strip() for line in lines if line.strip()]
-    files = ImageFiles(path / "images", quarantine=Path(quarantine) if quarantine else None, captions=captions)
+            text = (texts / name.with_suffix(".txt")).read_text(encoding="utf-8", errors="replace")
+            captions[name.as_posix()] = list(lines_of(text))
+    files = ImageFiles(path / "images", quarantine=Path(quarantine) if quarantine else None, captions=captions,
+                       uncaptioned=uncaptioned)  # fmt: skip
     return Decoded(files, raw_shape, crop=crop, upscale=upscale)
 
 

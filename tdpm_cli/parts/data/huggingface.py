@@ -11,6 +11,7 @@ from tdpm_cli.errors import InputError
 from tdpm_cli.imaging.arrays import numbered
 from tdpm_cli.imaging.decode import Crop
 from tdpm_cli.imaging.decoded import Decoded
+from tdpm_cli.imaging.uncaptioned import Uncaptioned, keep
 
 __all__ = ["huggingface"]
 
@@ -20,7 +21,7 @@ SAVED = ("dataset_info.json", "dataset_dict.json")  # of a folder that `save_to_
 def huggingface(
     path: Path | None, raw_shape: Sequence[int] | None, *, hub: str | None = None, split: str = "train",
     image: str | None = None, label: str | None = None, captions: str | None = None,
-    crop: Crop = "centre", upscale: bool = False,
+    crop: Crop = "centre", upscale: bool = False, uncaptioned: Uncaptioned = "fail",
 ) -> Decoded:  # fmt: skip
     """Images of the column `image`, by default the first of images; labels of `label`, by default the first of
     classes; captions of `captions`.
@@ -49,7 +50,8 @@ def huggingface(
     except Exception as error:  # of the network, of Arrow, of a split that is not there
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"--data {path or hub}: the data set cannot be read ({reason})") from None
-    return Decoded(Rows(found, path or Path(str(hub)), image, label, captions), raw_shape, crop=crop, upscale=upscale)
+    rows = Rows(found, path or Path(str(hub)), image, label, captions, uncaptioned)
+    return Decoded(rows, raw_shape, crop=crop, upscale=upscale)
 
 
 def recognises(path: Path) -> bool:
@@ -64,7 +66,10 @@ class Rows:
 
     quarantined, aside = 0, ()
 
-    def __init__(self, data: Any, path: Path, image: str | None, label: str | None, captions: str | None) -> None:
+    def __init__(
+        self, data: Any, path: Path, image: str | None, label: str | None, captions: str | None,
+        uncaptioned: Uncaptioned = "fail",
+    ) -> None:  # fmt: skip
         import datasets
 
         self.path = path
@@ -75,6 +80,14 @@ class Rows:
                 raise InputError(f"{path}: no column {column!r}; it has: {', '.join(features)}")
         if self.image is None:
             raise InputError(f"{path}: no column of images; it has: {', '.join(features)}. Name one by data.image")
+        self.names, self.without_caption = [str(k) for k in range(len(data))], dict[str, None]()
+        if captions:
+            without = [name for name, cell in zip(self.names, data[captions], strict=True) if not _texts(cell)]
+            self.without_caption = dict.fromkeys(without)
+            kept = keep(path, self.names, self.without_caption, uncaptioned)
+            data, self.names = data.select(kept), [self.names[k] for k in kept]
+        if not self.names:
+            raise InputError(f"{path}: the data set is empty, or has no captions in the column {captions!r}")
         classed = label or next((key for key, f in features.items() if isinstance(f, datasets.ClassLabel)), None)
         self._labels = torch.tensor(data[classed][:]) if classed else None
         names = getattr(features[classed], "names", None) if classed else []
@@ -84,9 +97,6 @@ class Rows:
                 f"{path}: {classed} has labels below 0, for examples without a class; choose another split"
             )
         self._data, self._captions = data.cast_column(self.image, datasets.Image(decode=False)), captions
-        self.names = [str(k) for k in range(len(data))]
-        if not self.names:
-            raise InputError(f"{path}: the data set is empty")
 
     def content(self, k: int) -> bytes:
         """The bytes of image k."""
@@ -105,7 +115,7 @@ class Rows:
             found["label"] = self._labels[torch.as_tensor(indices)]
         if self._captions:
             given = self._data.select_columns(self._captions)[list(indices)][self._captions]
-            found["captions"] = [(texts,) if isinstance(texts, str) else tuple(texts) for texts in given]
+            found["captions"] = [_texts(cell) or ("",) for cell in given]
         return found
 
     def fingerprint(self) -> str:
@@ -118,3 +128,9 @@ class Rows:
         for k in range(len(self.names)):
             digest.update(hashlib.sha256(self.content(k)).digest())
         return digest.hexdigest()
+
+
+def _texts(cell: Any) -> tuple[str, ...]:
+    """The captions in a cell: a text, a list of texts, or nothing."""
+    texts = [cell] if isinstance(cell, str) else cell or []
+    return tuple(text.strip() for text in texts if text and text.strip())

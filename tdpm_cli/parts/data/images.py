@@ -6,7 +6,8 @@ from pathlib import Path
 from tdpm_cli.errors import InputError
 from tdpm_cli.imaging.decode import Crop
 from tdpm_cli.imaging.decoded import Decoded
-from tdpm_cli.imaging.files import ImageFiles, Uncaptioned
+from tdpm_cli.imaging.files import ImageFiles
+from tdpm_cli.imaging.uncaptioned import Uncaptioned
 
 __all__ = ["images"]
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -25,13 +25,14 @@ from tdpm_cli.imaging.arrays import numbered
 from tdpm_cli.imaging.decode import Crop
 from tdpm_cli.imaging.decoded import Decoded
 from tdpm_cli.imaging.files import MOST_BYTES, SUFFIXES, read_quarantine, refuse_many
+from tdpm_cli.imaging.uncaptioned import Uncaptioned, keep, lines_of
 
 __all__ = ["webdataset"]
 
 
 def webdataset(
     path: Path | None, raw_shape: Sequence[int] | None, *, crop: Crop = "centre", upscale: bool = False,
-    window: Positive = 8, quarantine: str | None = None,
+    window: Positive = 8, quarantine: str | None = None, uncaptioned: Uncaptioned = "fail",
 ) -> Decoded:  # fmt: skip
     """Images of one shard, or of all `*.tar` in a folder; labels of `.cls`, captions of `.txt`.
 
@@ -39,7 +40,7 @@ def webdataset(
     """
     if path is None:
         raise InputError("no images: give a folder of .tar shards with --data PATH")
-    return Decoded(Shards(path, window, Path(quarantine) if quarantine else None), raw_shape,
+    return Decoded(Shards(path, window, Path(quarantine) if quarantine else None, uncaptioned), raw_shape,
                    crop=crop, upscale=upscale)  # fmt: skip
 
 
@@ -53,7 +54,9 @@ class Shards:
 
     aside: Sequence[str] = ()
 
-    def __init__(self, path: Path, window: int, quarantine: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, window: int, quarantine: Path | None = None, uncaptioned: Uncaptioned = "fail"
+    ) -> None:
         self.path, self.window = path, window
         shards = sorted(path.glob("*.tar")) if path.is_dir() else [path]
         if not shards or not all(shard.is_file() for shard in shards):
@@ -68,10 +71,11 @@ class Shards:
             )
         self._samples, self._found = samples, found
         self.names = [f"{shard.name}/{sample['image'][0]}" for shard, sample in samples]
+        self.without_caption: Collection[str] = ()
+        self._captioned = self._check_captions(uncaptioned)
         self._labels = self._read_labels()
         highest = -1 if self._labels is None else int(self._labels.max())
         self.classes = numbered(highest, f"--data {path}")
-        self._captioned = self._all_have("txt", "captions")
 
     def content(self, k: int) -> bytes:
         """The bytes of image k."""
@@ -110,16 +114,24 @@ class Shards:
             digest.update(name.encode() + hashlib.sha256(self.content(k)).digest())
         return digest.hexdigest()
 
-    def _all_have(self, suffix: str, what: str) -> bool:
-        without = [name for name, (_, sample) in zip(self.names, self._samples, strict=True) if suffix not in sample]
-        if without and len(without) < len(self.names):
-            raise InputError(f"--data {self.path}: {len(without):,} of {len(self.names):,} samples have no {what} "
-                             f"(.{suffix}), such as {without[0]}; add theirs, or take all out")  # fmt: skip
-        return not without
+    def _check_captions(self, uncaptioned: Uncaptioned) -> bool:
+        has = ["txt" in sample for _, sample in self._samples]
+        if not any(has):
+            return False
+        without = [name for k, name in enumerate(self.names)
+                   if not (has[k] and (uncaptioned == "fail" or self._captions(k)))]  # fmt: skip
+        self.without_caption = dict.fromkeys(without)
+        kept = keep(self.path, self.names, self.without_caption, uncaptioned)
+        self.names, self._samples = [self.names[k] for k in kept], [self._samples[k] for k in kept]
+        return True
 
     def _read_labels(self) -> torch.Tensor | None:
-        if not self._all_have("cls", "label"):
+        without = [name for name, (_, sample) in zip(self.names, self._samples, strict=True) if "cls" not in sample]
+        if len(without) == len(self.names):
             return None
+        if without:
+            raise InputError(f"--data {self.path}: {len(without):,} of {len(self.names):,} samples have no label "
+                             f"(.cls), such as {without[0]}; add theirs, or take all out")  # fmt: skip
         labels = []
         for (shard, sample), name in zip(self._samples, self.names, strict=True):
             text = _read(shard, *sample["cls"]).strip()
@@ -129,15 +141,20 @@ class Shards:
         return torch.tensor(labels)
 
     def _caption(self, k: int) -> tuple[str, ...]:
+        if self.names[k] in self.without_caption:
+            return ("",)
+        if not (found := self._captions(k)):
+            raise InputError(f"{self.path}: the caption of {self.names[k]} is empty; write one or take the sample out, "
+                             "or set data.uncaptioned to drop or empty")  # fmt: skip
+        return found
+
+    def _captions(self, k: int) -> tuple[str, ...]:
+        """What the .txt of sample k holds."""
         shard, sample = self._samples[k]
         try:
-            lines = _read(shard, *sample["txt"]).decode("utf-8").splitlines()
+            return lines_of(_read(shard, *sample["txt"]).decode("utf-8"))
         except UnicodeDecodeError as error:
             raise InputError(f"{self.path}: the caption of {self.names[k]} is not text in UTF-8 ({error})") from None
-        found = tuple(line.strip() for line in lines if line.strip())
-        if not found:
-            raise InputError(f"{self.path}: the caption of {self.names[k]} is empty; write one or take the sample out")
-        return found
 
 
 def samples_of(shard: Path) -> list[dict[str, tuple[str, int, int]]]:
