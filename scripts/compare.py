@@ -1,10 +1,12 @@
 """Truncated against not truncated: the same network, images seen and seed; every figure measured here.
 
-    scripts/compare PRESET [--duration 256k] [--outdir DIR] [--set SECTION.KEY=VALUE] [--write FILE.jsonl]
+    scripts/compare PRESET [--duration 256k] [--outdir DIR] [--data PATH] [--set SECTION.KEY=VALUE] [--n 1k]
+                    [--text image-text:FILE] [--write FILE.jsonl]
 
 Trains the preset and its baseline (the whole chain from N(0, I)), or continues where a former call stopped,
 and prints the score of both by network calls (NFE), the ceiling (decoding from real x_T) and the distance of
-prior and data at x_T alone.
+prior and data at x_T alone. Nothing is guided, so that network calls are steps. With --text images are also scored by
+how well they fit the captions that they were drawn from.
 """
 
 import argparse
@@ -15,6 +17,7 @@ from typing import Any
 import torch
 
 from tdpm_cli import assemble, config, presets
+from tdpm_cli.cli.options import count
 from tdpm_cli.commands.train import train
 from tdpm_cli.errors import InputError
 from tdpm_cli.run import precision
@@ -22,11 +25,12 @@ from tdpm_cli.run.report import say, table
 from tdpm_cli.sampling import settings_of
 from tdpm_cli.scoring.diagnosis import diagnose
 from tdpm_cli.scoring.inputs import Examples, of_config, of_model
-from tdpm_cli.scoring.scorer import Scorer, extractor
+from tdpm_cli.scoring.scorer import Score, Scorer, extractor, judge_of
 
-STEPS = (1, 2, 4, 8, 16)
+STEPS = (1, 2, 4, 8, 16, 50)
 BASELINE_NFE = (2, 3, 5, 9, 17, 51)
-PLAIN = {"sampler": "ddim", "spacing": 1.0}
+UNGUIDED = {"scale": 1.0, "prior_scale": 1.0}
+PLAIN = {"sampler": "ddim", "spacing": 1.0, **UNGUIDED}
 
 
 def trained(plain: dict[str, Any], outdir: Path, name: str) -> assemble.Loaded:
@@ -34,25 +38,29 @@ def trained(plain: dict[str, Any], outdir: Path, name: str) -> assemble.Loaded:
     return assemble.load(train(settings, outdir, name) or outdir / name)
 
 
-def compare(ours: assemble.Loaded, baseline: assemble.Loaded, sample: config.SampleConfig) -> list[dict[str, str]]:
+def compare(
+    ours: assemble.Loaded, baseline: assemble.Loaded, sample: config.SampleConfig, n: int, text: str | None
+) -> list[dict[str, str]]:
     made, device = ours.assembly, precision.device()
     data = of_config(made.config)
-    n = min(len(data), 10_000)
+    n = min(len(data), n)
     extract = extractor(made.config.eval.features, None, device) if len(data.shape) == 3 else None
-    scorer = Scorer(data, extract)
-    own = {"sampler": sample.sampler, "spacing": sample.spacing}
+    scorer = Scorer(data, extract, judge=judge_of(text, device))
+    own = {"sampler": sample.sampler, "spacing": sample.spacing, **UNGUIDED}
     rows = []
 
-    def row(what: str, nfe: str, value: float, unit: str) -> None:
+    def row(what: str, nfe: str, value: float, unit: str, of_text: Score | None = None) -> None:
         rows.append({"what": what, "NFE": nfe, "score": f"{value:.4g}", "of": unit})
-        say(f"{what:<34}{nfe:>9}{value:>10.4g}  {unit}")
+        if text:
+            rows[-1]["text"] = of_text.text if of_text else ""
+        say(f"{what:<34}{nfe:>9}{value:>10.4g}  {unit}  {rows[-1].get('text', '')}")
 
     def sampled(
         what: str, nfe: str, loaded: assemble.Loaded, steps: int, start: str = "prior", plain: bool = False
     ) -> None:
         settings = settings_of(loaded.assembly, steps=steps, **(PLAIN if plain else own))
-        found = scorer.score(of_model(loaded, settings, 0, n, device, start, data.data)).scores[0]
-        row(what, nfe, found.value, found.name)
+        found, *others = scorer.score(of_model(loaded, settings, 0, n, device, start, data.data)).scores
+        row(what, nfe, found.value, found.name, *others)
 
     is_other = own != PLAIN
     cut, chain = (each.assembly.model.denoiser.schedule.T for each in (ours, baseline))
@@ -88,16 +96,20 @@ def main() -> None:
     parser.add_argument("preset")
     parser.add_argument("--duration")
     parser.add_argument("--outdir", type=Path, default=Path("runs/compare"))
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--n", default="10k", help="samples of each score, at most")
+    parser.add_argument("--text", help="features that know text, such as image-text:FILE")
     parser.add_argument("--set", action="append", default=[], dest="assignments")
     parser.add_argument("--write", type=Path, help="also write the table there, as JSON lines")
     given = parser.parse_args()
     plain = presets.override(presets.read_preset(given.preset), given.assignments)
+    plain = presets.with_data(plain, given.data, False)
     if given.duration:
         plain["train"] = {**plain["train"], "duration": given.duration}
     baseline_plain = presets.override(plain, ["schedule.truncate=null", "prior.name=gaussian"])
     ours = trained(plain, given.outdir, plain["preset"])
     baseline = trained(baseline_plain, given.outdir, plain["preset"] + "-baseline")
-    rows = compare(ours, baseline, config.from_dict(plain).sample)
+    rows = compare(ours, baseline, config.from_dict(plain).sample, count("--n", given.n), given.text)
     table(f"compare {given.preset}", rows)
     if given.write:
         given.write.parent.mkdir(parents=True, exist_ok=True)

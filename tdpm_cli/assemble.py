@@ -47,7 +47,7 @@ def assemble(config: Config, device: torch.device | str = "cpu") -> Assembly:
         torch.manual_seed(config.train.seed)
         network = config.backbone(space.shape, condition.sizes)
         try:
-            denoiser = Denoiser(network, schedule, **vars(config.denoiser))
+            denoiser = Denoiser(network, schedule, **vars(config.denoiser), reader=condition.reader())
         except ValueError as error:
             raise InputError(f"denoiser.prediction is {config.denoiser.prediction!r}: {error}") from None
         model = TDPM(denoiser, config.prior(space.shape, condition.sizes, schedule, network))

@@ -25,6 +25,6 @@ def embed_captions(condition: Any, data: Any, device: torch.device) -> None:
             meter.advance(count)
             if interrupted.number:
                 raise Interrupted(interrupted.number, "stopped; what was embedded is kept, the same command continues")
-    if cut := condition.embeddings.cut(sorted(texts)):
+    if cut := condition.cut(sorted(texts)):
         say(f"note: {len(cut):,} of {len(texts):,} captions have more than {condition.tokens} tokens and are cut "
             f"there, such as {cut[0]!r}; condition.tokens takes more")  # fmt: skip

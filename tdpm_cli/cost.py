@@ -41,7 +41,8 @@ def cost_of(config: Config) -> Cost:
     use_checkpointing(made.model, config.train.gradient_checkpointing)
     t = torch.ones(size, dtype=torch.long, device=device)
     with torch.no_grad():
-        call = flops(lambda: made.model.denoiser.network(x, t, **cond))
+        told = made.model.denoiser.read(cond)
+        call = flops(lambda: made.model.denoiser.network(x, t, **told))
     phases = tdpm_phases(made.model, made.discriminator, made.condition, Game(**vars(config.game)),
                          lambda name, module: torch.optim.SGD(module.parameters(), 0.0))  # fmt: skip
     step, activations = 0.0, 0

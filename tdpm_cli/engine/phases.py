@@ -146,10 +146,17 @@ def denoise_loss(model: TDPM) -> Loss:
 
     def loss(batch: Batch) -> tuple[Tensor, Logs]:
         t = batch.own(lambda n: antithetic_times(n, schedule.T, batch.generator, batch.x.device))
-        value = model.denoiser.loss(batch.x, t, batch.normal(batch.x.shape[1:]), **batch.cond).mean()
+        cond = model.denoiser.read(batch.cond)
+        value = model.denoiser.loss(batch.x, t, batch.normal(batch.x.shape[1:]), **cond).mean()
         return value, {"loss/denoise": value.detach()}
 
     return loss
+
+
+@torch.no_grad()
+def as_told(model: TDPM, cond: Cond) -> Cond:
+    """What networks take of a condition, in the game: what reads it learns from the denoising loss alone."""
+    return model.denoiser.read(cond)
 
 
 def adversarial_loss(model: TDPM, discriminator: nn.Module, kind: GameLoss) -> Loss:
@@ -157,14 +164,15 @@ def adversarial_loss(model: TDPM, discriminator: nn.Module, kind: GameLoss) -> L
     schedule = model.denoiser.schedule
 
     def loss(batch: Batch) -> tuple[Tensor, Logs]:
-        x_T = model.prior(batch.normal(model.prior.z_shape), **batch.cond).float()
+        cond = as_told(model, batch.cond)
+        x_T = model.prior(batch.normal(model.prior.z_shape), **cond).float()
         batch.x_T = x_T.detach()
-        fake = discriminator(x_T, **batch.cond).float()
+        fake = discriminator(x_T, **cond).float()
         real = torch.zeros_like(fake)
         if kind == "relativistic":
             with torch.no_grad():
                 x_T_real = schedule.q_sample_T(batch.x, batch.normal(batch.x.shape[1:]))
-                real = discriminator(x_T_real, **batch.cond).float()
+                real = discriminator(x_T_real, **cond).float()
         value = prior_loss(kind, fake, real).mean()
         return value, {"loss/prior": value.detach()}
 
@@ -177,9 +185,9 @@ def critic_loss(model: TDPM, discriminator: nn.Module, kind: GameLoss) -> Loss:
 
     def loss(batch: Batch) -> tuple[Tensor, Logs]:
         assert batch.x_T is not None, "the prior's phase comes first"
-        x_T = schedule.q_sample_T(batch.x, batch.normal(batch.x.shape[1:]))
-        real = discriminator(x_T, **batch.cond).float()
-        fake = discriminator(batch.x_T, **batch.cond).float()
+        x_T, cond = schedule.q_sample_T(batch.x, batch.normal(batch.x.shape[1:])), as_told(model, batch.cond)
+        real = discriminator(x_T, **cond).float()
+        fake = discriminator(batch.x_T, **cond).float()
         value = discriminator_loss(kind, fake, real).mean()
         spread = batch.x_T.std(0).mean() / x_T.std(0).mean()
         logs = {"loss/discriminator": value, "D/real": real.mean(), "D/fake": fake.mean(), "x_T/spread": spread}
@@ -199,7 +207,7 @@ def mismatch_loss(model: TDPM, discriminator: nn.Module, condition: Condition) -
         other = {key: value.roll(1, 0) for key, value in batch.cond.items()}
         null = {key: value.to(batch.x.device) for key, value in condition.null(len(batch.x)).items()}
         differs = ~_alike(other, batch.cond) & ~_alike(other, null)
-        value = (softplus(discriminator(x_T, **other).float()) * differs).mean()
+        value = (softplus(discriminator(x_T, **as_told(model, other)).float()) * differs).mean()
         return value, {"loss/mismatch": value.detach()}
 
     return loss
@@ -216,12 +224,12 @@ def penalty_loss(model: TDPM, discriminator: nn.Module, r1: float, r2: float) ->
     schedule = model.denoiser.schedule
 
     def loss(batch: Batch) -> tuple[Tensor, Logs]:
-        value, logs = torch.zeros((), device=batch.x.device), Logs()
+        value, logs, cond = torch.zeros((), device=batch.x.device), Logs(), as_told(model, batch.cond)
         x_T = schedule.q_sample_T(batch.x, batch.normal(batch.x.shape[1:]))
         for name, gamma, x in (("r1", r1, x_T), ("r2", r2, batch.x_T)):
             if gamma > 0:
                 assert x is not None, "the prior's phase comes first"
-                term = gradient_penalty(discriminator, x, gamma, **batch.cond).mean()
+                term = gradient_penalty(discriminator, x, gamma, **cond).mean()
                 value, logs[f"loss/{name}"] = value + term, term.detach()
         return value, logs
 

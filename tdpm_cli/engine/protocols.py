@@ -43,15 +43,18 @@ class Space(Protocol):
 class Condition(Protocol):
     """What generation is conditioned on; `sizes` tells the networks the size of each key."""
 
-    sizes: Mapping[str, int]
+    sizes: Mapping[str, int]  # of what networks take
     dropout: float  # share of training examples shown without their condition, for guidance
     option: str | None  # of the command line, by which the user chooses; None where there is nothing to choose
 
     def encode(self, given: Given, generator: torch.Generator | None = None) -> Cond:
-        """What is given → what the networks take. Of several captions one is drawn; without a generator, the first."""
+        """What is given → tensors. Of several captions one is drawn; without a generator, the first."""
 
     def null(self, n: int) -> Cond:
         """The condition "nothing", n times."""
+
+    def reader(self) -> nn.Module | None:
+        """A network, trained with the denoiser, that makes what networks take of what `encode` gives; or none."""
 
     def draw(self, n: int, noise: Noise) -> Given:
         """n conditions as the user would meet them."""

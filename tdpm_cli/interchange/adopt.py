@@ -16,7 +16,7 @@ from tdpm_cli.parts.backbones.unet import UNet
 from tdpm_cli.presets import overlay
 from tdpm_cli.run import checkpoint, weights
 
-OWN = "denoiser.network."  # how a file of ours names the denoiser's network
+OWN = "denoiser."  # how a file of ours names the denoiser's network
 FOREIGN = ("diffusers", "ddim", "guided-diffusion", "guided-diffusion-new-order")
 
 
@@ -57,7 +57,7 @@ def load_into(made: Assembly, init: str) -> list[str]:
     if kind is None:
         tensors, _ = _own(init)
         tensors = {name.removeprefix(OWN): tensor for name, tensor in tensors.items() if name.startswith(OWN)}
-        weights.load_state(network, tensors, f"--init {init}")
+        weights.load_state(made.model.denoiser, tensors, f"--init {init}")
         return []
     if not isinstance(network, UNet):
         raise InputError(f"--init {init}: backbone.name is {made.config.backbone.name!r}; the weights are a U-Net's")

@@ -4,12 +4,16 @@ import hashlib
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from platformdirs import user_cache_path
 from torch import Tensor
+
+from tdpm_cli.engine.protocols import Cond
+from tdpm_cli.errors import InputError
 
 CHUNK = 64  # texts that are embedded at a time
 MOST_ASKED = 500  # texts of one query
@@ -74,6 +78,53 @@ class Embeddings:
             for text, cut, tokens, pooled in rows:
                 found[text] = Embedded(_tensor(tokens).view(-1, self._dim), _tensor(pooled), bool(cut))
         return found
+
+
+class Vectors:
+    """Texts as vectors of a frozen encoder: `context` [B, tokens, D], of their tokens, then zeros; and `pooled` [B, D].
+
+    Every vector is brought to a mean square of 1, whichever encoder gave it; "nothing" is all zeros. `dim` is what the
+    encoder's is to be; None is its own.
+    """
+
+    def __init__(self, encoder: Any, tokens: int, dim: int | None) -> None:
+        self.encoder, self.tokens, self.dim = encoder, tokens, dim or encoder.dim
+
+    def encode(self, texts: Sequence[str]) -> Cond:
+        """Embed texts, each once ever."""
+        cond = self.null(len(texts))
+        for k, (tokens, pooled, _) in enumerate(self._embeddings(texts)):
+            cond["context"][k, : len(tokens)] = _unit(tokens)
+            cond["pooled"][k] = _unit(pooled)
+        return cond
+
+    def null(self, n: int) -> Cond:
+        """Zeros: a text of no tokens, n times."""
+        return {"context": torch.zeros(n, self.tokens, self.dim), "pooled": torch.zeros(n, self.dim)}
+
+    def prepare(self, texts: Sequence[str], device: torch.device) -> Iterator[int]:
+        """Embed texts on a device; yield how many were seen to, time and again."""
+        self.encoder.to(device)
+        yield from self._embeddings.prepare(texts)
+
+    def cut(self, texts: Sequence[str]) -> list[str]:
+        """Those of the texts that are longer than `tokens`."""
+        return self._embeddings.cut(texts)
+
+    def reader(self) -> None:
+        """There is nothing to train."""
+
+    @cached_property
+    def _embeddings(self) -> Embeddings:
+        if self.encoder.dim != self.dim:
+            raise InputError(f"condition.dim is {self.dim}, but the encoder gives vectors of {self.encoder.dim}: "
+                             "another encoder than the model was trained with")  # fmt: skip
+        identity = f"{self.encoder.identity} {self.tokens}"
+        return Embeddings(lambda texts: self.encoder(texts, self.tokens), self.dim, identity)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return vectors / (vectors.square().mean(-1, keepdim=True) + 1e-8).sqrt()
 
 
 def _open(name: str) -> sqlite3.Connection:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tdpm_cli.errors import InputError
-from tdpm_cli.parts.embeddings import Embedded
+from tdpm_cli.parts.embeddings import Embedded, Vectors
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # of a folder that transformers saved
 TOKENIZER = ["tokenizer*.json", "special_tokens_map.json", "vocab.json", "merges.txt", "spiece.model"]
@@ -61,6 +61,10 @@ class TextEncoder:
     def to(self, device: torch.device) -> None:
         """Compute there from now on."""
         self.device = device
+
+    def words(self, tokens: int, dim: int | None) -> Vectors:
+        """What the condition `text` makes of texts."""
+        return Vectors(self, tokens, dim)
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any, str]:

@@ -40,6 +40,9 @@ class Labels:
         """The label `classes`, n times."""
         return {"label": torch.full((n,), self.classes)}
 
+    def reader(self) -> None:
+        """Networks take it as it is."""
+
     def draw(self, n: int, noise: Noise) -> Given:
         """Labels drawn uniformly."""
         return {"label": noise.choice(self.classes)}

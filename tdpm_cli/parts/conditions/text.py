@@ -1,12 +1,11 @@
-"""Captions, as vectors of a frozen text encoder."""
+"""Captions, as vectors of a text encoder."""
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import nn
 
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.protocols import Cond, Given
@@ -14,7 +13,6 @@ from tdpm_cli.engine.ranges import Positive, Probability
 from tdpm_cli.errors import InputError
 from tdpm_cli.imaging.arrays import conditions_of
 from tdpm_cli.parts import load
-from tdpm_cli.parts.embeddings import Embeddings
 
 __all__ = ["Text"]
 
@@ -22,13 +20,12 @@ EXAMPLES = 1000  # captions that a model keeps to draw from
 
 
 class Text:
-    """`context` [B, tokens, D], the vectors of a caption's tokens, then zeros; and `pooled` [B, D], that of the whole.
+    """`context` [B, tokens, D], the vectors of a caption's tokens, and `pooled` [B, D], that of the whole.
 
-    Every vector is brought to a mean square of 1, whichever encoder gave it; "nothing" is all zeros. `encoder` names
-    a part, `weights` the folder of its network where it needs one. `tokens` is the longest caption: longer ones are
-    cut. Where data have classes and no captions, `templates` make them, with the class's name for {class}.
-    `names` of classes, some `examples` of captions, to draw from, and the encoder's `dim` are noted when training
-    starts.
+    `encoder` names a part that makes them, `weights` the folder of its network where it needs one. `tokens` is the
+    longest caption: longer ones are cut. Where data have classes and no captions, `templates` make them, with the
+    class's name for {class}. `names` of classes, some `examples` of captions, to draw from, and the encoder's `dim` are
+    noted when training starts; `dim` is to be chosen where the encoder is trained with the model.
     """
 
     option = "--prompt"
@@ -38,30 +35,30 @@ class Text:
         templates: list[str] = ["a photo of a {class}"],  # noqa: B006 (never written to)
         names: list[str] = [], examples: list[str] = [], dim: Positive | None = None,  # noqa: B006
     ) -> None:  # fmt: skip
-        self.encoder = load("encoder", encoder, "condition.encoder")(Path(weights) if weights else None)
-        if tokens > self.encoder.limit:
-            raise InputError(f"condition.tokens is {tokens}, but the encoder {encoder!r} takes at most "
-                             f"{self.encoder.limit}")  # fmt: skip
+        made = load("encoder", encoder, "condition.encoder")(Path(weights) if weights else None)
+        if tokens > made.limit:
+            raise InputError(f"condition.tokens is {tokens}, but the encoder {encoder!r} takes at most {made.limit}")
         if without := [template for template in templates if "{class}" not in template]:
             raise InputError(f"condition.templates: {without[0]!r} has no place {{class}} for the class's name")
         self.tokens, self.dropout, self.templates, self.names, self.examples = (
             tokens, dropout, templates, names, examples)  # fmt: skip
-        self.dim = dim or self.encoder.dim
+        self.words = made.words(tokens, dim)
+        self.dim = self.words.dim
         self.sizes = {"context": self.dim, "pooled": self.dim}
 
     def encode(self, given: Given, generator: torch.Generator | None = None) -> Cond:
-        """Embed captions. Raises InputError where there are none, and no classes to make them of."""
+        """Take captions in. Raises InputError where there are none, and no classes to make them of."""
         captions = self.captions_of(given)
         chosen = [texts[k] for texts, k in zip(captions, _drawn(captions, generator), strict=True)]
-        cond, embedded = self.null(len(chosen)), self.embeddings(chosen)
-        for k, (tokens, pooled, _) in enumerate(embedded):
-            cond["context"][k, : len(tokens)] = _unit(tokens)
-            cond["pooled"][k] = _unit(pooled)
-        return cond
+        return self.words.encode(chosen)
 
     def null(self, n: int) -> Cond:
-        """Zeros: a caption of no tokens, n times."""
-        return {"context": torch.zeros(n, self.tokens, self.dim), "pooled": torch.zeros(n, self.dim)}
+        """A caption of no words, n times."""
+        return self.words.null(n)
+
+    def reader(self) -> nn.Module | None:
+        """The encoder's network, where it is trained with the model."""
+        return self.words.reader()
 
     def draw(self, n: int, noise: Noise) -> Given:
         """Captions drawn uniformly from the examples."""
@@ -99,18 +96,12 @@ class Text:
         return [made[label] for label in given["label"].tolist()]
 
     def prepare(self, texts: Sequence[str], device: torch.device) -> Iterator[int]:
-        """Embed texts on a device; yield how many were seen to, time and again."""
-        self.encoder.to(device)
-        yield from self.embeddings.prepare(texts)
+        """Do for texts, on a device, what is done once; yield how many were seen to, time and again."""
+        yield from self.words.prepare(texts, device)
 
-    @cached_property
-    def embeddings(self) -> Embeddings:
-        """Of texts by this encoder, cut at `tokens`. Raises InputError where the encoder gives others than `dim`."""
-        if self.encoder.dim != self.dim:
-            raise InputError(f"condition.dim is {self.dim}, but the encoder gives vectors of {self.encoder.dim}: "
-                             "another encoder than the model was trained with")  # fmt: skip
-        identity = f"{self.encoder.identity} {self.tokens}"
-        return Embeddings(lambda texts: self.encoder(texts, self.tokens), self.dim, identity)
+    def cut(self, texts: Sequence[str]) -> list[str]:
+        """Those of the texts that are longer than `tokens`."""
+        return list(self.words.cut(texts))
 
 
 def _drawn(captions: Sequence[Sequence[str]], generator: torch.Generator | None) -> list[int]:
@@ -119,7 +110,3 @@ def _drawn(captions: Sequence[Sequence[str]], generator: torch.Generator | None)
         return [0] * len(captions)
     uniform = torch.rand(len(captions), generator=generator, device=generator.device).tolist()
     return [int(u * len(texts)) for u, texts in zip(uniform, captions, strict=True)]
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    return vectors / (vectors.square().mean(-1, keepdim=True) + 1e-8).sqrt()

