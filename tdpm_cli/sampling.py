@@ -132,9 +132,11 @@ class Generated:
         made, noise = self.made, Noise(self.seed, indices, self.device)
         if self.start == "data":
             raw, given = self.data[indices]
+            told = made.condition.encode({**given, "raw": raw})
         else:
             given = made.condition.draw(len(indices), Noise(self.seed, indices))
-        cond = {key: value.to(self.device) for key, value in made.condition.encode(given).items()}
+            told = made.condition.encode(given)
+        cond = {key: value.to(self.device) for key, value in told.items()}
         if self.start == "prior":
             null = self._null(len(indices))
             return made.model.draw_x_T(noise, cond, null=null, **prior_options(self.settings)), noise, cond, given

@@ -184,7 +184,8 @@ class Trainer:
         torch.manual_seed(of_process)
         chooser = torch.Generator(self.device).manual_seed(of_process)
         x = made.space.encode(raw.to(self.device, non_blocking=True), chooser)
-        cond = {key: value.to(self.device) for key, value in made.condition.encode(conditions, chooser).items()}
+        told = made.condition.encode({**conditions, "raw": raw}, chooser)
+        cond = {key: value.to(self.device) for key, value in told.items()}
 
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
@@ -356,7 +357,7 @@ def draw_panels(made: Assembly, model: TDPM, data: Any, device: torch.device) ->
         raw, conditions = data[picked[start : chosen.stop]]
         x_0 = space.encode(raw.to(device))
         real = schedule.q_sample_T(x_0, noise.normal(space.shape))
-        cond = {key: value.to(device) for key, value in made.condition.encode(conditions).items()}
+        cond = {key: value.to(device) for key, value in made.condition.encode({**conditions, "raw": raw}).items()}
         null = {key: value.to(device) for key, value in made.condition.null(len(raw)).items()}
         x_T = model.draw_x_T(noise, cond, null=null, **prior_options(sample))
         drawn = model.decode(x_T, noise, cond, null=null, bounds=space.bounds, **sampler_options(sample))

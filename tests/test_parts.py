@@ -16,7 +16,7 @@ SIZES = {"label": 5}
 COND = {"label": torch.tensor([0, 4, 2, 2])}
 FROM_FILES = {  # tested where their files are made
     "images", "npz", "idx", "fashion-mnist", "cifar10", "celeba", "lsun", "webdataset", "huggingface",
-    "inception", "torchscript", "dinov2", "clip", "image-text", "latents", "t5", "coco", "cub",
+    "inception", "torchscript", "dinov2", "clip", "image-text", "latents", "t5", "coco", "cub", "upsampling",
 }  # fmt: skip
 FLAT = {"mlp"}  # networks for points; all others take images
 SMALL = {  # keyword arguments that make a part small, or that it must have
@@ -30,6 +30,7 @@ SMALL = {  # keyword arguments that make a part small, or that it must have
     "pixels": {"shape": [1, 8, 8]},
     "labels": {"classes": 5},
     "latents": {"shape": [3, 16, 16], "autoencoder": "a folder"},
+    "upsampling": {"low": [1, 8, 8]},
     "text": {"names": ["cat", "dog", "ship", "bird", "tree"], "examples": ["a cat", "a dog"], "tokens": 8},
 }
 

@@ -10,7 +10,9 @@ from tdpm_cli.cli.options import Model, Nproc, Shown, count, in_processes
 
 def sample(
     out: Annotated[Path, typer.Argument(help="The folder to write to.")],
-    n: Annotated[str, typer.Option(help="How many, such as 64 or 50k.")] = "64",
+    n: Annotated[
+        Optional[str], typer.Option(help="How many, such as 64 or 50k.", show_default="64, or all of --upsample")
+    ] = None,
     model: Model = None,
     steps: Annotated[Optional[int], Shown(help="Reverse steps from the truncation point.")] = None,
     spacing: Annotated[Optional[float], Shown(help="Of the steps: 1 even, 2 shorter near the data.")] = None,
@@ -26,6 +28,9 @@ def sample(
         Optional[list[str]], typer.Option(help="What is to be seen, in words; repeatable, taken in turn.")
     ] = None,
     prompts: Annotated[Optional[Path], typer.Option(help="A file of prompts, one a line.")] = None,
+    upsample: Annotated[
+        Optional[Path], typer.Option(help="A folder of smaller images, for a model that enlarges them.")
+    ] = None,
     scale: Annotated[Optional[float], Shown(help="Classifier-free guidance: 1 = off.")] = None,
     prior_scale: Annotated[Optional[float], Shown(help="The same of the prior.")] = None,
     format: Annotated[
@@ -40,8 +45,8 @@ def sample(
 
     in_processes(nproc)
     run(
-        out, count("--n", n), model, steps=steps, spacing=spacing, seed=seed, sampler=sampler, eta=eta, batch=batch,
-        precision=precision, labels=labels and [word.strip() for word in labels.split(",")],
-        prompts=[*(prompt or []), *(read_prompts(prompts) if prompts else [])] or None,
+        out, count("--n", n) if n else None, model, steps=steps, spacing=spacing, seed=seed, sampler=sampler, eta=eta,
+        batch=batch, precision=precision, labels=labels and [word.strip() for word in labels.split(",")],
+        prompts=[*(prompt or []), *(read_prompts(prompts) if prompts else [])] or None, upsample=upsample,
         scale=scale, prior_scale=prior_scale, format=format, overwrite=overwrite,
     )  # fmt: skip

@@ -21,6 +21,7 @@ from tdpm_cli.run.precision import device as chosen_device
 from tdpm_cli.run.report import Meter, Spent, say
 from tdpm_cli.run.signals import Interrupted, Interruption
 from tdpm_cli.sampling import describe, nfe, nfe_text, sampler_options, settings_of
+from tdpm_cli.scoring.inputs import Examples, open_input
 
 FORMATS = ("png", "npz")
 GRID, POINTS = 64, 10_000  # examples in the picture
@@ -29,7 +30,7 @@ GRID, POINTS = 64, 10_000  # examples in the picture
 @distributed.joined()
 def sample(
     out: Path,
-    n: int,
+    n: int | None = None,
     model: Path | None = None,
     *,
     steps: int | None = None,
@@ -41,12 +42,15 @@ def sample(
     precision: str | None = None,
     labels: Sequence[str] | None = None,
     prompts: Sequence[str] | None = None,
+    upsample: Path | None = None,
     scale: float | None = None,
     prior_scale: float | None = None,
     format: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write examples 0..n-1 of `seed` to `out`, with `samples.json`, and a grid beside the folder.
+
+    `upsample` is a folder of smaller images, of which a model that enlarges takes the first n, or all.
 
     What is None comes from the model's preset. Samples already there are kept, if they were made with the same
     settings; other processes may fill the same folder at the same time. Raises InputError for input that does not fit,
@@ -60,7 +64,10 @@ def sample(
         made, steps=steps, spacing=spacing, sampler=sampler, scale=scale, prior_scale=prior_scale, batch=batch, eta=eta,
         precision=precision or begun_in,
     )  # fmt: skip
-    given = _conditions(made.condition, n, seed, {"--labels": labels, "--prompt": prompts})
+    asked = {"--labels": labels, "--prompt": prompts}
+    smaller = _to_enlarge(made.condition, upsample) if upsample else None
+    n = n or (len(smaller) if smaller else 64)
+    given = _conditions(made.condition, n, seed, asked, smaller)
     made.condition.encode(taken(given, range(min(n, 1))))  # a missing text encoder fails before a folder is made
     is_image = len(made.space.raw_shape) == 3
     if format not in (None, *FORMATS):
@@ -70,9 +77,10 @@ def sample(
     kind = format or ("png" if is_image else "npz")
 
     manifest = describe(loaded, settings, seed) | {
-        "labels": labels and list(labels), "prompts": prompts and list(prompts), "format": kind
+        "labels": labels and list(labels), "prompts": prompts and list(prompts), "format": kind,
+        "upsample": smaller and {"images": smaller.text, "sha256": smaller.sha256()},
     }  # fmt: skip
-    told = {key: value.tolist() if isinstance(value, Tensor) else value for key, value in given.items()}
+    told = {key: value.tolist() if isinstance(value, Tensor) else value for key, value in given.items() if key != "low"}
     spent = Spent()
     held = samples.Images(out, spent) if kind == "png" else samples.Array(out, n)
     distributed.from_first(lambda: samples.prepare(held, n, manifest, told, overwrite))
@@ -91,21 +99,47 @@ def sample(
         return
     shown = held.read(min(n, GRID if is_image else POINTS))
     picture = _by_prompt(made.space, shown, prompts) if prompts else made.space.picture(shown)
+    if smaller is not None:
+        picture = pictures.side_by_side({"given": made.space.picture(given["low"][:GRID]), "enlarged": picture})
     grid = pictures.save(picture, grid_path(out))
     verb = "--fid " if is_image else ""
     say(f"done: {n} in {out}, grid {grid}\nnext: tdpm eval {verb}{out}")
 
 
-def _conditions(condition: Condition, n: int, seed: int, asked: Mapping[str, Sequence[str] | None]) -> Given:
-    """n conditions, as asked for by an option, or drawn. Raises InputError for an option of another kind of model."""
+def _conditions(
+    condition: Condition, n: int, seed: int, asked: Mapping[str, Sequence[str] | None], smaller: Examples | None
+) -> Given:
+    """n conditions, as asked for by an option, those of `smaller` images, or drawn. Raises InputError for an option of
+    another kind of model, and for too few smaller images, or ones without captions."""
     chosen = {option: words for option, words in asked.items() if words is not None}
     for option in chosen:
         if option != condition.option:
             takes = f"takes {condition.option}" if condition.option else "is unconditional"
             raise InputError(f"{option}, but the model {takes}; leave {option} out")
-    if not chosen:
-        return condition.draw(n, Noise(seed, range(n)))
-    return condition.parse(next(iter(chosen.values())), n)
+    found = condition.parse(next(iter(chosen.values())), n) if chosen else None
+    if smaller is None:
+        return found or condition.draw(n, Noise(seed, range(n)))
+    if n > len(smaller):
+        raise InputError(f"--n is {n:,}, but {smaller.text} holds {len(smaller):,} images")
+    raw, given = smaller.data[range(n)]
+    if found is None and "captions" not in given:
+        raise InputError(
+            f"--upsample {smaller.text}: its images have no captions; give --prompt, or a .txt beside each"
+        )
+    return {**(found or given), "low": raw}
+
+
+def _to_enlarge(condition: Condition, folder: Path) -> Examples:
+    """The smaller images of a folder. Raises InputError for others than the model enlarges, or one that does not."""
+    takes = getattr(condition, "low", None)
+    if takes is None:
+        raise InputError("--upsample, but the model does not enlarge images; leave it out")
+    found = open_input("--upsample", str(folder))
+    if not isinstance(found, Examples) or tuple(found.shape) != takes:
+        holds = f"images of {list(found.shape)}" if isinstance(found, Examples) else "statistics"
+        raise InputError(f"--upsample {folder}: it holds {holds}, but the model enlarges {list(takes)}; bring images "
+                         "to that with `tdpm data prepare`")  # fmt: skip
+    return found
 
 
 def read_prompts(path: Path) -> list[str]:

@@ -64,7 +64,7 @@ def train(
     if config.train.tensorboard:
         summary_writer()
     raw, given = data[range(min(GRID, len(data)))]  # what cannot be read or encoded fails before a folder is made
-    made.condition.encode(given)
+    made.condition.encode({**given, "raw": raw})
     made.space.encode(raw[:1].to(device))
     if not checkpoint.steps(run):
         if config.train.init is not None:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from tdpm_cli.engine.noise import Noise
 
 Cond = dict[str, Tensor]  # what networks take: {} = unconditional; each tensor [B, ...]
-Given = Mapping[str, Any]  # what data, or the user, give: "label" int64 [B], "captions" B tuples of texts
+# What data, or the user, give: "label" int64 [B], "captions" B tuples of texts; of data also "raw", the examples.
+Given = Mapping[str, Any]
 
 
 class Prior(Protocol):

@@ -40,10 +40,11 @@ class UNet(nn.Module):
     """x [B, C, H, W], t [B] → [B, C, H, W], optionally with conditions.
 
     `label` int [B] and `pooled` [B, D] add to the time embedding; `context` [B, L, D] is attended to wherever
-    the network attends to itself. Levels have `channels` · `mult` channels, each half as wide as the last;
-    `attention` lists the image heights at which it attends, with `heads` heads or, where given, as many as have
-    `head_channels` channels each. ADM's choices (Dhariwal and Nichol 2021) are `scale_shift`, by which the embedding
-    scales and shifts the second norm, and `resample: block`, by which residual blocks halve and double.
+    the network attends to itself; `low` [B, C', h, w] is enlarged and seen beside x. Levels have `channels` · `mult`
+    channels, each half as wide as the last; `attention` lists the image heights at which it attends, with `heads` heads
+    or, where given, as many as have `head_channels` channels each. ADM's choices (Dhariwal and Nichol 2021) are
+    `scale_shift`, by which the embedding scales and shifts the second norm, and `resample: block`, by which residual
+    blocks halve and double.
     For weights from elsewhere: `conventions` are whose details of norms, time and padding to follow, `groups` those of
     every norm where the usual rule (see `group_norm`) is not theirs, and `first_time` what they call t = 1.
     `checkpointing` trades time for memory in training. Raises InputError where the shape cannot be halved.
@@ -103,7 +104,7 @@ class UNet(nn.Module):
         def double(width: int) -> nn.Module:
             return Upsample(width) if resample == "conv" else block(width, width, False, "double")
 
-        self.enter = nn.Conv2d(shape[0], channels, 3, padding=1)
+        self.enter = nn.Conv2d(shape[0] + sizes.get("low", 0), channels, 3, padding=1)
         self.down, widths, width, height = nn.ModuleList(), [channels], channels, shape[1]
         for level, factor in enumerate(mult):
             for _ in range(blocks):
@@ -136,6 +137,7 @@ class UNet(nn.Module):
         label: Tensor | None = None,
         pooled: Tensor | None = None,
         context: Tensor | None = None,
+        low: Tensor | None = None,
     ) -> Tensor:
         """Return a prediction of x's shape."""
         embedding = self.time(t - 1 + self.first_time)
@@ -145,6 +147,8 @@ class UNet(nn.Module):
             embedding = embedding + self.pooled(pooled)
         embedding = silu(embedding)
 
+        if low is not None:
+            x = torch.cat([x, interpolate(low.to(x.dtype), size=x.shape[2:], mode="bilinear")], 1)
         h = self.enter(x.contiguous(memory_format=torch.channels_last))
         skips = [h]
         for layer in self.down:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from tdpm_cli.engine.ranges import Natural, Positive
 from tdpm_cli.errors import InputError
@@ -21,7 +22,7 @@ class ResNet(nn.Module):
 
     At height h it has min(`channel_base` / h, `channel_max`) channels; blocks halve the image until its
     longer side is at most 4. `minibatch_std` is the group whose spread becomes one more channel (0 = off).
-    A label or a text acts by projection (Miyato and Koyama 2018).
+    A label or a text acts by projection (Miyato and Koyama 2018); a smaller image `low` is enlarged and seen beside x.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class ResNet(nn.Module):
         def channels(height: int) -> int:
             return max(min(channel_base // height, channel_max), 1)
 
-        self.enter = Conv(c_in, channels(height), 1)
+        self.enter = Conv(c_in + sizes.get("low", 0), channels(height), 1)
         self.blocks = nn.ModuleList()
         while max(height, width) > 4:
             half = (height + 1) // 2
@@ -57,8 +58,13 @@ class ResNet(nn.Module):
         self.label = nn.Embedding(sizes["label"], last) if "label" in sizes else None
         self.pooled = nn.Linear(sizes["pooled"], last) if "pooled" in sizes else None
 
-    def forward(self, x: Tensor, label: Tensor | None = None, pooled: Tensor | None = None, **_: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, label: Tensor | None = None, pooled: Tensor | None = None, low: Tensor | None = None,
+        **_: Tensor,
+    ) -> Tensor:  # fmt: skip
         """Return logits [B]. A text's tokens are not looked at."""
+        if low is not None:
+            x = torch.cat([x, interpolate(low.to(x.dtype), size=x.shape[2:], mode="bilinear")], 1)
         h = activate(self.enter(x.contiguous(memory_format=torch.channels_last)))
         for block in self.blocks:
             h = block(h)

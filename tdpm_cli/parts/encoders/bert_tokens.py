@@ -81,8 +81,8 @@ class Reader(nn.Module):
         )  # fmt: skip
         self.network = BertModel(config, add_pooling_layer=False)
 
-    def forward(self, ids: Tensor) -> Cond:
-        """What networks take of texts."""
+    def forward(self, ids: Tensor, **others: Tensor) -> Cond:
+        """What networks take of texts, and of other conditions as they are."""
         context = self.network(input_ids=ids).last_hidden_state
         words = (ids != 0)[..., None]
-        return {"context": context, "pooled": (context * words).sum(1) / words.sum(1)}
+        return {**others, "context": context, "pooled": (context * words).sum(1) / words.sum(1)}

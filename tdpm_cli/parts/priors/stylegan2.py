@@ -39,6 +39,10 @@ class StyleGAN2(nn.Module):
         super().__init__()
         if len(shape) != 3:
             raise InputError(f"prior.name is 'stylegan2', but the data have shape {list(shape)}, not [C, H, W]")
+        if "low" in sizes:
+            raise InputError(
+                "prior.name is 'stylegan2', or built on it, which sees no smaller image; use shared or copy"
+            )
         resolutions = [(int(shape[1]), int(shape[2]))]
         while max(resolutions[0]) > 4:  # halved, rounding up, as the discriminator sees them
             height, width = resolutions[0]
