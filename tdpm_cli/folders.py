@@ -1,8 +1,10 @@
 """Folders of pictures, in and out, for the verbs that use a model as an auto-encoder."""
 
+import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,18 @@ from tdpm_cli.assemble import read_data
 from tdpm_cli.errors import InputError
 from tdpm_cli.imaging.decoded import Decoded
 from tdpm_cli.imaging.files import SUFFIXES, ImageFiles
+from tdpm_cli.run import samples
+from tdpm_cli.run.claims import Claims
 from tdpm_cli.run.files import replacing, write_text, writing
-from tdpm_cli.run.report import Meter
+from tdpm_cli.run.report import Meter, say
+from tdpm_cli.run.samples import Pieces
+from tdpm_cli.run.signals import Interrupted, Interruption
 
 MANIFEST = "pictures.json"
 ARRAYS = "x_T.npz"
 SHEET = "sheet.png"
 PLOT = ("error.png", "error.csv")
+UNDER_WAY, PLAN = ".making", "plan.json"  # pieces of what is not whole yet, and all that they depend on
 
 
 @dataclass(frozen=True)
@@ -67,31 +74,95 @@ def _files(path: Path) -> ImageFiles:
     return ImageFiles(path, "IMAGES")
 
 
-def begin(out: Path, overwrite: bool) -> None:
-    """Make the folder `out`. Refuses one with anything in it, unless it is of these verbs and may be overwritten."""
+@contextmanager
+def filling(out: Path, plan: Mapping[str, Any], overwrite: bool) -> "Iterator[Filling | None]":
+    """Make the folder `out`, or continue it; None where it is whole. `plan` is all that its content depends on.
+
+    Raises InputError for a folder of another plan, or with files of others, and while another process fills it.
+    """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: it is a file; name a folder")
+    plan = json.loads(json.dumps(plan))  # as it will be read
+    before = {} if overwrite else begun(out)
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if names and not (overwrite and MANIFEST in names):
-        what = "give --overwrite, or name another folder" if MANIFEST in names else "name another folder"
-        raise InputError(f"{out}: it is not empty; {what}")
+    if names - {samples.CLAIMS} and not names & {MANIFEST, UNDER_WAY}:
+        raise InputError(f"{out}: it is not empty; name another folder")
+    if before:
+        samples.refuse_others(out, before, plan, "pictures")
     with writing(out):
-        for name in names:
-            if name in (MANIFEST, ARRAYS, SHEET, *PLOT) or re.fullmatch(r"\d{6}(-\d+)?\.png", name):
-                (out / name).unlink()
         out.mkdir(parents=True, exist_ok=True)
+    claims, done = Claims(out / samples.CLAIMS), False
+    try:
+        if not claims.take(0):
+            raise InputError(f"{out}: another process writes there; wait for it, or name another folder")
+        for path in out.iterdir():
+            if path.name.endswith(".part") or (overwrite and _is_made(path.name)):  # .part: of one that was killed
+                path.unlink()
+        if overwrite:
+            Pieces(out / UNDER_WAY).remove()
+        if whole := (out / MANIFEST).is_file():
+            say(f"done before: {out} holds all of it; to make it again give --overwrite")
+            yield None
+        else:
+            write_text(out / UNDER_WAY / PLAN, json.dumps(plan))
+            yield Filling(out)
+        done = whole or (out / MANIFEST).is_file()
+        if done:
+            Pieces(out / UNDER_WAY).remove()
+    finally:
+        claims.close(done)
 
 
-def write_pictures(out: Path, raw: Tensor, names: Sequence[str]) -> None:
-    """Write uint8 [n, C, H, W] as PNGs of these names."""
-    for image, name in zip(raw.permute(0, 2, 3, 1).numpy(), names, strict=True):
-        with replacing(out / name) as part:
-            Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(part, format="PNG")
+class Filling:
+    """A folder while a verb fills it: what is made lies in pieces until all is there, and the manifest comes last."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+
+    def by_pieces(self, label: str, n: int, batch: int, call: Callable[[slice], Tensor], unit: str = "img") -> Tensor:
+        """What `call` makes of 0..n-1, `batch` at a time; what lies there under this label is not made again.
+
+        Raises Interrupted when stopped.
+        """
+        pieces, made = samples.pieces_of(n, batch), Pieces(self.out / UNDER_WAY / label)
+        there = sum(len(piece) for piece in pieces if made.has(piece))
+        with Meter(label, n, there, unit) as meter, Interruption() as interrupted:
+            for piece in pieces:
+                if made.has(piece):
+                    continue
+                made.write(piece, call(slice(piece.start, piece.stop)).numpy())
+                meter.advance(len(piece))
+                if interrupted.number:
+                    raise Interrupted(
+                        interrupted.number, f"stopped; {self.out} is sound, and the same command continues"
+                    )
+        return torch.from_numpy(made.together(pieces))
+
+    def write_pictures(self, raw: Tensor, names: Sequence[str]) -> None:
+        """Write uint8 [n, C, H, W] as PNGs of these names."""
+        for image, name in zip(raw.permute(0, 2, 3, 1).numpy(), names, strict=True):
+            with replacing(self.out / name) as part:
+                Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(part, format="PNG")
+
+    def finish(self, about: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]]) -> None:
+        """Write what the pictures are, last: a folder with a manifest is whole."""
+        write_text(self.out / MANIFEST, json.dumps({**about, "pictures": list(pictures)}, indent=1))
 
 
-def write_manifest(out: Path, about: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]]) -> None:
-    """Write what the pictures are, last: a folder with a manifest is whole."""
-    write_text(out / MANIFEST, json.dumps({**about, "pictures": list(pictures)}, indent=1))
+def begun(out: Path) -> dict[str, Any]:
+    """What was written, or begun, in a folder of these verbs; {} where nothing was. Raises InputError for a damaged
+    file."""
+    for path in (out / MANIFEST, out / UNDER_WAY / PLAN):
+        if path.is_file():
+            try:
+                return dict(json.loads(path.read_text(encoding="utf-8")))
+            except (ValueError, TypeError, OSError, RecursionError) as error:
+                raise InputError(f"{path}: damaged ({error}); give --overwrite to begin again") from None
+    return {}
+
+
+def _is_made(name: str) -> bool:
+    return name in (MANIFEST, ARRAYS, SHEET, *PLOT) or re.fullmatch(r"\d{6}(-\d+)?\.png", name) is not None
 
 
 def read_manifest(folder: Path, verb: str) -> dict[str, Any]:
@@ -106,22 +177,29 @@ def read_manifest(folder: Path, verb: str) -> dict[str, Any]:
     return found
 
 
-def words(option: str | None, labels: Sequence[str] | None, prompts: Sequence[str] | None) -> Sequence[str] | None:
-    """What the user asked for, by the `option` that the model's condition knows. Raises InputError for the other."""
+def asked(
+    coder: Any, labels: Sequence[str] | None, prompts: Sequence[str] | None, otherwise: Sequence[str] | None = None
+) -> Sequence[str] | None:
+    """What the user asked for, or `otherwise`. Raises InputError for an option or words that the model knows not."""
+    option = coder.condition.option
     for given, text in ((labels, "--labels"), (prompts, "--prompt")):
         if given and text != option:
             raise InputError(f"{text}: the model takes {option or 'no condition'}; leave {text} out")
-    return labels or prompts
+    chosen = labels or prompts or otherwise
+    coder.cond(1, chosen)
+    return chosen
 
 
-def by_pieces(label: str, n: int, batch: int, call: Callable[[slice], Tensor]) -> Tensor:
-    """What `call` makes of 0..n-1, piece by piece, with progress."""
-    found = []
-    with Meter(label, n) as meter:
-        for start in range(0, n, batch):
-            found.append(call(slice(start, min(start + batch, n))))
-            meter.advance(len(found[-1]))
-    return torch.cat(found)
+def hash_of(content: Tensor, names: Sequence[str] = ()) -> str:
+    """SHA-256 of what a verb is given: a tensor, and the names of what is in it."""
+    digest = hashlib.sha256(content.contiguous().numpy().tobytes())
+    digest.update("\n".join(names).encode(errors="replace"))
+    return digest.hexdigest()
+
+
+def precision_of(out: Path, overwrite: bool) -> str | None:
+    """The number format in which a folder was begun, where it was: "auto" may find another one the next time."""
+    return None if overwrite else begun(out).get("precision")
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:

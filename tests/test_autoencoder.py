@@ -9,15 +9,20 @@ import pytest
 import torch
 from PIL import Image
 
+from tdpm_cli import folders
 from tdpm_cli.cli import main
 from tdpm_cli.commands.decode import decode
 from tdpm_cli.commands.edit import edit
 from tdpm_cli.commands.encode import encode
 from tdpm_cli.commands.interpolate import interpolate
 from tdpm_cli.commands.reconstruct import reconstruct
+from tdpm_cli.commands.sample import sample
 from tdpm_cli.engine.interpolation import between_x_T, slerp
 from tdpm_cli.engine.schedule import linear
+from tdpm_cli.errors import InputError
 from tdpm_cli.model import load
+from tdpm_cli.run import claims, samples
+from tdpm_cli.run.signals import Interrupted, Interruption
 
 
 @pytest.fixture
@@ -65,8 +70,6 @@ def test_noised_x_T_are_those_of_the_seed(runs, pictures, tmp_path):
     with np.load(tmp_path / "x" / "x_T.npz") as file:
         x_T = torch.from_numpy(file["x_T"])
     raw = load(runs["images"], "cpu")
-    from tdpm_cli import folders
-
     found = folders.read(str(pictures), (1, 8, 8), None, [])
     assert torch.equal(x_T, raw.noised(found.raw, seed=4))
 
@@ -129,6 +132,93 @@ def test_one_file_is_a_picture(runs, pictures, tmp_path):
     assert [each["source"] for each in manifest(tmp_path / "e")["pictures"]] == ["a.png"]
 
 
+VERBS = {
+    "encode": lambda model, out: encode("digits", out, model, n=5, steps=4),
+    "decode": lambda model, out: decode(out.parent / "x", out, model),
+    "reconstruct": lambda model, out: reconstruct("digits", out, model, n=5, steps=[2, 4]),
+    "edit": lambda model, out: edit("digits", out, model, n=5, strengths=[0.3, 1.0]),
+    "interpolate": lambda model, out: interpolate(out, model, seeds=[0, 1, 2], frames=3),
+}
+
+
+class Stop(Interruption):
+    """A signal that came with the first piece."""
+
+    def __enter__(self):
+        self.number = 15
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def broken(*given):
+    raise MemoryError
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_continues_where_it_stopped(runs, tmp_path, monkeypatch, capsys, verb):
+    run, model = VERBS[verb], runs["images"]
+    encode("digits", tmp_path / "x", model, n=5, steps=4)
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    pieces_of = samples.pieces_of
+    monkeypatch.setattr(samples, "pieces_of", lambda n, batch: pieces_of(n, min(batch, 2)))
+    run(model, whole)
+    for stops in (1, 2):  # each makes one more piece
+        with monkeypatch.context() as patched:
+            patched.setattr(folders, "Interruption", Stop)
+            with pytest.raises(Interrupted):
+                run(model, out)
+        assert all(path.name.startswith(".") for path in out.iterdir())  # nothing half-made to be seen
+        assert len(list(out.rglob("*.npy"))) == stops
+    with monkeypatch.context() as patched:
+        patched.setattr(folders.Filling, "finish", broken)
+        with pytest.raises(MemoryError):
+            run(model, out)
+    (out / "000000.png.4711.part").write_bytes(b"half a picture")
+    with monkeypatch.context() as patched:
+        patched.setattr(folders.Pieces, "write", broken)
+        run(model, out)  # all pieces are there
+    assert contents(out) == contents(whole)
+    assert not any("making" in name for name in contents(out))
+    run(model, out)
+    assert "done before" in capsys.readouterr().err
+    assert contents(out) == contents(whole)
+
+
+def test_settings_are_not_mixed_in_one_folder(runs, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr(folders, "Interruption", Stop)
+        with pytest.raises(Interrupted):
+            edit("digits", out, runs["images"], n=5, strengths=[0.3, 1.0])
+    for options, message in [
+        ({"seed": 1}, "seed: 0 there, 1 here"),
+        ({"strengths": [0.3]}, r"strengths: \[0.3, 1.0\] there, \[0.3\] here"),
+        ({"n": 4}, "given_sha256"),
+        ({"steps": 2}, "steps: 4 there, 2 here"),
+    ]:
+        with pytest.raises(InputError, match=rf"holds pictures made with other settings:(.|\n)*{message}"):
+            edit("digits", out, runs["images"], **{"n": 5, "strengths": [0.3, 1.0], **options})
+    with pytest.raises(InputError, match=r"verb: 'edit' there, 'encode' here"):
+        encode("digits", out, runs["images"], n=5)
+    with monkeypatch.context() as patched:
+        patched.setattr(claims.Claims, "take", lambda *given: False)
+        with pytest.raises(InputError, match="another process writes there"):
+            edit("digits", out, runs["images"], n=5, strengths=[0.3, 1.0])
+    edit("digits", out, runs["images"], n=5, strengths=[0.5], seed=1, overwrite=True)
+    assert set(contents(out)) == {"pictures.json", "sheet.png", *(f"{k:06d}-0.png" for k in range(5))}
+    sample(tmp_path / "samples", 2, runs["images"])
+    with pytest.raises(InputError, match=r"samples: it is not empty; name another folder"):
+        edit("digits", tmp_path / "samples", runs["images"], n=5, overwrite=True)
+    with pytest.raises(InputError, match=r"it holds files that tdpm did not write"):
+        sample(out, 2, runs["images"])
+
+
 def test_wrong_input_gets_one_message_and_leaves_nothing(runs, pictures, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exported = tmp_path / "m.safetensors"
@@ -147,6 +237,7 @@ def test_wrong_input_gets_one_message_and_leaves_nothing(runs, pictures, tmp_pat
         (["encode", "fashion-mnist", "o", *images], "fashion-mnist"),
         (["encode", "pictures", "o", *points], "they are no pictures"),
         (["encode", "pictures", "full", *images], "full: it is not empty; name another folder"),
+        (["encode", "pictures", "o", "--model", runs["labels"], "--labels", "zebra"], "label 'zebra' is no class"),
         (["encode", "pictures", "o", *images, "--labels", "3"], "--labels: the model takes no condition"),
         (["encode", "pictures", "o", *images, "--seed", "1", "--steps", "3"], "--seed noises the pictures at once"),
         (["encode", "pictures", "o", "--model", exported, "--logits"], "there is no discriminator beside it"),

@@ -28,22 +28,30 @@ def decode(
     coder = load(model or before["model"])
     kept = {key: before[key] for key in ("steps", "spacing", "scale", "sampler")}
     given = kept | {key: value for key, value in sampling.items() if value is not None}
+    given["precision"] = folders.precision_of(out, overwrite)
     settings = coder.settings(**given)
     labels: Sequence[str] | None = [each["label"] for each in before["pictures"]]
     labels = labels if labels and labels[0] is not None else None
     clip = given["sampler"] != "ddim"  # which inversion undoes as it is
     coder.decode(x_T[:1], **given)  # what does not fit fails before a folder is made
-    folders.begin(out, overwrite)
-    raw = folders.by_pieces("decode", len(x_T), settings.batch, lambda part: coder.decode(
-        x_T[part], seed=seed, first=part.start, labels=folders.among(labels, part), clip=clip, **given))  # fmt: skip
-    names = [f"{k:06d}.png" for k in range(len(raw))]
-    folders.write_pictures(out, raw, names)
-    sheet = {"x_T": coder.space.picture(coder.space.decode(x_T[:64])), "decoded": coder.space.picture(raw)}
-    pictures.save(pictures.side_by_side(sheet), out / folders.SHEET)
-    about = describe(coder.loaded, settings, seed) | {"verb": "decode", "encoded": str(encoded)}
-    folders.write_manifest(out, about, [
-        {"file": name, "source": each["source"]} for name, each in zip(names, before["pictures"], strict=True)
-    ])  # fmt: skip
+    sources = [each["source"] for each in before["pictures"]]
+    plan = describe(coder.loaded, settings, seed) | {
+        "verb": "decode", "encoded": str(encoded), "given_sha256": folders.hash_of(x_T, sources)}  # fmt: skip
+
+    def decoded(part: slice) -> Tensor:
+        return coder.decode(
+            x_T[part], seed=seed, first=part.start, labels=folders.among(labels, part), clip=clip, **given
+        )
+
+    with folders.filling(out, plan, overwrite) as filling:
+        if filling is None:
+            return
+        raw = filling.by_pieces("decode", len(x_T), settings.batch, decoded)
+        names = [f"{k:06d}.png" for k in range(len(raw))]
+        filling.write_pictures(raw, names)
+        sheet = {"x_T": coder.space.picture(coder.space.decode(x_T[:64])), "decoded": coder.space.picture(raw)}
+        pictures.save(pictures.side_by_side(sheet), out / folders.SHEET)
+        filling.finish(plan, [{"file": name, "source": source} for name, source in zip(names, sources, strict=True)])
     say(f"done: {len(raw)} in {out}, sheet {out / folders.SHEET}")
 
 

@@ -33,33 +33,43 @@ def edit(
     """
     coder = load(model)
     found = folders.read(images, coder.space.raw_shape, n, getattr(coder.condition, "names", []))
-    asked = folders.words(coder.condition.option, labels, prompts) or found.labels
+    asked = folders.asked(coder, labels, prompts, found.labels)
+    sampling["precision"] = folders.precision_of(out, overwrite)
     settings = coder.settings(**sampling)
     for strength in strengths:
         coder.edit(found.raw[:1], strength, labels=folders.among(asked, slice(0, 1)), **sampling)
+    plan = describe(coder.loaded, settings, seed) | {
+        "verb": "edit", "strengths": list(strengths), "asked": labels or prompts,
+        "given_sha256": folders.hash_of(found.raw, found.names)}  # fmt: skip
+    plan |= {
+        "nfe": coder.tdpm.nfe(settings.steps, settings.scale) - coder.tdpm.nfe(0),
+        "nfe_text": "0 + " + plan["nfe_text"].split(" + ")[1],
+    }
 
     def edited(strength: float, part: slice) -> Tensor:
         labels = folders.among(asked, part)
         return coder.edit(found.raw[part], strength, seed=seed, first=part.start, labels=labels, **sampling)
 
-    folders.begin(out, overwrite)
     panels, listed, rows = {"pictures": coder.space.picture(found.raw)}, [], []
-    for k, strength in enumerate(strengths):
-        made = folders.by_pieces(f"strength {strength:g}", len(found.raw), settings.batch, partial(edited, strength))
-        names = [f"{number:06d}-{k}.png" for number in range(len(made))]
-        folders.write_pictures(out, made, names)
-        t = max(round(strength * coder.schedule.T), 1)
-        kept = folders.psnr(made, found.raw)
-        panels[f"strength {strength:g}, t = {t}"] = coder.space.picture(made)
-        rows.append({
-            "strength": f"{strength:g}", "t": str(t), "sigma": f"{coder.schedule.sigma(t):.3g}",
-            "steps": str(min(settings.steps, t)), "PSNR to the pictures": f"{float(kept.mean()):.4g}",
-        })  # fmt: skip
-        listed += [{"file": name, "source": source, "strength": strength, "t": t}
-                   for name, source in zip(names, found.names, strict=True)]  # fmt: skip
-    pictures.save(pictures.side_by_side(panels), out / folders.SHEET)
-    about = describe(coder.loaded, settings, seed) | {"verb": "edit"}  # without a call of the prior:
-    about |= {"nfe": about["nfe"] - coder.tdpm.prior.nfe, "nfe_text": "0 + " + about["nfe_text"].split(" + ")[1]}
-    folders.write_manifest(out, about, listed)
+    with folders.filling(out, plan, overwrite) as filling:
+        if filling is None:
+            return
+        for k, strength in enumerate(strengths):
+            made = filling.by_pieces(
+                f"strength {strength:g}", len(found.raw), settings.batch, partial(edited, strength)
+            )
+            names = [f"{number:06d}-{k}.png" for number in range(len(made))]
+            filling.write_pictures(made, names)
+            t = max(round(strength * coder.schedule.T), 1)
+            kept = folders.psnr(made, found.raw)
+            panels[f"strength {strength:g}, t = {t}"] = coder.space.picture(made)
+            rows.append({
+                "strength": f"{strength:g}", "t": str(t), "sigma": f"{coder.schedule.sigma(t):.3g}",
+                "steps": str(min(settings.steps, t)), "PSNR to the pictures": f"{float(kept.mean()):.4g}",
+            })  # fmt: skip
+            listed += [{"file": name, "source": source, "strength": strength, "t": t}
+                       for name, source in zip(names, found.names, strict=True)]  # fmt: skip
+        pictures.save(pictures.side_by_side(panels), out / folders.SHEET)
+        filling.finish(plan, listed)
     table(f"edit {images}", rows)
     say(f"done: {len(found.raw)} · {len(strengths)} in {out}, sheet {out / folders.SHEET}")

@@ -36,31 +36,36 @@ def encode(
     """
     coder = load(model)
     found = folders.read(images, coder.space.raw_shape, n, getattr(coder.condition, "names", []))
-    asked = folders.words(coder.condition.option, labels, prompts) or found.labels
-    settings = coder.settings(sampler="ddim", **sampling)
+    asked = folders.asked(coder, labels, prompts, found.labels)
     if seed is not None and (iterations != 1 or any(value is not None for value in sampling.values())):
         raise InputError("--seed noises the pictures at once: leave the options of the inversion out")
+    sampling |= {"sampler": "ddim", "precision": folders.precision_of(out, overwrite)}
+    settings = coder.settings(**sampling)
+    by = "q(x_T | x_0)" if seed is not None else f"DDIM's inversion, {settings.steps} steps · {iterations}"
+    plan = describe(coder.loaded, settings, seed or 0) | {
+        "verb": "encode", "by": by, "iterations": iterations, "logits": logits, "asked": labels or prompts,
+        "given_sha256": folders.hash_of(found.raw, found.names)}  # fmt: skip
     judged = coder.logits(found.raw, labels=asked).tolist() if logits else None
-    folders.begin(out, overwrite)
 
     def coded(part: slice) -> Any:
         raw = found.raw[part]
         if seed is not None:
             return coder.noised(raw, seed=seed, first=part.start)
-        return coder.encode(raw, iterations=iterations, labels=folders.among(asked, part), sampler="ddim", **sampling)
+        return coder.encode(raw, iterations=iterations, labels=folders.among(asked, part), **sampling)
 
-    x_T = folders.by_pieces("encode", len(found.raw), settings.batch, coded)
-    with replacing(out / folders.ARRAYS) as part, part.open("wb") as file:
-        np.savez(file, x_T=x_T.numpy())
-    sheet = pictures.side_by_side({
-        "pictures": coder.space.picture(found.raw), f"x_T, T = {coder.schedule.T}": coder.space.picture(
-            coder.space.decode(x_T[:64]))})  # fmt: skip
-    pictures.save(sheet, out / folders.SHEET)
-    by = "q(x_T | x_0)" if seed is not None else f"DDIM's inversion, {settings.steps} steps · {iterations}"
-    about = describe(coder.loaded, settings, seed or 0) | {"verb": "encode", "by": by, "iterations": iterations}
-    folders.write_manifest(out, about, [
-        {"source": name, "label": folders.among(asked, slice(k, k + 1), one=True)}
-        | ({"logit": judged[k]} if judged else {}) for k, name in enumerate(found.names)])  # fmt: skip
+    with folders.filling(out, plan, overwrite) as filling:
+        if filling is None:
+            return
+        x_T = filling.by_pieces("encode", len(found.raw), settings.batch, coded)
+        with replacing(out / folders.ARRAYS) as part, part.open("wb") as file:
+            np.savez(file, x_T=x_T.numpy())
+        sheet = pictures.side_by_side({
+            "pictures": coder.space.picture(found.raw), f"x_T, T = {coder.schedule.T}": coder.space.picture(
+                coder.space.decode(x_T[:64]))})  # fmt: skip
+        pictures.save(sheet, out / folders.SHEET)
+        filling.finish(plan, [
+            {"source": name, "label": folders.among(asked, slice(k, k + 1), one=True)}
+            | ({"logit": judged[k]} if judged else {}) for k, name in enumerate(found.names)])  # fmt: skip
     if judged:
         say(f"discriminator: {np.mean(judged):.3g} ± {np.std(judged):.3g} (above 0: taken for data)")
     say(f"done: {len(x_T)} in {out / folders.ARRAYS}, by {by}\nnext: tdpm decode {out} decoded/")

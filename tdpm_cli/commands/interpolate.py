@@ -1,20 +1,18 @@
 """tdpm interpolate: from one sample to another by way of z, or from one picture to another by way of x_T."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from tdpm_cli import folders
 from tdpm_cli.errors import InputError
 from tdpm_cli.model import load
 from tdpm_cli.run import pictures
-from tdpm_cli.run.report import Meter, say
+from tdpm_cli.run.report import say
 from tdpm_cli.sampling import describe
 
 
@@ -38,35 +36,36 @@ def interpolate(
     if (images is None) == (not seeds):
         raise InputError("give either --images, for x_T between pictures, or --seeds, for z between samples")
     coder = load(model)
-    asked = folders.words(coder.condition.option, labels, prompts)
+    asked = folders.asked(coder, labels, prompts)
     given: dict[str, Any] = {key: value for key, value in sampling.items() if value is not None}
-    ways: list[Callable[[], Tensor]]
+    given |= {"precision": folders.precision_of(out, overwrite)} | ({"sampler": "ddim"} if images is not None else {})
+    settings = coder.settings(**given)
+    way: Callable[[int], Tensor]
     if images is None:
-        names = [f"seed {seed}" for seed in seeds]
-        ways = [partial(coder.interpolate_z, pair, frames, labels=asked, **given) for pair in pairwise(seeds)]
+        names, ends = [f"seed {seed}" for seed in seeds], torch.tensor(seeds)
+        way = lambda k: coder.interpolate_z((seeds[k], seeds[k + 1]), frames, labels=asked, **given)
     else:
         found = folders.read(images, coder.space.raw_shape, n, [])
-        names, given = found.names, given | {"sampler": "ddim"}
-        between = partial(coder.interpolate, frames=frames, labels=asked, iterations=iterations, **given)
-        ways = [partial(between, a, b) for a, b in pairwise(found.raw)]
-    if not ways:
+        names, ends = found.names, found.raw
+        way = lambda k: coder.interpolate(
+            ends[k], ends[k + 1], frames, labels=asked, iterations=iterations, **given
+        )  # fmt: skip
+    if len(names) < 2:
         raise InputError(f"{'--seeds' if images is None else '--images'}: two at least, to go from one to the other")
-    settings = coder.settings(**given)
-    made: list[Tensor] = []
-    rows: dict[str, Image.Image] = {}
-    with Meter("interpolate", len(ways), unit="ways") as meter:
-        for (a, b), way in zip(pairwise(names), ways, strict=True):
-            made.append(way())
-            if not rows:
-                folders.begin(out, overwrite)
-            rows[f"{a} to {b}"] = pictures.strip(made[-1])
-            meter.advance(1)
-    files = [[f"{k:06d}-{frame:02d}.png" for frame in range(frames)] for k in range(len(made))]
-    folders.write_pictures(out, torch.cat(made), [name for row in files for name in row])
-    pictures.save(pictures.stacked(rows), out / folders.SHEET)
-    by = "z" if images is None else "x_T"
-    folders.write_manifest(out, describe(coder.loaded, settings, 0) | {"verb": "interpolate", "by": by}, [
-        {"file": name, "from": a, "to": b, "share": k / (frames - 1)}
-        for row, (a, b) in zip(files, pairwise(names), strict=True) for k, name in enumerate(row)
-    ])  # fmt: skip
-    say(f"done: {len(made)} · {frames} in {out}, by way of {by}; sheet {out / folders.SHEET}")
+    by, ways = "z" if images is None else "x_T", list(pairwise(names))
+    plan = describe(coder.loaded, settings, 0) | {
+        "verb": "interpolate", "by": by, "frames": frames, "iterations": iterations, "asked": labels or prompts,
+        "given_sha256": folders.hash_of(ends, names)}  # fmt: skip
+    with folders.filling(out, plan, overwrite) as filling:
+        if filling is None:
+            return
+        made = filling.by_pieces("interpolate", len(ways), 1, lambda part: way(part.start), unit="ways")
+        files = [[f"{k:06d}-{frame:02d}.png" for frame in range(frames)] for k in range(len(ways))]
+        filling.write_pictures(made, [name for row in files for name in row])
+        rows = {f"{a} to {b}": pictures.strip(of) for (a, b), of in zip(ways, made.split(frames), strict=True)}
+        pictures.save(pictures.stacked(rows), out / folders.SHEET)
+        filling.finish(plan, [
+            {"file": name, "from": a, "to": b, "share": k / (frames - 1)}
+            for row, (a, b) in zip(files, ways, strict=True) for k, name in enumerate(row)
+        ])  # fmt: skip
+    say(f"done: {len(ways)} · {frames} in {out}, by way of {by}; sheet {out / folders.SHEET}")

@@ -41,36 +41,44 @@ def reconstruct(
     coder = load(model)
     T = coder.schedule.T
     found = folders.read(images, coder.space.raw_shape, n, getattr(coder.condition, "names", []))
-    asked = folders.words(coder.condition.option, labels, prompts) or found.labels
-    settings = coder.settings(sampler="ddim", steps=min(steps), **sampling)
+    asked = folders.asked(coder, labels, prompts, found.labels)
+    sampling |= {"sampler": "ddim", "precision": folders.precision_of(out, overwrite)}
+    settings = coder.settings(steps=min(steps), **sampling)
     for t in at:
         coder.settings(steps=t)  # raises where t is not on the chain
     pairs = [(t, step) for t in (at or (T,)) for step in steps if step <= t]
     if not pairs:
         raise InputError(f"--steps {','.join(map(str, steps))}: more than t, which is at most {max(at or (T,))}")
     lpips = _lpips()
-    folders.begin(out, overwrite)
-    rows, back = [], found.raw
-    coded = partial(_there_and_back, coder, found.raw, asked, seed, iterations)
-    for t, step in pairs:
-        way = partial(coded, t, {**sampling, "sampler": "ddim", "steps": step})
-        back = folders.by_pieces(f"t = {t}, {step} steps", len(found.raw), settings.batch, way)
-        row = {"t": t, "steps": step, "psnr": _mean(folders.psnr(back, found.raw))}
-        rows.append(row | ({"lpips": lpips(back, found.raw)} if lpips else {}))
-    _write(out, rows, seed)
-    names = [f"{k:06d}.png" for k in range(len(back))]
-    folders.write_pictures(out, back, names)
-    last = f"back from t = {pairs[-1][0]} in {pairs[-1][1]} steps"
-    sheet = {"pictures": coder.space.picture(found.raw), last: coder.space.picture(back)}
-    pictures.save(pictures.side_by_side(sheet), out / folders.SHEET)
     by = "q(x_t | x_0)" if seed is not None else f"DDIM's inversion · {iterations}"
-    about = describe(coder.loaded, settings, seed or 0) | {"verb": "reconstruct", "by": by, "rows": rows}
-    of_each = folders.psnr(back, found.raw).tolist()
-    folders.write_manifest(out, about, [
-        {"file": name, "source": source, "psnr": value if value < float("inf") else None}
-        for name, source, value in zip(names, found.names, of_each, strict=True)
-    ])  # fmt: skip
-    table(f"reconstruct {images}, by {by}", [{key: f"{value:.4g}" for key, value in row.items()} for row in rows])
+    plan = describe(coder.loaded, settings, seed or 0) | {
+        "verb": "reconstruct", "by": by, "pairs": [list(pair) for pair in pairs], "asked": labels or prompts,
+        "given_sha256": folders.hash_of(found.raw, found.names)}  # fmt: skip
+    coded = partial(_there_and_back, coder, found.raw, asked, seed, iterations)
+    title = f"reconstruct {images}, by {by}"
+    with folders.filling(out, plan, overwrite) as filling:
+        if filling is None:
+            rows = list(folders.read_manifest(out, "reconstruct")["rows"])
+            table(title, [{key: f"{value:.4g}" for key, value in row.items()} for row in rows])
+            return rows
+        rows, back = [], found.raw
+        for t, step in pairs:
+            way = partial(coded, t, {**sampling, "steps": step})
+            back = filling.by_pieces(f"t = {t}, {step} steps", len(found.raw), settings.batch, way)
+            row = {"t": t, "steps": step, "psnr": _mean(folders.psnr(back, found.raw))}
+            rows.append(row | ({"lpips": lpips(back, found.raw)} if lpips else {}))
+        _write(out, rows, seed)
+        names = [f"{k:06d}.png" for k in range(len(back))]
+        filling.write_pictures(back, names)
+        last = f"back from t = {pairs[-1][0]} in {pairs[-1][1]} steps"
+        sheet = {"pictures": coder.space.picture(found.raw), last: coder.space.picture(back)}
+        pictures.save(pictures.side_by_side(sheet), out / folders.SHEET)
+        of_each = folders.psnr(back, found.raw).tolist()
+        filling.finish(plan | {"rows": rows}, [
+            {"file": name, "source": source, "psnr": value if value < float("inf") else None}
+            for name, source, value in zip(names, found.names, of_each, strict=True)
+        ])  # fmt: skip
+    table(title, [{key: f"{value:.4g}" for key, value in row.items()} for row in rows])
     say(f"done: {len(back)} in {out}, sheet {out / folders.SHEET}")
     return rows
 

@@ -67,19 +67,24 @@ def told(out: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _refuse_others(held: "Images | Array", n: int, manifest: Mapping[str, Any]) -> None:
-    if not (before := told(held.out)):
-        return
+def refuse_others(out: Path, before: Mapping[str, Any], now: Mapping[str, Any], what: str = "samples") -> None:
+    """Raise InputError, naming the differences, where what a folder holds was made with other settings than now."""
     listed = [
-        f"{key}: {before.get(key)!r} there, {manifest[key]!r} here"
-        for key in manifest
-        if key not in MAY_DIFFER and before.get(key) != manifest[key]
+        f"{key}: {before.get(key)!r} there, {now[key]!r} here"
+        for key in now
+        if key not in MAY_DIFFER and before.get(key) != now[key]
     ]
     if listed:
         raise InputError(
-            f"{held.out} holds samples made with other settings:\n  " + "\n  ".join(listed)
+            f"{out} holds {what} made with other settings:\n  " + "\n  ".join(listed)
             + "\nName another folder, or give --overwrite."
         )  # fmt: skip
+
+
+def _refuse_others(held: "Images | Array", n: int, manifest: Mapping[str, Any]) -> None:
+    if not (before := told(held.out)):
+        return
+    refuse_others(held.out, before, manifest)
     if (count := held.count()) > n:
         raise InputError(
             f"{held.out} already holds {count} samples, more than --n {n}; name another folder or --overwrite"
@@ -137,12 +142,39 @@ class Images:
         return self.out / f"{k:06d}.png"
 
 
+class Pieces:
+    """The rows of an array, a file for each piece, until all are there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def has(self, piece: range) -> bool:
+        """Whether these rows are there."""
+        return self._path(piece).is_file()
+
+    def write(self, piece: range, rows: np.ndarray) -> None:
+        """Write these rows, whole or not at all."""
+        with replacing(self._path(piece)) as part, part.open("wb") as file:
+            np.save(file, rows, allow_pickle=False)
+
+    def together(self, pieces: Sequence[range]) -> np.ndarray:
+        """The rows of all pieces."""
+        return np.concatenate([np.load(self._path(piece), allow_pickle=False) for piece in pieces])
+
+    def remove(self) -> None:
+        """Remove them all."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, piece: range) -> Path:
+        return self.folder / f"{piece.start:09d}-{piece.stop:09d}.npy"
+
+
 class Array:
     """One `samples.npz` of n, as ADM's evaluator reads it: `arr_0` [n, H, W, C] uint8 or [n, dim] float32, and labels
     `arr_1`."""
 
     def __init__(self, out: Path, n: int) -> None:
-        self.out, self.n, self.pieces = out, n, out / PIECES
+        self.out, self.n, self.pieces = out, n, Pieces(out / PIECES)
 
     def count(self) -> int:
         """The length of the array."""
@@ -150,31 +182,27 @@ class Array:
 
     def has(self, piece: range) -> bool:
         """Whether these samples are there, in the array or as a piece of it."""
-        return self._path(piece).is_file() or self.count() == self.n
+        return self.pieces.has(piece) or self.count() == self.n
 
     def write(self, piece: range, rows: np.ndarray) -> None:
         """Write rows [len(piece), H, W, C] or [len(piece), dim]."""
-        with replacing(self._path(piece)) as part, part.open("wb") as file:
-            np.save(file, rows, allow_pickle=False)
+        self.pieces.write(piece, rows)
 
     def wait(self) -> None:
         """Nothing to wait for."""
 
     def finish(self, pieces: Sequence[range], labels: Tensor | None) -> None:
         """Put the pieces together."""
-        arrays = [np.concatenate([np.load(self._path(piece), allow_pickle=False) for piece in pieces])]
+        arrays = [self.pieces.together(pieces)]
         arrays += [labels.numpy()] if labels is not None else []
         with replacing(self.out / ARRAY) as part, part.open("wb") as file:
             np.savez(file, *arrays)
-        shutil.rmtree(self.pieces, ignore_errors=True)
+        self.pieces.remove()
 
     def read(self, n: int) -> Tensor:
         """uint8 [n, C, H, W] or float32 [n, dim]."""
         raw = torch.from_numpy(npz.read(self.out / ARRAY, ["arr_0"])["arr_0"][:n])
         return raw.permute(0, 3, 1, 2) if raw.ndim == 4 else raw
-
-    def _path(self, piece: range) -> Path:
-        return self.pieces / f"{piece.start:09d}-{piece.stop:09d}.npy"
 
 
 _IMAGE = re.compile(r"\d{6,}\.png")
