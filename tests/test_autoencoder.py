@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pickle
 import sys
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tdpm_cli import folders
+from tdpm_cli import assemble, config, folders
 from tdpm_cli.cli import main
 from tdpm_cli.commands.decode import decode
 from tdpm_cli.commands.edit import edit
@@ -21,7 +22,7 @@ from tdpm_cli.engine.interpolation import between_x_T, slerp
 from tdpm_cli.engine.schedule import linear
 from tdpm_cli.errors import InputError
 from tdpm_cli.model import load
-from tdpm_cli.run import claims, samples
+from tdpm_cli.run import claims, samples, weights
 from tdpm_cli.run.signals import Interrupted, Interruption
 
 
@@ -86,14 +87,48 @@ def test_reconstruct_tells_what_is_lost(runs, tmp_path):
     assert all(path.stat().st_size > 1000 for path in (out / "error.png", out / "sheet.png"))
 
 
-def test_lpips_stands_beside_where_it_is_installed(runs, tmp_path, monkeypatch):
-    class Stub:
-        def LPIPS(self, net, verbose):
-            return lambda a, b: (a - b).abs().mean((1, 2, 3)) + 7
+@pytest.fixture
+def of_32(tiny_images, tmp_path):
+    """A model of 32×32 in colour that nobody trained, and four pictures."""
+    plain = tiny_images("data.name=images", "space.shape=[3, 32, 32]", "prior.name=gaussian", "backbone.attention=[]")
+    made = assemble.assemble(config.from_dict(plain))
+    weights.write_weights(tmp_path / "m.safetensors", made.model, assemble.header(made.config, "ema-1", 0))
+    (tmp_path / "four").mkdir()
+    for k in range(4):
+        pixels = np.random.default_rng(k).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "four" / f"{k}.png")
+    return tmp_path / "m.safetensors", str(tmp_path / "four")
 
-    monkeypatch.setitem(sys.modules, "lpips", Stub())
-    (row,) = reconstruct("digits", tmp_path / "r", runs["images"], steps=[2], n=2)
-    assert row["lpips"] >= 7
+
+def test_lpips_stands_beside_where_its_weights_are(of_32, runs, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("lpips")
+    from torchvision.models import alexnet
+
+    from tdpm_cli.parts.perceptual import URL, Perceptual
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    model, four = of_32
+    (row,) = reconstruct(four, tmp_path / "r", model, steps=[2])
+    place = tmp_path / "hub" / "checkpoints" / URL.rpartition("/")[2]
+    assert f"note: LPIPS is left out: AlexNet's weights are not there: put {URL} at {place}" in capsys.readouterr().err
+    assert row.keys() == {"t", "steps", "psnr"}
+    place.parent.mkdir(parents=True)
+    theirs = alexnet()  # a stand-in: ImageNet's weights are nowhere to be had here
+    torch.save(theirs.state_dict(), place)
+    (row,) = reconstruct(four, tmp_path / "s", model, steps=[2], seed=1)
+    assert row["lpips"] > 0
+    assert manifest(tmp_path / "s")["lpips"]["version"] == "0.1"
+    judge, raw = Perceptual(32, 32), folders.read(four, (3, 32, 32), None, []).raw
+    assert judge(raw, raw).tolist() == [0, 0, 0, 0]
+    assert torch.equal(judge.network.net.get_submodule("slice3.6").weight, theirs.features[6].weight)
+    place.write_bytes(pickle.dumps(print))
+    with pytest.raises(InputError, match=r"not AlexNet's weights \(.*; put https"):
+        Perceptual(32, 32)
+    reconstruct("digits", tmp_path / "d", runs["images"], steps=[2], n=2)
+    assert "LPIPS is left out: images of 8×8 are too small for it" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    with pytest.raises(InputError, match=r"pip install 'tdpm-cli\[lpips\]'"):
+        Perceptual(32, 32)
 
 
 def test_interpolation_meets_its_ends(runs, tmp_path):

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor
 from tdpm_cli import folders
 from tdpm_cli.errors import InputError
 from tdpm_cli.model import Model, load
+from tdpm_cli.parts.perceptual import Perceptual
 from tdpm_cli.run import pictures, plots
 from tdpm_cli.run.files import write_text
 from tdpm_cli.run.report import say, table
@@ -36,7 +37,7 @@ def reconstruct(
     """Encode to t (each of `at`; T where there is none) and decode, in as many `steps` each way; return the rows.
 
     By DDIM's inversion, or with a `seed` by q(x_t | x_0). Writes the pictures of the last row, table (CSV), plot, sheet
-    and manifest. PSNR is the mean over pictures; LPIPS stands beside it where the package `lpips` and its weights are.
+    and manifest. PSNR is the mean over pictures; LPIPS stands beside it where it can be had.
     """
     coder = load(model)
     T = coder.schedule.T
@@ -49,7 +50,7 @@ def reconstruct(
     pairs = [(t, step) for t in (at or (T,)) for step in steps if step <= t]
     if not pairs:
         raise InputError(f"--steps {','.join(map(str, steps))}: more than t, which is at most {max(at or (T,))}")
-    lpips = _lpips()
+    perceptual = _perceptual(found.raw)
     by = "q(x_t | x_0)" if seed is not None else f"DDIM's inversion · {iterations}"
     plan = describe(coder.loaded, settings, seed or 0) | {
         "verb": "reconstruct", "by": by, "pairs": [list(pair) for pair in pairs], "asked": labels or prompts,
@@ -66,7 +67,7 @@ def reconstruct(
             way = partial(coded, t, {**sampling, "steps": step})
             back = filling.by_pieces(f"t = {t}, {step} steps", len(found.raw), settings.batch, way)
             row = {"t": t, "steps": step, "psnr": _mean(folders.psnr(back, found.raw))}
-            rows.append(row | ({"lpips": lpips(back, found.raw)} if lpips else {}))
+            rows.append(row | ({"lpips": float(perceptual(back, found.raw).mean())} if perceptual else {}))
         _write(out, rows, seed)
         names = [f"{k:06d}.png" for k in range(len(back))]
         filling.write_pictures(back, names)
@@ -74,7 +75,8 @@ def reconstruct(
         sheet = {"pictures": coder.space.picture(found.raw), last: coder.space.picture(back)}
         pictures.save(pictures.side_by_side(sheet), out / folders.SHEET)
         of_each = folders.psnr(back, found.raw).tolist()
-        filling.finish(plan | {"rows": rows}, [
+        judged = {"lpips": perceptual.protocol} if perceptual else {}
+        filling.finish(plan | {"rows": rows} | judged, [
             {"file": name, "source": source, "psnr": value if value < float("inf") else None}
             for name, source, value in zip(names, found.names, of_each, strict=True)
         ])  # fmt: skip
@@ -100,19 +102,13 @@ def _mean(values: Tensor) -> float:
     return float(values.clamp(max=108).mean())
 
 
-def _lpips() -> Callable[[Tensor, Tensor], float] | None:
-    """LPIPS (Zhang et al. 2018) where the package is installed and finds its weights."""
+def _perceptual(raw: Tensor) -> Perceptual | None:
+    """LPIPS, where it can be had for these images."""
     try:
-        import lpips
-
-        measure = lpips.LPIPS(net="alex", verbose=False)
-    except ImportError:
+        return Perceptual(*raw.shape[2:])
+    except InputError as error:
+        say(f"note: LPIPS is left out: {error}")
         return None
-    except Exception as error:  # its weights are fetched by torchvision, which raises anything
-        say(f"note: LPIPS is left out: its weights are not at hand ({error})")
-        return None
-    scaled = lambda raw: raw.float().expand(-1, 3, -1, -1) / 127.5 - 1
-    return lambda a, b: float(measure(scaled(a), scaled(b)).mean())
 
 
 def _write(out: Path, rows: Sequence[dict[str, Any]], seed: int | None) -> None:
