@@ -500,8 +500,8 @@ def test_few_samples_are_warned_of(tmp_path, pooled, capsys):
 def test_the_json_carries_the_protocol(runs, tmp_path, pooled):
     evaluate(model=runs["images"], features=pooled, n=60, extras=["kid"], json_file=tmp_path / "s.json")
     protocol = json.loads((tmp_path / "s.json").read_text())["protocol"]
-    assert {"n", "seeds", "samples", "samples_sha256", "broken", "reference", "features", "quantised", "definitions",
-            "kept", "versions"} == set(protocol)  # fmt: skip
+    assert {"n", "seeds", "samples", "samples_sha256", "broken", "reference", "features", "text", "quantised",
+            "definitions", "kept", "versions"} == set(protocol)  # fmt: skip
     assert {"model_sha256", "weights", "sampler", "steps", "nfe", "scale"} <= set(protocol["samples"])
     assert set(protocol["features"]) == {"name", "resize", "weights_sha256"}
     assert protocol["features"]["name"].startswith("torchscript-")
