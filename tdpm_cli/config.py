@@ -75,7 +75,8 @@ class TrainConfig:
     leave the denoiser as it is, and train prior and discriminator.
     `prior_lr` is of a prior with weights of its own; one that shares the denoiser's learns at `denoiser_lr`.
     `batch_gpu` splits a batch into micro-batches, and `gradient_checkpointing` computes activations twice, where memory
-    is short. `cache` keeps decoded images in memory where they fit in a quarter of what is free.
+    is short; `shard` shares the weights of denoiser and prior, their moments and averages among processes. `cache`
+    keeps decoded images in memory where they fit in a quarter of what is free.
     Learning rates rise linearly over the first `warmup` images, and fall linearly to zero over the last share
     `cooldown` of the duration. An update with numbers that are not finite is skipped; after `most_skipped` such steps
     in a row the run stops. Where the disk refuses a checkpoint, the run stops, or goes on until the next is due. With
@@ -92,6 +93,7 @@ class TrainConfig:
     precision: Precision = "auto"
     compile: bool = False
     gradient_checkpointing: bool = False
+    shard: bool = False
     cache: bool = True
     workers: Natural = 0
     flip: bool = False

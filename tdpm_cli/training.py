@@ -56,6 +56,9 @@ class Trainer:
         config, self.made, self.run, self.device = made.config, made, run, device
         self.settings = config.train
         self.ema = [EMA(made.model, half_life, config.train.ema_ramp) for half_life in config.train.ema]
+        if self.settings.shard:
+            for model in (*(ema.model for ema in self.ema), made.model):
+                shard(model)
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.phases: list[Phase] = tdpm_phases(
             made.model, made.discriminator, made.condition, Game(**vars(config.game)),
@@ -102,7 +105,7 @@ class Trainer:
         cast, balance = precision.autocast(settings.precision, self.device), Balance(settings.duration)
         stream = batches(data, settings.batch, settings.seed, self.seen, flip=settings.flip, workers=settings.workers,
                          rows=distributed.rows(settings.batch))  # fmt: skip
-        saver: Saver | Idle = Idle()
+        saver: Saver | Idle = Idle(settings.shard)
         log: Log | Idle = Idle()
         if distributed.is_first():
             saver = Saver(self.run, settings.keep, settings.on_save_error)
@@ -247,7 +250,9 @@ class Trainer:
         order = lambda seen: order_from(data, settings.batch, settings.seed, seen, flip=settings.flip)
         nets = {"model": self.made.model, "discriminator": self.made.discriminator}
         named = [(f"{name}.{key}", p) for name, net in nets.items() if net for key, p in net.named_parameters()]
-        norms = lambda tensors: {key: float(tensor.detach().norm()) for key, tensor in tensors if tensor is not None}
+        norms = lambda tensors: {
+            key: float(distributed.whole(tensor.detach()).norm()) for key, tensor in tensors if tensor is not None
+        }
         steps = [
             {"seen": step.seen, "seed": self._seed(step.seen - settings.batch), "not finite": step.bad,
              "examples": next(order(step.seen - settings.batch)), "values": {k: str(v) for k, v in step.values.items()}}
@@ -300,20 +305,29 @@ class Trainer:
             for parameter, moments in optimizer.state.items():
                 for key, value in moments.items():
                     if value.shape == parameter.shape:  # laid out in memory as the weights are
-                        moments[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+                        moments[key] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False)
+                        distributed.fill(moments[key], value)
         self.seen, self.step, self.figures = state["seen"], state["step"], Figures(state["skipped"])
 
     def _grid(self, data: Any) -> None:
         """Draw data, data at x_T, the prior's x_T and samples, from fixed seeds, with the averaged weights."""
-        if not distributed.is_first():
+        if not distributed.is_first() and not self.settings.shard:  # sharded weights need all processes
             return
         panels = draw_panels(self.made, self.ema[0].model, data, self.device)
-        pictures.save(pictures.side_by_side(panels), self.run / "grids" / f"{self.seen:09d}.png")
+        if distributed.is_first():
+            pictures.save(pictures.side_by_side(panels), self.run / "grids" / f"{self.seen:09d}.png")
+
+
+def shard(model: TDPM) -> None:
+    """Share the weights of a model's networks among processes: the denoiser's, and the prior's of the same build."""
+    build = type(model.denoiser.network)
+    for network in [module for module in model.modules() if isinstance(module, build)]:
+        distributed.shard(network)
 
 
 def host_copy(tensor: Tensor) -> Tensor:
-    """A copy in the memory of the CPU, as files hold it."""
-    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+    """A copy in the memory of the CPU, as files hold it; all processes take part where it is sharded."""
+    return distributed.whole(tensor.detach()).to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def shown(means: Mapping[str, float]) -> dict[str, float]:

@@ -82,6 +82,28 @@ def test_two_processes_are_interrupted_together_and_continue(tiny, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("prior", ["shared", "copy"])
+def test_sharded_weights_learn_as_whole_ones_and_continue_in_one_process(tiny_images, tmp_path, prior):
+    def run(name, duration, nproc, shard):
+        given = [f"train.duration={duration}", "train.denoiser_lr=1e-4", f"train.shard={shard}", f"prior.name={prior}",
+                 "condition.name=labels", "condition.classes=10", "train.batch_gpu=4"]  # fmt: skip
+        words = ["--preset", preset(tiny_images(*given), tmp_path), "--outdir", tmp_path, "--name", name]
+        done = tdpm("train", *words, "--nproc", nproc)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    run("whole", 128, 1, "false")
+    run("shared", 64, 2, "true")
+    assert "train.shard: True there, False here" in run("shared", 128, 1, "false")
+    run("sharded", 64, 2, "true")
+    run("sharded", 128, 2, "true")
+    one, others = tensors(tmp_path / "whole"), [tensors(tmp_path / name) for name in ("shared", "sharded")]
+    for other in others:
+        assert one.keys() == other.keys()
+        assert max(float((one[key] - other[key]).abs().max()) for key in one) < 1e-5
+
+
+@pytest.mark.slow
 def test_a_run_of_two_processes_continues_in_one(tiny_images, tmp_path):
     def run(name, duration, nproc):
         given = preset(tiny_images(f"train.duration={duration}", "train.denoiser_lr=1e-4"), tmp_path)

@@ -30,7 +30,12 @@ from tdpm_cli.training import GRID, Trainer, smaller_batches, with_precision
 CACHED = 0.25  # of the free memory that decoded images may fill
 RUN_IN, REHEARSAL = 1.0, 10.0  # seconds: a step that takes longer is measured at once; and of all measured steps
 DATA = "data.json"  # in a run: what its data were when it began
-STATED = ("train.batch", "train.batch_gpu", "train.gradient_checkpointing")  # that change sums, but not their meaning
+STATED = (
+    "train.batch",
+    "train.batch_gpu",
+    "train.gradient_checkpointing",
+    "train.shard",
+)  # that change sums, but not their meaning
 MAY_CHANGE = (*STATED, "preset", "train.duration", "train.workers", "train.keep", "train.score", "train.most_skipped",
               "train.on_save_error", "train.log", "train.tensorboard", "train.cache",
               "data.path", "data.download", "data.quarantine")  # fmt: skip
@@ -55,6 +60,9 @@ def train(
     """
     device = precision.device()
     distributed.rows(config.train.batch)
+    if config.train.shard and (config.train.score or config.train.compile):
+        other = "score" if config.train.score else "compile"
+        raise InputError(f"train.shard and train.{other} are both true, which do not go together; leave out one")
     data, config = read_data(config)
     distributed.agree("settings", config.sha256())
     run, folder = distributed.from_first(lambda: _place(outdir, name or config.preset, resume))

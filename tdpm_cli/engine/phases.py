@@ -133,6 +133,7 @@ def _update(
             (share * weight * value).backward()
         means |= {key: means.get(key, 0) + share * log for key, log in logs.items()}
     norm = nn.utils.clip_grad_norm_(phase.parameters, phase.clip or float("inf"))
+    norm = getattr(norm, "full_tensor", lambda: norm)()  # of sharded weights
     # A fused optimizer asks `found_inf` on the device whether to leave weights and moments alone: nothing waits here.
     skipped = 1 - (torch.isfinite(total) & torch.isfinite(norm)).float()
     setattr(phase.optimizer, "found_inf", skipped)  # noqa: B010 (an attribute that PyTorch's stubs do not know)

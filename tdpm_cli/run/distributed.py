@@ -155,7 +155,8 @@ def averaged(parameters: Sequence[nn.Parameter], loss: Tensor) -> Iterator[None]
     if size() == 1:
         yield
         return
-    buckets = _Buckets([p for p in parameters if p.requires_grad])
+    # Those of sharded weights are averaged as they are made.
+    buckets = _Buckets([p for p in parameters if p.requires_grad and not _is_sharded(p)])
     hooks = [p.register_post_accumulate_grad_hook(buckets.ready) for p in buckets.of]
     try:
         yield
@@ -166,6 +167,53 @@ def averaged(parameters: Sequence[nn.Parameter], loss: Tensor) -> Iterator[None]
         dist.all_reduce(loss)
     loss /= size()
     buckets.finish()
+
+
+def shard(network: nn.Module) -> None:
+    """Let every process hold a share of a network's weights, and fetch those of a block while it computes (FSDP2).
+
+    Nothing happens in a process alone. Raises InputError where PyTorch is too old for it.
+    """
+    if size() == 1:
+        return
+    from torch.distributed.device_mesh import init_device_mesh  # takes half a second, and few need it
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+
+    if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
+        raise InputError(f"train.shard is true, but PyTorch is {torch.__version__}; install 2.9 or a newer one")
+    on_gpu = torch.cuda.is_available()
+    mesh = init_device_mesh("cuda" if on_gpu else "cpu", (size(),))
+    network.to(memory_format=torch.contiguous_format)  # it takes no others
+    stacks = [stack for stack in network.modules() if isinstance(stack, nn.ModuleList)]
+    for unit in (*(block for stack in stacks for block in stack), network):
+        # The outermost, too: between two steps weights are whole nowhere.
+        sharded = fully_shard(unit, mesh=mesh, reshard_after_forward=True)
+        if not on_gpu:
+            sharded.set_force_sum_reduction_for_comms(True)  # Gloo adds up, and knows no averages
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A sharded tensor's whole value, which all processes must ask for; any other as it is."""
+    found: Tensor = getattr(tensor, "full_tensor", lambda: tensor)()
+    return found
+
+
+def fill(tensor: Tensor, value: Tensor) -> None:
+    """Copy a whole value, which all processes have, into a tensor that may be sharded."""
+    if _is_sharded(tensor):
+        from torch.distributed.tensor import distribute_tensor
+
+        value = distribute_tensor(value.to(tensor.device), *_placed(tensor))
+    tensor.copy_(value)
+
+
+def _is_sharded(tensor: Tensor) -> bool:
+    return hasattr(tensor, "full_tensor")
+
+
+def _placed(tensor: Any) -> tuple[Any, Any]:
+    """On which processes a sharded tensor lies, and how."""
+    return tensor.device_mesh, tensor.placements
 
 
 class _Buckets:

@@ -79,13 +79,22 @@ class Saver:
 
 
 class Idle:
-    """In place of a Saver and a Log, in a process that leaves both to the first one."""
+    """In place of a Saver and a Log, in a process that leaves both to the first one.
+
+    Where weights are sharded, `shared`, it takes part in snapshots, and forgets them.
+    """
+
+    def __init__(self, shared: bool = False) -> None:
+        self.shared = shared
 
     def put(self, snapshot: Callable[[], Snapshot]) -> None:
         """Leave it to the first process."""
+        if self.shared:
+            snapshot()
 
     def last(self, snapshot: Callable[[], Snapshot]) -> None:
         """Leave it to the first process."""
+        self.put(snapshot)
 
     def keep_if_best(self, seen: int, name: str, value: float) -> None:
         """Leave it to the first process."""

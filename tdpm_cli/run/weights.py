@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tdpm_cli.errors import InputError
+from tdpm_cli.run import distributed
 from tdpm_cli.run.files import replacing, sync
 
 UNREADABLE = (SafetensorError, OSError, RuntimeError, MemoryError)  # the last two: more than can be mapped to memory
@@ -28,7 +29,7 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], source: str) ->
     own = state(module)
     fits(own, {name: list(tensor.shape) for name, tensor in tensors.items()}, source)
     for name, tensor in own.items():
-        tensor.copy_(tensors[name])
+        distributed.fill(tensor, tensors[name])
 
 
 def fits(own: Mapping[str, Tensor], shapes: Mapping[str, list[int]], source: str) -> None:
