@@ -319,9 +319,10 @@ class Trainer:
 
 
 def shard(model: TDPM) -> None:
-    """Share the weights of a model's networks among processes: the denoiser's, and the prior's of the same build."""
-    build = type(model.denoiser.network)
-    for network in [module for module in model.modules() if isinstance(module, build)]:
+    """Share the weights of a model's networks among processes: the denoiser's, what reads its condition, and the
+    prior's of the same build."""
+    builds = tuple(type(net) for net in (model.denoiser.network, model.denoiser.reader) if net is not None)
+    for network in [module for module in model.modules() if isinstance(module, builds)]:
         distributed.shard(network)
 
 
