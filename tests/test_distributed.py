@@ -88,7 +88,7 @@ def test_sharded_weights_learn_as_whole_ones_and_continue_in_one_process(tiny_im
         given = [f"train.duration={duration}", "train.denoiser_lr=1e-4", f"train.shard={shard}", f"prior.name={prior}",
                  "condition.name=labels", "condition.classes=10", "train.batch_gpu=4"]  # fmt: skip
         words = ["--preset", preset(tiny_images(*given), tmp_path), "--outdir", tmp_path, "--name", name]
-        done = tdpm("train", *words, "--nproc", nproc)
+        done = tdpm("train", *words, "--nproc", nproc, OMP_NUM_THREADS="1")
         assert done.returncode == 0, done.stderr
         return done.stderr
 
