@@ -22,6 +22,7 @@ from tdpm_cli.commands.train import train
 from tdpm_cli.errors import InputError
 from tdpm_cli.run import precision
 from tdpm_cli.run.report import say, table
+from tdpm_cli.run.signals import Interrupted
 from tdpm_cli.sampling import settings_of
 from tdpm_cli.scoring.diagnosis import diagnose
 from tdpm_cli.scoring.inputs import Examples, of_config, of_model
@@ -119,5 +120,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except InputError as error:
+    except (InputError, Interrupted) as error:
         raise SystemExit(f"error: {error}") from None
