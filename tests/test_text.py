@@ -1,6 +1,7 @@
 """Captions: embedded once, learned from, and asked for by prompts."""
 
 import json
+import re
 import shutil
 import sqlite3
 import tarfile
@@ -242,7 +243,7 @@ def test_samples_are_scored_by_the_prompts_they_were_drawn_from(run, matched, po
     assert all(0 <= found[name] <= 100 for found in (scores, drawn) for name in found if "R@1" in name)
 
 
-def test_a_sweep_over_scales_has_both_scores_in_every_row(run, matched, pooled, tmp_path):
+def test_a_sweep_over_scales_has_both_scores_in_every_row(run, matched, pooled, tmp_path, capsys):
     rows = sweep([1, 2], [run], scales=[1, 3], prior_scales=[1, 2], n=12, features=pooled, text=matched,
                  out=tmp_path / "sweep")  # fmt: skip
     settings = [(row["scale"], row["prior_scale"], row["steps"], row["nfe"]) for row in rows]
@@ -252,6 +253,7 @@ def test_a_sweep_over_scales_has_both_scores_in_every_row(run, matched, pooled, 
     header = (tmp_path / "sweep" / "sweep.csv").read_text().splitlines()[0].split(",")
     assert {"prior_scale", "nfe"} <= set(header)
     assert any("R@1" in column for column in header)
+    assert re.search(r"next: tdpm sample .* --scale [13] --prior-scale [12] ", capsys.readouterr().err)
 
 
 def test_a_matcher_continues_where_it_stopped(tiny_images, tmp_path, monkeypatch):

@@ -114,6 +114,9 @@ def sweep(
         say(f"report: {report}")
     best = min((row for row in rows if row["start"] == "prior"), default=rows[0], key=_distance)
     options = f"--steps {best['steps']} --spacing {best['spacing']:g} --sampler {best['sampler']}"
+    for key in ("scale", "prior_scale"):
+        if len({row[key] for row in rows}) > 1:
+            options += f" --{key.replace('_', '-')} {best[key]:g}"
     say(f"next: tdpm sample --model {best['model']} {options} --n 64 samples/")
     return rows
 
