@@ -99,7 +99,7 @@ def load(source: Path, device: torch.device | str = "cpu") -> Loaded:
     if says.get("format") != f"tdpm {FORMAT}":
         found = says.get("format", "no tdpm header")
         raise InputError(f"{path}: {found}; accepted: a file that tdpm wrote, of format tdpm {FORMAT}")
-    config = _config_of(path, says)
+    config = config_in(path, says)
     playing = replace(config, discriminator=None)  # which is in no such file
     with _at_most(len(shapes), path):
         own = weights.state(assemble(playing, "meta").model)
@@ -115,7 +115,7 @@ def load(source: Path, device: torch.device | str = "cpu") -> Loaded:
     return Loaded(assembly, path, weights.sha256(path), says["weights"], int(says["seen"]))
 
 
-def _config_of(path: Path, says: Mapping[str, str]) -> Config:
+def config_in(path: Path, says: Mapping[str, str]) -> Config:
     """The config in a header. Raises InputError, naming the file, for what is none."""
     try:
         int(says["seen"]), says["weights"]

@@ -95,15 +95,16 @@ def filling(out: Path, plan: Mapping[str, Any], overwrite: bool) -> "Iterator[Fi
     try:
         if not claims.take(0):
             raise InputError(f"{out}: another process writes there; wait for it, or name another folder")
-        for path in out.iterdir():
+        for path in list(out.iterdir()):
             if path.name.endswith(".part") or (overwrite and _is_made(path.name)):  # .part: of one that was killed
                 path.unlink()
         if overwrite:
             Pieces(out / UNDER_WAY).remove()
-        if whole := (out / MANIFEST).is_file():
+        if whole := not overwrite and _is_whole(out):
             say(f"done before: {out} holds all of it; to make it again give --overwrite")
             yield None
         else:
+            (out / MANIFEST).unlink(missing_ok=True)  # of a folder that lost a picture
             write_text(out / UNDER_WAY / PLAN, json.dumps(plan))
             yield Filling(out)
         done = whole or (out / MANIFEST).is_file()
@@ -159,6 +160,15 @@ def begun(out: Path) -> dict[str, Any]:
             except (ValueError, TypeError, OSError, RecursionError) as error:
                 raise InputError(f"{path}: damaged ({error}); give --overwrite to begin again") from None
     return {}
+
+
+def _is_whole(out: Path) -> bool:
+    """Whether there is a manifest, and all that it tells of."""
+    if not (out / MANIFEST).is_file():
+        return False
+    told = begun(out)
+    files = [ARRAYS] if told.get("verb") == "encode" else [each["file"] for each in told.get("pictures", [])]
+    return all((out / name).is_file() for name in files)
 
 
 def _is_made(name: str) -> bool:

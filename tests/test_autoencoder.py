@@ -222,6 +222,8 @@ def test_a_verb_continues_where_it_stopped(runs, tmp_path, monkeypatch, capsys, 
     assert not any("making" in name for name in contents(out))
     run(model, out)
     assert "done before" in capsys.readouterr().err
+    (out / ("x_T.npz" if verb == "encode" else manifest(out)["pictures"][1]["file"])).unlink()
+    run(model, out)
     assert contents(out) == contents(whole)
 
 

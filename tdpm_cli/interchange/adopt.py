@@ -1,6 +1,5 @@
 """`--init`: a run's config and weights taken from a trained denoiser, ours or another project's."""
 
-import json
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tdpm_cli import config as configuration
-from tdpm_cli.assemble import Assembly
+from tdpm_cli.assemble import Assembly, config_in
 from tdpm_cli.config import Config
 from tdpm_cli.errors import InputError
 from tdpm_cli.interchange.foreign import Foreign, Tensors
@@ -87,7 +86,7 @@ def _own(init: str) -> tuple[Tensors, Config]:
     tensors, says = weights.read_weights(checkpoint.newest_weights(path) if path.is_dir() else path)
     if "config" not in says:
         raise InputError(f"--init {init}: no tdpm header; of other projects: {', '.join(f'{k}:PATH' for k in FOREIGN)}")
-    return tensors, configuration.from_dict(json.loads(says["config"]))
+    return tensors, config_in(path, says)
 
 
 def _adopt_own(plain: dict[str, Any], init: str) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """`--init-prior`: a trained generator of clean images, ours or another's, as the prior whose images are noised to T."""
 
-import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tdpm_cli import config as configuration
-from tdpm_cli.assemble import Assembly
+from tdpm_cli.assemble import Assembly, config_in
 from tdpm_cli.errors import InputError
 from tdpm_cli.interchange.foreign import Tensors, require
 from tdpm_cli.parts import programs
@@ -80,7 +79,7 @@ def _generator(path: Path, shape: Sequence[int]) -> tuple[Tensors, dict[str, Any
     """The generator's weights by our names for them, and the keys of the prior that they are for."""
     tensors, says = weights.read_weights(checkpoint.newest_weights(path) if path.is_dir() else path)
     if "config" in says:
-        config = configuration.from_dict(json.loads(says["config"]))
+        config = config_in(path, says)
         if config.prior.name != OURS:
             raise InputError(f"--init-prior {path}: its prior {config.prior.name!r} makes no clean images; {ACCEPTED}")
         tensors = {name.removeprefix(OWN): tensor for name, tensor in tensors.items() if name.startswith(OWN)}
