@@ -11,6 +11,7 @@ how well they fit the captions that they were drawn from.
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from tdpm_cli.scoring.scorer import Score, Scorer, extractor, judge_of
 STEPS = (1, 2, 4, 8, 16, 50)
 BASELINE_NFE = (2, 3, 5, 9, 17, 51)
 UNGUIDED = {"scale": 1.0, "prior_scale": 1.0}
-PLAIN = {"sampler": "ddim", "spacing": 1.0, **UNGUIDED}
+PLAIN = {f"even {name.upper()}": {"sampler": name, "spacing": 1.0, **UNGUIDED} for name in ("ddim", "ddpm")}
 
 
 def trained(plain: dict[str, Any], outdir: Path, name: str) -> assemble.Loaded:
@@ -57,23 +58,21 @@ def compare(
         say(f"{what:<34}{nfe:>9}{value:>10.4g}  {unit}  {rows[-1].get('text', '')}")
 
     def sampled(
-        what: str, nfe: str, loaded: assemble.Loaded, steps: int, start: str = "prior", plain: bool = False
-    ) -> None:
-        settings = settings_of(loaded.assembly, steps=steps, **(PLAIN if plain else own))
+        what: str, nfe: str, loaded: assemble.Loaded, steps: int, start: str = "prior",
+        sampler: Mapping[str, Any] = own,
+    ) -> None:  # fmt: skip
+        settings = settings_of(loaded.assembly, steps=steps, **sampler)
         found, *others = scorer.score(of_model(loaded, settings, 0, n, device, start, data.data)).scores
         row(what, nfe, found.value, found.name, *others)
 
-    is_other = own != PLAIN
     cut, chain = (each.assembly.model.denoiser.schedule.T for each in (ours, baseline))
-    for steps in (s for s in STEPS if s <= cut):
-        sampled(f"truncated, T = {cut}", f"1 + {steps}", ours, steps)
-    for nfe in BASELINE_NFE:
-        sampled(f"baseline, T = {chain}", f"0 + {nfe}", baseline, nfe)
-    # The field's plain choice, beside the preset's own sampler, which serves both models alike above.
-    for nfe in (n for n in BASELINE_NFE if is_other):
-        sampled("baseline, even steps of DDIM", f"0 + {nfe}", baseline, nfe, plain=True)
-    for steps in (s for s in STEPS if s <= cut and is_other):
-        sampled("truncated, even steps of DDIM", f"1 + {steps}", ours, steps, plain=True)
+    # The preset's sampler, and beside it the field's plain choice and the paper's; each serves both models alike.
+    samplers = {f"T = {cut}": own} | {name: each for name, each in PLAIN.items() if each != own}
+    for name, sampler in samplers.items():
+        for steps in (s for s in STEPS if s <= cut):
+            sampled(f"truncated, {name}", f"1 + {steps}", ours, steps, sampler=sampler)
+        for nfe in BASELINE_NFE:
+            sampled(f"baseline, {name.replace(str(cut), str(chain))}", f"0 + {nfe}", baseline, nfe, sampler=sampler)
     sampled("truncated chain from N(0, I)", "0 + 4", ours, 4, "gaussian")
     told = diagnose(ours, settings_of(made, steps=4, **own), data, scorer, 0, n, device)
     row("ceiling: decoded from real x_T", "4", told.from_data.value, told.from_data.name)
