@@ -15,7 +15,7 @@ from tdpm_cli.commands.train import train
 from tdpm_cli.config import from_dict
 from tdpm_cli.run import checkpoint, formats, weights
 
-INTERVAL, STEP, DURATION = 1600, 32, 9600  # images between checkpoints, a step, and of a whole run
+INTERVAL, STEP, DURATION = 1600, 32, 48000  # images between checkpoints, a step, and of a whole run
 LIVES = 5  # into which a kill divides a run, more or less
 
 
