@@ -18,8 +18,8 @@ from scripts.benchmarks.timing import machine, row
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="digits", help="whose networks (digits)")
-    parser.add_argument("--batch", type=int, default=128, help="images a step, in all processes together (128)")
-    parser.add_argument("--steps", type=int, default=12, help="steps of a run; the first two are not counted (12)")
+    parser.add_argument("--batch", type=int, default=512, help="images a step, in all processes together (512)")
+    parser.add_argument("--steps", type=int, default=8, help="steps of a run; the first two are not counted (8)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each (3)")
     parser.add_argument("--nproc", type=int, default=2, help="processes (2)")
 
