@@ -230,6 +230,7 @@ def test_a_full_disk_stops_the_run_and_leaves_the_older_ones(tiny, tmp_path, mon
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["000000064", "000000128"]
 
 
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs a system that mounts in a namespace (Linux)")
 def test_a_disk_that_is_really_full_stops_the_run_and_the_older_checkpoint_loads(tiny, tmp_path):
     disk, preset = tmp_path / "disk", tmp_path / "preset.yaml"
     disk.mkdir()
