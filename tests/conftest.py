@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tdpm_cli import config, presets
+from tdpm_cli.run.signals import Interruption
 
 
 @pytest.fixture
@@ -68,6 +69,17 @@ def scripted(module, path):
         warnings.filterwarnings("ignore", message="`torch.jit")
         torch.jit.script(module).save(str(path))
     return path
+
+
+class Stopped(Interruption):
+    """A signal that came before the first piece was done."""
+
+    def __enter__(self):
+        self.number = 15
+        return self
+
+    def __exit__(self, *error):
+        pass
 
 
 class Pooled(torch.nn.Module):

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from conftest import Stopped
 from PIL import Image
 
 from tdpm_cli import assemble, config, folders
@@ -23,7 +24,7 @@ from tdpm_cli.engine.schedule import linear
 from tdpm_cli.errors import InputError
 from tdpm_cli.model import load
 from tdpm_cli.run import claims, samples, weights
-from tdpm_cli.run.signals import Interrupted, Interruption
+from tdpm_cli.run.signals import Interrupted
 
 
 @pytest.fixture
@@ -176,17 +177,6 @@ VERBS = {
 }
 
 
-class Stop(Interruption):
-    """A signal that came with the first piece."""
-
-    def __enter__(self):
-        self.number = 15
-        return self
-
-    def __exit__(self, *error):
-        pass
-
-
 def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -205,7 +195,7 @@ def test_a_verb_continues_where_it_stopped(runs, tmp_path, monkeypatch, capsys, 
     run(model, whole)
     for stops in (1, 2):  # each makes one more piece
         with monkeypatch.context() as patched:
-            patched.setattr(folders, "Interruption", Stop)
+            patched.setattr(folders, "Interruption", Stopped)
             with pytest.raises(Interrupted):
                 run(model, out)
         assert all(path.name.startswith(".") for path in out.iterdir())  # nothing half-made to be seen
@@ -230,7 +220,7 @@ def test_a_verb_continues_where_it_stopped(runs, tmp_path, monkeypatch, capsys, 
 def test_settings_are_not_mixed_in_one_folder(runs, tmp_path, monkeypatch):
     out = tmp_path / "out"
     with monkeypatch.context() as patched:
-        patched.setattr(folders, "Interruption", Stop)
+        patched.setattr(folders, "Interruption", Stopped)
         with pytest.raises(Interrupted):
             edit("digits", out, runs["images"], n=5, strengths=[0.3, 1.0])
     for options, message in [

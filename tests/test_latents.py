@@ -8,6 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from conftest import Stopped
 from PIL import Image
 
 from tdpm_cli import assemble, config, parts, presets
@@ -25,7 +26,7 @@ from tdpm_cli.model import load
 from tdpm_cli.parts.autoencoders import Autoencoder
 from tdpm_cli.run import checkpoint, weights
 from tdpm_cli.run.batches import batches
-from tdpm_cli.run.signals import Interrupted, Interruption
+from tdpm_cli.run.signals import Interrupted
 
 SIDE = 8
 
@@ -128,16 +129,8 @@ def test_encoding_continues_where_it_stopped(coder, encoded, images, tmp_path, m
     monkeypatch.setattr(autoencode, "CHUNK", 16)
     out = tmp_path / "latents.zip"
 
-    class Stop(Interruption):
-        def __enter__(self):
-            self.number = 15
-            return self
-
-        def __exit__(self, *error):
-            pass
-
     with monkeypatch.context() as patched:
-        patched.setattr(autoencode, "Interruption", Stop)
+        patched.setattr(autoencode, "Interruption", Stopped)
         with pytest.raises(Interrupted):
             encode(images, out, str(coder), SIDE)
     assert not out.exists()
