@@ -1,5 +1,6 @@
 """Layers with equalised learning rate (Karras et al. 2018, sec. 4.1): weights of unit variance, scaled in use.
 
+It is their input or output that is scaled, which comes to the same and spares a copy of the weights at every call.
 Every operation is differentiable twice, as R1 needs.
 """
 
@@ -11,7 +12,7 @@ from torch.nn.functional import conv2d, leaky_relu, linear
 
 
 class Conv(nn.Module):
-    """A convolution, after a blur where it halves the image."""
+    """A convolution, after a blur where it halves the image, and its activation."""
 
     blur: Tensor
 
@@ -25,16 +26,20 @@ class Conv(nn.Module):
         self.register_buffer("blur", torch.outer(tap, tap)[None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight * self.gain
+        return activate(self.unscaled(x), self.gain)
+
+    def unscaled(self, x: Tensor) -> Tensor:
+        """The convolution divided by `gain`, not activated."""
+        weight, bias = self.weight, None if self.bias is None else self.bias / self.gain
         if not self.halve:
-            return conv2d(x, weight, self.bias, padding=self.padding)
+            return conv2d(x, weight, bias, padding=self.padding)
         blur = self.blur.to(x.dtype).expand(x.shape[1], -1, -1, -1)
         if self.padding == 0:  # a 1×1 convolution sees only the pixels kept
             # Blurred whole and then halved: oneDNN's backward pass of a strided blur takes 8 times as long in bf16.
             kept = conv2d(odd_padded(x), blur, padding=1, groups=x.shape[1])[:, :, ::2, ::2]
-            return conv2d(kept, weight, self.bias)
+            return conv2d(kept, weight, bias)
         blurred = conv2d(odd_padded(x), blur, padding=2, groups=x.shape[1])
-        return conv2d(blurred, weight, self.bias, stride=2)
+        return conv2d(blurred, weight, bias, stride=2)
 
 
 class Linear(nn.Module):
@@ -47,7 +52,7 @@ class Linear(nn.Module):
         self.gain, self.rate = rate / math.sqrt(c_in), rate
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight * self.gain, self.bias * self.rate)
+        return linear(x * self.gain, self.weight, self.bias * self.rate)
 
 
 def odd_padded(x: Tensor) -> Tensor:
@@ -59,6 +64,6 @@ def odd_padded(x: Tensor) -> Tensor:
     return x
 
 
-def activate(x: Tensor) -> Tensor:
-    """Leaky ReLU that keeps the variance."""
-    return leaky_relu(x, 0.2) * math.sqrt(2)
+def activate(x: Tensor, gain: float = 1.0) -> Tensor:
+    """Leaky ReLU of `gain` · x, of the variance that this has."""
+    return leaky_relu(x, 0.2) * (math.sqrt(2) * gain)

@@ -65,12 +65,12 @@ class ResNet(nn.Module):
         """Return logits [B]. A text's tokens are not looked at."""
         if low is not None:
             x = torch.cat([x, interpolate(low.to(x.dtype), size=x.shape[2:], mode="bilinear")], 1)
-        h = activate(self.enter(x.contiguous(memory_format=torch.channels_last)))
+        h = self.enter(x.contiguous(memory_format=torch.channels_last))
         for block in self.blocks:
             h = block(h)
         if self.group:
             h = with_minibatch_std(h, self.group)
-        h = activate(self.conv(h))
+        h = self.conv(h)
         h = activate(self.flat(h.flatten(1)))
         logits = self.leave(h)[:, 0]
         if self.label is not None and label is not None:
@@ -89,8 +89,8 @@ class Block(nn.Module):
         self.skip = Conv(c_in, c_out, 1, halve=True, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = activate(self.conv_2(activate(self.conv_1(x))))
-        return (h + self.skip(x)) * math.sqrt(0.5)
+        h = self.conv_2(self.conv_1(x))
+        return torch.add(h * math.sqrt(0.5), self.skip.unscaled(x), alpha=self.skip.gain * math.sqrt(0.5))
 
 
 def with_minibatch_std(x: Tensor, group: int) -> Tensor:
