@@ -18,7 +18,7 @@ from tdpm_cli.engine.model import TDPM
 from tdpm_cli.engine.protocols import Condition
 from tdpm_cli.errors import InputError
 from tdpm_cli.run import checkpoint, weights
-from tdpm_cli.run.precision import free_memory
+from tdpm_cli.run.memory import free_memory
 
 FORMAT = 1  # of the header of a file of weights
 

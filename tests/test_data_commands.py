@@ -219,7 +219,7 @@ def test_the_cost_of_a_config(tiny_images):
 
 
 def test_a_dry_run_tells_the_cost_and_leaves_nothing(tiny_images, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("tdpm_cli.run.precision.free_memory", lambda where: 1 << 20)
+    monkeypatch.setattr("tdpm_cli.commands.train.free_memory", lambda where: 1 << 20)
     assert train(from_dict(tiny_images()), tmp_path / "runs", "run", dry_run=True) is None
     assert not (tmp_path / "runs").exists()
     out = " ".join(capsys.readouterr().out.replace("│", " ").split())

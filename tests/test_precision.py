@@ -1,3 +1,6 @@
+import platform
+import subprocess
+import sys
 import time
 
 import pytest
@@ -62,3 +65,24 @@ def test_a_compiled_network_is_used(monkeypatch, capsys):
     layer(torch.zeros(1, 2))
     assert len(calls) == 2
     assert "compiled in" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep memory")
+def test_freed_memory_is_kept_for_the_next_step():
+    script = """
+import resource, sys, torch
+from tdpm_cli.run.memory import keep_freed
+if sys.argv[1] == "keep":
+    keep_freed()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def work():
+    for _ in range(10):
+        torch.ones(1 << 23)
+    return faults()
+print(-work() + work())
+"""
+    kept, returned = (
+        int(subprocess.run([sys.executable, "-c", script, how], check=True, capture_output=True, text=True).stdout)
+        for how in ("keep", "return")
+    )
+    assert kept < returned / 3

@@ -1,17 +1,19 @@
 """A training step of a preset's networks, ours against the schedule of passes of the reference's step in fp32.
 
-Both train the same networks on the same batch. Every 16th step has a penalty: both kinds of step are timed, and
-counted by their share. The peak of memory is that of two steps in a process of its own, beyond what importing takes.
+Both train the same networks on the same batch, each in a process of its own, in turn. Every 16th step has a penalty:
+both kinds of step are timed, and counted by their share. The peak of memory is that of these steps, beyond what
+importing takes.
 """
 
 import argparse
-import subprocess
-import sys
+import multiprocessing
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from typing import Any
 
 from scripts.benchmarks.peer import PENALTY_EVERY, Peer
-from scripts.benchmarks.timing import machine, medians, row
+from scripts.benchmarks.timing import machine, medians_of, row, seconds
 
 Step = Callable[[bool], object]  # takes whether the penalty is due
 
@@ -21,39 +23,71 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=8, help="images a step (8)")
     parser.add_argument("--rounds", type=int, default=3, help="steps of each kind (3)")
     parser.add_argument("--set", dest="assignments", action="append", default=[], help="of ours, as tdpm train's --set")
-    parser.add_argument("--memory-of", choices=["ours", "peer"], help="print only the peak of one side, in MiB")
 
 
-def run(preset: str, batch: int, rounds: int, assignments: list[str], memory_of: str | None) -> None:
-    made = lambda: assembled(preset, batch, assignments)
-    if memory_of:
-        print(peak_of(memory_of, made))
-        return
-    memory = {
-        side: float(
-            subprocess.run([sys.executable, "-m", "scripts.benchmarks", "train", "--preset", preset, "--batch",
-                            str(batch), "--memory-of", side, *(f"--set={each}" for each in assignments)],
-                           check=True, capture_output=True, text=True).stdout)
-        for side in ("ours", "peer")
-    }  # fmt: skip
-    ours, peer = our_step(*made()), peer_step(*made())
-    times = medians(
-        {
-            "ours": lambda: ours(False), "peer": lambda: peer(False),
-            "ours, penalised": lambda: ours(True), "peer, penalised": lambda: peer(True),
-        },
-        rounds,
-    )  # fmt: skip
-    mean = {
-        side: (times[side] * (PENALTY_EVERY - 1) + times[f"{side}, penalised"]) / PENALTY_EVERY
-        for side in ("ours", "peer")
-    }
+def run(preset: str, batch: int, rounds: int, assignments: list[str]) -> None:
+    sides = {side: Apart(side, preset, batch, assignments) for side in ("ours", "peer")}
+    try:
+        times = medians_of(
+            {(side, due): partial(apart.seconds, due) for side, apart in sides.items() for due in (False, True)}, rounds
+        )
+        memory = {side: apart.peak() for side, apart in sides.items()}
+    finally:
+        for apart in sides.values():
+            apart.close()
+    mean = {side: (times[side, False] * (PENALTY_EVERY - 1) + times[side, True]) / PENALTY_EVERY for side in sides}
     print(f"training {preset}, batch {batch}; {machine()}; medians of {rounds}")
-    ours_text, peer_text = (f"{batch / mean[side]:.3g} img/s" for side in ("ours", "peer"))
+    ours_text, peer_text = (f"{batch / mean[side]:.3g} img/s" for side in sides)
     row("ours", ours_text)
     row("reference's schedule of passes, fp32", peer_text, mean["peer"] / mean["ours"])
     row("ours, peak of memory", f"{memory['ours']:.0f} MiB")
     row("reference's, peak of memory", f"{memory['peer']:.0f} MiB", memory["ours"] / memory["peer"])
+
+
+class Apart:
+    """One side in a process of its own, for what it does to its process is not to help or hinder the other."""
+
+    def __init__(self, side: str, *of: Any) -> None:
+        self.process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin, (side, *of))
+
+    def seconds(self, penalise: bool) -> float:
+        """What a step takes."""
+        return self.process.submit(_seconds, penalise).result()
+
+    def peak(self) -> int:
+        """MiB at most so far, beyond the process as it was after importing."""
+        return self.process.submit(_peak).result()
+
+    def close(self) -> None:
+        self.process.shutdown()
+
+
+_step: Step
+_before: int  # KiB
+
+
+def _begin(side: str, *of: Any) -> None:
+    global _step, _before
+    import diffusers  # noqa: F401 (what importing takes is not counted)
+    import torch
+
+    import tdpm_cli.commands.train  # noqa: F401
+
+    torch.zeros(1)
+    _before = _memory("VmRSS")
+    _step = {"ours": our_step, "peer": peer_step}[side](*assembled(*of))
+
+
+def _seconds(penalise: bool) -> float:
+    return seconds(lambda: _step(penalise))
+
+
+def _peak() -> int:
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() >> 20
+    return (_memory("VmHWM") - _before) >> 10
 
 
 def assembled(preset: str, batch: int, assignments: list[str]) -> tuple[Any, Any, Any]:
@@ -78,8 +112,10 @@ def our_step(made: Any, raw: Any, device: Any) -> Step:
     from pathlib import Path
 
     from tdpm_cli.run import precision
+    from tdpm_cli.run.memory import keep_freed
     from tdpm_cli.training import Trainer
 
+    keep_freed()
     kind = made.config.train.precision
     trainer, cast = Trainer(made, Path(), device), precision.autocast(kind, device)
 
@@ -95,22 +131,6 @@ def peer_step(made: Any, raw: Any, device: Any) -> Step:
     """A step as the reference does it."""
     peer = Peer(made, device)
     return lambda penalise: peer.step(made.space.encode(raw.to(device)), penalise)
-
-
-def peak_of(side: str, made: Callable[[], tuple[Any, Any, Any]]) -> int:
-    """MiB that two steps of one side take at most, beyond the process as it is after importing."""
-    import diffusers  # noqa: F401 (what importing takes is not counted)
-    import torch
-
-    import tdpm_cli.training  # noqa: F401
-
-    torch.zeros(1)
-    on_gpu = torch.cuda.is_available()
-    before = 0 if on_gpu else _memory("VmRSS")
-    step = {"ours": our_step, "peer": peer_step}[side](*made())
-    step(True)
-    step(False)
-    return torch.cuda.max_memory_allocated() >> 20 if on_gpu else (_memory("VmHWM") - before) >> 10
 
 
 def _memory(key: str) -> int:

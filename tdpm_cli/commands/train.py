@@ -23,6 +23,7 @@ from tdpm_cli.interchange.adopt import load_into
 from tdpm_cli.run import checkpoint, distributed, formats, precision, profiling
 from tdpm_cli.run.files import write_text
 from tdpm_cli.run.lock import owned
+from tdpm_cli.run.memory import free_memory, keep_freed
 from tdpm_cli.run.report import say, summary_writer, table
 from tdpm_cli.scoring.while_training import scoring_of
 from tdpm_cli.training import GRID, Trainer, smaller_batches, with_precision
@@ -59,6 +60,7 @@ def train(
     saved.
     """
     device = precision.device()
+    keep_freed()
     distributed.rows(config.train.batch)
     if config.train.shard and (config.train.score or config.train.compile):
         other = "score" if config.train.score else "compile"
@@ -110,7 +112,7 @@ def train(
             write_text(run / DATA, json.dumps(record, indent=1))
             generator.keep(made, run)
         if config.train.cache and hasattr(data, "keep_in_memory"):
-            data.keep_in_memory(CACHED * precision.free_memory(torch.device("cpu")) / distributed.size_here())
+            data.keep_in_memory(CACHED * free_memory(torch.device("cpu")) / distributed.size_here())
         trainer.fit(data, scoring)
     say(f"done: {run}\nnext: tdpm sample --model {run} --steps {config.sample.steps} --n 64 samples/")
     return run
@@ -214,7 +216,7 @@ def _rehearse(trainer: Trainer, data: Any) -> None:
     rate, count = trainer.rehearse(data, RUN_IN, REHEARSAL)
     GiB, MiB = 2**30, 2**20
     total = (cost.state_bytes + size * cost.activation_bytes) / GiB
-    free = precision.free_memory(trainer.device) / GiB
+    free = free_memory(trainer.device) / GiB
     fitting = [n for n in range(size, 1, -1)
                if settings.batch % n == 0 and (cost.state_bytes + n * cost.activation_bytes) / GiB <= free]  # fmt: skip
     rows = {

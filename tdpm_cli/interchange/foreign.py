@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tdpm_cli.errors import InputError
 from tdpm_cli.parts.backbones.unet import UNet
-from tdpm_cli.run.precision import free_memory
+from tdpm_cli.run.memory import free_memory
 from tdpm_cli.run.weights import read_weights
 
 Tensors = dict[str, Tensor]

@@ -1,6 +1,5 @@
 """Devices, number formats, and compiling: what this machine does well, found by trying."""
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -16,16 +15,6 @@ GAIN = 1.15  # how much faster bf16 must be to be chosen
 def device() -> torch.device:
     """The accelerator where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def free_memory(where: torch.device) -> int:
-    """Bytes of memory that nothing uses now; 0 where the system does not tell."""
-    if where.type == "cuda":
-        return int(torch.cuda.mem_get_info(where)[0])
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        return 0
 
 
 def fastest(work: Callable[[], object], where: torch.device) -> str:
