@@ -1,12 +1,13 @@
 """Truncated against not truncated: the same network, images seen and seed; every figure measured here.
 
     scripts/compare PRESET [--duration 256k] [--outdir DIR] [--data PATH] [--set SECTION.KEY=VALUE] [--n 1k]
-                    [--text image-text:FILE] [--write FILE.jsonl]
+                    [--repeats 3] [--text image-text:FILE] [--write FILE.jsonl]
 
 Trains the preset and its baseline (the whole chain from N(0, I)), or continues where a former call stopped,
 and prints the score of both by network calls (NFE), the ceiling (decoding from real x_T) and the distance of
 prior and data at x_T alone. Nothing is guided, so that network calls are steps. With --text images are also scored by
-how well they fit the captions that they were drawn from.
+how well they fit the captions that they were drawn from. With --repeats each sampler's scores are means over so many
+seeds, and the spread is that from seed to seed.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from tdpm_cli.run.signals import Interrupted
 from tdpm_cli.sampling import settings_of
 from tdpm_cli.scoring.diagnosis import diagnose
 from tdpm_cli.scoring.inputs import Examples, of_config, of_model
-from tdpm_cli.scoring.scorer import Score, Scorer, extractor, judge_of
+from tdpm_cli.scoring.scorer import Score, Scorer, extractor, judge_of, merge
 
 STEPS = (1, 2, 4, 8, 16, 50)
 BASELINE_NFE = (2, 3, 5, 9, 17, 51)
@@ -41,7 +42,12 @@ def trained(plain: dict[str, Any], outdir: Path, name: str) -> assemble.Loaded:
 
 
 def compare(
-    ours: assemble.Loaded, baseline: assemble.Loaded, sample: config.SampleConfig, n: int, text: str | None
+    ours: assemble.Loaded,
+    baseline: assemble.Loaded,
+    sample: config.SampleConfig,
+    n: int,
+    text: str | None,
+    repeats: int,
 ) -> list[dict[str, str]]:
     made, device = ours.assembly, precision.device()
     data = of_config(made.config)
@@ -51,19 +57,21 @@ def compare(
     own = {"sampler": sample.sampler, "spacing": sample.spacing, **UNGUIDED}
     rows = []
 
-    def row(what: str, nfe: str, value: float, unit: str, of_text: Score | None = None) -> None:
-        rows.append({"what": what, "NFE": nfe, "score": f"{value:.4g}", "of": unit})
+    def row(what: str, nfe: str, score: Score, of_text: Score | None = None) -> None:
+        rows.append({"what": what, "NFE": nfe, "score": f"{score.value:.4g}", "of": score.name})
+        if repeats > 1:
+            rows[-1]["±"] = f"{score.error:.2g}" if score.error is not None else ""
         if text:
             rows[-1]["text"] = of_text.text if of_text else ""
-        say(f"{what:<34}{nfe:>9}{value:>10.4g}  {unit}  {rows[-1].get('text', '')}")
+        say(f"{what:<34}{nfe:>9}  " + "  ".join(list(rows[-1].values())[2:]))
 
     def sampled(
         what: str, nfe: str, loaded: assemble.Loaded, steps: int, start: str = "prior",
         sampler: Mapping[str, Any] = own,
     ) -> None:  # fmt: skip
         settings = settings_of(loaded.assembly, steps=steps, **sampler)
-        found, *others = scorer.score(of_model(loaded, settings, 0, n, device, start, data.data)).scores
-        row(what, nfe, found.value, found.name, *others)
+        seeds = [of_model(loaded, settings, seed, n, device, start, data.data) for seed in range(repeats)]
+        row(what, nfe, *merge([scorer.score(each) for each in seeds])[0])
 
     cut, chain = (each.assembly.model.denoiser.schedule.T for each in (ours, baseline))
     # The preset's sampler, and beside it the field's plain choice and the paper's; each serves both models alike.
@@ -75,16 +83,15 @@ def compare(
             sampled(f"baseline, {name.replace(str(cut), str(chain))}", f"0 + {nfe}", baseline, nfe, sampler=sampler)
     sampled("truncated chain from N(0, I)", "0 + 4", ours, 4, "gaussian")
     told = diagnose(ours, settings_of(made, steps=4, **own), data, scorer, 0, n, device)
-    row("ceiling: decoded from real x_T", "4", told.from_data.value, told.from_data.name)
-    row("prior against data at x_T", "1", told.at_x_T, "sliced W2")
-    row("data against data at x_T (halves)", "–", told.halves, "sliced W2")
-    of_halves = halves(data, extract)
-    row("data against data (halves)", "–", of_halves.value, of_halves.name)
+    row("ceiling: decoded from real x_T", "4", told.from_data)
+    row("prior against data at x_T", "1", Score("sliced W2", told.at_x_T))
+    row("data against data at x_T (halves)", "–", Score("sliced W2", told.halves))
+    row("data against data (halves)", "–", halves(data, extract))
     say(told.advice)
     return rows
 
 
-def halves(data: Examples, extract: Any) -> Any:
+def halves(data: Examples, extract: Any) -> Score:
     """The distance of one half of the data from the other, drawn at random: what no sampler can be expected to beat."""
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).tolist()
     first, second = order[: len(data) // 2], order[len(data) // 2 :]
@@ -98,6 +105,7 @@ def main() -> None:
     parser.add_argument("--outdir", type=Path, default=Path("runs/compare"))
     parser.add_argument("--data", type=Path)
     parser.add_argument("--n", default="10k", help="samples of each score, at most")
+    parser.add_argument("--repeats", type=int, default=1, help="seeds of each score: mean ± sd (1)")
     parser.add_argument("--text", help="features that know text, such as image-text:FILE")
     parser.add_argument("--set", action="append", default=[], dest="assignments")
     parser.add_argument("--write", type=Path, help="also write the table there, as JSON lines")
@@ -109,7 +117,7 @@ def main() -> None:
     baseline_plain = presets.override(plain, ["schedule.truncate=null", "prior.name=gaussian"])
     ours = trained(plain, given.outdir, plain["preset"])
     baseline = trained(baseline_plain, given.outdir, plain["preset"] + "-baseline")
-    rows = compare(ours, baseline, config.from_dict(plain).sample, count("--n", given.n), given.text)
+    rows = compare(ours, baseline, config.from_dict(plain).sample, count("--n", given.n), given.text, given.repeats)
     table(f"compare {given.preset}", rows)
     if given.write:
         given.write.parent.mkdir(parents=True, exist_ok=True)

@@ -318,3 +318,16 @@ def test_it_tells_where_the_time_goes(runs, tmp_path, capsys):
     shares = dict(part.rsplit(" ", 1) for part in line.removeprefix("time: ").split(", "))
     assert set(shares) == {"network", "waiting for files", "encoding (threads)", "writing (threads)"}
     assert all(0 <= float(share.rstrip("%")) <= 200 for share in shares.values())
+
+
+def test_a_compiled_network_draws_the_same_images(runs, tmp_path, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(torch, "compile", lambda call, **options: lambda *a, **k: calls.append(1) or call(*a, **k))
+    sample(tmp_path / "compiled", 2, runs["images"], steps=3, compile=True)
+    assert len(calls) == 8, "a call of the prior and three steps; once more, to compile before the clock runs"
+    assert "compiled in" in capsys.readouterr().err
+    sample(tmp_path / "plain", 2, runs["images"], steps=3)
+    for name, image in pixels(tmp_path / "plain").items():
+        assert np.abs(image - pixels(tmp_path / "compiled")[name]).max() <= 1
+    with pytest.raises(InputError, match=r"compile: True there, False here"):
+        sample(tmp_path / "compiled", 4, runs["images"], steps=3)

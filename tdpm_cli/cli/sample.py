@@ -36,6 +36,7 @@ def sample(
     format: Annotated[
         Optional[str], typer.Option(help="png (a file each) or npz (arr_0).", show_default="png for images")
     ] = None,
+    compile: Annotated[bool, typer.Option("--compile", help="torch.compile the network.")] = False,
     nproc: Nproc = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin the folder again.")] = False,
 ) -> None:
@@ -48,5 +49,5 @@ def sample(
         out, count("--n", n) if n else None, model, steps=steps, spacing=spacing, seed=seed, sampler=sampler, eta=eta,
         batch=batch, precision=precision, labels=labels and [word.strip() for word in labels.split(",")],
         prompts=[*(prompt or []), *(read_prompts(prompts) if prompts else [])] or None, upsample=upsample,
-        scale=scale, prior_scale=prior_scale, format=format, overwrite=overwrite,
+        scale=scale, prior_scale=prior_scale, format=format, compile=compile, overwrite=overwrite,
     )  # fmt: skip

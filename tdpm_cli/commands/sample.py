@@ -17,6 +17,7 @@ from tdpm_cli.errors import InputError
 from tdpm_cli.run import distributed, pictures, samples
 from tdpm_cli.run.claims import Claims, divided
 from tdpm_cli.run.files import writing
+from tdpm_cli.run.precision import compile_network
 from tdpm_cli.run.precision import device as chosen_device
 from tdpm_cli.run.report import Meter, Spent, say
 from tdpm_cli.run.signals import Interrupted, Interruption
@@ -46,11 +47,13 @@ def sample(
     scale: float | None = None,
     prior_scale: float | None = None,
     format: str | None = None,
+    compile: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Write examples 0..n-1 of `seed` to `out`, with `samples.json`, and a grid beside the folder.
 
-    `upsample` is a folder of smaller images, of which a model that enlarges takes the first n, or all.
+    `upsample` is a folder of smaller images, of which a model that enlarges takes the first n, or all. `compile` has
+    the network compiled by PyTorch, which rounds differently: a pixel in many may come out one step brighter or darker.
 
     What is None comes from the model's preset. Samples already there are kept, if they were made with the same
     settings; other processes may fill the same folder at the same time. Raises InputError for input that does not fit,
@@ -78,6 +81,7 @@ def sample(
 
     manifest = describe(loaded, settings, seed) | {
         "labels": labels and list(labels), "prompts": prompts and list(prompts), "format": kind,
+        "compile": compile,
         "upsample": smaller and {"images": smaller.text, "sha256": smaller.sha256()},
     }  # fmt: skip
     told = {key: value.tolist() if isinstance(value, Tensor) else value for key, value in given.items() if key != "low"}
@@ -94,6 +98,8 @@ def sample(
         )  # fmt: skip
         return raw
 
+    if compile:
+        compile_network(made.model.denoiser.network, lambda: draw(range(min(n, settings.batch))))
     _fill(out, held, draw, samples.pieces_of(n, settings.batch), given.get("label"), spent)
     if not distributed.is_first():
         return

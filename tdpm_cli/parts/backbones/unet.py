@@ -13,11 +13,12 @@ from torch.utils.checkpoint import checkpoint
 
 from tdpm_cli.engine.ranges import Natural, Positive, Positives, Probability
 from tdpm_cli.errors import InputError
+from tdpm_cli.parts.group_norm import GroupNorm
 
 __all__ = ["UNet"]
 
 Resize = Literal["same", "half", "double"]
-Norm = Callable[[int], nn.GroupNorm]
+Norm = Callable[[int], GroupNorm]
 
 
 @dataclass(frozen=True)
@@ -272,12 +273,12 @@ class Upsample(nn.Module):
         return self.conv(interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-def group_norm(channels: int, groups: int | None, eps: float) -> nn.GroupNorm:
+def group_norm(channels: int, groups: int | None, eps: float) -> GroupNorm:
     """32 groups (Ho et al. 2020), or fewer where a group would have less than 4 channels or not come out even."""
     if groups and channels % groups:
         raise InputError(f"backbone.groups is {groups}, but must divide the {channels} channels that a norm is of")
     usual = next(g for g in (32, 16, 8, 4, 2, 1) if g == 1 or (channels % g == 0 and channels // g >= 4))
-    return nn.GroupNorm(groups or usual, channels, eps=eps)
+    return GroupNorm(groups or usual, channels, eps=eps)
 
 
 def zeroed(layer: Layer) -> Layer:
