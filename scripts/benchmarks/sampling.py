@@ -16,9 +16,9 @@ from scripts.benchmarks.timing import machine, medians, row
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="cifar10", help="whose networks, unconditional (cifar10)")
     parser.add_argument("--steps", type=int, default=4, help="reverse steps; one more call is the prior's (4)")
-    parser.add_argument("--n", type=int, default=32, help="images (32)")
-    parser.add_argument("--batch", type=int, default=16, help="images at a time (16)")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each (3)")
+    parser.add_argument("--n", type=int, default=64, help="images (64)")
+    parser.add_argument("--batch", type=int, default=32, help="images at a time (32)")
+    parser.add_argument("--rounds", type=int, default=2, help="runs of each (2)")
     parser.add_argument("--precision", default="auto", help="of ours (auto)")
 
 

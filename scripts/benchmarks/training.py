@@ -20,8 +20,8 @@ Step = Callable[[bool], object]  # takes whether the penalty is due
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="cifar10", help="whose networks (cifar10)")
-    parser.add_argument("--batch", type=int, default=8, help="images a step (8)")
-    parser.add_argument("--rounds", type=int, default=3, help="steps of each kind (3)")
+    parser.add_argument("--batch", type=int, default=32, help="images a step (32)")
+    parser.add_argument("--rounds", type=int, default=2, help="steps of each kind (2)")
     parser.add_argument("--set", dest="assignments", action="append", default=[], help="of ours, as tdpm train's --set")
 
 
