@@ -4,9 +4,9 @@ On a CPU steps and samples are computed by one thread, so that the processor's c
 """
 
 import argparse
-import os
-import subprocess
 import sys
+
+from scripts.benchmarks.timing import run_quietly
 
 WHAT = ("startup", "train", "sample", "parallel", "scores", "growth")
 
@@ -22,4 +22,4 @@ def run(only: tuple[str, ...]) -> None:
     for what in only:
         print(f"\n== {what}", flush=True)
         command = [sys.executable, "-m", "scripts.benchmarks", what]
-        subprocess.run(command, check=True, stderr=subprocess.DEVNULL, env={**os.environ, **threads})
+        run_quietly(command, stdout=None, **threads)

@@ -6,14 +6,12 @@ steps, on the wall, from one line of the log to the last.
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from scripts.benchmarks.timing import machine, row
+from scripts.benchmarks.timing import machine, row, run_quietly
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +41,7 @@ def seconds_a_step(preset: str, batch: int, steps: int, count: int) -> float:
             "--batch", str(batch), "--duration", str(batch * steps), "--nproc", str(count), "--set",
             f"train.log={batch}", "--set", "train.snapshot=100M",
         ]  # fmt: skip
-        subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        run_quietly(command, OMP_NUM_THREADS="1")
         lines = [json.loads(line) for line in Path(folder, "x", "log.jsonl").read_text().splitlines()]
     # img/s is that of the images before the step whose line it stands in, over the time until its end.
     times = [(line["seen"] - batch) / line["img/s"] for line in lines[2:]]

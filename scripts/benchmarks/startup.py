@@ -2,11 +2,12 @@
 
 import argparse
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from scripts.benchmarks.timing import run_quietly
 
 BARE = """import typer
 app = typer.Typer()
@@ -24,7 +25,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def seconds(command: list[str]) -> float:
     begin = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
+    run_quietly(command)
     return time.perf_counter() - begin
 
 

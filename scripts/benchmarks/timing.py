@@ -7,8 +7,9 @@ everything else by the clock on the wall.
 import os
 import platform
 import statistics
+import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -45,6 +46,13 @@ def timed(times: list[tuple[float, float]]) -> Iterator[None]:
     yield
     wall, cpu = (after - before for after, before in zip(now(), begin, strict=True))
     times.append((wall, cpu))
+
+
+def run_quietly(command: Sequence[str], stdout: int | None = subprocess.DEVNULL, **environment: str) -> None:
+    """Run a command without its errors and progress; where it fails, end with the last of them."""
+    done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stderr[-2000:]}")
 
 
 def clock() -> float:
