@@ -35,6 +35,7 @@ def tiny_images():
         small = [
             "backbone.channels=8", "backbone.mult=[1, 2]", "discriminator.channel_base=32", "train.duration=128",
             "train.batch=16", "train.snapshot=64", "train.log=16", "train.precision=fp32", "sample.precision=fp32",
+            "train.cooldown=0.0",
         ]  # fmt: skip
         return presets.override(plain, [*small, *assignments])
 
