@@ -66,6 +66,19 @@ app.add_typer(data.app, name="data")
 
 def main() -> NoReturn:
     """Run the command line and exit: 0 done, 1 our defect, 2 the user's input, 130/143 interrupted."""
+    try:
+        _run()
+    except SystemExit as end:
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            # One of several ends without taking Python apart: a thread of Gloo's that lets go of the last tensor only
+            # then finds no interpreter, and aborts the process after its work is done (PyTorch 2.14).
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(int(end.code or 0))
+        raise
+
+
+def _run() -> NoReturn:
     debug = "--debug" in sys.argv  # accepted anywhere on the line
     sys.argv = [word for word in sys.argv if word != "--debug"]
     from tdpm_cli.errors import InputError
