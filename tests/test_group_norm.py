@@ -32,3 +32,10 @@ def test_large_images_in_bf16_go_back_by_our_own_pass_and_nothing_else_does(monk
         assert norm(other).any()
     with torch.no_grad():
         assert norm(large).any()
+
+
+def test_what_has_no_second_derivative_says_so():
+    x = torch.randn(1, 4, 32, 32).bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
+    (gradient,) = torch.autograd.grad(GroupNorm(2, 4)(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()

@@ -3,10 +3,12 @@
 On a CPU, for large images in bf16 and channels last, PyTorch's takes three to five times as long.
 """
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 LARGE = 1024  # pixels from which on PyTorch divides the work by pixels, and slowly
 
@@ -21,7 +23,7 @@ class GroupNorm(nn.GroupNorm):
             and input.dtype == torch.bfloat16
             and input.device.type == "cpu"
             and input.ndim == 4
-            and input[0, 0].numel() >= LARGE
+            and math.prod(input.shape[2:]) >= LARGE
             and input.is_contiguous(memory_format=torch.channels_last)
         )
         if not slow:
@@ -41,11 +43,12 @@ class _ByExample(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         x, weight, mean, scale = ctx.saved_tensors  # scale = 1/sigma; mean and scale [B, groups]
         groups, members = mean.shape[1], x.shape[1] // mean.shape[1]
         of_channels = lambda by_group: by_group.float().repeat_interleave(members)
-        of_groups = lambda by_channel: by_channel.view(groups, members).sum(1) / (members * x[0, 0].numel())
+        of_groups = lambda by_channel: by_channel.view(groups, members).sum(1) / (members * math.prod(x.shape[2:]))
         to_x, to_weight, to_bias = torch.empty_like(x), torch.zeros_like(weight), torch.zeros_like(weight)
         for x_k, y_k, to_x_k, mean_k, scale_k in zip(
             _rows(x), _rows(gradients[0]), _rows(to_x), mean, scale, strict=True
