@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from tdpm_cli import assemble
+from tdpm_cli.assemble import Assembly
 from tdpm_cli.engine.model import generate
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.protocols import Condition, Given, taken
@@ -98,9 +100,8 @@ def sample(
         )  # fmt: skip
         return raw
 
-    if compile:
-        compile_network(made.model.denoiser.network, lambda: draw(range(min(n, settings.batch))))
-    _fill(out, held, draw, samples.pieces_of(n, settings.batch), given.get("label"), spent)
+    with _compiled(made, lambda: draw(range(min(n, settings.batch)))) if compile else nullcontext():
+        _fill(out, held, draw, samples.pieces_of(n, settings.batch), given.get("label"), spent)
     if not distributed.is_first():
         return
     shown = held.read(min(n, GRID if is_image else POINTS))
@@ -110,6 +111,14 @@ def sample(
     grid = pictures.save(picture, grid_path(out))
     verb = "--fid " if is_image else ""
     say(f"done: {n} in {out}, grid {grid}\nnext: tdpm eval {verb}{out}")
+
+
+@contextmanager
+def _compiled(made: Assembly, work: Callable[[], object]) -> Iterator[None]:
+    """Compile the network for batches as those of `work`; a smaller one, the last, is not worth compiling for."""
+    compile_network(made.model.denoiser.network, work)
+    with torch.compiler.set_stance("eager_on_recompile"):
+        yield
 
 
 def _conditions(
