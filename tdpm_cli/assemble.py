@@ -17,8 +17,9 @@ from tdpm_cli.engine.denoiser import Denoiser
 from tdpm_cli.engine.model import TDPM
 from tdpm_cli.engine.protocols import Condition
 from tdpm_cli.errors import InputError
-from tdpm_cli.run import checkpoint, weights
+from tdpm_cli.run import checkpoint, distributed, weights
 from tdpm_cli.run.memory import free_memory
+from tdpm_cli.run.runs import newest_run
 
 FORMAT = 1  # of the header of a file of weights
 
@@ -92,9 +93,13 @@ def header(config: Config, weights: str, seen: int) -> dict[str, str]:
     return {"format": f"tdpm {FORMAT}", "config": plain, "weights": weights, "seen": str(seen)}
 
 
-def load(source: Path, device: torch.device | str = "cpu") -> Loaded:
-    """Load a run's newest EMA weights, or a file that `tdpm export` wrote. Raises InputError for anything else."""
-    path = checkpoint.newest_weights(source) if source.is_dir() else source
+def load(source: Path | None = None, device: torch.device | str = "cpu") -> Loaded:
+    """Load a run's newest EMA weights, or a file that `tdpm export` wrote; of the newest run under runs/ if left out.
+
+    Of several processes all load what the first one finds, for a run may go on meanwhile. Raises InputError for
+    anything else.
+    """
+    path = distributed.from_first(lambda: _weights_of(source or newest_run()))
     shapes, says = weights.read_header(path)
     if says.get("format") != f"tdpm {FORMAT}":
         found = says.get("format", "no tdpm header")
@@ -112,7 +117,13 @@ def load(source: Path, device: torch.device | str = "cpu") -> Loaded:
     assembly = replace(assemble(playing, device), config=config)
     weights.load_state(assembly.model, weights.read_weights(path)[0], str(path))
     assembly.model.eval().requires_grad_(False)
-    return Loaded(assembly, path, weights.sha256(path), says["weights"], int(says["seen"]))
+    sha256 = weights.sha256(path)
+    distributed.agree("weights", {str(path): sha256})
+    return Loaded(assembly, path, sha256, says["weights"], int(says["seen"]))
+
+
+def _weights_of(source: Path) -> Path:
+    return checkpoint.newest_weights(source) if source.is_dir() else source
 
 
 def config_in(path: Path, says: Mapping[str, str]) -> Config:
@@ -142,14 +153,3 @@ def _at_most(tensors: int, path: Path) -> Iterator[None]:
         yield
     finally:
         watch.remove()
-
-
-def newest_run(outdir: Path = Path("runs")) -> Path:
-    """The run below `outdir` whose checkpoint is the newest. Raises InputError where there is none."""
-    runs = [run for run in sorted(outdir.glob("*")) if checkpoint.steps(run)]
-    if not runs:
-        raise InputError(
-            f"no trained run under {outdir.resolve()}; train one with `tdpm train --preset digits`, "
-            "or name a run or a weights file with --model"
-        )
-    return max(runs, key=lambda run: checkpoint.steps(run)[-1].stat().st_mtime)

@@ -9,7 +9,6 @@ import copy
 import hashlib
 import inspect
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,18 +24,7 @@ from tdpm_cli.engine.denoiser import Prediction, Weight
 from tdpm_cli.engine.game import GameLoss
 from tdpm_cli.engine.ranges import Fraction, Natural, NonNegative, Positive, PositiveFloat
 from tdpm_cli.errors import InputError, nearest
-
-_UNITS = {"": 1, "k": 1_000, "M": 1_000_000}
-
-
-def parse_count(value: object) -> object:
-    """ "200k" → 200000, "2M" → 2000000; anything that is no such text passes through."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kM]?)", value) if isinstance(value, str) else None
-    if not match:
-        return value
-    number = float(match[1]) * _UNITS[match[2]]
-    return int(number) if number == int(number) else value
-
+from tdpm_cli.words import SECTIONS, parse_count
 
 Count = Annotated[int, Ge(0), BeforeValidator(parse_count)]
 Betas = Annotated[list[Annotated[float, Interval(ge=0, lt=1)]], Len(2, 2)]
@@ -178,7 +166,6 @@ SETTINGS = {
     "sample": SampleConfig,
     "eval": EvalConfig,
 }
-SECTIONS = [*PARTS[:3], "schedule", *PARTS[3:], *SETTINGS]
 
 
 @dataclass(frozen=True)

@@ -234,7 +234,7 @@ def load(source: str | Path | None = None, device: str | torch.device | None = N
     Raises InputError for anything else. Loading executes nothing.
     """
     where = precision.device() if device is None else torch.device(device)
-    return Model(assemble.load(assemble.newest_run() if source is None else Path(source), where), where)
+    return Model(assemble.load(None if source is None else Path(source), where), where)
 
 
 def _parts(n: int, batch: int) -> Iterator[slice]:

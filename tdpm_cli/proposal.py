@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from PIL import Image
 
-from tdpm_cli import config as configuration
 from tdpm_cli import parts, presets
 from tdpm_cli.errors import InputError
 from tdpm_cli.imaging.decode import is_transparent
 from tdpm_cli.run.report import say, table
+from tdpm_cli.words import parse_count
 
 LOOKED_AT = 1000  # images, drawn at random
 SIDES = (32, 64, 128, 256)  # that images are brought to where they differ
@@ -57,7 +57,7 @@ def propose(path: Path | None) -> dict[str, Any]:
     plain["backbone"] |= {"mult": mult, "attention": [attention]}
     classed = 2 <= len(seen.classes) <= MOST_CLASSES
     plain["condition"] = {"name": "labels", "classes": len(seen.classes)} if classed else {"name": "none"}
-    duration = configuration.parse_count(str(plain["train"]["duration"]))
+    duration = parse_count(str(plain["train"]["duration"]))
     assert isinstance(duration, int), "presets state their duration"
     plain["train"] |= {"duration": min(duration, PASSES * seen.count), "flip": False}
     rows = {

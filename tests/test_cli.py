@@ -75,7 +75,32 @@ def test_the_command_surface():
 @pytest.mark.parametrize(
     "words", [["--help"], ["train", "--help"], ["train", "--prset", "x"], ["smaple"], ["--version"]]
 )
-def test_help_and_mistyped_options_answer_without_torch(words):
+def test_help_and_mistyped_options_answer_without_torch(words, tmp_path):
+    status, heavy = answered(words, tmp_path)
+    assert (status, heavy) == (2 if words[-1] in ("x", "smaple") else 0, "[]")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "--preset", "digts"], "no preset 'digts'; did you mean 'digits'"),
+        (["train", "--preset", "digits", "--data", "nowhere"], "--data nowhere: no such file or folder"),
+        (["train", "--preset", "digits", "--set", "trian.batch=4"], "no such section 'trian'"),
+        (["sample", "--n", "many", "out"], "--n is 'many'"),
+        (["sample", "out"], "no trained run under"),
+        (["sample", "--model", "nowhere", "out"], "--model nowhere: no such file or folder"),
+        (["eval", "nowhere"], "IMAGES nowhere: no such file, folder or preset"),
+        (["eval"], "no trained run under"),
+        (["sweep", "--steps", "1,x"], "--steps is 'x'"),
+        (["export", "--model", "nowhere", "out.onnx"], "--model nowhere: no such file or folder"),
+    ],
+)
+def test_wrong_words_are_told_without_torch(words, message, tmp_path):
+    assert answered(words, tmp_path, message) == (2, "[]")
+
+
+def answered(words, folder, message=""):
+    """A command line's exit status, and what it imported that takes long."""
     code = f"""
 import sys
 sys.argv = {["tdpm", *words]!r}
@@ -83,12 +108,13 @@ from tdpm_cli.cli import main
 try:
     main()
 except SystemExit as done:
-    heavy = {{"torch", "numpy", "PIL", "yaml"}} & set(sys.modules)
+    heavy = {{"torch", "numpy", "PIL"}} & set(sys.modules)
     print("STATUS", done.code, sorted(heavy))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    expected = 2 if words[-1] in ("x", "smaple") else 0
-    assert f"STATUS {expected} []" in done.stdout, done.stdout + done.stderr
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert message in done.stderr, done.stderr
+    found = done.stdout.splitlines()[-1].split(maxsplit=2)
+    return int(found[1]), found[2]
 
 
 @pytest.fixture
@@ -196,7 +222,7 @@ def test_wrong_input_gets_one_message_and_status_2(tdpm, images, tmp_path, monke
         ),
         (["sample", "out"], "no trained run under"),
         (["sample", "--n", "some", "out"], "--n is 'some'"),
-        (["sample", "--model", "nowhere", "out"], "nowhere: no such run"),
+        (["sample", "--model", "nowhere", "out"], "--model nowhere: no such file or folder"),
         (["eval", "out"], "IMAGES out: no such file, folder or preset; make samples with `tdpm sample"),
         (["sweep", "--steps", "0"], "--steps is '0': it must be a count"),
         (["sweep", "--scale", "big"], "--scale is 'big'"),

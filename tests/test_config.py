@@ -5,10 +5,11 @@ import yaml
 
 from tdpm_cli import presets
 from tdpm_cli.assemble import assemble
-from tdpm_cli.config import from_dict, parse_count
+from tdpm_cli.config import from_dict
 from tdpm_cli.cost import cost_of
 from tdpm_cli.errors import InputError
 from tdpm_cli.presets import override, read_preset
+from tdpm_cli.words import parse_count
 
 
 def refusal(*assignments, preset="digits"):

@@ -7,6 +7,7 @@ import tdpm_cli
 
 FLOORS = {
     "errors": 0,
+    "words": 0,
     "engine": 1,
     "imaging": 1,
     "run": 2,

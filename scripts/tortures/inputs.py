@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from scripts.tortures.victims import Outcome
-from tdpm_cli import config, presets
+from tdpm_cli import config, presets, words
 from tdpm_cli.cli import main
 from tdpm_cli.errors import InputError
 
@@ -47,7 +47,7 @@ def configs(n: int, folder: Path) -> Outcome:
     @given(st.data())
     def spoil(data: st.DataObject) -> None:
         plain = presets.read_preset(data.draw(st.sampled_from(PRESETS)))
-        section = data.draw(st.sampled_from(config.SECTIONS))
+        section = data.draw(st.sampled_from(words.SECTIONS))
         below = plain.get(section)
         keys = [*below, "nmae", ""] if isinstance(below, dict) else [None]
         key = data.draw(st.sampled_from(keys) | (TEXT if isinstance(below, dict) else st.none()))

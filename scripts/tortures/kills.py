@@ -14,6 +14,7 @@ from tdpm_cli.commands.sample import sample
 from tdpm_cli.commands.train import train
 from tdpm_cli.config import from_dict
 from tdpm_cli.run import checkpoint, formats, weights
+from tdpm_cli.run.runs import CHECKPOINTS
 
 INTERVAL, STEP, DURATION = 1600, 32, 48000  # images between checkpoints, a step, and of a whole run
 LIVES = 5  # into which a kill divides a run, more or less
@@ -40,7 +41,7 @@ def training(n: int, folder: Path) -> Outcome:
             failures.append(f"after {killed} kills it ended with {status}: {(folder / 'told').read_text()[-500:]}")
             break
         killed += 1
-        writing += bool(list((run / checkpoint.FOLDER).glob("*.part")))
+        writing += bool(list((run / CHECKPOINTS).glob("*.part")))
         newest = checkpoint.newest(run)
         at = int(newest.name) if newest else 0
         lost.append(logged(run) - at)

@@ -60,15 +60,25 @@ def evaluate(
     out: Annotated[Optional[Path], typer.Option(help="Of --ref-only: the .npz to write.")] = None,
 ) -> None:
     """Score samples against the data."""
-    from tdpm_cli.commands.evaluate import evaluate as run
-    from tdpm_cli.commands.evaluate import write_statistics
     from tdpm_cli.errors import InputError
+    from tdpm_cli.run.runs import newest_run
+    from tdpm_cli.scoring.sources import check_source
 
     if (ref_only is None) != (out is None):
         raise InputError("--ref-only PATH and --out FILE.npz: give both or neither")
+    if ref_only is not None and (images is not None or n is not None):
+        raise InputError("--ref-only: it takes no IMAGES and no --n; the statistics are of all images of its PATH")
+    number = count("--n", n) if n else None
+    for option, text in (("IMAGES", images), ("--ref", ref), ("--ref-only", ref_only)):
+        if text is not None:
+            check_source(option, text)
+    if images is None and ref_only is None and model is None:
+        newest_run()  # that there is one
+
+    from tdpm_cli.commands.evaluate import evaluate as run
+    from tdpm_cli.commands.evaluate import write_statistics
+
     if ref_only is not None and out is not None:
-        if images is not None or n is not None:
-            raise InputError("--ref-only: it takes no IMAGES and no --n; the statistics are of all images of its PATH")
         write_statistics(ref_only, out, features=features, weights=weights, cache=cache)
         return
     in_processes(nproc)
@@ -77,7 +87,7 @@ def evaluate(
         images, model=model, seed=seed, repeats=repeats,
         sampling={"steps": steps, "spacing": spacing, "sampler": sampler, "scale": scale,
                   "prior_scale": prior_scale},
-        ref=ref, n=count("--n", n) if n else None, features=features, weights=weights, fid=fid,
+        ref=ref, n=number, features=features, weights=weights, fid=fid,
         extras=[name for name, wanted in asked.items() if wanted], text=text, diagnosis=diagnose, cache=cache,
         json_file=json, report=report,
     )  # fmt: skip

@@ -1,16 +1,35 @@
 """Options that several verbs share, and how what was given is read."""
 
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
+
+def existing(option: str) -> Callable[[Optional[Path]], Optional[Path]]:
+    """A check of a path that is given to `option`: InputError where nothing is there."""
+
+    def check(path: Optional[Path]) -> Optional[Path]:
+        from tdpm_cli.errors import InputError
+
+        if path is not None and not path.exists():
+            raise InputError(f"{option} {path}: no such file or folder")
+        return path
+
+    return check
+
+
 Shown = partial(typer.Option, show_default="the preset's")  # options whose default a preset sets
 Model = Annotated[
     Optional[Path],
-    typer.Option(help="A run, a checkpoint or an exported file.", show_default="the newest run under runs/"),
+    typer.Option(
+        help="A run, a checkpoint or an exported file.",
+        show_default="the newest run under runs/",
+        callback=existing("--model"),
+    ),
 ]
 Nproc = Annotated[int, typer.Option(min=1, help="Processes on this machine that share the work.")]
 
@@ -41,8 +60,8 @@ def numbers(option: str, text: Optional[str]) -> list[float]:
 
 def count(option: str, text: str) -> int:
     """A count such as 64, 50k or 1M. Raises InputError, naming the option, for anything else."""
-    from tdpm_cli.config import parse_count
     from tdpm_cli.errors import InputError
+    from tdpm_cli.words import parse_count
 
     count = parse_count(text)
     if not isinstance(count, int) or count < 1:

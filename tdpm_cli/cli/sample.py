@@ -41,12 +41,18 @@ def sample(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin the folder again.")] = False,
 ) -> None:
     """Write samples to a folder. The same command again continues an interrupted one."""
+    from tdpm_cli.run.runs import newest_run
+
+    number = count("--n", n) if n else None
+    if model is None:
+        newest_run()  # that there is one
+
     from tdpm_cli.commands.sample import read_prompts
     from tdpm_cli.commands.sample import sample as run
 
     in_processes(nproc)
     run(
-        out, count("--n", n) if n else None, model, steps=steps, spacing=spacing, seed=seed, sampler=sampler, eta=eta,
+        out, number, model, steps=steps, spacing=spacing, seed=seed, sampler=sampler, eta=eta,
         batch=batch, precision=precision, labels=labels and [word.strip() for word in labels.split(",")],
         prompts=[*(prompt or []), *(read_prompts(prompts) if prompts else [])] or None, upsample=upsample,
         scale=scale, prior_scale=prior_scale, format=format, compile=compile, overwrite=overwrite,

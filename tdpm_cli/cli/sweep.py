@@ -5,7 +5,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from tdpm_cli.cli.options import Nproc, Shown, count, in_processes, listed, numbers
+from tdpm_cli.cli.options import Nproc, Shown, count, existing, in_processes, listed, numbers
 
 
 def sweep(
@@ -40,14 +40,20 @@ def sweep(
     report: Annotated[Optional[Path], typer.Option(help="Write a page (HTML) with table and plot there.")] = None,
 ) -> None:
     """Quality against network calls: table, CSV, JSON and plot. The same command again continues."""
+    from tdpm_cli.run.runs import newest_run
+
+    chosen = [count("--steps", word) for word in listed(steps)]
+    spacings, scales = numbers("--spacing", spacing), numbers("--scale", scale)
+    prior_scales, number = numbers("--prior-scale", prior_scale), count("--n", n) if n else None
+    for path in model or [newest_run()]:  # that there is one
+        existing("--model")(path)
+
     from tdpm_cli.commands.sweep import sweep as run
 
     in_processes(nproc)
     run(
-        [count("--steps", word) for word in listed(steps)], model or [], spacings=numbers("--spacing", spacing),
-        samplers=listed(sampler), starts=listed(start), scales=numbers("--scale", scale),
-        prior_scales=numbers("--prior-scale", prior_scale), n=count("--n", n) if n else None, seed=seed,
-        repeats=repeats, ref=ref, features=features, weights=weights,
+        chosen, model or [], spacings=spacings, samplers=listed(sampler), starts=listed(start), scales=scales,
+        prior_scales=prior_scales, n=number, seed=seed, repeats=repeats, ref=ref, features=features, weights=weights,
         extras=[name for name, wanted in {"kid": kid, "prdc": prdc}.items() if wanted], text=text, cache=cache,
         out=out, report=report,
     )  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from tdpm_cli.cli.options import Nproc, in_processes
+from tdpm_cli.cli.options import Nproc, existing, in_processes
 
 
 def train(
@@ -14,7 +14,10 @@ def train(
     ],
     data: Annotated[
         Optional[Path],
-        typer.Option(help="The training images: a folder, a zip, an LMDB, .tar shards, idx files, .npz."),
+        typer.Option(
+            help="The training images: a folder, a zip, an LMDB, .tar shards, idx files, .npz.",
+            callback=existing("--data"),
+        ),
     ] = None,
     download: Annotated[
         bool, typer.Option("--download", help="Fetch the preset's data where they are missing.")
@@ -69,15 +72,21 @@ def train(
     ] = False,
 ) -> None:
     """Train a model. The same command again continues an interrupted run."""
-    from tdpm_cli import config as configuration
     from tdpm_cli import presets
+
+    if preset == "auto":
+        from tdpm_cli.proposal import propose
+
+        plain = propose(data)
+    else:
+        plain = presets.read_preset(preset)
+    plain = presets.override(plain, set_ or [])
+
+    from tdpm_cli import config as configuration  # what is heavy, after the words that can be checked without it
     from tdpm_cli.commands.train import train as run
     from tdpm_cli.interchange import generator
     from tdpm_cli.interchange.adopt import adopt
-    from tdpm_cli.proposal import propose
 
-    plain = propose(data) if preset == "auto" else presets.read_preset(preset)
-    plain = presets.override(plain, set_ or [])
     if init is not None:
         plain = presets.override(adopt(plain, init), set_ or [])  # what is set by hand stands
     if init_prior is not None:

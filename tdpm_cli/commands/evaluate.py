@@ -63,7 +63,7 @@ def evaluate(
         sets = [open_input("IMAGES", str(images))]
     else:
         seed = seed or 0
-        loaded = assemble.load(model or assemble.newest_run(), device)
+        loaded = assemble.load(model, device)
         settings = settings_of(loaded.assembly, **(sampling or {}))
         count = n or loaded.assembly.config.eval.n
         sets = [of_model(loaded, settings, seed + k, count, device) for k in range(repeats)]

@@ -46,7 +46,7 @@ def export(
     if kind not in FORMATS:
         raise InputError(f"--format {kind or '(none)'}: accepted: {', '.join(FORMATS)}; "
                          f"or a FILE that ends in {', '.join(SUFFIXES)}")  # fmt: skip
-    loaded = assemble.load(model or assemble.newest_run())
+    loaded = assemble.load(model)
     if kind == "safetensors":
         if rgb or any(value is not None for value in sampling.values()):
             raise InputError("--format safetensors holds weights alone: leave --rgb and the sampling options out")

@@ -59,7 +59,7 @@ def sweep(
         Page("")  # what is missing is better known before the work
         writable("--report", report)
     device = precision.device()
-    loaded = [assemble.load(path, device) for path in models or [assemble.newest_run()]]
+    loaded = [assemble.load(path, device) for path in models] or [assemble.load(device=device)]
     plan = _plan(loaded, steps, spacings, samplers, starts, scales, prior_scales)
     first = loaded[0].assembly.config
     data = [of_config(each.assembly.config) for each in loaded]

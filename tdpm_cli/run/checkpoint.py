@@ -19,8 +19,8 @@ from tdpm_cli.errors import InputError
 from tdpm_cli.run import formats, weights
 from tdpm_cli.run.files import WriteError, sync, writing
 from tdpm_cli.run.report import say
+from tdpm_cli.run.runs import CHECKPOINTS, steps
 
-FOLDER = "checkpoints"
 ASIDE = ".damaged"  # added to the name of a checkpoint that was found so
 BEST, SCORE = "best", "score.json"  # in a run: a run of the best checkpoint alone; and in that one, what it scored
 
@@ -33,12 +33,6 @@ class Snapshot:
     weights: Mapping[str, tuple[Mapping[str, Tensor], Mapping[str, str]]]  # tensors and header of each file
     optimizers: formats.States
     state: Mapping[str, Any]
-
-
-def steps(run: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first, sound or not."""
-    found = (path for path in (run / FOLDER).glob("*") if path.name.isdecimal())
-    return sorted(found, key=lambda path: int(path.name))
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -61,7 +55,7 @@ def newest(run: Path, check: Callable[[Path], object] = formats.verify) -> Path 
     if saved:
         raise InputError(
             f"{run}: none of its {len(saved)} checkpoints is sound; begin another run with --resume never, or move "
-            f"{run / FOLDER} away to begin this one again"
+            f"{run / CHECKPOINTS} away to begin this one again"
         )
     return None
 
@@ -114,7 +108,7 @@ def keep_best(run: Path, folder: Path, name: str, value: float) -> bool:
     before = best(run)
     if before is not None and before[0] == name and before[1] <= value:
         return False
-    final = run / BEST / FOLDER / folder.name
+    final = run / BEST / CHECKPOINTS / folder.name
     part = final.with_name(final.name + ".part")
     with writing(final):
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +139,7 @@ def save(run: Path, snapshot: Snapshot, keep: int) -> Path:
 
     Raises WriteError where the disk fails, and InputError for weights that are not finite; nothing has changed then.
     """
-    final = run / FOLDER / f"{snapshot.seen:09d}"
+    final = run / CHECKPOINTS / f"{snapshot.seen:09d}"
     bad = [f"{file}: {name}" for file, (tensors, _) in snapshot.weights.items()
            for name, tensor in tensors.items() if not tensor.isfinite().all()]  # fmt: skip
     if bad:

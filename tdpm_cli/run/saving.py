@@ -11,6 +11,7 @@ from tdpm_cli.run import checkpoint
 from tdpm_cli.run.checkpoint import Snapshot
 from tdpm_cli.run.files import WriteError
 from tdpm_cli.run.report import say
+from tdpm_cli.run.runs import CHECKPOINTS
 
 OnError = Literal["stop", "continue"]
 BEHIND = 1.0  # seconds that training waits for the disk before it is told
@@ -43,7 +44,7 @@ class Saver:
     def keep_if_best(self, seen: int, name: str, value: float) -> None:
         """Once the checkpoint of `seen` images is on the disk, keep it apart if none scored lower. Told if so."""
         self._collect()
-        folder = self.run / checkpoint.FOLDER / f"{seen:09d}"
+        folder = self.run / CHECKPOINTS / f"{seen:09d}"
         if folder.is_dir() and checkpoint.keep_best(self.run, folder, name, value):
             say(f"the best so far: {self.run / checkpoint.BEST}")
 

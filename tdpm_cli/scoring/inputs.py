@@ -20,7 +20,7 @@ from tdpm_cli import assemble, presets
 from tdpm_cli import config as configuration
 from tdpm_cli.config import Config, SampleConfig
 from tdpm_cli.engine.protocols import Given, taken
-from tdpm_cli.errors import BadFile, InputError, nearest
+from tdpm_cli.errors import BadFile, InputError
 from tdpm_cli.imaging import npz as arrays
 from tdpm_cli.imaging.arrays import content_of
 from tdpm_cli.imaging.decode import bits_of, flatten, is_transparent, reason_of, to_tensor
@@ -28,11 +28,8 @@ from tdpm_cli.imaging.files import ImageFiles
 from tdpm_cli.parts.data.npz import npz
 from tdpm_cli.run.report import Meter
 from tdpm_cli.sampling import Generated, Start, describe
+from tdpm_cli.scoring.sources import ACCEPTED, check_source
 
-ACCEPTED = (
-    "accepted: a folder or a zip of images, an .npz with `arr_0` (images) or `mu` and `sigma` (statistics), "
-    "or the name of a preset for its data"
-)
 BROKEN = 0.001  # largest share of files that cannot be decoded; more of them are no accident
 MANIFEST = "samples.json"
 
@@ -102,32 +99,22 @@ Input = Examples | Statistics
 
 def open_input(option: str, text: str) -> Input:
     """What `text` names. Raises InputError, naming `option`, for anything that cannot be scored."""
+    check_source(option, text)
     path = Path(text)
-    if not text:
-        raise InputError(f"{option} is empty; {ACCEPTED}")
-    if (path / "checkpoints").is_dir():
-        raise InputError(f"{option} {text}: it is a run; give it as --model {text}")
     if path.is_dir():
         manifest = read_manifest(path)
         if manifest and manifest.get("format") == "npz":
             return _arrays(path / "samples.npz", text, manifest)
         return stored(ImageFiles(path, option), text, manifest)
     if path.is_file():
-        suffix = path.suffix.lower()
-        if suffix == ".zip":
+        if path.suffix.lower() == ".zip":
             return stored(ImageFiles(path, option), text)
-        if suffix == ".npz":
-            return read_statistics(path) if {"mu", "sigma"} <= _keys(path) else _arrays(path, text)
-        raise InputError(f"{option} {text}: {ACCEPTED}")
-    if text in presets.preset_names():
-        try:
-            return of_config(configuration.from_dict(presets.read_preset(text)))
-        except InputError as error:
-            raise InputError(f"{option} {text}: the data of that preset are not at hand ({error}); "
-                             f"give their path as {option}") from None  # fmt: skip
-    hint = f"; make samples with `tdpm sample --n 1000 {text}`" if option == "IMAGES" else ""
-    near = nearest(text, presets.preset_names())
-    raise InputError(f"{option} {text}: no such file, folder or preset{hint}{near} {ACCEPTED[0].upper()}{ACCEPTED[1:]}")
+        return read_statistics(path) if {"mu", "sigma"} <= _keys(path) else _arrays(path, text)
+    try:
+        return of_config(configuration.from_dict(presets.read_preset(text)))
+    except InputError as error:
+        raise InputError(f"{option} {text}: the data of that preset are not at hand ({error}); "
+                         f"give their path as {option}") from None  # fmt: skip
 
 
 def config_of(given: Input) -> Config | None:

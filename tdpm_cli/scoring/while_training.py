@@ -8,7 +8,7 @@ import torch
 
 from tdpm_cli.assemble import Assembly, Loaded
 from tdpm_cli.engine.model import TDPM
-from tdpm_cli.run import checkpoint
+from tdpm_cli.run.runs import CHECKPOINTS
 from tdpm_cli.sampling import settings_of
 from tdpm_cli.scoring.inputs import of_config, of_model
 from tdpm_cli.scoring.scorer import Scorer, extractor
@@ -26,7 +26,7 @@ def scoring_of(made: Assembly, run: Path, device: torch.device) -> Callable[[TDP
     scorer = Scorer(reference, extract, batch=config.eval.batch)
 
     def score(model: TDPM, seen: int) -> tuple[str, float]:
-        source = run / checkpoint.FOLDER / f"{seen:09d}" / f"ema-{config.train.ema[0]}.safetensors"
+        source = run / CHECKPOINTS / f"{seen:09d}" / f"ema-{config.train.ema[0]}.safetensors"
         loaded = Loaded(replace(made, model=model), source, "", source.stem, seen)
         training, _ = model.training, model.eval()
         settings = settings_of(loaded.assembly, precision=config.train.precision)
