@@ -29,6 +29,7 @@ def settings_of(made: Assembly, eta: float | None = None, **given: Any) -> Sampl
         over["options"] = {**over.get("options", preset.options), "eta": eta}
     settings = replace(preset, **check(SampleConfig, over, "sample"))
     check_sampler(settings, made.model.denoiser.schedule.T, bool(made.condition.sizes), made.model.prior)
+    precision.check("sample.precision", settings.precision, next(made.model.parameters()).device)
     return replace(settings, precision=_fastest(made)) if settings.precision == "auto" else settings
 
 

@@ -33,6 +33,7 @@ from tdpm_cli.sampling import prior_options, sampler_options
 Scoring = Callable[[TDPM, int], tuple[str, float]]  # averaged model, images seen -> name and value of its score
 
 TRIED = 4  # examples that are timed to settle on a number format
+UNREADABLE = 255  # above every signal's number: a process could not read its part of a batch
 GRID = 64  # examples in a grid; a quarter of it where they are larger than 64 pixels
 SHOWN = {  # of what is logged, beside the progress bar
     "loss/denoise": "denoise",
@@ -41,10 +42,13 @@ SHOWN = {  # of what is logged, beside the progress bar
     "D/real": "D(real)",
     "D/fake": "D(fake)",
     "loss/r1": "R1",
+    "loss/r2": "R2",
+    "loss/mismatch": "mismatch",
     "gradient/model": "|∇model|",
     "gradient/denoiser": "|∇denoiser|",
     "gradient/prior": "|∇prior|",
     "gradient/discriminator": "|∇D|",
+    "gradient/penalty": "|∇penalty|",
     "x_T/spread": "spread",
 }
 
@@ -55,10 +59,15 @@ class Trainer:
     def __init__(self, made: Assembly, run: Path, device: torch.device) -> None:
         config, self.made, self.run, self.device = made.config, made, run, device
         self.settings = config.train
-        self.ema = [EMA(made.model, half_life, config.train.ema_ramp) for half_life in config.train.ema]
+        self.ema: list[EMA] = []
+        for half_life in config.train.ema:
+            self.ema.append(EMA(made.model, half_life, config.train.ema_ramp))
+            if self.settings.shard:  # one at a time: at most two copies are whole at once
+                shard(self.ema[-1].model, device)
         if self.settings.shard:
-            for model in (*(ema.model for ema in self.ema), made.model):
-                shard(model)
+            shard(made.model, device)
+            if made.discriminator is not None:
+                made.discriminator.to(device)
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.phases: list[Phase] = tdpm_phases(
             made.model, made.discriminator, made.condition, Game(**vars(config.game)),
@@ -74,9 +83,11 @@ class Trainer:
         self.figures = Figures({})
         use_checkpointing(made.model, config.train.gradient_checkpointing)
         if config.train.compile:
-            size = config.train.batch_gpu or config.train.batch
-            with precision.autocast(config.train.precision, device)():
-                precision.compile_network(made.model.denoiser.network, partial(try_network, made, device, size))
+            share = len(distributed.rows(config.train.batch))
+            size = min(config.train.batch_gpu or share, share)
+            for network in networks(made.model):
+                with precision.autocast(config.train.precision, device)():
+                    precision.compile_network(network, partial(try_network, made, device, size, network))
 
     def _start(self, phase: Phase, begin: Callable[[], None]) -> None:
         """Start a phase, and the averages of what it starts with."""
@@ -119,15 +130,17 @@ class Trainer:
                 self._score(scoring, saver, log, meter)  # unless that was done before the run was stopped
             waited, since, due, first_step = 0.0, time.perf_counter(), False, self.step + 1
             while self.seen < settings.duration:
-                asked = time.perf_counter()
+                asked, trouble = time.perf_counter(), None
                 try:
                     raw, conditions = next(stream)
-                except InputError:  # such as a damaged image: what was learned is not lost
-                    if self.seen > last_save:
-                        saver.last(self.snapshot)
-                    raise
+                except InputError as error:  # such as a damaged image
+                    trouble = error
                 waited += time.perf_counter() - asked
-                before, stop = self.seen, distributed.largest(interrupted.number or 0)
+                before, stop = self.seen, distributed.largest(UNREADABLE if trouble else interrupted.number or 0)
+                if stop == UNREADABLE:
+                    if self.seen > last_save:  # what was learned is not lost
+                        saver.last(self.snapshot)
+                    raise trouble or distributed.PeerLost("another process could not read its data, and says why")
                 logs = self.train_on(raw, conditions, cast)
                 if self.step == first_step:
                     precision.synchronise(self.device)
@@ -144,8 +157,8 @@ class Trainer:
                     waited, since = 0.0, time.perf_counter()
                     with saver.tolerating():
                         log.write(self.seen, {**means, "img/s": meter.rate, "loader": share})
-                    for trouble in balance.trouble(self.seen, means):
-                        say(f"warning: by {self.seen / 1000:g} kimg {trouble}")
+                    for sign in balance.trouble(self.seen, means):
+                        say(f"warning: by {self.seen / 1000:g} kimg {sign}")
                 meter.advance(settings.batch, shown(means))
                 saver.check()
                 if finished or stop:
@@ -198,7 +211,7 @@ class Trainer:
         try:
             logs = train_step(self.phases, batches, self.step, self.seen, cast, distributed.averaged)
         except (torch.OutOfMemoryError, RuntimeError) as error:
-            raise _out_of_memory(error, len(batches[0].x), settings) or error from None
+            raise _out_of_memory(error, len(batches[0].x), settings) or distributed.lost(error) or error from None
         self.seen += total
         self.step += 1
         for ema in self.ema:
@@ -318,17 +331,26 @@ class Trainer:
             pictures.save(pictures.side_by_side(panels), self.run / "grids" / f"{self.seen:09d}.png")
 
 
-def shard(model: TDPM) -> None:
-    """Share the weights of a model's networks among processes: the denoiser's, what reads its condition, and the
-    prior's of the same build."""
-    builds = tuple(type(net) for net in (model.denoiser.network, model.denoiser.reader) if net is not None)
-    for network in [module for module in model.modules() if isinstance(module, builds)]:
+def networks(model: TDPM) -> list[nn.Module]:
+    """The denoiser's network, and the prior's where it is another of the same build."""
+    return [module for module in model.modules() if isinstance(module, type(model.denoiser.network))]
+
+
+def shard(model: TDPM, device: torch.device) -> None:
+    """Share the weights of a model's networks among processes, and bring the rest to the device: those of the denoiser,
+    of the prior of the same build, and of what reads the condition. No network is ever whole on the device."""
+    for network in (*networks(model), *filter(None, [model.denoiser.reader])):
         distributed.shard(network)
+    model.to(device)
 
 
 def host_copy(tensor: Tensor) -> Tensor:
-    """A copy in the memory of the CPU, as files hold it; all processes take part where it is sharded."""
-    return distributed.whole(tensor.detach()).to("cpu", copy=True, memory_format=torch.contiguous_format)
+    """A copy in the memory of the CPU, as files hold it. All processes take part where it is sharded, and only the
+    first one, which writes files, keeps it."""
+    found = distributed.whole(tensor.detach())
+    if not distributed.is_first():
+        return found.to("meta")
+    return found.to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def shown(means: Mapping[str, float]) -> dict[str, float]:
@@ -341,19 +363,28 @@ def shown(means: Mapping[str, float]) -> dict[str, float]:
 def with_precision(made: Assembly, device: torch.device) -> Assembly:
     """The same with `train.precision`, where it is "auto", settled by trying a few examples."""
     if made.config.train.precision != "auto":
+        precision.check("train.precision", made.config.train.precision, device)
         return made
-    fastest: Any = distributed.from_first(lambda: precision.fastest(partial(try_network, made, device, TRIED), device))
+    work = partial(try_network, made, device, TRIED, made.model.denoiser.network)
+    fastest: Any
+    if made.config.train.shard and device.type == "cuda":  # what may not fit on it whole cannot be tried
+        fastest = "bf16" if precision.has_bf16(device) else "fp32"
+    else:
+        fastest = distributed.from_first(lambda: precision.fastest(work, device))
     return replace(made, config=replace(made.config, train=replace(made.config.train, precision=fastest)))
 
 
-def try_network(made: Assembly, device: torch.device, size: int) -> None:
-    """One pass of the denoiser's network forward and back, on `size` blank examples."""
+def try_network(made: Assembly, device: torch.device, size: int, network: nn.Module) -> None:
+    """One pass of the denoiser's network, or one of its build, forward and back, on `size` blank examples."""
     denoiser = made.model.denoiser
     cond = {key: value.to(device) for key, value in made.condition.null(size).items()}
     t = torch.ones(size, dtype=torch.long, device=device)
     x = torch.zeros((size, *made.space.shape), device=device)
-    denoiser.network(x, t, **denoiser.read(cond)).float().square().mean().backward()
-    denoiser.zero_grad(set_to_none=True)
+    loss = network(x, t, **denoiser.read(cond)).float().square().mean()
+    if loss.requires_grad:  # not of a denoiser that stays as it is
+        loss.backward()
+    for module in (network, denoiser):
+        module.zero_grad(set_to_none=True)
 
 
 @torch.inference_mode()

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from tdpm_cli.commands.sample import sample
 from tdpm_cli.commands.train import train
 from tdpm_cli.config import from_dict
 from tdpm_cli.errors import InputError
-from tdpm_cli.run import checkpoint, distributed, weights
+from tdpm_cli.run import checkpoint, distributed, launch, weights
 
 TDPM = str(Path(sys.executable).with_name("tdpm"))
 ALONE = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "OMP_NUM_THREADS")}
@@ -173,25 +174,98 @@ def test_a_rendezvous_that_nobody_comes_to_ends_in_time(tiny, tmp_path):
     assert time.monotonic() - begin < 60
 
 
-@pytest.mark.slow
-def test_processes_with_other_data_are_refused(tiny, tmp_path):
-    from tdpm_cli.run.launch import _free_port
-
-    port = _free_port()
-    started = []
-    for rank, count in ((0, 512), (1, 513)):
-        folder = tmp_path / str(rank)
-        folder.mkdir()
+def of_two_machines(commands):
+    """Run a command in each of two folders as process 0 and 1; return what they wrote, both having ended with 2."""
+    port, started = launch._free_port(), []
+    for rank, (folder, command) in enumerate(commands.items()):
         environment = ALONE | {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
                                "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo", "TDPM_TIMEOUT": "60"}  # fmt: skip
-        command = [TDPM, "train", "--preset", str(preset(tiny(f"data.count={count}"), folder)), "--outdir",
-                   str(tmp_path / "runs"), "--name", "run"]  # fmt: skip
-        started.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
-    for rank, process in enumerate(started):
-        _, error = process.communicate(timeout=120)
-        assert process.returncode == 2, error
-        assert f"process {rank}: error: the processes have different settings" in error
+        started.append(subprocess.Popen([TDPM, *map(str, command)], cwd=folder, env=environment,
+                                        stderr=subprocess.PIPE, text=True))  # fmt: skip
+    errors = [process.communicate(timeout=120)[1] for process in started]
+    assert [process.returncode for process in started] == [2, 2], errors
+    return errors
+
+
+@pytest.mark.slow
+def test_processes_with_other_settings_are_refused(tiny, tmp_path):
+    commands = {}
+    for rank, count in enumerate((512, 513)):
+        folder = tmp_path / str(rank)
+        folder.mkdir()
+        path = preset(tiny(f"data.count={count}"), folder)
+        commands[folder] = ["train", "--preset", path, "--outdir", tmp_path / "runs", "--name", "run"]
+    for rank, error in enumerate(of_two_machines(commands)):
+        assert f"process {rank}: error: the processes have different settings: data.count: process 0 has 512" in error
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_processes_with_other_data_are_refused(tiny_images, tmp_path):
+    commands = {}
+    path = preset(tiny_images("data.name=images", "data.path=pictures"), tmp_path)
+    for rank in range(2):
+        folder = tmp_path / str(rank)
+        (folder / "pictures").mkdir(parents=True)
+        for k in range(40 + rank):
+            Image.new("L", (8, 8), k).save(folder / "pictures" / f"{k}.png")
+        commands[folder] = ["train", "--preset", path, "--outdir", tmp_path / "runs", "--name", "run"]
+    for error in of_two_machines(commands):
+        assert "error: the processes have different data: examples: process 0 has 40; process 1 has 41" in error
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_what_was_learned_is_saved_where_one_process_cannot_read_its_image(tiny_images, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for k in range(128):
+        image = np.random.default_rng(k).integers(0, 255, (8, 8), np.uint8)
+        Image.fromarray(image).save(tmp_path / "pictures" / f"{k:03d}.png")
+    broken = tmp_path / "pictures" / "100.png"  # found only when it is decoded, for its head is sound
+    broken.write_bytes(broken.read_bytes()[:60])
+    plain = tiny_images("data.name=images", f"data.path={tmp_path / 'pictures'}", "train.cache=false",
+                        "train.duration=128", "train.batch=8", "train.snapshot=10M")  # fmt: skip
+    done = tdpm("train", "--preset", preset(plain, tmp_path), "--outdir", tmp_path, "--name", "run", "--nproc", 2)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("100.png") == 1
+    assert "says why" not in done.stderr
+    assert checkpoint.steps(tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_process_that_falls_silent_ends_all_in_time(tiny, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal\n"
+        "if os.environ.get('RANK') == '1':\n"
+        "    import tdpm_cli.training as training\n"
+        "    step = training.Trainer.train_on\n"
+        "    def train_on(self, *args):\n"
+        "        if self.seen == 128:\n"
+        "            os.kill(os.getpid(), signal.SIGSTOP)\n"
+        "        return step(self, *args)\n"
+        "    training.Trainer.train_on = train_on\n"
+    )
+    begin = time.monotonic()
+    done = tdpm("train", "--preset", preset(tiny("train.duration=10M"), tmp_path), "--outdir", tmp_path, "--nproc", 2,
+                TDPM_TIMEOUT="5", PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")  # fmt: skip
+    assert done.returncode not in (0, 2), done.stderr
+    assert "process 0 of 2: error: process 0 of 2 lost the others, or waited for them longer than 5 s" in done.stderr
+    assert "SIGKILL" not in done.stderr
+    assert time.monotonic() - begin < 120
+
+
+def test_an_interrupted_process_has_the_time_that_it_needs_to_save(monkeypatch, tmp_path):
+    code = (
+        "import os, pathlib, sys, time\n"
+        "if os.environ['RANK'] == '0':\n"
+        "    time.sleep(1.5)\n"
+        f"    pathlib.Path({str(tmp_path)!r}, 'saved').touch()\n"
+        "sys.exit(143)\n"
+    )
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-c", code])
+    monkeypatch.setattr(launch, "GRACE", 0.2)
+    assert launch.launch(2, max_restarts=1) == 143
+    assert (tmp_path / "saved").exists()
 
 
 @pytest.mark.parametrize("kind", ["png", pytest.param("npz", marks=pytest.mark.slow)])
@@ -275,10 +349,18 @@ def test_alone_everything_is_as_it_is():
     assert distributed.rows(8) == range(8)
     assert distributed.gathered(3) == [3]
     assert list(distributed.together(iter([1, 2]))) == [1, 2]
-    distributed.agree("anything", object())
+    assert distributed.own_here([1, 2]) == [1, 2]
+    distributed.agree("anything", {"of": object()})
+    distributed.wait()
 
 
 def test_a_time_out_that_is_no_number_is_refused(monkeypatch):
     monkeypatch.setenv("TDPM_TIMEOUT", "soon")
     with pytest.raises(InputError, match="TDPM_TIMEOUT is 'soon'"):
         distributed.timeout()
+
+
+def test_an_environment_that_is_no_launchers_is_refused(tiny, tmp_path):
+    done = tdpm("train", "--preset", preset(tiny(), tmp_path), "--outdir", tmp_path / "runs", WORLD_SIZE="two")
+    assert done.returncode == 2
+    assert "WORLD_SIZE is 'two' in the environment: it must be a number" in done.stderr

@@ -10,6 +10,7 @@ from torch import nn
 from tdpm_cli.assemble import assemble
 from tdpm_cli.commands.train import train
 from tdpm_cli.config import from_dict
+from tdpm_cli.errors import InputError
 from tdpm_cli.presets import read_yaml
 from tdpm_cli.run import precision
 from tdpm_cli.sampling import settings_of
@@ -86,3 +87,25 @@ print(-work() + work())
         for how in ("keep", "return")
     )
     assert kept < returned / 3
+
+
+def test_a_number_format_that_the_device_lacks_is_refused(monkeypatch):
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda where: "an old GPU")
+    with pytest.raises(
+        InputError, match=r"train.precision is 'bf16', which an old GPU lacks; accepted here: auto, fp32"
+    ):
+        precision.check("train.precision", "bf16", gpu)
+    precision.check("train.precision", "fp32", gpu)
+    precision.check("train.precision", "bf16", CPU)
+    assert precision.fastest(lambda: None, gpu) == "fp32"
+
+
+def test_a_separate_prior_and_a_denoiser_that_stays_are_compiled_too(tiny_images, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch, "compile", lambda call, **options: call)
+    plain = tiny_images("prior.name=copy", "train.compile=true", "train.phases=prior", "train.duration=32")
+    train(from_dict(plain), tmp_path, "run")
+    told = capsys.readouterr().err
+    assert told.count("compiled in") == 2
+    assert "failed" not in told

@@ -331,3 +331,13 @@ def test_a_compiled_network_draws_the_same_images(runs, tmp_path, monkeypatch, c
         assert np.abs(image - pixels(tmp_path / "compiled")[name]).max() <= 1
     with pytest.raises(InputError, match=r"compile: True there, False here"):
         sample(tmp_path / "compiled", 4, runs["images"], steps=3)
+
+
+def test_a_folder_says_whether_its_samples_came_from_a_compiled_network(runs, tmp_path, monkeypatch):
+    def broken(call, **options):
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    sample(tmp_path / "out", 2, runs["images"], compile=True)
+    sample(tmp_path / "out", 4, runs["images"])  # the same settings: neither was compiled
+    assert json.loads((tmp_path / "out" / "samples.json").read_text())["compile"] is False

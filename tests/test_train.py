@@ -313,3 +313,11 @@ def test_a_second_ctrl_c_leaves_at_once_and_a_second_sigterm_does_not():
         process.send_signal(number)
         assert process.communicate(timeout=30)[0] == told
         assert process.returncode == status
+
+
+def test_a_longer_run_whose_rates_had_fallen_is_told(tiny, tmp_path, capsys):
+    plain = tiny("train.duration=64", "train.cooldown=0.5")
+    train(from_dict(plain), tmp_path, "run")
+    assert "train.cooldown" not in capsys.readouterr().err
+    train(from_dict(tiny("train.duration=128", "train.cooldown=0.5")), tmp_path, "run")
+    assert "note: train.duration: 64 there, 128 here; with train.cooldown" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def sample(
     and Interrupted when stopped.
     """
     device = chosen_device()
-    loaded = assemble.load(model or assemble.newest_run(), device)
+    loaded = assemble.load(model, device)
     made = loaded.assembly
     begun_in = distributed.from_first(lambda: None if overwrite else samples.told(out).get("precision"))
     settings = settings_of(
@@ -81,9 +81,17 @@ def sample(
         raise InputError("--format png, but the model makes points, not images; use --format npz")
     kind = format or ("png" if is_image else "npz")
 
+    def draw(piece: range) -> Tensor:
+        (raw,) = generate(
+            made.model, made.space, made.condition, seed, piece, len(piece), given=taken(given, piece), device=device,
+            prior_scale=settings.prior_scale, **sampler_options(settings),
+        )  # fmt: skip
+        return raw
+
+    compiled = compile and _compile(made, lambda: draw(range(min(n, settings.batch))))
     manifest = describe(loaded, settings, seed) | {
         "labels": labels and list(labels), "prompts": prompts and list(prompts), "format": kind,
-        "compile": compile,
+        "compile": compiled,
         "upsample": smaller and {"images": smaller.text, "sha256": smaller.sha256()},
     }  # fmt: skip
     told = {key: value.tolist() if isinstance(value, Tensor) else value for key, value in given.items() if key != "low"}
@@ -92,15 +100,8 @@ def sample(
     distributed.from_first(lambda: samples.prepare(held, n, manifest, told, overwrite))
     calls = f"{nfe_text(made.model, settings)} = {nfe(made.model, settings)}"
     say(f"{loaded.source}: {made.schedule_text}; NFE {calls}")
-
-    def draw(piece: range) -> Tensor:
-        (raw,) = generate(
-            made.model, made.space, made.condition, seed, piece, len(piece), given=taken(given, piece), device=device,
-            prior_scale=settings.prior_scale, **sampler_options(settings),
-        )  # fmt: skip
-        return raw
-
-    with _compiled(made, lambda: draw(range(min(n, settings.batch)))) if compile else nullcontext():
+    # A smaller batch, the last, is not worth compiling for.
+    with torch.compiler.set_stance("eager_on_recompile") if compiled else nullcontext():
         _fill(out, held, draw, samples.pieces_of(n, settings.batch), given.get("label"), spent)
     if not distributed.is_first():
         return
@@ -113,12 +114,11 @@ def sample(
     say(f"done: {n} in {out}, grid {grid}\nnext: tdpm eval {verb}{out}")
 
 
-@contextmanager
-def _compiled(made: Assembly, work: Callable[[], object]) -> Iterator[None]:
-    """Compile the network for batches as those of `work`; a smaller one, the last, is not worth compiling for."""
-    compile_network(made.model.denoiser.network, work)
-    with torch.compiler.set_stance("eager_on_recompile"):
-        yield
+def _compile(made: Assembly, work: Callable[[], object]) -> bool:
+    """Compile the network for batches as those of `work`; return whether that went well, in all processes alike."""
+    compiled = compile_network(made.model.denoiser.network, work)
+    distributed.agree("compilers", {"torch.compile succeeded": compiled})
+    return compiled
 
 
 def _conditions(

@@ -66,9 +66,10 @@ def train(
         other = "score" if config.train.score else "compile"
         raise InputError(f"train.shard and train.{other} are both true, which do not go together; leave out one")
     data, config = read_data(config)
-    distributed.agree("settings", config.sha256())
+    distributed.agree("settings", _flat(config.to_dict()))
     run, folder = distributed.from_first(lambda: _place(outdir, name or config.preset, resume))
-    made = with_precision(assemble(_settled(config, run), device), device)
+    # Weights that are shared among processes are built on the host, for they may be too many for one device.
+    made = with_precision(assemble(_settled(config, run), "cpu" if config.train.shard else device), device)
     config = made.config
     _announce(made, data, run)
     if config.train.tensorboard:
@@ -104,9 +105,7 @@ def train(
                 checkpoint.set_aside(run, newer_than=start)
             trainer.restore(start)
             say(f"continuing {run} at {trainer.seen / 1000:g} kimg")
-        distributed.from_first(lambda: embed_captions(made.condition, data, device))
-        if not writes:
-            embed_captions(made.condition, data, device)  # which finds them in the cache
+        embed_captions(made.condition, data, device)
         if writes:
             write_text(run / "config.yaml", config.to_yaml())
             write_text(run / DATA, json.dumps(record, indent=1))
@@ -173,6 +172,9 @@ def _same_config(start: Path, config: Config) -> None:
     stated = [listed[key] for key in STATED if key in listed]
     if (processes := state.get("processes", 1)) != distributed.size():
         stated.append(f"processes: {processes} there, {distributed.size()} here")
+    if config.train.cooldown and "train.duration" in listed and state["seen"] < config.train.duration:
+        say(f"note: {listed['train.duration']}; with train.cooldown, which counts from the end, learning rates are now "
+            "those of a run of this length, and may have fallen before")  # fmt: skip
     for text in stated:
         say(f"note: {text}; the order of the images stays, but the weights will not be the very same")
 
@@ -245,7 +247,7 @@ def _profile(trainer: Trainer, data: Any, trace: Path) -> None:
 
     found = profiling.profile(step, device, trace if distributed.is_first() else None)
     table("where the time goes", found.rows)
-    peak, done = profiling.matrix_peak(settings.precision, device), cost_of(trainer.made.config).step_flops * len(raw)
+    peak, done = profiling.matrix_peak(settings.precision, device), _useful_flops(trainer.made.config) * len(raw)
     rows = {
         "step": f"{found.seconds:.4g} s, {len(raw) / found.seconds:.4g} images a second"
         + (" in each process" if distributed.size() > 1 else ""),
@@ -255,6 +257,12 @@ def _profile(trainer: Trainer, data: Any, trace: Path) -> None:
     }
     table("profile", [{"": key, " ": value} for key, value in rows.items()])
     say(f"trace: {trace}, for chrome://tracing or ui.perfetto.dev\nnext: the same command without --profile")
+
+
+def _useful_flops(config: Config) -> int:
+    """Operations of such a step for one image: no lazy penalty, and nothing computed twice to save memory."""
+    game = replace(config.game, r1=0.0, r2=0.0)
+    return cost_of(_set_train(replace(config, game=game), gradient_checkpointing=False)).step_flops
 
 
 def _duration(seconds: float) -> str:

@@ -37,7 +37,7 @@ def joined() -> Iterator[None]:
 
     Raises InputError for a rendezvous that does not come about, or more processes than devices.
     """
-    if dist.is_initialized() or int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if dist.is_initialized() or _told("WORLD_SIZE", 1) == 1:
         yield
         return
     _end_with_the_launcher()
@@ -49,7 +49,7 @@ def joined() -> Iterator[None]:
 
 def rank_of_environment() -> int:
     """What the launcher calls this process."""
-    return int(os.environ.get("RANK", 0))
+    return _told("RANK", 0)
 
 
 def size() -> int:
@@ -59,7 +59,7 @@ def size() -> int:
 
 def size_here() -> int:
     """How many of them share this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if dist.is_initialized() else 1
+    return _told("LOCAL_WORLD_SIZE", 1) if dist.is_initialized() else 1
 
 
 def rank() -> int:
@@ -83,6 +83,16 @@ def rows(batch: int) -> range:
 def own(things: Sequence[Thing]) -> Sequence[Thing]:
     """This process's share of things that are dealt out in turn."""
     return things[rank() :: size()]
+
+
+def own_here(things: Sequence[Thing]) -> Sequence[Thing]:
+    """This process's share of things that are dealt out among those of its machine."""
+    return things[_told("LOCAL_RANK", 0) :: size_here()] if dist.is_initialized() else things
+
+
+def wait() -> None:
+    """Until every process has come this far."""
+    gathered(None)
 
 
 def gathered(thing: Thing) -> list[Thing]:
@@ -117,12 +127,16 @@ def from_first(make: Callable[[], Thing]) -> Thing:
     return found[0]  # type: ignore[return-value]
 
 
-def agree(what: str, thing: Any) -> None:
-    """Raise InputError where processes hold different things, with what each holds."""
-    found = gathered(thing)
-    if any(each != found[0] for each in found):
-        listed = "; ".join(f"process {number} has {each}" for number, each in enumerate(found))
-        raise InputError(f"the processes have different {what}: {listed}. Start all with the same command and files")
+def agree(what: str, things: Mapping[str, Any]) -> None:
+    """Raise InputError where processes hold different things, with the names of those and what each holds."""
+    found = gathered(dict(things))
+    for name in sorted({name for each in found for name in each}):
+        values = [each.get(name) for each in found]
+        if any(value != values[0] for value in values):
+            listed = "; ".join(f"process {number} has {value!r}" for number, value in enumerate(values))
+            raise InputError(
+                f"the processes have different {what}: {name}: {listed}. Start all with the same command and files"
+            )
 
 
 def largest(number: int) -> int:
@@ -263,6 +277,16 @@ def timeout() -> int:
     return int(given)
 
 
+def _told(name: str, otherwise: int) -> int:
+    """A number that the launcher left in the environment. Raises InputError for another word."""
+    given = os.environ.get(name, str(otherwise))
+    if not given.isdigit():
+        raise InputError(
+            f"{name} is {given!r} in the environment: it must be a number, as torchrun sets it; or unset it"
+        )
+    return int(given)
+
+
 def enough_devices(count: int) -> None:
     """Raise InputError for more processes than this machine has devices."""
     gpus, cores = torch.cuda.device_count(), len(os.sched_getaffinity(0))
@@ -275,8 +299,8 @@ def _meet() -> None:
     seconds, env = timeout(), os.environ
     place = f"{env.get('MASTER_ADDR', '(MASTER_ADDR is not set)')}:{env.get('MASTER_PORT', '(MASTER_PORT is not set)')}"
     if torch.cuda.is_available():
-        enough_devices(int(env.get("LOCAL_WORLD_SIZE", 1)))
-        torch.cuda.set_device(int(env.get("LOCAL_RANK", 0)))
+        enough_devices(_told("LOCAL_WORLD_SIZE", 1))
+        torch.cuda.set_device(_told("LOCAL_RANK", 0))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
@@ -295,10 +319,20 @@ def _listening() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise PeerLost(
-            f"process {rank()} of {size()} lost the others, or waited for them longer than {timeout()} s "
-            f"({str(error).splitlines()[0]}); the one that ended first says why"
-        ) from None
+        raise _lost(error) from None
+
+
+def lost(error: Exception) -> PeerLost | None:
+    """What an error among other work means, where it is of a connection: sharded weights are fetched while a network
+    computes. None for another error."""
+    return _lost(error) if isinstance(error, dist.DistError) or "gloo" in str(error) else None
+
+
+def _lost(error: Exception) -> PeerLost:
+    return PeerLost(
+        f"process {rank()} of {size()} lost the others, or waited for them longer than {timeout()} s "
+        f"({str(error).splitlines()[0]}); the one that ended first says why"
+    )
 
 
 def _end_with_the_launcher() -> None:

@@ -16,7 +16,8 @@ from tdpm_cli.run.report import say
 from tdpm_cli.run.signals import SIGNALS
 
 GRACE = 10.0  # seconds that the others have to end by themselves when one has failed
-FINAL = (0, 2, 130, 143)  # statuses after which starting again would not help: done, the user's input, interrupted
+INTERRUPTED = (130, 143)
+FINAL = (0, 2, *INTERRUPTED)  # statuses after which starting again would not help: done, the user's input, interrupted
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}  # needs no name of this machine
 MESSAGES = "TDPM_MESSAGES"  # the folder where processes leave what they would print when they end
 
@@ -50,6 +51,7 @@ class _Group:
     def run(self) -> int:
         with tempfile.TemporaryDirectory() as messages:
             self.processes = [self._start(rank, messages) for rank in range(self.count)]
+            self.ended: set[int] = set()  # which of them were ended from here
             before = {number: signal.signal(number, self._forward) for number in SIGNALS}
             try:
                 return self._wait(Path(messages))
@@ -75,15 +77,17 @@ class _Group:
                 process.send_signal(number)
 
     def _wait(self, messages: Path) -> int:
-        """Until all have ended. The others are given GRACE once one has failed."""
+        """Until all have ended. The others are given GRACE once one has failed; after an interruption, which reaches
+        all, the time that they need: the first one saves when the others may have gone already."""
         deadline, hard = float("inf"), False
         while any(process.poll() is None for process in self.processes):
-            failed = [process for process in self.processes if process.poll() not in (None, 0)]
+            failed = [process for process in self.processes if process.poll() not in (None, 0, *INTERRUPTED)]
             if failed and deadline == float("inf"):
                 deadline = time.monotonic() + GRACE
             if time.monotonic() > deadline:
-                for process in self.processes:
+                for rank, process in enumerate(self.processes):
                     if process.poll() is None:
+                        self.ended.add(rank)
                         process.kill() if hard else process.terminate()
                 deadline, hard = time.monotonic() + GRACE, True
             time.sleep(0.05)
@@ -92,8 +96,11 @@ class _Group:
     def _status(self, messages: Path) -> int:
         """Print what the processes had to say, each thing once, and return the status of the one that matters most."""
         statuses = {rank: process.returncode for rank, process in enumerate(self.processes)}
-        telling = {rank: status for rank, status in statuses.items() if status not in (0, PeerLost.status)}
-        telling = telling or {rank: status for rank, status in statuses.items() if status}
+        failed = {rank: status for rank, status in statuses.items() if status}
+        causes = {
+            rank: status for rank, status in failed.items() if status != PeerLost.status and rank not in self.ended
+        }
+        telling = causes or {rank: status for rank, status in failed.items() if rank not in self.ended} or failed
         said: dict[str, list[int]] = {}
         for rank, status in telling.items():
             path = messages / str(rank)

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import nn
 
+from tdpm_cli.errors import InputError
 from tdpm_cli.run.report import say
 
 GAIN = 1.15  # how much faster bf16 must be to be chosen
@@ -17,9 +18,21 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def has_bf16(where: torch.device) -> bool:
+    """Whether a device computes in bf16 by itself; CPUs all do, in software if need be."""
+    return where.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def check(key: str, precision: str, where: torch.device) -> None:
+    """Raise InputError, naming the key, for a number format that the device lacks."""
+    if precision == "bf16" and not has_bf16(where):
+        name = torch.cuda.get_device_name(where)
+        raise InputError(f"{key} is 'bf16', which {name} lacks; accepted here: auto, fp32")
+
+
 def fastest(work: Callable[[], object], where: torch.device) -> str:
     """ "bf16" where `work` is faster by GAIN in it on this machine, by the best of two runs of each; else "fp32"."""
-    if where.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+    if not has_bf16(where):
         return "fp32"
     best = {"fp32": float("inf"), "bf16": float("inf")}
     for _ in range(3):  # the first round warms up, yet a slow bf16 shows in it
@@ -47,18 +60,20 @@ def describe(precision: str, where: torch.device) -> str:
     return "fp32 (products and convolutions in TF32)" if precision == "fp32" and where.type == "cuda" else precision
 
 
-def compile_network(network: nn.Module, work: Callable[[], object]) -> None:
-    """Compile a network in place and run `work`, which calls it, once; where that fails, go on without, and say so."""
-    network.compile(dynamic=False)
+def compile_network(network: nn.Module, work: Callable[[], object]) -> bool:
+    """Compile a network in place and run `work`, which calls it, once; where that fails, go on without, and say so.
+    Return whether it is compiled."""
     begin = time.perf_counter()
     try:
+        network.compile(dynamic=False)
         work()
     except Exception as error:  # whatever a compiler raises
         network._compiled_call_impl = None
         reason = str(error).strip().splitlines() or [type(error).__name__]
         say(f"note: torch.compile failed ({reason[0]}); going on without it")
-    else:
-        say(f"compiled in {time.perf_counter() - begin:.0f} s")
+        return False
+    say(f"compiled in {time.perf_counter() - begin:.0f} s")
+    return True
 
 
 def synchronise(where: torch.device) -> None:
