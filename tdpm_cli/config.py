@@ -303,10 +303,15 @@ def check_sampler(sample: SampleConfig, T: int, conditional: bool, prior: Any, p
                          "at 1")  # fmt: skip
 
 
-def check(target: Callable[..., Any], given: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """Check values against the keyword-only parameters of `target`, the preset's keys; return them converted."""
+def check(
+    target: Callable[..., Any], given: Mapping[str, Any], path: str, beside: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Check values against the keyword-only parameters of `target`, the preset's keys; return them converted.
+
+    `beside` are keys of the same section that were taken out before, such as `name`.
+    """
     accepted = keys_of(target)
-    _known(given, list(accepted), path + ".")
+    _known(given, [*beside, *accepted], path + ".")
     for name, parameter in accepted.items():
         if name not in given and parameter.default is parameter.empty:
             raise InputError(f"{path}.{name} is missing; the preset must set it")
@@ -334,9 +339,9 @@ def keys_of(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return keys
 
 
-def _complete(target: Callable[..., Any], given: Mapping[str, Any], path: str) -> dict[str, Any]:
+def _complete(target: Callable[..., Any], given: Mapping[str, Any], path: str, beside: Sequence[str]) -> dict[str, Any]:
     """Like `check`, with every default filled in."""
-    checked = check(target, given, path)
+    checked = check(target, given, path, beside)
     return {name: checked.get(name, copy.copy(key.default)) for name, key in keys_of(target).items()}
 
 
@@ -354,7 +359,8 @@ def _part(kind: str, given: Mapping[str, Any]) -> Part:
     name = options.pop("name", None)
     if not isinstance(name, str):
         raise InputError(f"{kind}.name is {name!r}; accepted: {', '.join(parts.names(kind))}")
-    return Part(kind, name, _complete(parts.load(kind, name), options, kind))
+    beside = ["name", "path"] if kind == "data" else ["name"]
+    return Part(kind, name, _complete(parts.load(kind, name), options, kind, beside))
 
 
 def _schedule(given: Mapping[str, Any]) -> ScheduleConfig:
@@ -375,4 +381,5 @@ def _schedule(given: Mapping[str, Any]) -> ScheduleConfig:
                 f"schedule.truncate.{unit} is {value!r}: it must be a {'whole ' if unit == 'step' else ''}number"
             )
         truncate = dict(truncate)
-    return ScheduleConfig(name, _complete(schedule.CHAINS[name], options, "schedule"), truncate)
+    options = _complete(schedule.CHAINS[name], options, "schedule", ["name", "truncate"])
+    return ScheduleConfig(name, options, truncate)

@@ -81,10 +81,13 @@ def test_extends_one_level(tmp_path):
 @pytest.mark.parametrize(
     ("assignment", "parts_of_the_message"),
     [
-        ("prior.z_dmi=3", ["prior.z_dmi", "no such key", "Accepted in prior: none"]),
+        ("prior.z_dmi=3", ["prior.z_dmi", "no such key", "Accepted in prior: name."]),
+        ("prior.nmae=copy", ["prior.nmae", "did you mean 'name'", "Accepted in prior: name."]),
+        ("data.pth=x", ["data.pth", "did you mean 'path'", "Accepted in data: name, path."]),
+        ("schedule.trunkate=null", ["did you mean 'truncate'", "Accepted in schedule: name, truncate, steps"]),
         (
             "backbone.chanels=3",
-            ["backbone.chanels", "did you mean 'channels'", "Accepted in backbone: channels, mult"],
+            ["backbone.chanels", "did you mean 'channels'", "Accepted in backbone: name, channels, mult"],
         ),
         ("backbone.channels=many", ["backbone.channels is 'many'", "must be a valid integer"]),
         ("backbone.channels=0", ["backbone.channels is 0", "greater than or equal to 1"]),
