@@ -63,6 +63,21 @@ def test_a_cut_off_the_chain_is_refused(cut):
         linear().truncate(**cut)
 
 
+@pytest.mark.parametrize("unit", ["sigma", "log_snr"])
+@pytest.mark.parametrize("steps", [1, 2, 1000])
+@pytest.mark.parametrize("name", CHAINS)
+def test_the_bounds_that_a_refusal_states_are_accepted(name, steps, unit):
+    chain = CHAINS[name](steps=steps)
+    with pytest.raises(ValueError, match="accepted: ") as caught:
+        chain.truncate(**{unit: 1e9})
+    low, high = map(float, str(caught.value).split("accepted: ")[1].split(" to "))
+    assert {chain.truncate(**{unit: bound}).T for bound in (low, high)} <= set(range(1, steps + 1))
+
+
+def test_a_chain_is_cut_where_no_signal_is_left():
+    assert CHAINS["jsd"]().truncate(log_snr=-math.inf).T == 1000
+
+
 @pytest.mark.parametrize("spacing", [1, 1.3, 2, 7])
 @pytest.mark.parametrize("T", [1, 2, 3, 10, 37, 100, 1000])
 def test_respacing_walks_from_T_to_0_in_any_number_of_steps(T, spacing):

@@ -5,6 +5,7 @@ t = 0 is data and t = T the noisiest step, so `alpha_bar[0] == 1` and there is n
 
 import math
 from collections.abc import Callable
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 
 import torch
 from torch import Tensor
@@ -87,8 +88,8 @@ class Schedule:
     def _nearest_step(self, name: str, wanted: float, levels: list[float]) -> int:
         low, high = min(levels), max(levels)
         if not low <= wanted <= high:
-            raise ValueError(f"{name} {wanted:g} is not on the chain; accepted: {low:.4g} to {high:.4g}")
-        return 1 + min(range(len(levels)), key=lambda k: abs(levels[k] - wanted))
+            raise ValueError(f"{name} {wanted} is not on the chain; accepted: {_inwards(low, high)}")
+        return 1 + min(range(len(levels)), key=lambda k: levels[k] != wanted and abs(levels[k] - wanted))
 
     def respace(self, steps: int, spacing: float = 1.0) -> list[int]:
         """Return [T, ..., 0]: the times of `steps` reverse steps, 1 to T of them, T · (k/steps)^spacing rounded.
@@ -105,6 +106,15 @@ class Schedule:
     def describe(self) -> str:
         """The cut in every unit: "T = 100, sigma 0.324, log-SNR 2.14"."""
         return f"T = {self.T}, sigma {self.sigma(self.T):.4g}, log-SNR {self.log_snr(self.T):.4g}"
+
+
+def _inwards(low: float, high: float) -> str:
+    """A range in four digits, rounded so that its bounds lie inside; exact where that leaves nothing."""
+    first, last = (
+        float(Context(prec=4, rounding=way).create_decimal_from_float(bound))
+        for bound, way in ((low, ROUND_CEILING), (high, ROUND_FLOOR))
+    )
+    return f"{first} to {last}" if first <= last else f"{low} to {high}"
 
 
 def _from_beta(beta: Tensor) -> Schedule:
