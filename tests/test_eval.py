@@ -19,6 +19,8 @@ from tdpm_cli import assemble as assembly
 from tdpm_cli.commands.evaluate import evaluate, write_statistics
 from tdpm_cli.commands.sample import sample
 from tdpm_cli.commands.sweep import sweep
+from tdpm_cli.commands.train import train
+from tdpm_cli.config import from_dict
 from tdpm_cli.errors import InputError
 from tdpm_cli.parts.data.digits import digits as digits_part
 from tdpm_cli.scoring import summary
@@ -120,6 +122,30 @@ def test_what_eval_cannot_score(runs, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"Put file:///nowhere.* at .*cache/tdpm/inception-2015-12-05.pt"):
         evaluate(tmp_path / "out", features="inception")
     assert not list((tmp_path / "cache").rglob("*inception*"))
+
+
+def test_training_data_that_are_gone_are_told_as_such(tiny_images, tmp_path, pooled):
+    data = write_images(tmp_path / "data", noise(20, 1))
+    plain = tiny_images("data.name=images", f"data.path={data}", "train.duration=16")
+    run = train(from_dict(plain), tmp_path, "run")
+    sample(tmp_path / "out", 4, run)
+    data.rename(tmp_path / "elsewhere")
+    gone = f"names, {data}, are not there any more; give --ref PATH"
+    with pytest.raises(InputError, match=rf"out: the training data that its samples\.json {gone}"):
+        evaluate(tmp_path / "out", features=pooled)
+    with pytest.raises(InputError, match=f"run: the training data that its config {gone}"):
+        evaluate(model=run, features=pooled, n=4)
+
+
+def test_the_sweep_that_comes_next_is_of_the_model_that_was_scored(runs, tmp_path, capsys):
+    sample(tmp_path / "out", 10, runs["points"])
+    drew = json.loads((tmp_path / "out" / "samples.json").read_text())["model"]
+    evaluate(tmp_path / "out")
+    assert f"next: tdpm sweep --model {drew} --steps" in capsys.readouterr().err
+    evaluate(model=runs["points"], n=10)
+    assert f"next: tdpm sweep --model {runs['points']} --steps" in capsys.readouterr().err
+    evaluate("toy-mixture", ref="toy-mixture", n=10)
+    assert "next: tdpm sweep --steps" in capsys.readouterr().err
 
 
 def test_fid_is_of_clean_fids_published_inception_alone(runs, tmp_path, stand_in, monkeypatch):

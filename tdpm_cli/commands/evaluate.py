@@ -105,7 +105,9 @@ def evaluate(
     if report:
         write_report(report, sets[0], found[0], merged, classes, scorer, result)
         say(f"report: {report}")
-    say("next: tdpm sweep --steps 1,2,4,8,16")
+    manifest = sets[0].manifest if isinstance(sets[0], Examples) else None
+    drew = model or (manifest or {}).get("model")
+    say(f"next: tdpm sweep {f'--model {drew} ' if drew else ''}--steps 1,2,4,8,16")
     return result
 
 
@@ -145,6 +147,10 @@ def _reference(ref: str | Path | None, config: Config | None, samples: Input) ->
         return open_input("--ref", str(ref))
     if config is None:
         raise InputError(f"{samples.text} has no samples.json that names its training data; give --ref PATH")
+    if config.path and not config.path.exists():
+        told = "samples.json" if samples.about else "config"  # of stored samples; of a model
+        raise InputError(f"{samples.text}: the training data that its {told} names, {config.path}, are not there any "
+                         "more; give --ref PATH")  # fmt: skip
     return of_config(config)
 
 
