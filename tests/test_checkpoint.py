@@ -267,7 +267,9 @@ def test_a_run_has_one_owner_and_a_killed_one_is_none(tmp_path):
         "import sys, time; from pathlib import Path; from tdpm_cli.run.lock import owned\n"
         "with owned(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
-    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
     assert other.stdout.readline() == "held\n"
     with pytest.raises(InputError, match=rf"another process trains this run \(process {other.pid} on "):  # noqa: SIM117
         with lock.owned(tmp_path):

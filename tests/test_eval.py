@@ -482,7 +482,7 @@ for k in range(60):
     for path in cache_folder().glob("*.safetensors"):
         path.unlink(missing_ok=True)
 """
-    running = [subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) for _ in range(3)]
+    running = [subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stderr=subprocess.PIPE) for _ in range(3)]
     assert [(process.communicate()[1].decode(), process.returncode) for process in running] == [("", 0)] * 3
     assert not list(summary.cache_folder().glob("*.part"))
 

@@ -31,9 +31,9 @@ def test_the_public_names():
         tdpm.nothing  # noqa: B018
 
 
-def test_importing_the_package_is_light():
+def test_importing_the_package_is_light(tmp_path):
     code = "import sys, tdpm_cli; print(sorted({'torch', 'numpy', 'PIL', 'yaml', 'typer'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 

@@ -141,7 +141,7 @@ def test_kid_precision_and_recall_are_torch_fidelitys(generator, shift):
     assert ours["recall"] == pytest.approx(theirs["recall"], abs=1 / 300)
 
 
-def test_no_score_needs_scipy():
+def test_no_score_needs_scipy(tmp_path):
     import subprocess
     import sys
 
@@ -155,4 +155,4 @@ x, y = torch.randn(50, 4), torch.randn(50, 4)
 scores.frechet(scores.moments(x), scores.moments(y)), scores.kernel_distance(x, y), scores.prdc(x, y)
 scores.memorised(x, y), scores.sliced_wasserstein(x, y)
 """
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, check=True)

@@ -69,7 +69,7 @@ def test_a_compiled_network_is_used(monkeypatch, capsys):
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep memory")
-def test_freed_memory_is_kept_for_the_next_step():
+def test_freed_memory_is_kept_for_the_next_step(tmp_path):
     script = """
 import resource, sys, torch
 from tdpm_cli.run.memory import keep_freed
@@ -82,8 +82,9 @@ def work():
     return faults()
 print(-work() + work())
 """
+    command = [sys.executable, "-c", script]
     kept, returned = (
-        int(subprocess.run([sys.executable, "-c", script, how], check=True, capture_output=True, text=True).stdout)
+        int(subprocess.run([*command, how], cwd=tmp_path, check=True, capture_output=True, text=True).stdout)
         for how in ("keep", "return")
     )
     assert kept < returned / 3

@@ -110,7 +110,9 @@ def test_several_processes_fill_one_folder(runs, tmp_path):
         str(runs["images"]),
     ]
     processes = [
-        subprocess.Popen([*command, str(folder)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        subprocess.Popen(
+            [*command, str(folder)], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        )
         for folder in (whole, out, out)
     ]
     told = [process.communicate(timeout=120)[1] for process in processes]
@@ -123,7 +125,9 @@ def test_a_piece_is_one_processes_at_a_time(tmp_path):
         "import sys, time; from tdpm_cli.run.claims import *; held = Claims(Path(sys.argv[1]))\n"
         "print(held.take(1), flush=True); time.sleep(60)"
     )
-    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "x")], stdout=subprocess.PIPE, text=True)
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "x")], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
     assert other.stdout.readline() == "True\n"
     mine, done = claims.Claims(tmp_path / "x"), set()
     assert [mine.take(k) for k in range(3)] == [True, False, True]

@@ -295,7 +295,7 @@ def test_flipping_shows_each_example_and_its_mirror_image_once():
     assert sorted(rows[~mirrored][:, 0].int().tolist()) == list(range(10))
 
 
-def test_a_second_ctrl_c_leaves_at_once_and_a_second_sigterm_does_not():
+def test_a_second_ctrl_c_leaves_at_once_and_a_second_sigterm_does_not(tmp_path):
     code = (
         "import time; from tdpm_cli.run.signals import *\n"
         "with Interruption() as asked:\n"
@@ -306,7 +306,7 @@ def test_a_second_ctrl_c_leaves_at_once_and_a_second_sigterm_does_not():
         "print('saved', flush=True)"
     )
     for number, told, status in ((signal.SIGINT, "", -signal.SIGINT), (signal.SIGTERM, "saved\n", 0)):
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
         assert process.stdout.readline() == "noted\n"
