@@ -12,6 +12,7 @@ seeds, and the spread is that from seed to seed.
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -128,4 +129,5 @@ if __name__ == "__main__":
     try:
         main()
     except (InputError, Interrupted) as error:
-        raise SystemExit(f"error: {error}") from None
+        print(f"error: {error}" if isinstance(error, InputError) else error, file=sys.stderr)
+        sys.exit(error.status)

@@ -1,13 +1,18 @@
 """Signals while something is scored: nothing is half-written, and what was done is not done again."""
 
 import json
+import runpy
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+
+from tdpm_cli.errors import InputError
+from tdpm_cli.run.signals import Interrupted
 
 TDPM = str(Path(sys.executable).with_name("tdpm"))
 ROWS = 40
@@ -48,3 +53,16 @@ def test_sweep_keeps_the_rows_that_are_done(runs, tmp_path):
     assert not any(line.startswith("1 of ") for line in done.stderr.splitlines()), "a row that was done is done again"
     assert rows()[: len(kept)] == kept
     assert len(rows()) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [(InputError("no preset"), 2, "error: no preset\n"), (Interrupted(signal.SIGTERM, "stopped"), 143, "stopped\n")],
+)
+def test_scripts_compare_ends_with_the_status_of_its_error(error, status, told, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["compare", "digits"])
+    monkeypatch.setattr("tdpm_cli.presets.read_preset", Mock(side_effect=error))
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(Path(__file__).parent.parent / "scripts" / "compare.py"), run_name="__main__")
+    assert end.value.code == status
+    assert capsys.readouterr().err == told
