@@ -26,6 +26,8 @@ class BadFile(InputError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'x' or 'y'?" for the nearest known words, or "." alone."""
-    found = get_close_matches(word, list(known), n=2, cutoff=0.5)
+    """Return "; did you mean 'x' or 'y'?" for the nearest known words and those that it begins, or "." alone."""
+    known = list(known)
+    begun = [name for name in known if word and name.startswith(word)]
+    found = list(dict.fromkeys([*get_close_matches(word, known, n=2, cutoff=0.5), *begun]))[:3]
     return f"; did you mean {' or '.join(map(repr, found))}?" if found else "."

@@ -159,6 +159,10 @@ def test_an_empty_section_is_an_absent_one():
 def test_unknown_presets_get_the_nearest():
     with pytest.raises(InputError, match=r"no preset 'digit'; did you mean 'digits'"):
         read_preset("digit")
+    with pytest.raises(InputError, match=r"; did you mean 'toy-gaussians25' or 'toy-mixture' or 'toy-swissroll'\?"):
+        read_preset("toy")
+    with pytest.raises(InputError, match=r"no preset ''\. Accepted"):
+        read_preset("")
     with pytest.raises(InputError, match="no preset"):
         read_preset("../presets/digits")
 
