@@ -16,7 +16,7 @@ from tdpm_cli.run import distributed, pictures, precision
 from tdpm_cli.run.files import replacing, writable, write_text
 from tdpm_cli.run.page import Page
 from tdpm_cli.run.report import say, table
-from tdpm_cli.sampling import settings_of
+from tdpm_cli.sampling import Generated, settings_of
 from tdpm_cli.scoring.diagnosis import diagnose
 from tdpm_cli.scoring.inputs import Examples, Input, Statistics, config_of, of_config, of_model, open_input
 from tdpm_cli.scoring.protocol import protocol_of
@@ -148,7 +148,8 @@ def _reference(ref: str | Path | None, config: Config | None, samples: Input) ->
     if config is None:
         raise InputError(f"{samples.text} has no samples.json that names its training data; give --ref PATH")
     if config.path and not config.path.exists():
-        told = "samples.json" if samples.about else "config"  # of stored samples; of a model
+        drawn = isinstance(samples, Examples) and isinstance(samples.data, Generated)
+        told = "config" if drawn else "samples.json"
         raise InputError(f"{samples.text}: the training data that its {told} names, {config.path}, are not there any "
                          "more; give --ref PATH")  # fmt: skip
     return of_config(config)
