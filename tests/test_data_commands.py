@@ -22,6 +22,7 @@ from tdpm_cli.imaging.files import beside
 from tdpm_cli.presets import override, read_preset, with_data
 from tdpm_cli.proposal import propose
 from tdpm_cli.run import checkpoint
+from tdpm_cli.run.batches import order_from
 from tdpm_cli.run.report import Meter
 from tdpm_cli.run.signals import Interrupted
 
@@ -83,7 +84,7 @@ def test_a_damaged_image_stops_a_run_that_continues_once_it_is_quarantined(tmp_p
     order = torch.randperm(100, generator=torch.Generator().manual_seed(0))[:64].tolist()  # of the first grid
     late = next(k for k in range(64, 100) if k not in order)
     (folder / f"{late:03d}.png").write_bytes(b"")
-    with pytest.raises(InputError, match=rf"{late:03d}\.png: it is empty; repair it, or let `tdpm data verify"):
+    with pytest.raises(InputError, match=rf"{late:03d}\.png: it is empty; let `tdpm data verify"):
         train(config, tmp_path, "run")
     saved = checkpoint.steps(tmp_path / "run")
     with pytest.raises(InputError, match="1 of 100"):
@@ -92,6 +93,18 @@ def test_a_damaged_image_stops_a_run_that_continues_once_it_is_quarantined(tmp_p
         train(config, tmp_path, "run")
         assert "1 images are in quarantine, 0 when the run began" in capsys.readouterr().err
         assert int(checkpoint.steps(tmp_path / "run")[-1].name) == 96
+
+
+def test_a_damaged_image_found_before_anything_was_learned_leaves_nothing(tmp_path, tiny_files):
+    folder = folder_of(tmp_path / "x", [f"{k:03d}.png" for k in range(100)])
+    config = tiny_files(folder, "train.duration=96", "train.cache=false", "train.batch=32")
+    order = torch.randperm(100, generator=torch.Generator().manual_seed(0))[:64].tolist()  # of the first grid
+    first = next(order_from(range(100), 32, config.train.seed, 0, flip=config.train.flip))
+    late = next(k for k in first if k >= 64 and k not in order)
+    (folder / f"{late:03d}.png").write_bytes(b"")
+    with pytest.raises(InputError, match=rf"{late:03d}\.png"):
+        train(config, tmp_path, "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_is_not_continued_on_other_data(tmp_path, tiny_files):

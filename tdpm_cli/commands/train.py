@@ -1,6 +1,7 @@
 """tdpm train: what is asked is checked, placed and announced, then trained or rehearsed."""
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -16,7 +17,7 @@ from tdpm_cli.assemble import Assembly, assemble, read_data
 from tdpm_cli.captions import embed_captions
 from tdpm_cli.config import Config
 from tdpm_cli.cost import cost_of
-from tdpm_cli.errors import InputError
+from tdpm_cli.errors import BadFile, InputError
 from tdpm_cli.imaging.arrays import fingerprint_of
 from tdpm_cli.interchange import generator
 from tdpm_cli.interchange.adopt import load_into
@@ -68,6 +69,7 @@ def train(
     data, config = read_data(config)
     distributed.agree("settings", _flat(config.to_dict()))
     run, folder = distributed.from_first(lambda: _place(outdir, name or config.preset, resume))
+    is_new = not run.exists()
     # Weights that are shared among processes are built on the host, for they may be too many for one device.
     made = with_precision(assemble(_settled(config, run), "cpu" if config.train.shard else device), device)
     config = made.config
@@ -112,7 +114,12 @@ def train(
             generator.keep(made, run)
         if config.train.cache and hasattr(data, "keep_in_memory"):
             data.keep_in_memory(CACHED * free_memory(torch.device("cpu")) / distributed.size_here())
-        trainer.fit(data, scoring)
+        try:
+            trainer.fit(data, scoring)
+        except BadFile:
+            if is_new and writes and not checkpoint.steps(run):  # before anything was learned
+                shutil.rmtree(run)
+            raise
     say(f"done: {run}\nnext: tdpm sample --model {run} --steps {config.sample.steps} --n 64 samples/")
     return run
 

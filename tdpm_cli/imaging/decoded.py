@@ -133,6 +133,10 @@ class Decoded:
         try:
             return to_array(prepare(self.files.content(k), self.shape, self.crop, self.upscale, self.box))
         except ValueError as error:
-            advice = f"repair it, or let `tdpm data verify {self.files.path}` put all such files in quarantine" if (
-                "smaller" not in str(error)) else "take such images out, or set data.upscale=true"  # fmt: skip
+            advice = (
+                "take such images out, or set data.upscale=true"
+                if "smaller" in str(error)
+                else f"let `tdpm data verify {self.files.path}` put all such files in quarantine, or, before a run "
+                "begins, repair it"
+            )
             raise BadFile(self.files.path, self.files.names[k], str(error), advice) from None
