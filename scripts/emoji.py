@@ -12,6 +12,7 @@ import argparse
 import io
 import json
 import random
+import sys
 import unicodedata
 import zipfile
 from pathlib import Path
@@ -147,4 +148,5 @@ if __name__ == "__main__":
     try:
         main()
     except InputError as error:
-        raise SystemExit(f"error: {error}") from None
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.status)
