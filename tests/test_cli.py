@@ -278,10 +278,12 @@ def test_continuing_a_finished_run_says_so(tdpm, tiny, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("processes", "words", "status"), [(1, "presets", 0), (2, "presets", 0), (2, "no-such-verb", 2)]
 )
-def test_one_of_several_processes_ends_without_taking_python_apart(processes, words, status):
+def test_one_of_several_processes_ends_without_taking_python_apart(processes, words, status, tmp_path):
     script = "import atexit; atexit.register(print, 'taken apart'); from tdpm_cli.cli import main; main()"
     environment = {**os.environ, "WORLD_SIZE": str(processes)}
-    done = subprocess.run([sys.executable, "-c", script, words], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, words], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == status
     assert ("taken apart" in done.stdout) == (processes == 1)
     assert ("digits" in done.stdout) == (status == 0), "what was printed is there"
