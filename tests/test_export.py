@@ -59,7 +59,9 @@ def test_a_program_runs_without_our_code(model, tmp_path):
 TEXT = ["condition.name=text", "condition.tokens=6", "condition.examples=[one, a two, three of them]"]
 
 
-@pytest.mark.parametrize(("kind", "suffix"), [(TEXT, "pt2"), (TEXT, "onnx"), (LABELS, "onnx")])
+@pytest.mark.parametrize(
+    ("kind", "suffix"), [(TEXT, "pt2"), pytest.param(TEXT, "onnx", marks=pytest.mark.slow), (LABELS, "onnx")]
+)
 def test_a_sampler_takes_conditions(model, tmp_path, kind, suffix):
     if suffix == "onnx":
         pytest.importorskip("onnxruntime")

@@ -163,7 +163,7 @@ def test_a_model_of_latents_is_trained_sampled_and_scored_as_images(coder, encod
     assert assemble.load(run).assembly.space.shape == (3, 4, 4)
 
 
-@pytest.mark.parametrize("suffix", ["pt2", "onnx", "folder"])
+@pytest.mark.parametrize("suffix", [pytest.param("pt2", marks=pytest.mark.slow), "onnx", "folder"])
 def test_a_model_of_latents_is_exported_with_its_decoder(coder, images, tmp_path, generator, suffix):
     pytest.importorskip("onnxruntime")
     settled = plain(coder, images, "backbone.groups=4").to_dict() | {"condition": {"name": "none"}}

@@ -232,7 +232,7 @@ def test_weights_of_another_model_are_refused(tiny, tmp_path):
     ("number", "send"),
     [
         (signal.SIGINT, os.kill),
-        (signal.SIGTERM, os.kill),
+        pytest.param(signal.SIGTERM, os.kill, marks=pytest.mark.slow),
         (signal.SIGUSR1, os.kill),
         (signal.SIGINT, os.killpg),  # of a terminal: to the processes that read data, too
         (signal.SIGTERM, lambda leader, number: [os.killpg(leader, number), os.kill(leader, number)]),  # of `timeout`
