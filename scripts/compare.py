@@ -6,8 +6,8 @@
 Trains the preset and its baseline (the whole chain from N(0, I)), or continues where a former call stopped,
 and prints the score of both by network calls (NFE), the ceiling (decoding from real x_T) and the distance of
 prior and data at x_T alone. Nothing is guided, so that network calls are steps. With --text images are also scored by
-how well they fit the captions that they were drawn from. With --repeats each sampler's scores are means over so many
-seeds, and the spread is that from seed to seed.
+how well they fit the captions that they were drawn from. Each sampler's scores are means over --repeats seeds, with the
+spread from seed to seed.
 """
 
 import argparse
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--outdir", type=Path, default=Path("runs/compare"))
     parser.add_argument("--data", type=Path)
     parser.add_argument("--n", default="10k", help="samples of each score, at most")
-    parser.add_argument("--repeats", type=int, default=1, help="seeds of each score: mean ± sd (1)")
+    parser.add_argument("--repeats", type=int, default=3, help="seeds of each score: mean ± sd (3)")
     parser.add_argument("--text", help="features that know text, such as image-text:FILE")
     parser.add_argument("--set", action="append", default=[], dest="assignments")
     parser.add_argument("--write", type=Path, help="also write the table there, as JSON lines")
