@@ -139,9 +139,8 @@ def test_training_data_that_are_gone_are_told_as_such(tiny_images, tmp_path, poo
 
 def test_the_sweep_that_comes_next_is_of_the_model_that_was_scored(runs, tmp_path, capsys):
     sample(tmp_path / "out", 10, runs["points"])
-    drew = json.loads((tmp_path / "out" / "samples.json").read_text())["model"]
     evaluate(tmp_path / "out")
-    assert f"next: tdpm sweep --model {drew} --steps" in capsys.readouterr().err
+    assert f"next: tdpm sweep --model {runs['points']} --steps" in capsys.readouterr().err
     evaluate(model=runs["points"], n=10)
     assert f"next: tdpm sweep --model {runs['points']} --steps" in capsys.readouterr().err
     evaluate("toy-mixture", ref="toy-mixture", n=10)

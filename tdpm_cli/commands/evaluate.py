@@ -16,6 +16,7 @@ from tdpm_cli.run import distributed, pictures, precision
 from tdpm_cli.run.files import replacing, writable, write_text
 from tdpm_cli.run.page import Page
 from tdpm_cli.run.report import say, table
+from tdpm_cli.run.runs import run_of
 from tdpm_cli.sampling import Generated, settings_of
 from tdpm_cli.scoring.diagnosis import diagnose
 from tdpm_cli.scoring.inputs import Examples, Input, Statistics, config_of, of_config, of_model, open_input
@@ -106,7 +107,7 @@ def evaluate(
         write_report(report, sets[0], found[0], merged, classes, scorer, result)
         say(f"report: {report}")
     manifest = sets[0].manifest if isinstance(sets[0], Examples) else None
-    drew = model or (manifest or {}).get("model")
+    drew = model or (run_of(Path(manifest["model"])) if manifest else None)
     say(f"next: tdpm sweep {f'--model {drew} ' if drew else ''}--steps 1,2,4,8,16")
     return result
 

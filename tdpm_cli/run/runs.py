@@ -13,6 +13,11 @@ def steps(run: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name))
 
 
+def run_of(weights: Path) -> Path:
+    """The run to which a file of weights belongs, which outlasts its checkpoints; or the file itself."""
+    return weights.parents[2] if len(weights.parents) > 2 and weights.parents[1].name == CHECKPOINTS else weights
+
+
 def newest_run(outdir: Path = Path("runs")) -> Path:
     """The run below `outdir` whose checkpoint is the newest. Raises InputError where there is none."""
     runs = [run for run in sorted(outdir.glob("*")) if steps(run)]
