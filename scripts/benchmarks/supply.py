@@ -29,17 +29,17 @@ FILES, ARRAYS = 32, 10_000
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("presets", nargs="*", help="names (all)")
+    parser.add_argument("names", nargs="*", metavar="PRESET", help="presets (all)")
 
 
-def run(presets: list[str]) -> None:
+def run(names: list[str]) -> None:
     from tdpm_cli import config as configuration
     from tdpm_cli import presets
     from tdpm_cli.cost import cost_of
 
     peak = fastest_product()
     print(f"{machine()}: {peak / 1e9:.0f} GFLOP a second at most")
-    for name in presets or presets.preset_names():
+    for name in names or presets.preset_names():
         config = configuration.from_dict(presets.read_preset(name))
         needed = peak / cost_of(config).step_flops
         with tempfile.TemporaryDirectory() as place:
