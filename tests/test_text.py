@@ -350,6 +350,13 @@ def test_encoders_of_transformers(name, tmp_path):
 LEARNED = [*TEXT, "condition.encoder=bert-tokens", "condition.dim=64"]
 
 
+def test_the_gradients_of_a_trained_encoder_are_the_last_to_be_sent(tiny_images):
+    made = assemble.assemble(config.from_dict(tiny_images(*LEARNED)))
+    sent = [name for name, _ in made.model.denoiser.named_parameters()][::-1]
+    assert sent[0].startswith("network.")
+    assert sent[-1].startswith("reader.")
+
+
 def test_an_encoder_that_is_trained_learns_from_the_denoising_loss_and_is_kept(tiny_images, tmp_path):
     plain = tiny_images(*LEARNED)
     begun = weights.state(assemble.assemble(config.from_dict(plain)).model.denoiser.reader)

@@ -33,7 +33,8 @@ class Denoiser(nn.Module):
         super().__init__()
         if prediction == "eps" and schedule.alpha(schedule.T) == 0:
             raise ValueError("eps says nothing of x_0 where alpha_bar is 0; predict v or x_0, or cut earlier")
-        self.network, self.schedule, self.reader = network, schedule, reader
+        # In the order in which they compute, for whoever sends gradients while earlier layers still compute theirs.
+        self.reader, self.network, self.schedule = reader, network, schedule
         self.prediction, self.weight, self.gamma = prediction, weight, gamma
 
     def read(self, cond: Cond) -> Cond:
