@@ -17,6 +17,7 @@ from tdpm_cli.engine.protocols import Cond, Given
 from tdpm_cli.run import distributed, precision
 
 EXAMPLES = 4  # of which the network is timed
+GRID = 64  # examples in a picture; a quarter of it where they are larger than 64 pixels
 
 
 def settings_of(made: Assembly, eta: float | None = None, **given: Any) -> SampleConfig:
@@ -149,3 +150,29 @@ class Generated:
 
     def _null(self, n: int) -> Cond:
         return {key: value.to(self.device) for key, value in self.made.condition.null(n).items()}
+
+
+@torch.inference_mode()
+def draw_panels(made: Assembly, model: TDPM, data: Any, device: torch.device) -> dict[str, Any]:
+    """Pictures of the data, of x_T as the data and as the prior give it, and of the samples."""
+    space, schedule = made.space, model.denoiser.schedule
+    sample = replace(made.config.sample, precision=made.config.train.precision)
+    count = 4096 if len(space.shape) != 3 else GRID if max(space.shape) <= 64 else GRID // 4
+    count = min(count, len(data))
+    picked = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:count].tolist()
+    training, _ = model.training, model.eval()
+    panels: dict[str, list[Tensor]] = {"data": [], f"data at T = {schedule.T}": [], "prior": [], "samples": []}
+    for start in range(0, count, sample.batch):
+        chosen = range(start, min(start + sample.batch, count))
+        noise = Noise(0, chosen, device)
+        raw, conditions = data[picked[start : chosen.stop]]
+        x_0 = space.encode(raw.to(device))
+        real = schedule.q_sample_T(x_0, noise.normal(space.shape))
+        cond = {key: value.to(device) for key, value in made.condition.encode({**conditions, "raw": raw}).items()}
+        null = {key: value.to(device) for key, value in made.condition.null(len(raw)).items()}
+        x_T = model.draw_x_T(noise, cond, null=null, **prior_options(sample))
+        drawn = model.decode(x_T, noise, cond, null=null, bounds=space.bounds, **sampler_options(sample))
+        for panel, x in zip(panels.values(), (x_0, real, x_T, drawn), strict=True):
+            panel.append(x.cpu())
+    model.train(training)
+    return {title: space.picture(space.decode(torch.cat(x))) for title, x in panels.items()}

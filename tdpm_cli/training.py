@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from tdpm_cli.assemble import Assembly, header, use_checkpointing
 from tdpm_cli.config import TrainConfig
 from tdpm_cli.engine.ema import EMA
 from tdpm_cli.engine.model import TDPM
-from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.phases import Batch, Game, Phase, drop, tdpm_phases, train_step
 from tdpm_cli.errors import InputError
+from tdpm_cli.placing import networks, shard, try_network
 from tdpm_cli.run import distributed, formats, pictures, precision, weights
 from tdpm_cli.run.batches import batches, order_from
 from tdpm_cli.run.checkpoint import Snapshot
@@ -28,13 +27,11 @@ from tdpm_cli.run.health import Balance, Figures, Step
 from tdpm_cli.run.report import Log, Meter, say, since_the_program_began
 from tdpm_cli.run.saving import Idle, Saver
 from tdpm_cli.run.signals import Interrupted, Interruption
-from tdpm_cli.sampling import prior_options, sampler_options
+from tdpm_cli.sampling import draw_panels
 
 Scoring = Callable[[TDPM, int], tuple[str, float]]  # averaged model, images seen -> name and value of its score
 
-TRIED = 4  # examples that are timed to settle on a number format
 UNREADABLE = 255  # above every signal's number: a process could not read its part of a batch
-GRID = 64  # examples in a grid; a quarter of it where they are larger than 64 pixels
 SHOWN = {  # of what is logged, beside the progress bar
     "loss/denoise": "denoise",
     "loss/prior": "prior",
@@ -331,19 +328,6 @@ class Trainer:
             pictures.save(pictures.side_by_side(panels), self.run / "grids" / f"{self.seen:09d}.png")
 
 
-def networks(model: TDPM) -> list[nn.Module]:
-    """The denoiser's network, and the prior's where it is another of the same build."""
-    return [module for module in model.modules() if isinstance(module, type(model.denoiser.network))]
-
-
-def shard(model: TDPM, device: torch.device) -> None:
-    """Share the weights of a model's networks among processes, and bring the rest to the device: those of the denoiser,
-    of the prior of the same build, and of what reads the condition. No network is ever whole on the device."""
-    for network in (*networks(model), *filter(None, [model.denoiser.reader])):
-        distributed.shard(network)
-    model.to(device)
-
-
 def host_copy(tensor: Tensor) -> Tensor:
     """A copy in the memory of the CPU, as files hold it. All processes take part where it is sharded, and only the
     first one, which writes files, keeps it."""
@@ -358,59 +342,6 @@ def shown(means: Mapping[str, float]) -> dict[str, float]:
     skipped = {f"{name} skipped": value for key, value in means.items() for kind, _, name in [key.partition("/")]
                if kind == "skipped"}  # fmt: skip
     return {SHOWN[key]: value for key, value in means.items() if key in SHOWN} | skipped
-
-
-def with_precision(made: Assembly, device: torch.device) -> Assembly:
-    """The same with `train.precision`, where it is "auto", settled by trying a few examples."""
-    if made.config.train.precision != "auto":
-        precision.check("train.precision", made.config.train.precision, device)
-        return made
-    work = partial(try_network, made, device, TRIED, made.model.denoiser.network)
-    fastest: Any
-    if made.config.train.shard and device.type == "cuda":  # what may not fit on it whole cannot be tried
-        fastest = "bf16" if precision.has_bf16(device) else "fp32"
-    else:
-        fastest = distributed.from_first(lambda: precision.fastest(work, device))
-    return replace(made, config=replace(made.config, train=replace(made.config.train, precision=fastest)))
-
-
-def try_network(made: Assembly, device: torch.device, size: int, network: nn.Module) -> None:
-    """One pass of the denoiser's network, or one of its build, forward and back, on `size` blank examples."""
-    denoiser = made.model.denoiser
-    cond = {key: value.to(device) for key, value in made.condition.null(size).items()}
-    t = torch.ones(size, dtype=torch.long, device=device)
-    x = torch.zeros((size, *made.space.shape), device=device)
-    loss = network(x, t, **denoiser.read(cond)).float().square().mean()
-    if loss.requires_grad:  # not of a denoiser that stays as it is
-        loss.backward()
-    for module in (network, denoiser):
-        module.zero_grad(set_to_none=True)
-
-
-@torch.inference_mode()
-def draw_panels(made: Assembly, model: TDPM, data: Any, device: torch.device) -> dict[str, Any]:
-    """Pictures of the data, of x_T as the data and as the prior give it, and of the samples."""
-    space, schedule = made.space, model.denoiser.schedule
-    sample = replace(made.config.sample, precision=made.config.train.precision)
-    count = 4096 if len(space.shape) != 3 else GRID if max(space.shape) <= 64 else GRID // 4
-    count = min(count, len(data))
-    picked = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:count].tolist()
-    training, _ = model.training, model.eval()
-    panels: dict[str, list[Tensor]] = {"data": [], f"data at T = {schedule.T}": [], "prior": [], "samples": []}
-    for start in range(0, count, sample.batch):
-        chosen = range(start, min(start + sample.batch, count))
-        noise = Noise(0, chosen, device)
-        raw, conditions = data[picked[start : chosen.stop]]
-        x_0 = space.encode(raw.to(device))
-        real = schedule.q_sample_T(x_0, noise.normal(space.shape))
-        cond = {key: value.to(device) for key, value in made.condition.encode({**conditions, "raw": raw}).items()}
-        null = {key: value.to(device) for key, value in made.condition.null(len(raw)).items()}
-        x_T = model.draw_x_T(noise, cond, null=null, **prior_options(sample))
-        drawn = model.decode(x_T, noise, cond, null=null, bounds=space.bounds, **sampler_options(sample))
-        for panel, x in zip(panels.values(), (x_0, real, x_T, drawn), strict=True):
-            panel.append(x.cpu())
-    model.train(training)
-    return {title: space.picture(space.decode(torch.cat(x))) for title, x in panels.items()}
 
 
 def _out_of_memory(error: Exception, size: int, settings: TrainConfig) -> InputError | None:

@@ -16,6 +16,7 @@ FLOORS = {
     "presets": 4,
     "assemble": 4,
     "captions": 4,
+    "placing": 5,
     "proposal": 5,
     "sampling": 5,
     "cost": 5,

@@ -97,8 +97,8 @@ def assembled(preset: str, batch: int, assignments: list[str]) -> tuple[Any, Any
     from tdpm_cli import config as configuration
     from tdpm_cli import presets
     from tdpm_cli.assemble import assemble
+    from tdpm_cli.placing import with_precision
     from tdpm_cli.run import precision
-    from tdpm_cli.training import with_precision
 
     plain = presets.override(presets.read_preset(preset), [f"train.batch={batch}", *assignments])
     device = precision.device()

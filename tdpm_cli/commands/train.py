@@ -21,13 +21,15 @@ from tdpm_cli.errors import BadFile, InputError
 from tdpm_cli.imaging.arrays import fingerprint_of
 from tdpm_cli.interchange import generator
 from tdpm_cli.interchange.adopt import load_into
+from tdpm_cli.placing import with_precision
 from tdpm_cli.run import checkpoint, distributed, formats, precision, profiling
 from tdpm_cli.run.files import write_text
 from tdpm_cli.run.lock import owned
 from tdpm_cli.run.memory import free_memory, keep_freed
 from tdpm_cli.run.report import say, summary_writer, table
+from tdpm_cli.sampling import GRID
 from tdpm_cli.scoring.while_training import scoring_of
-from tdpm_cli.training import GRID, Trainer, smaller_batches, with_precision
+from tdpm_cli.training import Trainer, smaller_batches
 
 CACHED = 0.25  # of the free memory that decoded images may fill
 RUN_IN, REHEARSAL = 1.0, 10.0  # seconds: a step that takes longer is measured at once; and of all measured steps
