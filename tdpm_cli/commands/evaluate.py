@@ -107,7 +107,8 @@ def evaluate(
         write_report(report, sets[0], found[0], merged, classes, scorer, result)
         say(f"report: {report}")
     manifest = sets[0].manifest if isinstance(sets[0], Examples) else None
-    drew = model or (run_of(Path(manifest["model"])) if manifest else None)
+    source = Path(manifest["model"]) if manifest else None
+    drew = model or (source and (run_of(source) or source))
     say(f"next: tdpm sweep {f'--model {drew} ' if drew else ''}--steps 1,2,4,8,16")
     return result
 

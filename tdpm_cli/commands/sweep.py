@@ -17,6 +17,7 @@ from tdpm_cli.run import distributed, plots, precision
 from tdpm_cli.run.files import writable, write_text, writing
 from tdpm_cli.run.page import Page
 from tdpm_cli.run.report import say, table
+from tdpm_cli.run.runs import run_of
 from tdpm_cli.sampling import Start, nfe, settings_of
 from tdpm_cli.scoring.inputs import Examples, model_name, of_config, of_model, open_input
 from tdpm_cli.scoring.protocol import protocol_of
@@ -200,5 +201,5 @@ def _hash(value: Any) -> str:
 
 def _beside(loaded: Loaded) -> Path:
     """A folder in the run, or beside a file."""
-    source = loaded.source
-    return source.parents[2] / "sweep" if source.parent.parent.name == "checkpoints" else source.with_suffix(".sweep")
+    run = run_of(loaded.source)
+    return run / "sweep" if run else loaded.source.with_suffix(".sweep")

@@ -13,9 +13,9 @@ def steps(run: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name))
 
 
-def run_of(weights: Path) -> Path:
-    """The run to which a file of weights belongs, which outlasts its checkpoints; or the file itself."""
-    return weights.parents[2] if len(weights.parents) > 2 and weights.parents[1].name == CHECKPOINTS else weights
+def run_of(weights: Path) -> Path | None:
+    """The run in whose checkpoint a file of weights lies; None for a file that lies elsewhere."""
+    return weights.parents[2] if weights.parent.parent.name == CHECKPOINTS else None
 
 
 def newest_run(outdir: Path = Path("runs")) -> Path:

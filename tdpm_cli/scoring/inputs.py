@@ -27,6 +27,7 @@ from tdpm_cli.imaging.decode import bits_of, flatten, is_transparent, reason_of,
 from tdpm_cli.imaging.files import ImageFiles
 from tdpm_cli.parts.data.npz import npz
 from tdpm_cli.run.report import Meter
+from tdpm_cli.run.runs import run_of
 from tdpm_cli.sampling import Generated, Start, describe
 from tdpm_cli.scoring.sources import ACCEPTED, check_source
 
@@ -161,8 +162,7 @@ def of_model(
 
 def model_name(loaded: assemble.Loaded) -> str:
     """The run's folder, or the file."""
-    inside = loaded.source.parent.parent.name == "checkpoints"
-    return str(loaded.source.parents[2] if inside else loaded.source)
+    return str(run_of(loaded.source) or loaded.source)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

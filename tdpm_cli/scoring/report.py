@@ -13,6 +13,7 @@ from torchvision.utils import make_grid
 from tdpm_cli.errors import InputError
 from tdpm_cli.run import pictures, plots
 from tdpm_cli.run.page import Page
+from tdpm_cli.run.runs import run_of
 from tdpm_cli.scoring.inputs import Examples, Input
 from tdpm_cli.scoring.scorer import Found, Score, Scorer
 
@@ -157,7 +158,7 @@ def _run_of(samples: Input) -> Path | None:
     """The run that drew the samples, if it is still there."""
     manifest = samples.manifest if isinstance(samples, Examples) else None
     source = Path(manifest["model"]) if manifest else None
-    return source.parents[2] if source and source.parent.parent.name == "checkpoints" else None
+    return run_of(source) if source else None
 
 
 def _png(picture: Image.Image) -> bytes:

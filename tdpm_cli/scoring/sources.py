@@ -4,6 +4,7 @@ from pathlib import Path
 
 from tdpm_cli import presets
 from tdpm_cli.errors import InputError, nearest
+from tdpm_cli.run.runs import CHECKPOINTS
 
 ACCEPTED = (
     "accepted: a folder or a zip of images, an .npz with `arr_0` (images) or `mu` and `sigma` (statistics), "
@@ -16,7 +17,7 @@ def check_source(option: str, text: str) -> None:
     path = Path(text)
     if not text:
         raise InputError(f"{option} is empty; {ACCEPTED}")
-    if (path / "checkpoints").is_dir():
+    if (path / CHECKPOINTS).is_dir():
         raise InputError(f"{option} {text}: it is a run; give it as --model {text}")
     if path.is_file() and path.suffix.lower() not in (".zip", ".npz"):
         raise InputError(f"{option} {text}: {ACCEPTED}")
