@@ -7,24 +7,25 @@ before anything is built. A key is replaced whole: `--set schedule.truncate.sigm
 
 import copy
 import hashlib
-import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from annotated_types import Ge, Gt, Interval, Len, MinLen
-from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BeforeValidator
 
-from tdpm_cli import parts
-from tdpm_cli.engine import samplers, schedule
-from tdpm_cli.engine.denoiser import Prediction, Weight
-from tdpm_cli.engine.game import GameLoss
-from tdpm_cli.engine.ranges import Fraction, Natural, NonNegative, Positive, PositiveFloat
-from tdpm_cli.errors import InputError, nearest
+from tdpm_cli import parts, signatures
+from tdpm_cli.checking import check, complete, known, spelled
+from tdpm_cli.engine.ranges import Fraction, Natural, Positive, PositiveFloat
+from tdpm_cli.engine.settings import Game, Prediction, Weight
+from tdpm_cli.errors import InputError, one_of
 from tdpm_cli.words import SECTIONS, parse_count
+
+if TYPE_CHECKING:
+    from tdpm_cli.engine.schedule import Schedule
 
 Count = Annotated[int, Ge(0), BeforeValidator(parse_count)]
 Betas = Annotated[list[Annotated[float, Interval(ge=0, lt=1)]], Len(2, 2)]
@@ -42,16 +43,9 @@ class DenoiserConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GameConfig:
-    """How prior and discriminator play; `weight` is of a prior that shares its weights, `start` of others; `mismatch`
-    weighs real examples with the condition of another, which the discriminator is to call fake."""
+class GameConfig(Game):
+    """The game's settings, with `start` in images, such as 200k."""
 
-    loss: GameLoss = "logistic"
-    r1: NonNegative = 0.1
-    r2: NonNegative = 0.0
-    penalty_every: Positive = 16
-    weight: NonNegative = 0.1
-    mismatch: NonNegative = 0.0
     start: Count = 0
 
 
@@ -148,17 +142,20 @@ class ScheduleConfig:
     options: dict[str, Any]
     truncate: dict[str, float] | None
 
-    def __call__(self) -> schedule.Schedule:
+    def __call__(self) -> "Schedule":
         """Build the truncated chain. Raises InputError for a cut that is not on it."""
+        from tdpm_cli.engine.schedule import CHAINS  # with PyTorch, which reading a preset does not need
+
         try:
-            chain = schedule.CHAINS[self.name](**self.options)
+            chain = CHAINS[self.name](**self.options)
             return chain if self.truncate is None else chain.truncate(**self.truncate)  # type: ignore[arg-type]
         except ValueError as error:
             cut = f"schedule.truncate is {self.truncate}" if self.truncate else "schedule"
             raise InputError(f"{cut}: {error}") from None
 
 
-PARTS = ("data", "space", "condition", "backbone", "prior", "discriminator")
+CHAINS, SAMPLERS = "tdpm_cli.engine.schedule", "tdpm_cli.engine.samplers"  # files whose functions presets name
+DEFAULTS = {"condition": {"name": "none"}, "schedule": {"name": "linear"}, "prior": {"name": "shared"}}
 SETTINGS = {
     "denoiser": DenoiserConfig,
     "game": GameConfig,
@@ -211,44 +208,27 @@ class Config:
 
 
 def from_dict(plain: Mapping[str, Any]) -> Config:
-    """Check plain values against every signature. Raises InputError for the first that does not fit."""
-    _known(plain, ["preset", *SECTIONS], "")
-    missing = [name for name in ("data", "space", "backbone", "train") if not plain.get(name)]
+    """Check plain values against every signature, and against each other. Raises InputError for the first that does
+    not fit: one that fits no signature before PyTorch is imported."""
+    sections = check_words(plain)
+    path = plain["data"].get("path")
+    return _agreed(Config(preset=str(plain.get("preset", "")), path=Path(path) if path else None, **sections))
+
+
+def check_words(plain: Mapping[str, Any], apart: Collection[str] = ()) -> dict[str, Any]:
+    """Check plain values against every signature, but for the sections `apart`; return what each section describes.
+
+    Light: nothing is imported or built. Raises InputError for the first value that does not fit.
+    """
+    known(plain, ["preset", *SECTIONS])
+    missing = [name for name in ("data", "space", "backbone", "train") if name not in apart and not plain.get(name)]
     if missing:
         raise InputError(f"the preset has no section {missing[0]!r}; it needs data, space, backbone and train")
     for section in SECTIONS:
         if not isinstance(plain.get(section), Mapping | None):
             raise InputError(f"{section} is {plain[section]!r}: it must be a section with keys of its own")
-
-    plain = {key: value for key, value in plain.items() if value is not None}
-    given = {
-        "condition": {"name": "none"},
-        "schedule": {"name": "linear"},
-        "prior": {"name": "shared"},
-        **plain,
-    }
-    data = dict(given["data"])
-    path = data.pop("path", None)
-    if path is not None and not isinstance(path, str):
-        raise InputError(f"data.path is {path!r}: it must be the path of a file or folder")
-    built: dict[str, Any] = {name: _part(name, given[name]) for name in PARTS if name not in ("data", "discriminator")}
-    prior = parts.load("prior", built["prior"].name)
-    if prior.learns and not given.get("discriminator"):
-        raise InputError(f"prior.name is {built['prior'].name!r}, so the preset needs a section 'discriminator'")
-    settings: dict[str, Any] = {
-        name: kind(**check(kind, given.get(name) or {}, name)) for name, kind in SETTINGS.items()
-    }
-    config = Config(
-        preset=str(given.get("preset", "")),
-        data=_part("data", data),
-        path=Path(path) if path else None,
-        schedule=_schedule(given["schedule"]),
-        discriminator=_part("discriminator", given["discriminator"]) if prior.learns else None,
-        **built,
-        **settings,
-    )
-    _agree(config, prior)
-    return config
+    given = {**DEFAULTS, **{key: value for key, value in plain.items() if value is not None}}
+    return {section: _section(section, given.get(section)) for section in SECTIONS if section not in apart}
 
 
 def space_of(plain: Mapping[str, Any]) -> Any:
@@ -258,9 +238,11 @@ def space_of(plain: Mapping[str, Any]) -> Any:
     return _part("space", plain["space"])()
 
 
-def _agree(config: Config, prior: Any) -> None:
-    """Raise InputError for values that are right alone and wrong together."""
-    game, train, space = config.game, config.train, config.space()
+def _agreed(config: Config) -> Config:
+    """Refuse values that are right alone and wrong together; leave out the discriminator where there is no game."""
+    game, train, space, prior = config.game, config.train, config.space(), parts.load("prior", config.prior.name)
+    if prior.learns and config.discriminator is None:
+        raise InputError(f"prior.name is {config.prior.name!r}, so the preset needs a section 'discriminator'")
     if prior.shares and game.start:
         raise InputError(
             f"game.start is set, but the prior {config.prior.name!r} learns with the denoiser; use prior.name=copy"
@@ -272,106 +254,82 @@ def _agree(config: Config, prior: Any) -> None:
         raise InputError(
             f"game.start is {game.start}, but train.duration is {train.duration}: the prior would not learn"
         )
-    if game.mismatch and not config.condition().sizes:
+    conditional = bool(config.condition().sizes)
+    if game.mismatch and not conditional:
         raise InputError(f"game.mismatch is {game.mismatch:g}, but the model is unconditional: nothing to mismatch")
-    if len(set(train.ema)) < len(train.ema):
-        raise InputError(f"train.ema is {train.ema}: each half-life once")
-    if train.batch_gpu and train.batch % train.batch_gpu:
-        raise InputError(f"train.batch_gpu is {train.batch_gpu}: it must divide train.batch, {train.batch}")
     if train.flip and len(space.raw_shape) != 3:
         raise InputError("train.flip is true, but the data are no images")
-    parts.load("features", config.eval.features, "eval.features")
-    check_sampler(config.sample, config.schedule().T, bool(config.condition().sizes), prior, "sample.")
+    check_sampling(config.sample, config.schedule().T, conditional, prior, "sample")
+    return config if prior.learns else replace(config, discriminator=None)
 
 
-def check_sampler(sample: SampleConfig, T: int, conditional: bool, prior: Any, prefix: str = "--") -> None:
-    """Raise InputError for an unknown sampler or option, steps beyond 1..T, or guidance of what knows no condition."""
-    known = samplers.names()
-    if sample.sampler not in known:
-        raise InputError(
-            f"{prefix}sampler is {sample.sampler!r}{nearest(sample.sampler, known)} Accepted: {', '.join(known)}."
-        )
-    check(known[sample.sampler], sample.options, f"sampler {sample.sampler}")
-    if not 1 <= sample.steps <= T:
-        raise InputError(f"{prefix}steps is {sample.steps}, but the truncated chain has {T}; accepted: 1 to {T}")
-    if sample.scale != 1 and not conditional:
-        raise InputError(
-            f"{prefix}scale is {sample.scale:g}, but the model is unconditional: there is nothing to guide"
-        )
-    if sample.prior_scale != 1 and not (conditional and prior.learns):
-        name = "prior_scale" if prefix == "sample." else "prior-scale"
-        lacks = "the model is unconditional" if prior.learns else "the prior learns nothing"
-        raise InputError(f"{prefix}{name} is {sample.prior_scale:g}, but {lacks}: there is nothing to guide; leave it "
-                         "at 1")  # fmt: skip
+def check_options(given: Mapping[str, Any]) -> None:
+    """Check options of sampling, those that are not None, by words alone: what a model makes of them is seen when it is
+    loaded. Raises InputError for the first that does not fit."""
+    values = {key: value for key, value in given.items() if value is not None}
+    of_sampler = {"eta": values.pop("eta")} if "eta" in values else {}
+    check(signatures.fields_of(SampleConfig), values, "--")
+    if "sampler" in values:
+        check_sampler(values["sampler"], of_sampler)
 
 
-def check(
-    target: Callable[..., Any], given: Mapping[str, Any], path: str, beside: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Check values against the keyword-only parameters of `target`, the preset's keys; return them converted.
-
-    `beside` are keys of the same section that were taken out before, such as `name`.
-    """
-    accepted = keys_of(target)
-    _known(given, [*beside, *accepted], path + ".")
-    for name, parameter in accepted.items():
-        if name not in given and parameter.default is parameter.empty:
-            raise InputError(f"{path}.{name} is missing; the preset must set it")
-    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
-    checked = {}
-    for name, value in given.items():
-        try:
-            checked[name] = TypeAdapter(
-                hints[name], config=ConfigDict(strict=True, allow_inf_nan=False)
-            ).validate_python(value)
-        except ValidationError as error:
-            first = error.errors()[0]
-            inside = first["loc"] if isinstance(value, list | Mapping) else ()
-            where = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in inside)
-            wish = first["msg"].replace("Input should be", "it must be")
-            raise InputError(f"{path}.{name}{where} is {first['input']!r}: {wish}") from None
-    return checked
+def check_sampler(sampler: str, options: Mapping[str, Any], section: str = "--") -> None:
+    """Raise InputError for an unknown sampler, or an option that it does not take."""
+    accepted = signatures.functions(SAMPLERS, ("denoise", "x_T", "times", "schedule", "noise"))
+    one_of(spelled(section, "sampler"), sampler, accepted)
+    check(signatures.keys(SAMPLERS, sampler), options, f"sampler {sampler}")
 
 
-def keys_of(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The keyword-only arguments of what a section configures: its keys."""
-    parameters = inspect.signature(target).parameters
-    keys = {name: parameter for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
-    keys.pop("noise", None)  # a sampler's, which the program hands it
-    return keys
-
-
-def _complete(target: Callable[..., Any], given: Mapping[str, Any], path: str, beside: Sequence[str]) -> dict[str, Any]:
-    """Like `check`, with every default filled in."""
-    checked = check(target, given, path, beside)
-    return {name: checked.get(name, copy.copy(key.default)) for name, key in keys_of(target).items()}
-
-
-def _known(given: Mapping[str, Any], accepted: Sequence[str], prefix: str) -> None:
-    for key in given:
-        if key not in accepted:
+def check_sampling(sample: SampleConfig, T: int, conditional: bool, prior: Any, section: str = "--") -> None:
+    """Raise InputError for steps beyond 1..T, or guidance of what knows no condition."""
+    if sample.steps > T:
+        raise InputError(f"{spelled(section, 'steps')} is {sample.steps}, but the truncated chain has {T}; "
+                         f"accepted: 1 to {T}")  # fmt: skip
+    for key, guides in (("scale", conditional), ("prior_scale", conditional and prior.learns)):
+        value = getattr(sample, key)
+        if value != 1 and not guides:
+            lacks = "the prior learns nothing" if conditional else "the model is unconditional"
             raise InputError(
-                f"{prefix}{key}: no such key{nearest(str(key), accepted)} "
-                f"Accepted{' in ' + prefix[:-1] if prefix else ''}: {', '.join(accepted) or 'none'}."
+                f"{spelled(section, key)} is {value:g}, but {lacks}: there is nothing to guide; leave it at 1"
             )
+
+
+def _section(section: str, given: Mapping[str, Any] | None) -> Any:
+    """What the values of a section describe. Raises InputError for a value that does not fit."""
+    if section == "schedule":
+        return _schedule(given or {})
+    if section not in SETTINGS:
+        return None if given is None else _part(section, given)
+    kind = SETTINGS[section]
+    settings: Any = kind(**check(signatures.fields_of(kind), given or {}, section))
+    if section == "train":
+        if len(set(settings.ema)) < len(settings.ema):
+            raise InputError(f"train.ema is {settings.ema}: each half-life once")
+        if settings.batch_gpu and settings.batch % settings.batch_gpu:
+            raise InputError(f"train.batch_gpu is {settings.batch_gpu}: it must divide train.batch, {settings.batch}")
+    elif section == "sample":
+        check_sampler(settings.sampler, settings.options, section)
+    elif section == "eval":
+        parts.check_name("features", settings.features, "eval.features")
+    return settings
 
 
 def _part(kind: str, given: Mapping[str, Any]) -> Part:
     options = dict(given)
     name = options.pop("name", None)
-    if not isinstance(name, str):
-        raise InputError(f"{kind}.name is {name!r}; accepted: {', '.join(parts.names(kind))}")
-    beside = ["name", "path"] if kind == "data" else ["name"]
-    return Part(kind, name, _complete(parts.load(kind, name), options, kind, beside))
+    parts.check_name(kind, name)
+    beside = ["name"]
+    if kind == "data":
+        beside, path = ["name", "path"], options.pop("path", None)
+        if path is not None and not isinstance(path, str):
+            raise InputError(f"data.path is {path!r}: it must be the path of a file or folder")
+    return Part(kind, name, complete(parts.keys(kind, name), options, kind, beside))
 
 
 def _schedule(given: Mapping[str, Any]) -> ScheduleConfig:
     options = dict(given)
     name, truncate = options.pop("name", "linear"), options.pop("truncate", None)
-    if not isinstance(name, str) or name not in schedule.CHAINS:
-        raise InputError(
-            f"schedule.name is {name!r}{nearest(str(name), schedule.CHAINS)} Accepted: {', '.join(schedule.CHAINS)}."
-        )
+    one_of("schedule.name", name, signatures.functions(CHAINS))
     if truncate is not None:
         units = ("step", "sigma", "log_snr")
         if not isinstance(truncate, Mapping) or len(truncate) != 1 or next(iter(truncate)) not in units:
@@ -383,5 +341,5 @@ def _schedule(given: Mapping[str, Any]) -> ScheduleConfig:
                 f"schedule.truncate.{unit} is {value!r}: it must be a {'whole ' if unit == 'step' else ''}number"
             )
         truncate = dict(truncate)
-    options = _complete(schedule.CHAINS[name], options, "schedule", ["name", "truncate"])
+    options = complete(signatures.keys(CHAINS, name), options, "schedule", ["name", "truncate"])
     return ScheduleConfig(name, options, truncate)

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import flop_registry
 
 from tdpm_cli.assemble import assemble, use_checkpointing
 from tdpm_cli.config import Config
-from tdpm_cli.engine.phases import Batch, Game, tdpm_phases
+from tdpm_cli.engine.phases import Batch, tdpm_phases
 
 SIZE = 8  # images that are counted together
 
@@ -43,7 +43,7 @@ def cost_of(config: Config) -> Cost:
     with torch.no_grad():
         told = made.model.denoiser.read(cond)
         call = flops(lambda: made.model.denoiser.network(x, t, **told))
-    phases = tdpm_phases(made.model, made.discriminator, made.condition, Game(**vars(config.game)),
+    phases = tdpm_phases(made.model, made.discriminator, made.condition, config.game,
                          lambda name, module: torch.optim.SGD(module.parameters(), 0.0))  # fmt: skip
     step, activations = 0.0, 0
     batch = Batch(x, cond, None)

@@ -25,6 +25,13 @@ class BadFile(InputError):
         return f"{place}: {name}: {reason}; {advice}"
 
 
+def one_of(name: str, word: object, accepted: Iterable[str]) -> None:
+    """Raise InputError, naming the key or option, for a word that is none of those accepted."""
+    accepted = list(accepted)
+    if word not in accepted:
+        raise InputError(f"{name} is {word!r}{nearest(str(word), accepted)} Accepted: {', '.join(accepted)}.")
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x' or 'y'?" for the nearest known words and those that it begins, or "." alone."""
     known = list(known)

@@ -115,9 +115,7 @@ def with_data(plain: dict[str, Any], path: Path | None, download: bool) -> dict[
         name = parts.recognise(path, str(name))
         plain = overlay(plain, "data", {"name": name, "path": str(path.resolve())})
     if download:
-        from tdpm_cli.config import keys_of  # with PyTorch, which a preset's words do not need
-
-        if "download" not in keys_of(parts.load("data", str(name))):
+        if "download" not in parts.keys("data", str(name)):
             raise InputError(f"--download: the data {name!r} cannot be fetched; give them with --data PATH")
         plain = overlay(plain, "data", {"download": True})
     return plain

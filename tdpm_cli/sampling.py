@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any, Literal
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -10,11 +10,14 @@ from torch import Tensor
 
 from tdpm_cli import __version__
 from tdpm_cli.assemble import Assembly, Loaded
-from tdpm_cli.config import SampleConfig, check, check_sampler
+from tdpm_cli.checking import check
+from tdpm_cli.config import SampleConfig, check_sampler, check_sampling
 from tdpm_cli.engine.model import TDPM
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.protocols import Cond, Given
 from tdpm_cli.run import distributed, precision
+from tdpm_cli.signatures import fields_of
+from tdpm_cli.words import Start
 
 EXAMPLES = 4  # of which the network is timed
 GRID = 64  # examples in a picture; a quarter of it where they are larger than 64 pixels
@@ -23,14 +26,15 @@ GRID = 64  # examples in a picture; a quarter of it where they are larger than 6
 def settings_of(made: Assembly, eta: float | None = None, **given: Any) -> SampleConfig:
     """The preset's settings with what was given (not None) over them. Raises InputError for what does not fit."""
     preset = made.config.sample
-    over = {key: value for key, value in given.items() if value is not None}
-    if given.get("sampler") is not None:
-        over["options"] = {}  # the preset's are of the preset's sampler
+    over = check(fields_of(SampleConfig), {key: value for key, value in given.items() if value is not None}, "--")
+    options = {} if "sampler" in over else dict(preset.options)  # the preset's are of the preset's sampler
     if eta is not None:
-        over["options"] = {**over.get("options", preset.options), "eta": eta}
-    settings = replace(preset, **check(SampleConfig, over, "sample"))
-    check_sampler(settings, made.model.denoiser.schedule.T, bool(made.condition.sizes), made.model.prior)
-    precision.check("sample.precision", settings.precision, next(made.model.parameters()).device)
+        options["eta"] = eta
+    settings = replace(preset, **over, options=options)
+    check_sampler(settings.sampler, options)
+    check_sampling(settings, made.model.denoiser.schedule.T, bool(made.condition.sizes), made.model.prior)
+    key = "--precision" if "precision" in over else "sample.precision"
+    precision.check(key, settings.precision, next(made.model.parameters()).device)
     return replace(settings, precision=_fastest(made)) if settings.precision == "auto" else settings
 
 
@@ -94,9 +98,6 @@ def describe(loaded: Loaded, settings: SampleConfig, seed: int) -> dict[str, Any
         "nfe_text": nfe_text(model, settings),
         "config": config.to_dict(),
     }
-
-
-Start = Literal["prior", "data", "gaussian"]
 
 
 class Generated:

@@ -16,7 +16,7 @@ from tdpm_cli.assemble import Assembly, header, use_checkpointing
 from tdpm_cli.config import TrainConfig
 from tdpm_cli.engine.ema import EMA
 from tdpm_cli.engine.model import TDPM
-from tdpm_cli.engine.phases import Batch, Game, Phase, drop, tdpm_phases, train_step
+from tdpm_cli.engine.phases import Batch, Phase, drop, tdpm_phases, train_step
 from tdpm_cli.errors import InputError
 from tdpm_cli.placing import networks, shard, try_network
 from tdpm_cli.run import distributed, formats, pictures, precision, weights
@@ -67,7 +67,7 @@ class Trainer:
                 made.discriminator.to(device)
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.phases: list[Phase] = tdpm_phases(
-            made.model, made.discriminator, made.condition, Game(**vars(config.game)),
+            made.model, made.discriminator, made.condition, config.game,
             self._optimizer, config.train.clip,
         )  # fmt: skip
         if self.settings.phases == "prior":

@@ -1,11 +1,22 @@
 """Words that presets and the command line share. Light: wrong ones are told before anything heavy is imported."""
 
 import re
+from typing import Literal, get_args
+
+from tdpm_cli.errors import InputError
 
 SECTIONS = [
     "data", "space", "condition", "schedule", "backbone", "prior", "discriminator",
     "denoiser", "game", "train", "sample", "eval",
 ]  # of a preset, in the order in which they are written  # fmt: skip
+Crop = Literal["centre", "wide", "dhariwal"]  # how an image of another shape is brought to the one wanted
+CROPS = get_args(Crop)
+COLOURS = {"grey": 1, "rgb": 3}  # and their channels
+Start = Literal["prior", "data", "gaussian"]  # where a reverse chain starts
+FORMATS = ("png", "npz")  # that samples are written in
+SUFFIXES = {".safetensors": "safetensors", ".onnx": "onnx", ".pt2": "torch"}  # of exported files
+GRAPHS = {"torch": "program", "onnx": "onnx", "diffusers": "diffusers"}  # exported samplers, and what writes them
+EXPORTS = ("safetensors", *GRAPHS)
 _UNITS = {"": 1, "k": 1_000, "M": 1_000_000}
 
 
@@ -16,3 +27,20 @@ def parse_count(value: object) -> object:
         return value
     number = float(match[1]) * _UNITS[match[2]]
     return int(number) if number == int(number) else value
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(width, height) of "64" or "64x48". Raises InputError for anything else."""
+    words = text.lower().split("x")
+    if not 1 <= len(words) <= 2 or not all(word.isdecimal() and 1 <= int(word) <= 4096 for word in words):
+        raise InputError(f"--resolution is {text!r}: it must be a side or WIDTHxHEIGHT in pixels, such as 64 or 128x96")
+    return int(words[0]), int(words[-1])
+
+
+def export_format(suffix: str, given: str | None) -> str:
+    """In what a model is exported: as given, or as the suffix of the file says. Raises InputError for neither."""
+    kind = given or SUFFIXES.get(suffix, "")
+    if kind not in EXPORTS:
+        raise InputError(f"--format {kind or '(none)'}: accepted: {', '.join(EXPORTS)}; "
+                         f"or a FILE that ends in {', '.join(SUFFIXES)}")  # fmt: skip
+    return kind

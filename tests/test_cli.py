@@ -80,6 +80,9 @@ def test_help_and_mistyped_options_answer_without_torch(words, tmp_path):
     assert (status, heavy) == (2 if words[-1] in ("x", "smaple") else 0, set())
 
 
+DIGITS = ["train", "--preset", "digits", "--set"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -93,6 +96,37 @@ def test_help_and_mistyped_options_answer_without_torch(words, tmp_path):
         (["eval"], "no trained run under"),
         (["sweep", "--steps", "1,x"], "--steps is 'x'"),
         (["export", "--model", "nowhere", "out.onnx"], "--model nowhere: no such file or folder"),
+        (["export", "--model", ".", "out.bin"], "--format (none): accepted: safetensors, torch, onnx, diffusers"),
+        ([*DIGITS, "train.bacth=4"], "train.bacth: no such key; did you mean 'batch'"),
+        ([*DIGITS, "backbone.chanels=4"], "backbone.chanels: no such key; did you mean 'channels'"),
+        ([*DIGITS, "backbone.channels=many"], "backbone.channels is 'many'"),
+        ([*DIGITS, "backbone.name=unett"], "backbone.name is 'unett'; did you mean 'unet'"),
+        ([*DIGITS, "schedule.name=lineer"], "schedule.name is 'lineer'; did you mean 'linear'"),
+        ([*DIGITS, "sample.sampler=dim"], "sample.sampler is 'dim'; did you mean 'ddim'"),
+        ([*DIGITS, "denoiser.prediction=eps0"], "denoiser.prediction is 'eps0'"),
+        ([*DIGITS, "game.r1=-1"], "game.r1 is -1"),
+        ([*DIGITS, "train.batch_gpu=5"], "train.batch_gpu is 5: it must divide train.batch"),
+        ([*DIGITS, "eval.features=inceptoin"], "eval.features is 'inceptoin'; did you mean 'inception'"),
+        (["train", "--preset", "digits", "--data", ".", "--precision", "fp8"], "train.precision is 'fp8'"),
+        (["train", "--preset", "digits", "--init", "x", "--batch", "1"], "train.batch is 1"),
+        (["sample", "--model", ".", "--sampler", "dim", "out"], "--sampler is 'dim'; did you mean 'ddim'"),
+        (["sample", "--model", ".", "--steps", "0", "out"], "--steps is 0"),
+        (["sample", "--model", ".", "--sampler", "ddpm", "--eta", "1", "out"], "sampler ddpm.eta: no such key"),
+        (["sample", "--model", ".", "--prior-scale", "0", "out"], "--prior-scale is 0"),
+        (["sample", "--model", ".", "--format", "jpg", "out"], "--format is 'jpg'"),
+        (["eval", "--features", "inceptoin", "."], "--features is 'inceptoin'; did you mean 'inception'"),
+        (["eval", "--text", "clib", "."], "--text is 'clib'; did you mean 'clip'"),
+        (["sweep", "--model", ".", "--start", "priro"], "--start is 'priro'; did you mean 'prior'"),
+        (["sweep", "--model", ".", "--spacing", "0.5"], "--spacing is 0.5"),
+        (["encode", "nowhere", "out"], "nowhere: no such file or folder, nor a preset"),
+        (["interpolate", "--model", ".", "--n", "few", "out"], "--n is 'few'"),
+        (["data", "inspect", "nowhere"], "nowhere: no such file or folder"),
+        (
+            ["data", "prepare", ".", "x.zip", "--resolution", "8", "--crop", "center"],
+            "--crop is 'center'; did you mean",
+        ),
+        (["data", "prepare", ".", "x.zip", "--resolution", "big"], "--resolution is 'big'"),
+        (["data", "matcher", "--preset", "digits", "--set", "train.bacth=4", "x"], "train.bacth: no such key"),
     ],
 )
 def test_wrong_words_are_told_without_torch(words, message, tmp_path):
@@ -138,8 +172,10 @@ SMALL = ["--set", "backbone.channels=8", "--set", "backbone.mult=[1,1]", "--set"
 def test_the_whole_chain_on_a_folder_of_images(tdpm, images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     labels = ["--set", "condition.name=labels", "--set", "condition.classes=2"]
-    status, _, err = tdpm("train", "--preset", "cifar10", "--data", images, *SMALL, *labels)
+    crop = ["--set", "data.crop=dhariwal"]  # a key of what reads a folder, not of the preset's data
+    status, _, err = tdpm("train", "--preset", "cifar10", "--data", images, *SMALL, *labels, *crop)
     assert status == 0, err
+    assert "crop: dhariwal" in (tmp_path / "runs" / "cifar10" / "config.yaml").read_text()
     assert "next: tdpm sample" in err
     status, _, err = tdpm("sample", "--n", "6", "--steps", "2", "--labels", "dog", "out")
     assert status == 0, err

@@ -1,15 +1,20 @@
 """Every part, found by listing its folder: a new file is tested by existing."""
 
 import inspect
+from dataclasses import MISSING
+from typing import get_type_hints
 
 import pytest
 import torch
 
-from tdpm_cli import parts
-from tdpm_cli.config import check
+from tdpm_cli import parts, signatures
+from tdpm_cli.checking import check, complete
+from tdpm_cli.config import CHAINS, SAMPLERS
+from tdpm_cli.engine import samplers, schedule
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.schedule import Schedule
 from tdpm_cli.errors import InputError
+from tdpm_cli.signatures import Key
 
 POINTS, IMAGES = (2,), (3, 16, 12)
 SIZES = {"label": 5}
@@ -64,10 +69,27 @@ def test_every_kind_has_parts_and_an_unknown_name_gets_the_nearest():
 def test_the_signature_is_a_schema(kind, name):
     part = parts.load(kind, name)
     assert part.__doc__
+    accepted = parts.keys(kind, name)
+    assert accepted == imported(part)
     needed = SMALL.get(name, {}) if (kind, name) not in UNNEEDED else {}
-    keys = [p for p in inspect.signature(part).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    assert all(key.annotation is not key.empty for key in keys)
-    check(part, {key.name: key.default for key in keys if key.default is not key.empty} | needed, kind)
+    checked = complete(accepted, needed, kind)
+    assert check(accepted, checked, kind) == checked
+
+
+def imported(function):
+    """The keys of what was imported, as `signatures` reads them from its source."""
+    hints = get_type_hints(function.__init__ if inspect.isclass(function) else function, include_extras=True)
+    keys = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    return {key.name: Key(hints[key.name], MISSING if key.default is key.empty else key.default) for key in keys}
+
+
+@pytest.mark.parametrize("module", [CHAINS, SAMPLERS])
+def test_signatures_of_functions_are_read_as_they_are(module):
+    found = schedule.CHAINS if module == CHAINS else samplers.names()
+    first = ["denoise", "x_T", "times", "schedule", "noise"] if module == SAMPLERS else []
+    assert sorted(signatures.functions(module, first)) == sorted(found)
+    for name, function in found.items():
+        assert signatures.keys(module, name) == imported(function)
 
 
 def moved(network, lr=0.1):

@@ -45,7 +45,7 @@ def test_a_sampler_is_a_public_function_of_the_file_that_starts_as_its_head_says
     assert all(known[name] is getattr(samplers, name) for name in ("ddim", "ddpm"))
     assert not {"guided", "clipped", "full", "names"} & set(known)
     for name in ("mine", "_mine"):
-        monkeypatch.setattr(samplers, name, lambda denoise, x_T, times, schedule, *, noise: x_T, raising=False)
+        monkeypatch.setattr(samplers, name, lambda denoise, x_T, times, schedule, noise: x_T, raising=False)
     assert set(samplers.names()) == {*known, "mine"}
 
 

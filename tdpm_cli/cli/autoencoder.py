@@ -5,10 +5,14 @@ from typing import Annotated, Optional
 
 import typer
 
-from tdpm_cli.cli.options import Model, Shown, count, listed, numbers
+from tdpm_cli.cli.options import Model, Shown, count, existing, listed, numbers, pictures, ready
 
 Images = Annotated[
-    str, typer.Argument(help="A folder, a zip or a file of pictures, brought to the model's size; or a preset's data.")
+    str,
+    typer.Argument(
+        help="A folder, a zip or a file of pictures, brought to the model's size; or a preset's data.",
+        callback=pictures,
+    ),
 ]
 Out = Annotated[Path, typer.Argument(help="The folder to write to.")]
 Many = Annotated[Optional[str], typer.Option("--n", help="How many pictures, the first ones.", show_default="all")]
@@ -36,19 +40,29 @@ def encode(
     overwrite: Overwrite = False,
 ) -> None:  # fmt: skip
     """Pictures to their x_T."""
+    number = _many(n)
+    ready(model, steps=steps, spacing=spacing, scale=scale)
+
     from tdpm_cli.commands.encode import encode as run
 
-    run(images, out, model, n=_many(n), steps=steps, spacing=spacing, iterations=iterations, seed=seed, scale=scale,
+    run(images, out, model, n=number, steps=steps, spacing=spacing, iterations=iterations, seed=seed, scale=scale,
         labels=listed(labels), prompts=prompt, logits=logits, overwrite=overwrite)  # fmt: skip
 
 
 def decode(
-    encoded: Annotated[Path, typer.Argument(help="A folder that `tdpm encode` wrote.")], out: Out, model: Model = None,
+    encoded: Annotated[
+        Path, typer.Argument(help="A folder that `tdpm encode` wrote.", callback=existing("the folder"))
+    ],
+    out: Out, model: Model = None,
     steps: Steps = None, spacing: Spacing = None, sampler: Sampler = None, scale: Scale = None,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Of samplers that draw noise.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:  # fmt: skip
     """x_T back to pictures."""
+    from tdpm_cli.config import check_options
+
+    check_options({"steps": steps, "spacing": spacing, "sampler": sampler, "scale": scale})
+
     from tdpm_cli.commands.decode import decode as run
 
     run(encoded, out, model, steps=steps, spacing=spacing, sampler=sampler, scale=scale, seed=seed, overwrite=overwrite)
@@ -63,25 +77,33 @@ def reconstruct(
     prompt: Prompt = None, overwrite: Overwrite = False,
 ) -> None:  # fmt: skip
     """Pictures to x_T and back: what is lost, against t and steps; table, plot and sheet."""
+    number, chosen = count("--n", n), [count("--steps", word) for word in listed(steps)]
+    times = [count("--at", word) for word in listed(at)]
+    ready(model, spacing=spacing)
+
     from tdpm_cli.commands.reconstruct import reconstruct as run
 
-    run(images, out, model, n=count("--n", n), steps=[count("--steps", word) for word in listed(steps)],
-        at=[count("--at", word) for word in listed(at)], spacing=spacing, iterations=iterations, seed=seed,
+    run(images, out, model, n=number, steps=chosen, at=times, spacing=spacing, iterations=iterations, seed=seed,
         labels=listed(labels), prompts=prompt, overwrite=overwrite)  # fmt: skip
 
 
 def interpolate(
     out: Out, model: Model = None,
-    images: Annotated[Optional[str], typer.Option(help="Between neighbours among these, by way of x_T.")] = None,
+    images: Annotated[
+        Optional[str], typer.Option(help="Between neighbours among these, by way of x_T.", callback=pictures)
+    ] = None,
     seeds: Annotated[Optional[str], typer.Option(help="Between samples of these, by way of z: 0,1,2.")] = None,
     n: Many = None, frames: Annotated[int, typer.Option(min=2, help="Pictures on each way.")] = 8,
     steps: Steps = None, spacing: Spacing = None, iterations: Iterations = 1, sampler: Sampler = None,
     labels: Labels = None, prompt: Prompt = None, scale: Scale = None, overwrite: Overwrite = False,
 ) -> None:  # fmt: skip
     """From one picture, or one sample, to another."""
+    number, chosen = _many(n), [_seed(word) for word in listed(seeds)]
+    ready(model, steps=steps, spacing=spacing, sampler=sampler, scale=scale)
+
     from tdpm_cli.commands.interpolate import interpolate as run
 
-    run(out, model, images=images, seeds=[_seed(word) for word in listed(seeds)], n=_many(n), frames=frames,
+    run(out, model, images=images, seeds=chosen, n=number, frames=frames,
         steps=steps, spacing=spacing, iterations=iterations, sampler=sampler, scale=scale, labels=listed(labels),
         prompts=prompt, overwrite=overwrite)  # fmt: skip
 
@@ -95,9 +117,12 @@ def edit(
     scale: Scale = None, overwrite: Overwrite = False,
 ) -> None:  # fmt: skip
     """Pictures or rough sketches, made anew from the noise of a chosen strength."""
+    strengths, number = numbers("--strength", strength), count("--n", n)
+    ready(model, steps=steps, spacing=spacing, sampler=sampler, scale=scale)
+
     from tdpm_cli.commands.edit import edit as run
 
-    run(images, out, model, strengths=numbers("--strength", strength), n=count("--n", n), seed=seed, steps=steps,
+    run(images, out, model, strengths=strengths, n=number, seed=seed, steps=steps,
         spacing=spacing, sampler=sampler, labels=listed(labels), prompts=prompt, scale=scale,
         overwrite=overwrite)  # fmt: skip
 

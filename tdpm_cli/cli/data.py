@@ -5,12 +5,21 @@ from typing import Annotated, Optional
 
 import typer
 
-from tdpm_cli.cli.options import count
+from tdpm_cli.cli.options import among, count, existing
+from tdpm_cli.words import COLOURS, CROPS
 
 app = typer.Typer(
     help="Look at data, verify them, prepare a zip of one resolution, train helpers on them.", no_args_is_help=True
 )
-Source = Annotated[Path, typer.Argument(help="A folder, a zip, an LMDB, .tar shards, idx files, an .npz, …")]
+Source = Annotated[
+    Path,
+    typer.Argument(help="A folder, a zip, an LMDB, .tar shards, idx files, an .npz, …", callback=existing("the data")),
+]
+Data = Annotated[
+    Optional[Path],
+    typer.Option(help="The images and captions, as for `tdpm train`.", callback=existing("--data")),
+]
+Set = Annotated[Optional[list[str]], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="As for `tdpm train`.")]
 Workers = Annotated[Optional[int], typer.Option(min=1, help="Processes.", show_default="one a core, at most 16")]
 
 
@@ -48,12 +57,19 @@ def prepare(
     source: Source,
     dest: Annotated[Path, typer.Argument(help="The zip to write.")],
     resolution: Annotated[str, typer.Option(help="A side, or WIDTHxHEIGHT, in pixels.")],
-    crop: Annotated[str, typer.Option(help="centre, wide or dhariwal.")] = "centre",
+    crop: Annotated[str, typer.Option(help="centre, wide or dhariwal.", callback=among("--crop", CROPS))] = "centre",
     upscale: Annotated[bool, typer.Option("--upscale", help="Enlarge smaller images.")] = False,
-    mode: Annotated[Optional[str], typer.Option(help="grey or rgb.", show_default="grey where all images are")] = None,
+    mode: Annotated[
+        Optional[str],
+        typer.Option(help="grey or rgb.", show_default="grey where all images are", callback=among("--mode", COLOURS)),
+    ] = None,
     workers: Workers = None,
 ) -> None:
     """Bring images to one size, in one zip. The same command again continues."""
+    from tdpm_cli.words import parse_size
+
+    parse_size(resolution)
+
     from tdpm_cli.commands.data import prepare as run
 
     run(source, dest, resolution, crop, upscale, mode, workers)
@@ -63,25 +79,28 @@ def prepare(
 def matcher(
     file: Annotated[Path, typer.Argument(help="The .safetensors to write.")],
     preset: Annotated[str, typer.Option(help="A preset with captions, or a YAML file.")],
-    data: Annotated[Optional[Path], typer.Option(help="The images and captions, as for `tdpm train`.")] = None,
+    data: Data = None,
     images: Annotated[str, typer.Option(help="How long, in images, such as 200k.")] = "200k",
-    set_: Annotated[
-        Optional[list[str]], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="As for `tdpm train`.")
-    ] = None,
+    set_: Set = None,
 ) -> None:
     """Train a small network that matches images and captions, for `tdpm eval --text`. The same command continues."""
     from tdpm_cli import config as configuration
     from tdpm_cli import presets
+
+    number, assignments = count("--images", images), set_ or []
+    plain = presets.override(presets.read_preset(preset), assignments)
+    configuration.check_words(plain, {"data"} if data else ())
+
     from tdpm_cli.commands.matcher import matcher as run
 
-    plain = presets.override(presets.read_preset(preset), set_ or [])
-    run(configuration.from_dict(presets.with_data(plain, data, False)), file, count("--images", images))
+    plain = presets.override(presets.with_data(plain, data, False), assignments)
+    run(configuration.from_dict(plain), file, number)
 
 
 @app.command()
 def autoencoder(
     out: Annotated[Path, typer.Argument(help="The folder to save it to.")],
-    data: Annotated[Path, typer.Option(help="The images, as for `tdpm train`.")],
+    data: Annotated[Path, typer.Option(help="The images, as for `tdpm train`.", callback=existing("--data"))],
     resolution: Annotated[int, typer.Option(min=8, max=1024, help="A side, in pixels.")],
     channels: Annotated[int, typer.Option(min=1, max=64, help="Of the latents.")] = 4,
     factor: Annotated[int, typer.Option(help="By which latents are smaller than images: 2, 4 or 8.")] = 4,
@@ -89,9 +108,11 @@ def autoencoder(
     images: Annotated[str, typer.Option(help="How long, in images, such as 200k.")] = "200k",
 ) -> None:
     """Train a small autoencoder, for models of latents. The same command continues."""
+    number = count("--images", images)
+
     from tdpm_cli.commands.autoencode import autoencoder as run
 
-    run(out, data, resolution, channels, factor, width, count("--images", images))
+    run(out, data, resolution, channels, factor, width, number)
 
 
 @app.command()

@@ -5,7 +5,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from tdpm_cli.cli.options import Model, Nproc, Shown, count, in_processes
+from tdpm_cli.cli.options import Model, Nproc, Shown, count, in_processes, known_features
 
 
 def evaluate(
@@ -25,14 +25,20 @@ def evaluate(
     per_class: Annotated[bool, typer.Option("--per-class", help="The distance of each class, too.")] = False,
     text: Annotated[
         Optional[str],
-        typer.Option(help="How well images fit their captions, too, by these features: clip or image-text:FILE."),
+        typer.Option(
+            help="How well images fit their captions, too, by these features: clip or image-text:FILE.",
+            callback=known_features("--text"),
+        ),
     ] = None,
     diagnose: Annotated[
         bool, typer.Option("--diagnose", help="Which half of the model to improve: the denoiser or the prior.")
     ] = False,
     features: Annotated[
         Optional[str],
-        Shown(help="inception (FID proper), efficientnet-lite0, dinov2, clip, or torchscript:PATH."),
+        Shown(
+            help="inception (FID proper), efficientnet-lite0, dinov2, clip, or torchscript:PATH.",
+            callback=known_features("--features"),
+        ),
     ] = None,
     weights: Annotated[Optional[Path], typer.Option(help="A local file or folder of the features' weights.")] = None,
     ref: Annotated[
@@ -60,10 +66,13 @@ def evaluate(
     out: Annotated[Optional[Path], typer.Option(help="Of --ref-only: the .npz to write.")] = None,
 ) -> None:
     """Score samples against the data."""
+    from tdpm_cli.config import check_options
     from tdpm_cli.errors import InputError
     from tdpm_cli.run.runs import newest_run
     from tdpm_cli.scoring.sources import check_source
 
+    sampling = {"steps": steps, "spacing": spacing, "sampler": sampler, "scale": scale, "prior_scale": prior_scale}
+    check_options(sampling)
     if (ref_only is None) != (out is None):
         raise InputError("--ref-only PATH and --out FILE.npz: give both or neither")
     if ref_only is not None and (images is not None or n is not None):
@@ -85,9 +94,7 @@ def evaluate(
     asked = {"kid": kid, "prdc": prdc, "memorised": memorised, "classes": per_class}
     run(
         images, model=model, seed=seed, repeats=repeats,
-        sampling={"steps": steps, "spacing": spacing, "sampler": sampler, "scale": scale,
-                  "prior_scale": prior_scale},
-        ref=ref, n=number, features=features, weights=weights, fid=fid,
+        sampling=sampling, ref=ref, n=number, features=features, weights=weights, fid=fid,
         extras=[name for name, wanted in asked.items() if wanted], text=text, diagnosis=diagnose, cache=cache,
         json_file=json, report=report,
     )  # fmt: skip

@@ -1,11 +1,12 @@
 """Words and options of `tdpm export`."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
-from tdpm_cli.cli.options import Model, Shown
+from tdpm_cli.cli.options import Model, Shown, ready
+from tdpm_cli.words import export_format
 
 
 def export(
@@ -28,7 +29,11 @@ def export(
     licence: Annotated[str, typer.Option(help="Of the weights; stands in the file.")] = "not stated",
 ) -> None:
     """Write a trained model for other runtimes, and check it there against ours."""
+    sampling: dict[str, Any] = {"steps": steps, "spacing": spacing, "sampler": sampler, "eta": eta, "scale": scale,
+                                "prior_scale": prior_scale}  # fmt: skip
+    export_format(file.suffix, format)
+    ready(model, **sampling)
+
     from tdpm_cli.commands.export import export as run
 
-    run(file, model, format, licence=licence, rgb=rgb, steps=steps, spacing=spacing, sampler=sampler, eta=eta,
-        scale=scale, prior_scale=prior_scale)  # fmt: skip
+    run(file, model, format, licence=licence, rgb=rgb, **sampling)

@@ -1,7 +1,7 @@
 """Options that several verbs share, and how what was given is read."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Optional
@@ -20,6 +20,53 @@ def existing(option: str) -> Callable[[Optional[Path]], Optional[Path]]:
         return path
 
     return check
+
+
+def among(option: str, accepted: Iterable[str]) -> Callable[[Optional[str]], Optional[str]]:
+    """A check of a word that is given to `option`: InputError for one that is not accepted."""
+
+    def check(word: Optional[str]) -> Optional[str]:
+        from tdpm_cli.errors import one_of
+
+        if word is not None:
+            one_of(option, word, accepted)
+        return word
+
+    return check
+
+
+def known_features(option: str) -> Callable[[Optional[str]], Optional[str]]:
+    """A check of features, "name" or "name:weights", that are given to `option`: InputError for an unknown name."""
+
+    def check(text: Optional[str]) -> Optional[str]:
+        from tdpm_cli import parts
+
+        if text is not None:
+            parts.check_name("features", text.partition(":")[0], option)
+        return text
+
+    return check
+
+
+def pictures(text: Optional[str]) -> Optional[str]:
+    """A check of what holds pictures: InputError where there is neither a file or folder nor a preset of this name."""
+    from tdpm_cli.errors import InputError, nearest
+    from tdpm_cli.presets import preset_names
+
+    if text is not None and not Path(text).exists() and text not in (known := preset_names()):
+        raise InputError(f"{text}: no such file or folder, nor a preset{nearest(text, known)} "
+                         "Accepted: a folder, a zip or a file of pictures, or a preset's name")  # fmt: skip
+    return text
+
+
+def ready(model: Optional[Path], **sampling: object) -> None:
+    """See that there is a model, and that options of sampling are right as far as words tell. Raises InputError."""
+    from tdpm_cli.config import check_options
+    from tdpm_cli.run.runs import newest_run
+
+    check_options(sampling)
+    if model is None:
+        newest_run()
 
 
 Shown = partial(typer.Option, show_default="the preset's")  # options whose default a preset sets

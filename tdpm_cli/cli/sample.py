@@ -5,7 +5,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from tdpm_cli.cli.options import Model, Nproc, Shown, count, in_processes
+from tdpm_cli.cli.options import Model, Nproc, Shown, among, count, existing, in_processes, ready
+from tdpm_cli.words import FORMATS
 
 
 def sample(
@@ -27,25 +28,33 @@ def sample(
     prompt: Annotated[
         Optional[list[str]], typer.Option(help="What is to be seen, in words; repeatable, taken in turn.")
     ] = None,
-    prompts: Annotated[Optional[Path], typer.Option(help="A file of prompts, one a line.")] = None,
+    prompts: Annotated[
+        Optional[Path], typer.Option(help="A file of prompts, one a line.", callback=existing("--prompts"))
+    ] = None,
     upsample: Annotated[
-        Optional[Path], typer.Option(help="A folder of smaller images, for a model that enlarges them.")
+        Optional[Path],
+        typer.Option(
+            help="A folder of smaller images, for a model that enlarges them.", callback=existing("--upsample")
+        ),
     ] = None,
     scale: Annotated[Optional[float], Shown(help="Classifier-free guidance: 1 = off.")] = None,
     prior_scale: Annotated[Optional[float], Shown(help="The same of the prior.")] = None,
     format: Annotated[
-        Optional[str], typer.Option(help="png (a file each) or npz (arr_0).", show_default="png for images")
+        Optional[str],
+        typer.Option(
+            help="png (a file each) or npz (arr_0).",
+            show_default="png for images",
+            callback=among("--format", FORMATS),
+        ),
     ] = None,
     compile: Annotated[bool, typer.Option("--compile", help="torch.compile the network.")] = False,
     nproc: Nproc = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin the folder again.")] = False,
 ) -> None:
     """Write samples to a folder. The same command again continues an interrupted one."""
-    from tdpm_cli.run.runs import newest_run
-
     number = count("--n", n) if n else None
-    if model is None:
-        newest_run()  # that there is one
+    ready(model, steps=steps, spacing=spacing, sampler=sampler, eta=eta, batch=batch, precision=precision, scale=scale,
+          prior_scale=prior_scale)  # fmt: skip
 
     from tdpm_cli.commands.sample import read_prompts
     from tdpm_cli.commands.sample import sample as run

@@ -1,11 +1,12 @@
 """Words and options of `tdpm sweep`."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Optional, get_args
 
 import typer
 
-from tdpm_cli.cli.options import Nproc, Shown, count, existing, in_processes, listed, numbers
+from tdpm_cli.cli.options import Nproc, Shown, count, existing, in_processes, known_features, listed, numbers
+from tdpm_cli.words import Start
 
 
 def sweep(
@@ -26,8 +27,11 @@ def sweep(
     repeats: Annotated[int, typer.Option(min=1, help="Seeds in each row: mean ± sd.")] = 1,
     kid: Annotated[bool, typer.Option("--kid", help="Kernel distance, too.")] = False,
     prdc: Annotated[bool, typer.Option("--prdc", help="Precision, recall, density and coverage, too.")] = False,
-    text: Annotated[Optional[str], typer.Option(help="How well images fit their captions, too; as for eval.")] = None,
-    features: Annotated[Optional[str], Shown(help="As for eval.")] = None,
+    text: Annotated[
+        Optional[str],
+        typer.Option(help="How well images fit their captions, too; as for eval.", callback=known_features("--text")),
+    ] = None,
+    features: Annotated[Optional[str], Shown(help="As for eval.", callback=known_features("--features"))] = None,
     weights: Annotated[Optional[Path], typer.Option(help="A local file or folder of the features' weights.")] = None,
     ref: Annotated[
         Optional[str], typer.Option(help="What to compare with.", show_default="the models' training data")
@@ -40,11 +44,20 @@ def sweep(
     report: Annotated[Optional[Path], typer.Option(help="Write a page (HTML) with table and plot there.")] = None,
 ) -> None:
     """Quality against network calls: table, CSV, JSON and plot. The same command again continues."""
+    from tdpm_cli.config import check_options
+    from tdpm_cli.errors import one_of
     from tdpm_cli.run.runs import newest_run
 
     chosen = [count("--steps", word) for word in listed(steps)]
     spacings, scales = numbers("--spacing", spacing), numbers("--scale", scale)
     prior_scales, number = numbers("--prior-scale", prior_scale), count("--n", n) if n else None
+    for word in listed(start):
+        one_of("--start", word, get_args(Start))
+    for word in listed(sampler):
+        check_options({"sampler": word})
+    for key, values in {"spacing": spacings, "scale": scales, "prior_scale": prior_scales}.items():
+        for value in values:
+            check_options({key: value})
     for path in model or [newest_run()]:  # that there is one
         existing("--model")(path)
 

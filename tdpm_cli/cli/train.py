@@ -72,6 +72,7 @@ def train(
     ] = False,
 ) -> None:
     """Train a model. The same command again continues an interrupted run."""
+    from tdpm_cli import config as configuration
     from tdpm_cli import presets
 
     if preset == "auto":
@@ -80,22 +81,32 @@ def train(
         plain = propose(data)
     else:
         plain = presets.read_preset(preset)
-    plain = presets.override(plain, set_ or [])
-
-    from tdpm_cli import config as configuration  # what is heavy, after the words that can be checked without it
-    from tdpm_cli.commands.train import train as run
-    from tdpm_cli.interchange import generator
-    from tdpm_cli.interchange.adopt import adopt
-
-    if init is not None:
-        plain = presets.override(adopt(plain, init), set_ or [])  # what is set by hand stands
-    if init_prior is not None:
-        plain = presets.override(generator.adopt(plain, init_prior), set_ or [])
     flags = {"duration": duration, "batch": batch, "batch_gpu": batch_gpu, "seed": seed, "precision": precision,
              "compile": compile, "init": init, "init_prior": init_prior, "phases": phases,
              "on_save_error": on_save_error}  # fmt: skip
-    given = {key: value for key, value in flags.items() if value is not None}
-    plain = presets.overlay(plain, "train", given)
-    config = configuration.from_dict(presets.with_data(plain, data, download))
+    plain = presets.override(plain, set_ or [])
+    plain = presets.overlay(plain, "train", {key: value for key, value in flags.items() if value is not None})
+
+    replaced: set[str] = set()  # sections that other files will have a say in
+    if data is not None:
+        replaced |= {"data"}
+    if init is not None:
+        replaced |= {"backbone", "schedule", "denoiser", "condition"}
+    if init_prior is not None:
+        replaced |= {"prior"}
+    configuration.check_words(plain, replaced)
+
+    from tdpm_cli.commands.train import train as run  # what is heavy, after what words alone tell
+
+    if init is not None:
+        from tdpm_cli.interchange.adopt import adopt
+
+        plain = adopt(plain, init)
+    if init_prior is not None:
+        from tdpm_cli.interchange.generator import adopt as adopt_generator
+
+        plain = adopt_generator(presets.override(plain, set_ or []), init_prior)
+    plain = presets.with_data(plain, data, download)
+    config = configuration.from_dict(presets.override(plain, set_ or []))  # what is set by hand stands
     in_processes(nproc, max_restarts)
     run(config, outdir, name, resume, dry_run, profile)

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from tdpm_cli import parts
-from tdpm_cli.errors import InputError, nearest
+from tdpm_cli.errors import InputError, one_of
 from tdpm_cli.imaging import decode, survey
 from tdpm_cli.imaging.decoded import PREPARED
 from tdpm_cli.imaging.files import LABELS, QUARANTINED, beside
@@ -23,6 +23,7 @@ from tdpm_cli.run import pictures
 from tdpm_cli.run.files import replacing, writable, write_text, writing
 from tdpm_cli.run.report import Meter, say, table
 from tdpm_cli.run.signals import Interrupted, Interruption
+from tdpm_cli.words import COLOURS, CROPS, Crop, parse_size
 
 BROKEN = 0.001  # largest share of images that `prepare` leaves out because they cannot be decoded
 SHOWN = 64  # images of a contact sheet
@@ -30,7 +31,6 @@ SIDE = 96  # pixels of each there
 LISTED = 20  # broken files that a message names
 CHUNK = 1000  # images of a part of a zip, and of a folder in it
 OLD = (1980, 1, 1, 0, 0, 0)  # the time that every entry of a zip carries, so that its bytes are the same every time
-MODES = {"grey": 1, "rgb": 3}
 
 
 def inspect(path: Path, sheet: Path | None = None, json_file: Path | None = None, workers: int | None = None) -> None:
@@ -113,14 +113,13 @@ def prepare(
     if out.suffix.lower() != ".zip":
         raise InputError(f"{out}: the prepared data are a zip; name the file so")
     writable("DEST", out)
-    size = _resolution(resolution)
-    if crop not in decode.CROPS:
-        raise InputError(f"--crop is {crop!r}{nearest(crop, decode.CROPS)} Accepted: {', '.join(decode.CROPS)}.")
-    way = cast(decode.Crop, crop)
-    if mode not in (None, *MODES):
-        raise InputError(f"--mode is {mode!r}; accepted: {', '.join(MODES)}")
+    size = parse_size(resolution)
+    one_of("--crop", crop, CROPS)
+    way = cast(Crop, crop)
+    if mode is not None:
+        one_of("--mode", mode, COLOURS)
     data, _ = _open(source)
-    channels = MODES[mode] if mode else _channels(data, source, workers)
+    channels = COLOURS[mode] if mode else _channels(data, source, workers)
     settings = {
         "source": _names_hash(data), "size": size, "crop": crop, "upscale": upscale, "channels": channels,
         "examples": len(data), "pillow": Image.__version__,
@@ -157,7 +156,7 @@ def prepare(
 
 
 def _prepare_part(
-    data: Any, indices: Sequence[int], *, place: Path, size: tuple[int, int], crop: decode.Crop, upscale: bool,
+    data: Any, indices: Sequence[int], *, place: Path, size: tuple[int, int], crop: Crop, upscale: bool,
     channels: int,
 ) -> None:  # fmt: skip
     """Write the PNGs of some images to a zip, and what was broken to a JSON beside it, which comes last."""
@@ -176,7 +175,7 @@ def _prepare_part(
 
 
 def _image(
-    data: Any, k: int, size: tuple[int, int], crop: decode.Crop, upscale: bool, channels: int
+    data: Any, k: int, size: tuple[int, int], crop: Crop, upscale: bool, channels: int
 ) -> Image.Image:  # fmt: skip
     if hasattr(data, "files"):
         return decode.prepare(data.files.content(k), (channels, size[1], size[0]), crop, upscale, data.box)
@@ -186,7 +185,7 @@ def _image(
     return decode.fit(image, size, crop)
 
 
-def _assemble(out: Path, place: Path, data: Any, broken: dict[str, str], count: int, crop: decode.Crop) -> None:
+def _assemble(out: Path, place: Path, data: Any, broken: dict[str, str], count: int, crop: Crop) -> None:
     """One zip of all parts, in order, and `dataset.json`."""
     kept = [k for k in range(len(data)) if _name_of(data, k) not in broken]
     labels: list[Any] = []
@@ -299,14 +298,6 @@ def _balance(counts: dict[str, int]) -> list[tuple[str, int]]:
     """All classes where they are few, else the largest and the smallest."""
     ordered = sorted(counts.items(), key=lambda item: -item[1])
     return ordered if len(ordered) <= 2 * LISTED else [*ordered[:LISTED], *ordered[-LISTED:]]
-
-
-def _resolution(text: str) -> tuple[int, int]:
-    """(width, height) of "64" or "64x48"."""
-    words = text.lower().split("x")
-    if not 1 <= len(words) <= 2 or not all(word.isdecimal() and 1 <= int(word) <= 4096 for word in words):
-        raise InputError(f"--resolution is {text!r}: it must be a side or WIDTHxHEIGHT in pixels, such as 64 or 128x96")
-    return int(words[0]), int(words[-1])
 
 
 def _names_hash(data: Any) -> str:

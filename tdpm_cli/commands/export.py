@@ -15,10 +15,8 @@ from tdpm_cli.run import weights
 from tdpm_cli.run.files import writing
 from tdpm_cli.run.report import say
 from tdpm_cli.sampling import settings_of
+from tdpm_cli.words import GRAPHS, export_format
 
-SUFFIXES = {".safetensors": "safetensors", ".onnx": "onnx", ".pt2": "torch"}
-GRAPHS = {"torch": "program", "onnx": "onnx", "diffusers": "diffusers"}  # and the file that writes them
-FORMATS = ("safetensors", *GRAPHS)
 MOST = 1e-3  # largest error, in x_0, of an export that is kept
 LICENCE = "not stated"
 
@@ -38,14 +36,11 @@ def export(
     for z drawn outside. Each is run by its own runtime before it takes its place, and refused where x_0 differs from
     ours by more than 1e-3. Raises InputError for input that does not fit.
     """
-    kind = format or SUFFIXES.get(file.suffix, "")
+    kind = export_format(file.suffix, format)
     if kind == "diffusers" and file.exists():
         raise InputError(f"{file}: it exists; name a new folder")
     if file.is_dir():
         raise InputError(f"{file}: it is a folder; name a file such as {file / 'model.safetensors'}")
-    if kind not in FORMATS:
-        raise InputError(f"--format {kind or '(none)'}: accepted: {', '.join(FORMATS)}; "
-                         f"or a FILE that ends in {', '.join(SUFFIXES)}")  # fmt: skip
     loaded = assemble.load(model)
     if kind == "safetensors":
         if rgb or any(value is not None for value in sampling.values()):

@@ -15,7 +15,7 @@ from tdpm_cli.assemble import Assembly
 from tdpm_cli.engine.model import generate
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.protocols import Condition, Given, taken
-from tdpm_cli.errors import InputError
+from tdpm_cli.errors import InputError, one_of
 from tdpm_cli.run import distributed, pictures, samples
 from tdpm_cli.run.claims import Claims, divided
 from tdpm_cli.run.files import writing
@@ -25,8 +25,8 @@ from tdpm_cli.run.report import Meter, Spent, say
 from tdpm_cli.run.signals import Interrupted, Interruption
 from tdpm_cli.sampling import describe, nfe, nfe_text, sampler_options, settings_of
 from tdpm_cli.scoring.inputs import Examples, open_input
+from tdpm_cli.words import FORMATS
 
-FORMATS = ("png", "npz")
 GRID, POINTS = 64, 10_000  # examples in the picture
 
 
@@ -75,8 +75,8 @@ def sample(
     given = _conditions(made.condition, n, seed, asked, smaller)
     made.condition.encode(taken(given, range(min(n, 1))))  # a missing text encoder fails before a folder is made
     is_image = len(made.space.raw_shape) == 3
-    if format not in (None, *FORMATS):
-        raise InputError(f"--format {format}: accepted: {', '.join(FORMATS)}")
+    if format is not None:
+        one_of("--format", format, FORMATS)
     if format == "png" and not is_image:
         raise InputError("--format png, but the model makes points, not images; use --format npz")
     kind = format or ("png" if is_image else "npz")

@@ -12,17 +12,18 @@ from typing import Any, cast, get_args
 from tdpm_cli import assemble
 from tdpm_cli.assemble import Loaded
 from tdpm_cli.config import SampleConfig
-from tdpm_cli.errors import InputError, nearest
+from tdpm_cli.errors import InputError, one_of
 from tdpm_cli.run import distributed, plots, precision
 from tdpm_cli.run.files import writable, write_text, writing
 from tdpm_cli.run.page import Page
 from tdpm_cli.run.report import say, table
 from tdpm_cli.run.runs import run_of
-from tdpm_cli.sampling import Start, nfe, settings_of
+from tdpm_cli.sampling import nfe, settings_of
 from tdpm_cli.scoring.inputs import Examples, model_name, of_config, of_model, open_input
 from tdpm_cli.scoring.protocol import protocol_of
 from tdpm_cli.scoring.report import STARTS, add_sweep, is_best, read_sweep, sweep_plot, sweep_table
 from tdpm_cli.scoring.scorer import Score, Scorer, check_fit, extractor, judge_of, merge
+from tdpm_cli.words import Start
 
 FILE = "sweep.json"
 
@@ -127,10 +128,8 @@ def _plan(
     starts: Sequence[str], scales: Sequence[float], prior_scales: Sequence[float],
 ) -> list[tuple[Loaded, SampleConfig, Start]]:  # fmt: skip
     """Every combination, checked."""
-    known = get_args(Start)
     for start in starts:
-        if start not in known:
-            raise InputError(f"--start is {start!r}{nearest(start, known)} Accepted: {', '.join(known)}.")
+        one_of("--start", start, get_args(Start))
     every_sampler: list[str | None] = [*samplers] or [None]
     every_spacing: list[float | None] = [*spacings] or [None]
     every_scale: list[float | None] = [*scales] or [None]

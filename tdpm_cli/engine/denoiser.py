@@ -1,15 +1,11 @@
 """A network and what it predicts, as an estimate of x_0; and its training loss."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
 from tdpm_cli.engine.protocols import Cond
 from tdpm_cli.engine.schedule import Schedule
-
-Prediction = Literal["eps", "x_0", "v"]
-Weight = Literal["simple", "min_snr"]
+from tdpm_cli.engine.settings import Prediction, Weight
 
 
 class Denoiser(nn.Module):

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-GameLoss = Literal["logistic", "relativistic"]
+from tdpm_cli.engine.settings import GameLoss
+
 Critic = Callable[..., Tensor]
 
 

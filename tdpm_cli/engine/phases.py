@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from tdpm_cli.engine.denoiser import antithetic_times
-from tdpm_cli.engine.game import GameLoss, discriminator_loss, gradient_penalty, prior_loss
+from tdpm_cli.engine.game import discriminator_loss, gradient_penalty, prior_loss
 from tdpm_cli.engine.model import TDPM
 from tdpm_cli.engine.protocols import Cond, Condition
+from tdpm_cli.engine.settings import Game, GameLoss
 
 
 @dataclass
@@ -250,19 +251,6 @@ def drop(batch: Batch, condition: Condition) -> Batch:
         for key, value in batch.cond.items()
     }
     return replace(batch, cond=cond)
-
-
-@dataclass(frozen=True)
-class Game:
-    """How prior and discriminator play."""
-
-    loss: GameLoss = "logistic"
-    r1: float = 0.1
-    r2: float = 0.0
-    penalty_every: int = 16
-    weight: float = 0.1  # lambda of the prior's loss where it shares the denoiser's weights
-    mismatch: float = 0.0  # weight of real examples with the condition of another, as fakes
-    start: int = 0  # images that the denoiser sees before the game begins
 
 
 # From "denoiser", "prior" or "discriminator" and its module; fused, so that it can skip an update.

@@ -1,10 +1,10 @@
 """Reverse chains: each sampler is one pure function of this file, found by its name.
 
-    sampler(denoise, x_T, times, schedule, *, noise, **cond) -> x_0
+    sampler(denoise, x_T, times, schedule, noise, **cond) -> x_0
 
 `denoise(x_t, t, **cond)` estimates x_0; `times` is [T, ..., 0] from `Schedule.respace`; `noise()` returns a
 fresh standard normal [B, *shape]. Each step calls `denoise` once, so the network is called len(times) - 1
-times. Further keyword-only arguments are the sampler's options.
+times. Keyword-only arguments are the sampler's options.
 """
 
 import inspect
@@ -27,8 +27,8 @@ def ddim(
     x_T: Tensor,
     times: Sequence[int],
     schedule: Schedule,
-    *,
     noise: Noise,
+    *,
     eta: NonNegative = 0.0,
     **cond: Tensor,
 ) -> Tensor:
@@ -51,7 +51,6 @@ def ddpm(
     x_T: Tensor,
     times: Sequence[int],
     schedule: Schedule,
-    *,
     noise: Noise,
     **cond: Tensor,
 ) -> Tensor:
@@ -64,7 +63,6 @@ def ddpm_large(
     x_T: Tensor,
     times: Sequence[int],
     schedule: Schedule,
-    *,
     noise: Noise,
     **cond: Tensor,
 ) -> Tensor:
@@ -81,7 +79,6 @@ def dpmpp_2m(
     x_T: Tensor,
     times: Sequence[int],
     schedule: Schedule,
-    *,
     noise: Noise,
     **cond: Tensor,
 ) -> Tensor:
@@ -128,13 +125,13 @@ def clipped(denoise: Denoise, bounds: tuple[float, float] | None) -> Denoise:
 
 def names() -> dict[str, Callable[..., Tensor]]:
     """Every sampler of this file by name: the public functions that start as the module's head says."""
-    first = ["denoise", "x_T", "times", "schedule"]
+    first = ["denoise", "x_T", "times", "schedule", "noise"]
     return {
         name: value
         for name, value in globals().items()
         if inspect.isfunction(value)
         and not name.startswith("_")
-        and list(inspect.signature(value).parameters)[:4] == first
+        and list(inspect.signature(value).parameters)[: len(first)] == first
     }
 
 

@@ -2,16 +2,15 @@
 
 import io
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-Crop = Literal["centre", "wide", "dhariwal"]
+from tdpm_cli.words import Crop
+
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
-CROPS = get_args(Crop)
 MOST_PIXELS = Image.MAX_IMAGE_PIXELS = 1 << 27  # of one image; more is a mistake, or a bomb
 BACKGROUND = (255, 255, 255)  # that transparent pixels are laid on
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from tdpm_cli.errors import BadFile, InputError
-from tdpm_cli.imaging.decode import Box, Crop, prepare, to_array
+from tdpm_cli.imaging.decode import Box, prepare, to_array
+from tdpm_cli.words import Crop
 
 PREPARED = {
     "centre": "cropped at the centre to the aspect, resized by Lanczos",

@@ -11,7 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tdpm_cli.errors import InputError, nearest
+from tdpm_cli import signatures
+from tdpm_cli.errors import one_of
 
 ROOMS = {
     "data": "data",
@@ -47,10 +48,7 @@ def recognise(path: Path, preferred: str) -> str:
 
 def load(kind: str, name: str, key: str | None = None) -> Any:
     """A part, to be called. `name` resolves only inside this package; raises InputError, naming `key`, for others."""
-    known = names(kind)
-    if name not in known:
-        accepted = ", ".join(known)
-        raise InputError(f"{key or kind + '.name'} is {name!r}{nearest(str(name), known)} Accepted: {accepted}.")
+    check_name(kind, name, key)
     module = _module(kind, name)
     (part,) = module.__all__
     found = getattr(module, part)
@@ -58,5 +56,21 @@ def load(kind: str, name: str, key: str | None = None) -> Any:
     return found
 
 
+def keys(kind: str, name: str, key: str | None = None) -> signatures.Keys:
+    """The keys of a part, without importing it. Raises InputError as `load` does."""
+    check_name(kind, name, key)
+    (part,) = signatures.exported(_home(kind, name))
+    return signatures.keys(_home(kind, name), part)
+
+
+def check_name(kind: str, name: str, key: str | None = None) -> None:
+    """Raise InputError, naming `key`, where there is no part of this name."""
+    one_of(key or f"{kind}.name", name, names(kind))
+
+
 def _module(kind: str, name: str) -> ModuleType:
-    return import_module(f"tdpm_cli.parts.{ROOMS[kind]}.{name.replace('-', '_')}")
+    return import_module(_home(kind, name))
+
+
+def _home(kind: str, name: str) -> str:
+    return f"tdpm_cli.parts.{ROOMS[kind]}.{name.replace('-', '_')}"

@@ -7,9 +7,10 @@ import torch
 from tdpm_cli.assemble import Loaded
 from tdpm_cli.config import SampleConfig
 from tdpm_cli.engine import scores
-from tdpm_cli.sampling import Generated, Start
+from tdpm_cli.sampling import Generated
 from tdpm_cli.scoring.inputs import Examples, of_model
 from tdpm_cli.scoring.scorer import Score, Scorer
+from tdpm_cli.words import Start
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,9 @@ from tdpm_cli.imaging.files import ImageFiles
 from tdpm_cli.parts.data.npz import npz
 from tdpm_cli.run.report import Meter
 from tdpm_cli.run.runs import run_of
-from tdpm_cli.sampling import Generated, Start, describe
+from tdpm_cli.sampling import Generated, describe
 from tdpm_cli.scoring.sources import ACCEPTED, check_source
+from tdpm_cli.words import Start
 
 BROKEN = 0.001  # largest share of files that cannot be decoded; more of them are no accident
 MANIFEST = "samples.json"

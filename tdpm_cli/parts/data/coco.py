@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tdpm_cli.errors import InputError
-from tdpm_cli.imaging.decode import Crop
 from tdpm_cli.imaging.decoded import Decoded
 from tdpm_cli.imaging.files import ImageFiles
 from tdpm_cli.imaging.uncaptioned import Uncaptioned
+from tdpm_cli.words import Crop
 
 __all__ = ["coco"]
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tdpm_cli.errors import InputError
-from tdpm_cli.imaging.decode import Crop
 from tdpm_cli.imaging.decoded import Decoded
 from tdpm_cli.imaging.files import SUFFIXES, ImageFiles
 from tdpm_cli.imaging.uncaptioned import Uncaptioned, lines_of
+from tdpm_cli.words import Crop
 
 __all__ = ["cub"]
 

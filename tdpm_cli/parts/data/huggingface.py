@@ -9,9 +9,9 @@ import torch
 
 from tdpm_cli.errors import InputError
 from tdpm_cli.imaging.arrays import numbered
-from tdpm_cli.imaging.decode import Crop
 from tdpm_cli.imaging.decoded import Decoded
 from tdpm_cli.imaging.uncaptioned import Uncaptioned, keep
+from tdpm_cli.words import Crop
 
 __all__ = ["huggingface"]
 

@@ -11,9 +11,9 @@ import numpy as np
 from platformdirs import user_cache_path
 
 from tdpm_cli.errors import InputError
-from tdpm_cli.imaging.decode import Crop
 from tdpm_cli.imaging.decoded import Decoded
 from tdpm_cli.imaging.files import read_quarantine, refuse_many
+from tdpm_cli.words import Crop
 
 __all__ = ["lsun"]
 

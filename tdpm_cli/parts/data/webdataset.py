@@ -22,10 +22,10 @@ from platformdirs import user_cache_path
 from tdpm_cli.engine.ranges import Positive
 from tdpm_cli.errors import BadFile, InputError
 from tdpm_cli.imaging.arrays import numbered
-from tdpm_cli.imaging.decode import Crop
 from tdpm_cli.imaging.decoded import Decoded
 from tdpm_cli.imaging.files import MOST_BYTES, SUFFIXES, read_quarantine, refuse_many
 from tdpm_cli.imaging.uncaptioned import Uncaptioned, keep, lines_of
+from tdpm_cli.words import Crop
 
 __all__ = ["webdataset"]
 

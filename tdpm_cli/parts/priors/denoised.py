@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from tdpm_cli.engine.denoiser import Denoiser, Prediction
+from tdpm_cli.engine.denoiser import Denoiser
 from tdpm_cli.engine.ranges import Positive
 from tdpm_cli.engine.schedule import Schedule
+from tdpm_cli.engine.settings import Prediction
 from tdpm_cli.errors import InputError
 
 __all__ = ["Denoised"]

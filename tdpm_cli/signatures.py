@@ -1,0 +1,103 @@
+"""Signatures, which are the schema of presets: keyword-only arguments, read from source files without running them.
+
+The files of parts, samplers and chains import PyTorch, which takes seconds; their signatures are read in milliseconds.
+"""
+
+import ast
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, get_type_hints
+
+PACKAGE = __name__.partition(".")[0]
+
+
+@dataclass(frozen=True)
+class Key:
+    """A value that can be set: its type, with its range, and its default, MISSING where it must be set."""
+
+    type: Any
+    default: Any
+
+
+Keys = Mapping[str, Key]
+
+
+@cache
+def keys(module: str, name: str) -> Keys:
+    """The keyword-only arguments of a function of a module, or of its class's own `__init__`."""
+    source = _source(module)
+    node = source.nodes[name]
+    if isinstance(node, ast.ClassDef):
+        own = [child for child in node.body if isinstance(child, ast.FunctionDef) and child.name == "__init__"]
+        if not own:
+            return {}
+        node = own[0]
+    assert isinstance(node, ast.FunctionDef), f"{module}.{name} is neither a function nor a class"
+    return {
+        arg.arg: Key(source.value(arg.annotation), MISSING if default is None else source.value(default))
+        for arg, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+    }
+
+
+def functions(module: str, first: Sequence[str] = ()) -> list[str]:
+    """The public functions of a module whose positional arguments begin with `first`."""
+    return [
+        name
+        for name, node in _source(module).nodes.items()
+        if isinstance(node, ast.FunctionDef)
+        and not name.startswith("_")
+        and [arg.arg for arg in node.args.args[: len(first)]] == list(first)
+    ]
+
+
+def exported(module: str) -> list[str]:
+    """The `__all__` of a module."""
+    return list(_source(module)["__all__"])
+
+
+def fields_of(kind: type) -> Keys:
+    """The fields of a dataclass."""
+    hints = get_type_hints(kind, include_extras=True)
+    made = lambda field: field.default if field.default_factory is MISSING else field.default_factory()
+    return {field.name: Key(hints[field.name], made(field)) for field in fields(kind)}
+
+
+class _Source(dict[str, Any]):
+    """The values of a module's top-level names, each found when it is asked for: evaluated where it is assigned, or, of
+    another file of ours, read there, or imported from a library. `nodes` are functions, classes and assigned values."""
+
+    def __init__(self, module: str) -> None:
+        super().__init__()
+        spec = find_spec(module)
+        if spec is None or spec.origin is None:
+            raise ModuleNotFoundError(module)
+        self.nodes: dict[str, ast.AST] = {}
+        self._imported: dict[str, tuple[str, str]] = {}  # from where, and what it is called there
+        for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                self.nodes[node.name] = node
+            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                self.nodes[node.targets[0].id] = node.value
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                self._imported |= {alias.asname or alias.name: (node.module, alias.name) for alias in node.names}
+
+    def value(self, node: Any) -> Any:
+        """Evaluate an annotation or a default."""
+        return eval(compile(ast.Expression(node), "<signature>", "eval"), {}, self)
+
+    def __missing__(self, name: str) -> Any:
+        if name in self.nodes:
+            found = self.value(self.nodes[name])
+        else:
+            module, there = self._imported[name]  # a KeyError leaves builtins to be found
+            ours = module.split(".")[0] == PACKAGE
+            found = _source(module)[there] if ours else getattr(import_module(module), there)
+        self[name] = found
+        return found
+
+
+_source = cache(_Source)
