@@ -307,6 +307,9 @@ def _section(section: str, given: Mapping[str, Any] | None) -> Any:
             raise InputError(f"train.ema is {settings.ema}: each half-life once")
         if settings.batch_gpu and settings.batch % settings.batch_gpu:
             raise InputError(f"train.batch_gpu is {settings.batch_gpu}: it must divide train.batch, {settings.batch}")
+        if settings.shard and (settings.score or settings.compile):
+            other = "score" if settings.score else "compile"
+            raise InputError(f"train.shard and train.{other} are both true, which do not go together; leave out one")
     elif section == "sample":
         check_sampler(settings.sampler, settings.options, section)
     elif section == "eval":

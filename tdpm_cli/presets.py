@@ -87,6 +87,10 @@ def _read_file(name: str) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read as text ({error})") from None
     if not isinstance(plain, dict):
         raise InputError(f"{path}: it must hold sections such as data, space, backbone and train")
+    known = ["extends", *SECTIONS]
+    for key in plain:
+        if key not in (*known, "preset"):  # "preset": of a run's config.yaml
+            raise InputError(f"{path}: no such section {key!r}{nearest(str(key), known)} Accepted: {', '.join(known)}.")
     return plain
 
 

@@ -1,6 +1,7 @@
 """Words that presets and the command line share. Light: wrong ones are told before anything heavy is imported."""
 
 import re
+from pathlib import Path
 from typing import Literal, get_args
 
 from tdpm_cli.errors import InputError
@@ -37,9 +38,14 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(words[0]), int(words[-1])
 
 
-def export_format(suffix: str, given: str | None) -> str:
-    """In what a model is exported: as given, or as the suffix of the file says. Raises InputError for neither."""
-    kind = given or SUFFIXES.get(suffix, "")
+def export_format(file: Path, given: str | None) -> str:
+    """In what a model is exported to `file`: as given, or as its suffix says. Raises InputError for neither, and for a
+    file that cannot become one."""
+    kind = given or SUFFIXES.get(file.suffix, "")
+    if kind == "diffusers" and file.exists():
+        raise InputError(f"{file}: it exists; name a new folder")
+    if file.is_dir():
+        raise InputError(f"{file}: it is a folder; name a file such as {file / 'model.safetensors'}")
     if kind not in EXPORTS:
         raise InputError(f"--format {kind or '(none)'}: accepted: {', '.join(EXPORTS)}; "
                          f"or a FILE that ends in {', '.join(SUFFIXES)}")  # fmt: skip

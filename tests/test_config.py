@@ -73,6 +73,9 @@ def test_extends_one_level(tmp_path):
     checked = from_dict(read_preset(str(tmp_path / "mine.yaml")))
     assert (checked.preset, checked.train.batch, checked.prior.name) == ("mine", 32, "copy")
     assert checked.backbone == from_dict(read_preset("digits")).backbone
+    (tmp_path / "typo.yaml").write_text("extnds: digits\n")
+    with pytest.raises(InputError, match=r"typo\.yaml: no such section 'extnds'; did you mean 'extends'"):
+        read_preset(str(tmp_path / "typo.yaml"))
     (tmp_path / "more.yaml").write_text(f"extends: {tmp_path / 'mine.yaml'}\n")
     with pytest.raises(InputError, match="one level"):
         read_preset(str(tmp_path / "more.yaml"))

@@ -130,11 +130,19 @@ def test_training_data_that_are_gone_are_told_as_such(tiny_images, tmp_path, poo
     run = train(from_dict(plain), tmp_path, "run")
     sample(tmp_path / "out", 4, run)
     data.rename(tmp_path / "elsewhere")
-    gone = f"names, {data}, are not there any more; give --ref PATH"
-    with pytest.raises(InputError, match=rf"out: the training data that its samples\.json {gone}"):
+    gone = f"the training data that it names, {data}, are not there any more"
+    with pytest.raises(InputError, match=f"out: {gone}; give --ref PATH"):
         evaluate(tmp_path / "out", features=pooled)
-    with pytest.raises(InputError, match=f"run: the training data that its config {gone}"):
+    with pytest.raises(InputError, match=f"run: .*{gone}; give --ref PATH"):
         evaluate(model=run, features=pooled, n=4)
+    other = tmp_path / "elsewhere"
+    with pytest.raises(InputError, match=f"{gone}; --diagnose starts from them"):
+        evaluate(model=run, features=pooled, n=4, ref=other, diagnosis=True)
+    with pytest.raises(InputError, match=f"run: {gone}; give --ref PATH"):
+        sweep([1], [run], features=pooled, n=4)
+    assert len(sweep([1], [run], features=pooled, n=4, ref=other)) == 1  # which needs none of them
+    with pytest.raises(InputError, match=f"run: {gone}; --start data starts from them"):
+        sweep([1], [run], starts=["data"], features=pooled, n=4, ref=other)
 
 
 def test_the_sweep_that_comes_next_is_of_the_model_that_was_scored(runs, tmp_path, capsys):
@@ -561,7 +569,7 @@ def test_a_sweep_over_spacings(runs, tmp_path, pooled):
         assert row["scores"] == pytest.approx(alone["scores"])
         assert row["protocol"]["samples"]["spacing"] == row["spacing"]
     assert rows[0]["scores"] != rows[1]["scores"]
-    with pytest.raises(InputError, match=r"sample\.spacing is 0\.5"):
+    with pytest.raises(InputError, match=r"--spacing is 0\.5"):
         sweep([4], [runs["images"]], spacings=[0.5], n=40, features=pooled, out=tmp_path)
 
 

@@ -175,11 +175,11 @@ def test_other_settings_and_other_folders_are_refused(runs, tmp_path):
         ({"sampler": "ddpm", "eta": 0.5}, "sampler ddpm.eta: no such key. Accepted in sampler ddpm: none"),
         ({"scale": 2.0}, "unconditional"),
         ({"labels": ["3"]}, "--labels, but the model is unconditional"),
-        ({"format": "jpg"}, "--format jpg: accepted: png, npz"),
+        ({"format": "jpg"}, "--format is 'jpg'; did you mean 'png'"),
         ({"sampler": "ddim", "eta": float("nan")}, "eta is nan"),
-        ({"scale": -1.0}, "sample.scale is -1.0"),
-        ({"batch": 0}, "sample.batch is 0"),
-        ({"steps": 0}, "sample.steps is 0"),
+        ({"scale": -1.0}, "--scale is -1.0"),
+        ({"batch": 0}, "--batch is 0"),
+        ({"steps": 0}, "--steps is 0"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_before_anything_is_written(runs, tmp_path, options, message):

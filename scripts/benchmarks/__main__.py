@@ -1,4 +1,4 @@
-"""Speed, ours beside a peer in one call: scripts/bench startup | eval | data | supply | train | sample | all | …"""
+"""Speed, ours beside a peer in one call: scripts/bench startup | train | sample | merge | all | …"""
 
 import argparse
 
@@ -9,6 +9,7 @@ from scripts.benchmarks import (
     growth,
     latents,
     loading,
+    merging,
     parallel,
     sampling,
     scores,
@@ -23,6 +24,7 @@ WHAT = {
     "data": loading,
     "supply": supply,
     "train": training,
+    "merge": merging,
     "sample": sampling,
     "export": export,
     "parallel": parallel,

@@ -26,7 +26,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(preset: str, batch: int, rounds: int, assignments: list[str]) -> None:
-    sides = {side: Apart(side, preset, batch, assignments) for side in ("ours", "peer")}
+    builders = {"ours": our_step, "peer": peer_step}
+    sides = {side: Apart(build, preset, batch, assignments) for side, build in builders.items()}
     try:
         times = medians_of(
             {(side, due): partial(apart.seconds, due) for side, apart in sides.items() for due in (False, True)}, rounds
@@ -45,10 +46,13 @@ def run(preset: str, batch: int, rounds: int, assignments: list[str]) -> None:
 
 
 class Apart:
-    """One side in a process of its own, for what it does to its process is not to help or hinder the other."""
+    """One kind of step in a process of its own, for what it does to its process is not to help or hinder the other.
 
-    def __init__(self, side: str, *of: Any) -> None:
-        self.process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin, (side, *of))
+    `build` makes the step of what `assembled(*of)` returns.
+    """
+
+    def __init__(self, build: Callable[..., Step], *of: Any) -> None:
+        self.process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin, (build, *of))
 
     def seconds(self, penalise: bool) -> float:
         """What a step takes."""
@@ -66,7 +70,7 @@ _step: Step
 _before: int  # KiB
 
 
-def _begin(side: str, *of: Any) -> None:
+def _begin(build: Callable[..., Step], *of: Any) -> None:
     global _step, _before
     import diffusers  # noqa: F401 (what importing takes is not counted)
     import torch
@@ -75,7 +79,7 @@ def _begin(side: str, *of: Any) -> None:
 
     torch.zeros(1)
     _before = _memory("VmRSS")
-    _step = {"ours": our_step, "peer": peer_step}[side](*assembled(*of))
+    _step = build(*assembled(*of))
 
 
 def _seconds(penalise: bool) -> float:

@@ -31,7 +31,7 @@ def export(
     """Write a trained model for other runtimes, and check it there against ours."""
     sampling: dict[str, Any] = {"steps": steps, "spacing": spacing, "sampler": sampler, "eta": eta, "scale": scale,
                                 "prior_scale": prior_scale}  # fmt: skip
-    export_format(file.suffix, format)
+    export_format(file, format)
     ready(model, **sampling)
 
     from tdpm_cli.commands.export import export as run

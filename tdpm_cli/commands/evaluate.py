@@ -17,9 +17,9 @@ from tdpm_cli.run.files import replacing, writable, write_text
 from tdpm_cli.run.page import Page
 from tdpm_cli.run.report import say, table
 from tdpm_cli.run.runs import run_of
-from tdpm_cli.sampling import Generated, settings_of
+from tdpm_cli.sampling import settings_of
 from tdpm_cli.scoring.diagnosis import diagnose
-from tdpm_cli.scoring.inputs import Examples, Input, Statistics, config_of, of_config, of_model, open_input
+from tdpm_cli.scoring.inputs import Examples, Input, Statistics, config_of, of_model, of_training, open_input
 from tdpm_cli.scoring.protocol import protocol_of
 from tdpm_cli.scoring.report import neighbours, write_report
 from tdpm_cli.scoring.scorer import Found, Score, Scorer, check_fit, extractor, judge_of, merge
@@ -70,6 +70,12 @@ def evaluate(
         sets = [of_model(loaded, settings, seed + k, count, device) for k in range(repeats)]
     config = config_of(sets[0])
     reference = _reference(ref, config, sets[0])
+    learned: Examples | None = None
+    if diagnosis and config:
+        if ref is None and isinstance(reference, Examples):
+            learned = reference
+        else:
+            learned = of_training(config, sets[0].text, "--diagnose starts from them")
     points = isinstance(sets[0], Examples) and len(sets[0].shape) != 3
     check_fit(sets[0], reference, points, extras)
     extract, judge = _extractor(sets[0], reference, config, features, weights, fid, device), judge_of(text, device)
@@ -91,9 +97,8 @@ def evaluate(
         "protocol": protocol_of(scorer, sets, found),
     }
     _show(sets[0], found, merged, classes, scorer)
-    if diagnosis:
-        data = reference if ref is None and isinstance(reference, Examples) else of_config(loaded.assembly.config)
-        told = diagnose(loaded, settings, data, scorer, seed or 0, found[0].n, device)
+    if learned is not None:
+        told = diagnose(loaded, settings, learned, scorer, seed or 0, found[0].n, device)
         result["diagnosis"] = asdict(told) | {"advice": told.advice, "rows": told.rows}
         table("diagnosis", told.rows)
         say(told.advice)
@@ -149,12 +154,7 @@ def _reference(ref: str | Path | None, config: Config | None, samples: Input) ->
         return open_input("--ref", str(ref))
     if config is None:
         raise InputError(f"{samples.text} has no samples.json that names its training data; give --ref PATH")
-    if config.path and not config.path.exists():
-        drawn = isinstance(samples, Examples) and isinstance(samples.data, Generated)
-        told = "config" if drawn else "samples.json"
-        raise InputError(f"{samples.text}: the training data that its {told} names, {config.path}, are not there any "
-                         "more; give --ref PATH")  # fmt: skip
-    return of_config(config)
+    return of_training(config, samples.text)
 
 
 def _extractor(

@@ -36,11 +36,7 @@ def export(
     for z drawn outside. Each is run by its own runtime before it takes its place, and refused where x_0 differs from
     ours by more than 1e-3. Raises InputError for input that does not fit.
     """
-    kind = export_format(file.suffix, format)
-    if kind == "diffusers" and file.exists():
-        raise InputError(f"{file}: it exists; name a new folder")
-    if file.is_dir():
-        raise InputError(f"{file}: it is a folder; name a file such as {file / 'model.safetensors'}")
+    kind = export_format(file, format)
     loaded = assemble.load(model)
     if kind == "safetensors":
         if rgb or any(value is not None for value in sampling.values()):

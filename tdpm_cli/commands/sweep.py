@@ -19,7 +19,7 @@ from tdpm_cli.run.page import Page
 from tdpm_cli.run.report import say, table
 from tdpm_cli.run.runs import run_of
 from tdpm_cli.sampling import nfe, settings_of
-from tdpm_cli.scoring.inputs import Examples, model_name, of_config, of_model, open_input
+from tdpm_cli.scoring.inputs import Examples, model_name, of_model, of_training, open_input
 from tdpm_cli.scoring.protocol import protocol_of
 from tdpm_cli.scoring.report import STARTS, add_sweep, is_best, read_sweep, sweep_plot, sweep_table
 from tdpm_cli.scoring.scorer import Score, Scorer, check_fit, extractor, judge_of, merge
@@ -64,9 +64,12 @@ def sweep(
     loaded = [assemble.load(path, device) for path in models] or [assemble.load(device=device)]
     plan = _plan(loaded, steps, spacings, samplers, starts, scales, prior_scales)
     first = loaded[0].assembly.config
-    data = [of_config(each.assembly.config) for each in loaded]
+    data: list[Examples] = []
+    if ref is None or "data" in starts:
+        advice = "give --ref PATH" if "data" not in starts else "--start data starts from them"
+        data = [of_training(each.assembly.config, model_name(each), advice) for each in loaded]
     reference = open_input("--ref", str(ref)) if ref is not None else _one_of(data, loaded)
-    is_image = len(data[0].shape) == 3
+    is_image = len(loaded[0].assembly.space.raw_shape) == 3
     extract = extractor(features or first.eval.features, weights, device) if is_image else None
     judge = judge_of(text, device)
     out = out or _beside(loaded[0])
@@ -76,15 +79,19 @@ def sweep(
     if "data" in starts and (fewest := min(len(each) for each in data)) < count:
         say(f"note: n is {fewest:,}, for there are no more real examples to start from")
         count = fewest
-    check_fit(data[0], reference, extract is None, extras)
+
+    def drawn(each: Loaded, settings: SampleConfig, start: Start) -> list[Examples]:
+        source = data[loaded.index(each)].some(count).data if start == "data" else None
+        return [of_model(each, settings, seed + k, count, device, start, source) for k in range(repeats)]
+
+    check_fit(drawn(*plan[0])[0], reference, extract is None, extras)
     scorer = Scorer(reference, extract, judge=judge, batch=first.eval.batch, extras=extras, cache=cache)
 
     done = distributed.from_first(lambda: read_sweep(out / FILE) if (out / FILE).is_file() else [])
     before = {row["key"]: row for row in done}
     rows: list[dict[str, Any]] = []
     for each, settings, start in plan:
-        source = data[loaded.index(each)].some(count)
-        sets = [of_model(each, settings, seed + k, count, device, start, source.data) for k in range(repeats)]
+        sets = drawn(each, settings, start)
         judged = _hash([count, seed, repeats, scorer.protocol])
         key = _hash([judged, [examples.manifest for examples in sets]])
         row = before.get(key)

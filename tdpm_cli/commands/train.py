@@ -65,9 +65,6 @@ def train(
     device = precision.device()
     keep_freed()
     distributed.rows(config.train.batch)
-    if config.train.shard and (config.train.score or config.train.compile):
-        other = "score" if config.train.score else "compile"
-        raise InputError(f"train.shard and train.{other} are both true, which do not go together; leave out one")
     data, config = read_data(config)
     distributed.agree("settings", _flat(config.to_dict()))
     run, folder = distributed.from_first(lambda: _place(outdir, name or config.preset, resume))

@@ -140,6 +140,13 @@ def of_config(config: Config) -> Examples:
                     list(data.names), on_disk=config.path is not None)  # fmt: skip
 
 
+def of_training(config: Config, owner: str, advice: str = "give --ref PATH") -> Examples:
+    """The data that `owner`, a model or samples, learned from. Raises InputError where they are not there any more."""
+    if config.path and not config.path.exists():
+        raise InputError(f"{owner}: the training data that it names, {config.path}, are not there any more; {advice}")
+    return of_config(config)
+
+
 def of_model(
     loaded: assemble.Loaded, settings: SampleConfig, seed: int, n: int, device: torch.device,
     start: Start = "prior", data: Any = None,
