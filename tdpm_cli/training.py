@@ -20,7 +20,7 @@ from tdpm_cli.engine.phases import Batch, Phase, drop, tdpm_phases, train_step
 from tdpm_cli.errors import InputError
 from tdpm_cli.placing import networks, shard, try_network
 from tdpm_cli.run import distributed, formats, pictures, precision, weights
-from tdpm_cli.run.batches import batches, order_from
+from tdpm_cli.run.batches import Supply, batches, order_from
 from tdpm_cli.run.checkpoint import Snapshot
 from tdpm_cli.run.files import write_text
 from tdpm_cli.run.health import Balance, Figures, Step
@@ -125,20 +125,18 @@ class Trainer:
                     self._grid(data)
             elif self.seen >= settings.duration or self._passed(self.seen - settings.batch, settings.snapshot):
                 self._score(scoring, saver, log, meter)  # unless that was done before the run was stopped
-            waited, since, due, first_step = 0.0, time.perf_counter(), False, self.step + 1
+            supply, due, first_step = Supply(stream), False, self.step + 1
             while self.seen < settings.duration:
-                asked, trouble = time.perf_counter(), None
-                try:
-                    raw, conditions = next(stream)
-                except InputError as error:  # such as a damaged image
-                    trouble = error
-                waited += time.perf_counter() - asked
-                before, stop = self.seen, distributed.largest(UNREADABLE if trouble else interrupted.number or 0)
+                before, item = self.seen, supply.next()
+                own_stop = UNREADABLE if isinstance(item, InputError) else interrupted.number or 0
+                stop = distributed.largest(own_stop)
+                if stop == UNREADABLE and self.seen > last_save:  # what was learned is not lost
+                    saver.last(self.snapshot)
+                if isinstance(item, InputError):
+                    raise item
                 if stop == UNREADABLE:
-                    if self.seen > last_save:  # what was learned is not lost
-                        saver.last(self.snapshot)
-                    raise trouble or distributed.PeerLost("another process could not read its data, and says why")
-                logs = self.train_on(raw, conditions, cast)
+                    raise distributed.PeerLost("another process could not read its data, and says why")
+                logs = self.train_on(*item, cast)
                 if self.step == first_step:
                     precision.synchronise(self.device)
                     say(f"first step done {since_the_program_began():.1f} s after the program began")
@@ -150,10 +148,8 @@ class Trainer:
                 means: dict[str, float] = {}
                 if due or finished or stop or self._passed(before, settings.log):
                     means = figures.means()
-                    share = waited / (time.perf_counter() - since)
-                    waited, since = 0.0, time.perf_counter()
                     with saver.tolerating():
-                        log.write(self.seen, {**means, "img/s": meter.rate, "loader": share})
+                        log.write(self.seen, {**means, "img/s": meter.rate, "loader": supply.share()})
                     for sign in balance.trouble(self.seen, means):
                         say(f"warning: by {self.seen / 1000:g} kimg {sign}")
                 meter.advance(settings.batch, shown(means))

@@ -326,22 +326,46 @@ def two_hosts():
         subprocess.run(["ip", "netns", "del", name], check=False)
 
 
+def on_both(hosts, *words):
+    """Run a command on two hosts as one; return what the first one printed."""
+    started = []
+    for rank, (on_host, cable) in enumerate(hosts):
+        command = [*on_host, str(Path(sys.executable).with_name("torchrun")), "--nnodes", "2", "--nproc-per-node", "1",
+                   "--node-rank", str(rank), "--master-addr", "10.77.0.1", "--master-port", "29511", "-m", "--",
+                   "tdpm_cli", *map(str, words)]  # fmt: skip
+        environment = ALONE | {"GLOO_SOCKET_IFNAME": cable, "OMP_NUM_THREADS": "1"}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen(command, env=environment, **pipes))
+    printed = []
+    for process in started:
+        out, error = process.communicate(timeout=300)
+        assert process.returncode == 0, error
+        printed.append(out)
+    return printed[0]
+
+
 @pytest.mark.slow
 def test_two_hosts_train_as_one(tiny_images, tmp_path, two_hosts):
     plain = tiny_images("train.duration=64", "train.denoiser_lr=1e-4")
-    path = preset(plain, tmp_path)
-    started = []
-    for rank, (on_host, cable) in enumerate(two_hosts):
-        command = [*on_host, str(Path(sys.executable).with_name("torchrun")), "--nnodes", "2", "--nproc-per-node", "1",
-                   "--node-rank", str(rank), "--master-addr", "10.77.0.1", "--master-port", "29511", "-m", "tdpm_cli",
-                   "train", "--preset", str(path), "--outdir", str(tmp_path), "--name", "two"]  # fmt: skip
-        environment = ALONE | {"GLOO_SOCKET_IFNAME": cable, "OMP_NUM_THREADS": "1"}
-        started.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
-    for process in started:
-        _, error = process.communicate(timeout=300)
-        assert process.returncode == 0, error
+    on_both(two_hosts, "train", "--preset", preset(plain, tmp_path), "--outdir", tmp_path, "--name", "two")
     ours, theirs = tensors(train(from_dict(plain), tmp_path, "one")), tensors(tmp_path / "two")
     assert max(float((ours[key] - theirs[key]).abs().max()) for key in ours) < 1e-5
+
+
+@pytest.mark.slow
+def test_two_hosts_sample_and_score_as_one(runs, pooled, tmp_path, two_hosts):
+    drawn = ["sample", "--model", runs["images"], "--n", 11, "--batch", 3]
+    scored = ["eval", "--model", runs["images"], "--n", 60, "--features", pooled, "--no-cache", "--json"]
+    on_both(two_hosts, *drawn, tmp_path / "two")
+    on_both(two_hosts, *scored, tmp_path / "two.json")
+    for words, name in ((drawn, "one"), (scored, "one.json")):
+        assert tdpm(*words, tmp_path / name).returncode == 0
+    images = {path.name for path in (tmp_path / "one").glob("*.png")}
+    assert len(images) == 11
+    assert images == {path.name for path in (tmp_path / "two").glob("*.png")}
+    assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in images)
+    one, two = (json.loads((tmp_path / f"{name}.json").read_text())["scores"] for name in ("one", "two"))
+    assert one == two
 
 
 def test_alone_everything_is_as_it_is():

@@ -5,12 +5,13 @@ back as in training; and samples are drawn and written as PNGs.
 """
 
 import argparse
+import itertools
 import tempfile
 from pathlib import Path
 
 from scripts.benchmarks.timing import machine, medians
 
-BATCHES, SIDES, COUNTS = (1, 2, 4, 8, 16, 32), (8, 16, 32, 64), (8, 16, 32, 64, 128)
+BATCHES, SIDES, COUNTS = (1, 2, 4, 8, 16, 32), (8, 16, 32, 64), (8, 32, 128, 512, 2048, 8192)
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +54,7 @@ def calls(batch: int, side: int, rounds: int) -> tuple[float, float]:
 
 
 def samples(rounds: int) -> dict[int, float]:
-    """Milliseconds a sample of the digits' networks, by how many are drawn and written."""
+    """Milliseconds a sample of the digits' networks, by how many are drawn, 256 at a time, and written."""
     from tdpm_cli import config as configuration
     from tdpm_cli import presets
     from tdpm_cli.assemble import assemble, header
@@ -65,8 +66,10 @@ def samples(rounds: int) -> dict[int, float]:
         place = Path(folder)
         write_weights(place / "model.safetensors", made.model, header(made.config, "model", 0))
 
+        fresh = (place / str(number) for number in itertools.count())  # for what is there would be removed first
+
         def work(count: int) -> None:
-            sample(place / "out", count, place / "model.safetensors", batch=16, overwrite=True)
+            sample(next(fresh), count, place / "model.safetensors")
 
         works = {str(count): lambda count=count: work(count) for count in COUNTS}
         return {int(count): spent / int(count) * 1000 for count, spent in medians(works, rounds).items()}

@@ -19,7 +19,7 @@ from tdpm_cli.run.page import Page
 from tdpm_cli.run.report import say, table
 from tdpm_cli.run.runs import run_of
 from tdpm_cli.sampling import nfe, settings_of
-from tdpm_cli.scoring.inputs import Examples, model_name, of_model, of_training, open_input
+from tdpm_cli.scoring.inputs import Examples, Input, model_name, of_model, of_training, open_input
 from tdpm_cli.scoring.protocol import protocol_of
 from tdpm_cli.scoring.report import STARTS, add_sweep, is_best, read_sweep, sweep_plot, sweep_table
 from tdpm_cli.scoring.scorer import Score, Scorer, check_fit, extractor, judge_of, merge
@@ -104,8 +104,13 @@ def sweep(
         kept = {**before, **{made["key"]: made for made in rows}}
         if distributed.is_first():
             write_text(out / FILE, json.dumps({"rows": list(kept.values())}, indent=1))
-    if not distributed.is_first():
-        return rows
+    if distributed.is_first():
+        _tell(rows, reference, out, report)
+    return rows
+
+
+def _tell(rows: Sequence[dict[str, Any]], reference: Input, out: Path, report: Path | None) -> None:
+    """Write and print the rows as table, plot and page, and the command that samples as the best of them."""
     write_text(out / "sweep.csv", _csv(rows))
     if report:
         page = Page(f"tdpm sweep {', '.join(dict.fromkeys(row['model'] for row in rows))}")
@@ -127,7 +132,6 @@ def sweep(
         if len({row[key] for row in rows}) > 1:
             options += f" --{key.replace('_', '-')} {best[key]:g}"
     say(f"next: tdpm sample --model {best['model']} {options} --n 64 samples/")
-    return rows
 
 
 def _plan(

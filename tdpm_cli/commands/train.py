@@ -29,7 +29,7 @@ from tdpm_cli.run.memory import free_memory, keep_freed
 from tdpm_cli.run.report import say, summary_writer, table
 from tdpm_cli.sampling import GRID
 from tdpm_cli.scoring.while_training import scoring_of
-from tdpm_cli.training import Trainer, smaller_batches
+from tdpm_cli.training import Scoring, Trainer, smaller_batches
 
 CACHED = 0.25  # of the free memory that decoded images may fill
 RUN_IN, REHEARSAL = 1.0, 10.0  # seconds: a step that takes longer is measured at once; and of all measured steps
@@ -68,7 +68,6 @@ def train(
     data, config = read_data(config)
     distributed.agree("settings", _flat(config.to_dict()))
     run, folder = distributed.from_first(lambda: _place(outdir, name or config.preset, resume))
-    is_new = not run.exists()
     # Weights that are shared among processes are built on the host, for they may be too many for one device.
     made = with_precision(assemble(_settled(config, run), "cpu" if config.train.shard else device), device)
     config = made.config
@@ -95,9 +94,16 @@ def train(
         _rehearse(trainer, data)
         say("dry run: no run was begun\nnext: the same command without --dry-run")
         return None
-    record = _record(data)
+    _learn(trainer, data, folder, scoring)
+    say(f"done: {run}\nnext: tdpm sample --model {run} --steps {config.sample.steps} --n 64 samples/")
+    return run
+
+
+def _learn(trainer: Trainer, data: Any, folder: Path | None, scoring: Scoring | None) -> None:
+    """Continue the run from its newest checkpoint, or from `folder`, if there is one; else begin it."""
+    made, run, is_new = trainer.made, trainer.run, not trainer.run.exists()
+    config, record, writes = made.config, _record(data), distributed.is_first()
     distributed.agree("data", record)
-    writes = distributed.is_first()
     with owned(run) if writes else nullcontext():
         if start := distributed.from_first(lambda: _start(run, folder)):
             _same_config(start, config)
@@ -106,7 +112,7 @@ def train(
                 checkpoint.set_aside(run, newer_than=start)
             trainer.restore(start)
             say(f"continuing {run} at {trainer.seen / 1000:g} kimg")
-        embed_captions(made.condition, data, device)
+        embed_captions(made.condition, data, trainer.device)
         if writes:
             write_text(run / "config.yaml", config.to_yaml())
             write_text(run / DATA, json.dumps(record, indent=1))
@@ -119,8 +125,6 @@ def train(
             if is_new and writes and not checkpoint.steps(run):  # before anything was learned
                 shutil.rmtree(run)
             raise
-    say(f"done: {run}\nnext: tdpm sample --model {run} --steps {config.sample.steps} --n 64 samples/")
-    return run
 
 
 def _place(outdir: Path, name: str, resume: str) -> tuple[Path, Path | None]:

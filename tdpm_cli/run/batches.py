@@ -1,6 +1,7 @@
 """Training batches in an order that depends on (seed, images seen) alone, so that a run continues exactly."""
 
 import os
+import time
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -46,6 +47,30 @@ def batches(
             f"a process that reads data was ended from outside ({error}); where memory is short, set fewer "
             "train.workers or train.cache=false"
         ) from None
+
+
+class Supply:
+    """The batches of a stream, and how long steps wait for them."""
+
+    def __init__(self, stream: Iterator[Item]) -> None:
+        self._stream, self._waited, self._since = stream, 0.0, time.perf_counter()
+
+    def next(self) -> Item | InputError:
+        """The next batch; or what is wrong with it, such as a damaged image, for other processes must hear of it."""
+        asked = time.perf_counter()
+        try:
+            return next(self._stream)
+        except InputError as error:
+            return error
+        finally:
+            self._waited += time.perf_counter() - asked
+
+    def share(self) -> float:
+        """Of the time since this was last asked, the share that passed in waiting."""
+        now = time.perf_counter()
+        share = self._waited / (now - self._since)
+        self._waited, self._since = 0.0, now
+        return share
 
 
 def order_from(data: Any, batch: int, seed: int, seen: int, *, flip: bool) -> Iterator[list[int]]:
