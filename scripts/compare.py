@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="also write the table there, as JSON lines")
     given = parser.parse_args()
     plain = presets.override(presets.read_preset(given.preset), given.assignments)
-    plain = presets.with_data(plain, given.data, False)
+    plain = presets.with_data(plain, given.data, False, given.assignments)
     if given.duration:
         plain["train"] = {**plain["train"], "duration": given.duration}
     baseline_plain = presets.override(plain, ["schedule.truncate=null", "prior.name=gaussian"])

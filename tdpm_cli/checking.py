@@ -36,7 +36,7 @@ def known(given: Mapping[str, Any], accepted: Sequence[str], section: str = "") 
         if key not in accepted:
             raise InputError(
                 f"{spelled(section, key)}: no such key{nearest(str(key), accepted)} "
-                f"Accepted{' in ' + section if section else ''}: {', '.join(accepted) or 'none'}."
+                f"Accepted{'' if section in ('', '--') else f' in {section}'}: {', '.join(accepted) or 'none'}."
             )
 
 

@@ -20,7 +20,7 @@ from pydantic import BeforeValidator
 from tdpm_cli import parts, signatures
 from tdpm_cli.checking import check, complete, known, spelled
 from tdpm_cli.engine.ranges import Fraction, Natural, Positive, PositiveFloat
-from tdpm_cli.engine.settings import Game, Prediction, Weight
+from tdpm_cli.engine.settings import HANDED_IN, Game, Prediction, Weight
 from tdpm_cli.errors import InputError, one_of
 from tdpm_cli.words import SECTIONS, parse_count
 
@@ -154,7 +154,7 @@ class ScheduleConfig:
             raise InputError(f"{cut}: {error}") from None
 
 
-CHAINS, SAMPLERS = "tdpm_cli.engine.schedule", "tdpm_cli.engine.samplers"  # files whose functions presets name
+CHAIN_FILE, SAMPLER_FILE = "tdpm_cli.engine.schedule", "tdpm_cli.engine.samplers"  # whose functions presets name
 DEFAULTS = {"condition": {"name": "none"}, "schedule": {"name": "linear"}, "prior": {"name": "shared"}}
 SETTINGS = {
     "denoiser": DenoiserConfig,
@@ -212,7 +212,7 @@ def from_dict(plain: Mapping[str, Any]) -> Config:
     not fit: one that fits no signature before PyTorch is imported."""
     sections = check_words(plain)
     path = plain["data"].get("path")
-    return _agreed(Config(preset=str(plain.get("preset", "")), path=Path(path) if path else None, **sections))
+    return _agreed(Config(preset=str(plain.get("preset") or ""), path=Path(path) if path else None, **sections))
 
 
 def check_words(plain: Mapping[str, Any], apart: Collection[str] = ()) -> dict[str, Any]:
@@ -236,6 +236,11 @@ def space_of(plain: Mapping[str, Any]) -> Any:
     if not isinstance(plain.get("space"), Mapping):
         raise InputError("the preset has no section 'space' with keys of its own")
     return _part("space", plain["space"])()
+
+
+def schedule_of(plain: Mapping[str, Any]) -> "Schedule":
+    """The truncated chain of a preset's plain values. Raises InputError for one that does not fit."""
+    return _schedule(plain.get("schedule") or {})()
 
 
 def _agreed(config: Config) -> Config:
@@ -273,11 +278,10 @@ def check_options(given: Mapping[str, Any]) -> None:
         check_sampler(values["sampler"], of_sampler)
 
 
-def check_sampler(sampler: str, options: Mapping[str, Any], section: str = "--") -> None:
-    """Raise InputError for an unknown sampler, or an option that it does not take."""
-    accepted = signatures.functions(SAMPLERS, ("denoise", "x_T", "times", "schedule", "noise"))
-    one_of(spelled(section, "sampler"), sampler, accepted)
-    check(signatures.keys(SAMPLERS, sampler), options, f"sampler {sampler}")
+def check_sampler(sampler: str, options: Mapping[str, Any], section: str = "--") -> dict[str, Any]:
+    """The options of a sampler, converted. Raises InputError for an unknown sampler or option."""
+    one_of(spelled(section, "sampler"), sampler, signatures.functions(SAMPLER_FILE, HANDED_IN))
+    return check(signatures.keys(SAMPLER_FILE, sampler), options, f"sampler {sampler}")
 
 
 def check_sampling(sample: SampleConfig, T: int, conditional: bool, prior: Any, section: str = "--") -> None:
@@ -299,7 +303,7 @@ def _section(section: str, given: Mapping[str, Any] | None) -> Any:
     if section == "schedule":
         return _schedule(given or {})
     if section not in SETTINGS:
-        return None if given is None else _part(section, given)
+        return None if section == "discriminator" and not given else _part(section, given or {})
     kind = SETTINGS[section]
     settings: Any = kind(**check(signatures.fields_of(kind), given or {}, section))
     if section == "train":
@@ -332,7 +336,7 @@ def _part(kind: str, given: Mapping[str, Any]) -> Part:
 def _schedule(given: Mapping[str, Any]) -> ScheduleConfig:
     options = dict(given)
     name, truncate = options.pop("name", "linear"), options.pop("truncate", None)
-    one_of("schedule.name", name, signatures.functions(CHAINS))
+    one_of("schedule.name", name, signatures.functions(CHAIN_FILE))
     if truncate is not None:
         units = ("step", "sigma", "log_snr")
         if not isinstance(truncate, Mapping) or len(truncate) != 1 or next(iter(truncate)) not in units:
@@ -344,5 +348,5 @@ def _schedule(given: Mapping[str, Any]) -> ScheduleConfig:
                 f"schedule.truncate.{unit} is {value!r}: it must be a {'whole ' if unit == 'step' else ''}number"
             )
         truncate = dict(truncate)
-    options = complete(signatures.keys(CHAINS, name), options, "schedule", ["name", "truncate"])
+    options = complete(signatures.keys(CHAIN_FILE, name), options, "schedule", ["name", "truncate"])
     return ScheduleConfig(name, options, truncate)

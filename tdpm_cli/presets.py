@@ -110,14 +110,25 @@ def overlay(plain: dict[str, Any], section: str, values: Mapping[str, Any]) -> d
     return {**plain, section: _merge(below, values)}
 
 
-def with_data(plain: dict[str, Any], path: Path | None, download: bool) -> dict[str, Any]:
-    """Point a preset at the data at `path`, read by the part that knows them; `download` lets it fetch them."""
+def with_data(
+    plain: dict[str, Any], path: Path | None, download: bool, assignments: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Point a preset at the data at `path`, read by the part that knows them; `download` lets it fetch them.
+
+    Of the `assignments` made before, those of other keys than the data's name and path are made again, for another
+    part begins the section anew.
+    """
     name = (plain.get("data") or {}).get("name")
     if path is not None:
         if not path.exists():
             raise InputError(f"--data {path}: no such file or folder")
+        if name is not None:
+            parts.check_name("data", name)
         name = parts.recognise(path, str(name))
         plain = overlay(plain, "data", {"name": name, "path": str(path.resolve())})
+        key = lambda assignment: assignment.partition("=")[0].strip()
+        others = [each for each in assignments if key(each) not in ("data.name", "data.path")]
+        plain = override(plain, [each for each in others if key(each).startswith("data.")])
     if download:
         if "download" not in parts.keys("data", str(name)):
             raise InputError(f"--download: the data {name!r} cannot be fetched; give them with --data PATH")

@@ -27,11 +27,11 @@ def settings_of(made: Assembly, eta: float | None = None, **given: Any) -> Sampl
     """The preset's settings with what was given (not None) over them. Raises InputError for what does not fit."""
     preset = made.config.sample
     over = check(fields_of(SampleConfig), {key: value for key, value in given.items() if value is not None}, "--")
-    options = {} if "sampler" in over else dict(preset.options)  # the preset's are of the preset's sampler
+    options = over.pop("options", {} if "sampler" in over else preset.options)  # the preset's are of its own sampler
     if eta is not None:
-        options["eta"] = eta
-    settings = replace(preset, **over, options=options)
-    check_sampler(settings.sampler, options)
+        options = {**options, "eta": eta}
+    settings = replace(preset, **over)
+    settings = replace(settings, options=check_sampler(settings.sampler, options))
     check_sampling(settings, made.model.denoiser.schedule.T, bool(made.condition.sizes), made.model.prior)
     key = "--precision" if "precision" in over else "sample.precision"
     precision.check(key, settings.precision, next(made.model.parameters()).device)

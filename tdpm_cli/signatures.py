@@ -82,6 +82,10 @@ class _Source(dict[str, Any]):
                 self.nodes[node.name] = node
             elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
                 self.nodes[node.targets[0].id] = node.value
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
+                self.nodes[node.target.id] = node.value
+            elif isinstance(node, ast.Import):
+                self._imported |= {alias.asname or alias.name: (alias.name, "") for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 self._imported |= {alias.asname or alias.name: (node.module, alias.name) for alias in node.names}
 
@@ -94,8 +98,10 @@ class _Source(dict[str, Any]):
             found = self.value(self.nodes[name])
         else:
             module, there = self._imported[name]  # a KeyError leaves builtins to be found
-            ours = module.split(".")[0] == PACKAGE
-            found = _source(module)[there] if ours else getattr(import_module(module), there)
+            if there and module.split(".")[0] == PACKAGE:
+                found = _source(module)[there]
+            else:
+                found = getattr(import_module(module), there) if there else import_module(module)
         self[name] = found
         return found
 

@@ -258,7 +258,7 @@ def test_wrong_input_gets_one_message_and_leaves_nothing(runs, pictures, tmp_pat
     (tmp_path / "broken" / "a.png").write_text("no image")
     images, points = ["--model", runs["images"]], ["--model", runs["points"]]
     for words, message in [
-        (["encode", "nowhere", "o", *images], "nowhere: no such file or folder"),
+        (["encode", "nowhere", "o", *images], "IMAGES nowhere: no such file or folder"),
         (["encode", "broken", "o", *images], "a.png: no image"),
         (["encode", "cifar10", "o", *images], "cifar10"),
         (["encode", "fashion-mnist", "o", *images], "fashion-mnist"),

@@ -6,6 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from typer.main import get_command
 
@@ -108,7 +109,7 @@ DIGITS = ["train", "--preset", "digits", "--set"]
         ([*DIGITS, "train.batch_gpu=5"], "train.batch_gpu is 5: it must divide train.batch"),
         ([*DIGITS, "eval.features=inceptoin"], "eval.features is 'inceptoin'; did you mean 'inception'"),
         (["train", "--preset", "digits", "--data", ".", "--precision", "fp8"], "train.precision is 'fp8'"),
-        (["train", "--preset", "digits", "--init", "x", "--batch", "1"], "train.batch is 1"),
+        (["train", "--preset", "digits", "--init", ".", "--batch", "1"], "train.batch is 1"),
         (["sample", "--model", ".", "--sampler", "dim", "out"], "--sampler is 'dim'; did you mean 'ddim'"),
         (["sample", "--model", ".", "--steps", "0", "out"], "--steps is 0"),
         (["sample", "--model", ".", "--sampler", "ddpm", "--eta", "1", "out"], "sampler ddpm.eta: no such key"),
@@ -118,9 +119,21 @@ DIGITS = ["train", "--preset", "digits", "--set"]
         (["eval", "--text", "clib", "."], "--text is 'clib'; did you mean 'clip'"),
         (["sweep", "--model", ".", "--start", "priro"], "--start is 'priro'; did you mean 'prior'"),
         (["sweep", "--model", ".", "--spacing", "0.5"], "--spacing is 0.5"),
-        (["encode", "nowhere", "out"], "nowhere: no such file or folder, nor a preset"),
+        (["encode", "nowhere", "out"], "IMAGES nowhere: no such file or folder, nor a preset"),
+        (["decode", "nowhere", "out"], "nowhere: no such file or folder; make one with `tdpm encode`"),
+        (["sweep", "--steps", ","], "--steps is ',': name one at least"),
+        (["sweep", "--start", ","], "--start is ',': name one at least"),
+        (["train", "--preset", "auto"], "--preset auto looks at your data"),
+        (["train", "--preset", "digits", "--resume", "nowhere"], "--resume nowhere: no such run or checkpoint"),
+        (["train", "--preset", "digits", "--init", "nowhere"], "--init nowhere: no such run or file; accepted: a run"),
+        (
+            ["train", "--preset", "digits", "--init-prior", "nowhere"],
+            "--init-prior nowhere: no such file",
+        ),
+        (["train", "--preset", "ffhq-64", "--download"], "--download: the data 'images' cannot be fetched"),
+        ([*DIGITS, "data.name=imagse", "--data", "."], "data.name is 'imagse'; did you mean 'images'"),
         (["interpolate", "--model", ".", "--n", "few", "out"], "--n is 'few'"),
-        (["data", "inspect", "nowhere"], "nowhere: no such file or folder"),
+        (["data", "inspect", "nowhere"], "nowhere: no such file or folder; accepted: a folder or a zip of images"),
         (
             ["data", "prepare", ".", "x.zip", "--resolution", "8", "--crop", "center"],
             "--crop is 'center'; did you mean",
@@ -176,6 +189,12 @@ def test_the_whole_chain_on_a_folder_of_images(tdpm, images, tmp_path, monkeypat
     status, _, err = tdpm("train", "--preset", "cifar10", "--data", images, *SMALL, *labels, *crop)
     assert status == 0, err
     assert "crop: dhariwal" in (tmp_path / "runs" / "cifar10" / "config.yaml").read_text()
+    decided = ["--set", "data.name=cifar10", "--set", "data.path=/nowhere", "--set", "train.seed=5", "--seed", "3"]
+    status, _, err = tdpm("train", "--preset", "cifar10", "--data", images, *SMALL, *labels, "--name", "b", *decided)
+    assert status == 0, err  # --data names the data, and a flag stands over --set
+    settled = yaml.safe_load((tmp_path / "runs" / "b" / "config.yaml").read_text())
+    assert (settled["data"]["name"], settled["data"]["path"]) == ("images", str(images))
+    assert settled["train"]["seed"] == 3
     assert "next: tdpm sample" in err
     status, _, err = tdpm("sample", "--n", "6", "--steps", "2", "--labels", "dog", "out")
     assert status == 0, err

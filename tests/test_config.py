@@ -155,6 +155,9 @@ def test_an_empty_section_is_an_absent_one():
         assert from_dict({**plain, section: None}).condition.name == "none"
     with pytest.raises(InputError, match=r"no section 'data'"):
         from_dict({**plain, "data": None})
+    with pytest.raises(InputError, match=r"prior.name is 'shared', so the preset needs a section 'discriminator'"):
+        from_dict({**plain, "discriminator": {}})
+    assert from_dict({**plain, "discriminator": {}, "prior": {"name": "gaussian"}}).discriminator is None
     with pytest.raises(InputError, match=r"data is 'digits': it must be a section"):
         presets.overlay({"data": "digits"}, "data", {"path": "x"})
 

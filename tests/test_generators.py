@@ -122,6 +122,15 @@ def test_a_generator_of_ours_becomes_the_prior(ours, tdpm):
     assert torch.allclose(x_T, alpha * theirs(z) + sigma * eps, atol=1e-5)
 
 
+def test_both_halves_begin_from_other_models(ours, tdpm):
+    denoiser = tdpm("--duration", "16", "--set", "train.denoiser_lr=1e-12").rename("denoiser")
+    words = ["--init", denoiser, "--init-prior", ours[0], "--phases", "prior", "--duration", "16"]
+    model, theirs = load(tdpm(*words, "--set", "train.prior_lr=1e-12"), "cpu"), load(denoiser, "cpu")
+    pairs = zip(model.tdpm.denoiser.parameters(), theirs.tdpm.denoiser.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert model.config.prior.name == "x0-then-noise"
+
+
 def test_a_run_lends_its_generator_to_another_cut(tiny_images, tdpm, tmp_path):
     made = assemble.assemble(config.from_dict(plain_of(tiny_images, "schedule.truncate.step=30")))
     path = tmp_path / "model.safetensors"
@@ -230,7 +239,7 @@ def test_what_does_not_fit_gets_one_message(ours, tdpm, tmp_path, tiny_images, c
     program, z = saved(tmp_path), ["--set", "prior.z=[16]"]
     labels = ["--set", "condition.name=labels", "--set", "condition.classes=10"]
     cases = [
-        (["nowhere.pt"], "--init-prior nowhere.pt: no such file; accepted: a TorchScript program"),
+        (["nowhere.pt"], "--init-prior nowhere.pt: no such file or folder; accepted: a TorchScript program"),
         (["hostile.pt"], "hostile.pt: not TorchScript"),
         (["state.pt"], "state.pt: not TorchScript"),
         (["half.safetensors"], "not a safetensors file that can be read"),

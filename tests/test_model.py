@@ -91,6 +91,16 @@ def gaussian_denoiser(schedule, variance):
     return denoise
 
 
+def test_settings_go_over_the_presets(runs):
+    model = tdpm.load(runs["images"])
+    given = model.settings(sampler="ddim", eta=1, steps=2)
+    assert (given.sampler, given.options, given.steps) == ("ddim", {"eta": 1.0}, 2)
+    assert type(given.options["eta"]) is float
+    assert model.settings(sampler="ddim", options={"eta": 1.0}, steps=2) == given
+    with pytest.raises(tdpm.InputError, match=r"--stepz: no such key; did you mean 'steps'\? Accepted: steps, spacing"):
+        model.settings(stepz=3)
+
+
 def test_inversion_with_many_iterations_undoes_ddim(generator):
     schedule = linear().truncate(step=300)
     denoise, times = gaussian_denoiser(schedule, 2.0), schedule.respace(6)

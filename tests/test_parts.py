@@ -9,10 +9,11 @@ import torch
 
 from tdpm_cli import parts, signatures
 from tdpm_cli.checking import check, complete
-from tdpm_cli.config import CHAINS, SAMPLERS
+from tdpm_cli.config import CHAIN_FILE, SAMPLER_FILE
 from tdpm_cli.engine import samplers, schedule
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.schedule import Schedule
+from tdpm_cli.engine.settings import HANDED_IN
 from tdpm_cli.errors import InputError
 from tdpm_cli.signatures import Key
 
@@ -83,10 +84,9 @@ def imported(function):
     return {key.name: Key(hints[key.name], MISSING if key.default is key.empty else key.default) for key in keys}
 
 
-@pytest.mark.parametrize("module", [CHAINS, SAMPLERS])
+@pytest.mark.parametrize("module", [CHAIN_FILE, SAMPLER_FILE])
 def test_signatures_of_functions_are_read_as_they_are(module):
-    found = schedule.CHAINS if module == CHAINS else samplers.names()
-    first = ["denoise", "x_T", "times", "schedule", "noise"] if module == SAMPLERS else []
+    found, first = (samplers.names(), HANDED_IN) if module == SAMPLER_FILE else (schedule.CHAINS, ())
     assert sorted(signatures.functions(module, first)) == sorted(found)
     for name, function in found.items():
         assert signatures.keys(module, name) == imported(function)

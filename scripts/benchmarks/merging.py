@@ -45,6 +45,10 @@ def compare(preset: str, assignments: list[str]) -> float:
     import torch
 
     made, raw, device = assembled(preset, CHECKED, ["train.precision=fp32", *assignments])
+    config = made.config
+    found = (config.prior.name, config.condition.name, config.denoiser.prediction, config.denoiser.weight)
+    if found != ("shared", "none", "eps", "simple"):
+        raise SystemExit("measured without conditions, for a shared prior and a denoiser of eps with the simple weight")
     for weights in made.model.parameters():  # layers that begin at zero would hide a difference
         torch.nn.init.normal_(weights, std=0.02)
     gradients = []
@@ -83,8 +87,6 @@ def one_call(made: Any, raw: Any, device: Any) -> Step:
 
     phase, batch_of, cast = prepared(made, raw, device)
     config, model, schedule = made.config, made.model, made.model.denoiser.schedule
-    if (config.prior.name, config.denoiser.prediction, config.denoiser.weight) != ("shared", "eps", "simple"):
-        raise SystemExit("measured for a shared prior and a denoiser of eps with the simple weight alone")
 
     def step(_: bool) -> None:
         phase.module.zero_grad(set_to_none=True)

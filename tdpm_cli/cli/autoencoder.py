@@ -5,13 +5,13 @@ from typing import Annotated, Optional
 
 import typer
 
-from tdpm_cli.cli.options import Model, Shown, count, existing, listed, numbers, pictures, ready
+from tdpm_cli.cli.options import Model, Shown, count, existing, listed, numbers, pictures, ready, some
 
 Images = Annotated[
     str,
     typer.Argument(
         help="A folder, a zip or a file of pictures, brought to the model's size; or a preset's data.",
-        callback=pictures,
+        callback=pictures("IMAGES"),
     ),
 ]
 Out = Annotated[Path, typer.Argument(help="The folder to write to.")]
@@ -51,7 +51,10 @@ def encode(
 
 def decode(
     encoded: Annotated[
-        Path, typer.Argument(help="A folder that `tdpm encode` wrote.", callback=existing("the folder"))
+        Path,
+        typer.Argument(
+            help="A folder that `tdpm encode` wrote.", callback=existing("", "make one with `tdpm encode`")
+        ),
     ],
     out: Out, model: Model = None,
     steps: Steps = None, spacing: Spacing = None, sampler: Sampler = None, scale: Scale = None,
@@ -77,7 +80,7 @@ def reconstruct(
     prompt: Prompt = None, overwrite: Overwrite = False,
 ) -> None:  # fmt: skip
     """Pictures to x_T and back: what is lost, against t and steps; table, plot and sheet."""
-    number, chosen = count("--n", n), [count("--steps", word) for word in listed(steps)]
+    number, chosen = count("--n", n), [count("--steps", word) for word in some("--steps", steps)]
     times = [count("--at", word) for word in listed(at)]
     ready(model, spacing=spacing)
 
@@ -90,7 +93,8 @@ def reconstruct(
 def interpolate(
     out: Out, model: Model = None,
     images: Annotated[
-        Optional[str], typer.Option(help="Between neighbours among these, by way of x_T.", callback=pictures)
+        Optional[str],
+        typer.Option(help="Between neighbours among these, by way of x_T.", callback=pictures("--images")),
     ] = None,
     seeds: Annotated[Optional[str], typer.Option(help="Between samples of these, by way of z: 0,1,2.")] = None,
     n: Many = None, frames: Annotated[int, typer.Option(min=2, help="Pictures on each way.")] = 8,

@@ -6,14 +6,17 @@ from typing import Annotated, Optional
 import typer
 
 from tdpm_cli.cli.options import among, count, existing
-from tdpm_cli.words import COLOURS, CROPS
+from tdpm_cli.words import COLOURS, CROPS, IMAGES
 
 app = typer.Typer(
     help="Look at data, verify them, prepare a zip of one resolution, train helpers on them.", no_args_is_help=True
 )
 Source = Annotated[
     Path,
-    typer.Argument(help="A folder, a zip, an LMDB, .tar shards, idx files, an .npz, …", callback=existing("the data")),
+    typer.Argument(
+        help="A folder, a zip, an LMDB, .tar shards, idx files, an .npz, …",
+        callback=existing("", f"accepted: {IMAGES}"),
+    ),
 ]
 Data = Annotated[
     Optional[Path],
@@ -93,8 +96,7 @@ def matcher(
 
     from tdpm_cli.commands.matcher import matcher as run
 
-    plain = presets.override(presets.with_data(plain, data, False), assignments)
-    run(configuration.from_dict(plain), file, number)
+    run(configuration.from_dict(presets.with_data(plain, data, False, assignments)), file, number)
 
 
 @app.command()

@@ -4,19 +4,19 @@ import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
 
-def existing(option: str) -> Callable[[Optional[Path]], Optional[Path]]:
-    """A check of a path that is given to `option`: InputError where nothing is there."""
+def existing(option: str, advice: str = "") -> Callable[[Any], Any]:
+    """A check of a path that is given to `option`: InputError, with advice, where nothing is there."""
 
-    def check(path: Optional[Path]) -> Optional[Path]:
+    def check(path: Any) -> Any:
         from tdpm_cli.errors import InputError
 
-        if path is not None and not path.exists():
-            raise InputError(f"{option} {path}: no such file or folder")
+        if path is not None and not Path(path).exists():
+            raise InputError(f"{option} {path}: no such file or folder{advice and '; '}{advice}".strip())
         return path
 
     return check
@@ -48,15 +48,28 @@ def known_features(option: str) -> Callable[[Optional[str]], Optional[str]]:
     return check
 
 
-def pictures(text: Optional[str]) -> Optional[str]:
+def pictures(option: str) -> Callable[[Optional[str]], Optional[str]]:
     """A check of what holds pictures: InputError where there is neither a file or folder nor a preset of this name."""
-    from tdpm_cli.errors import InputError, nearest
-    from tdpm_cli.presets import preset_names
 
-    if text is not None and not Path(text).exists() and text not in (known := preset_names()):
-        raise InputError(f"{text}: no such file or folder, nor a preset{nearest(text, known)} "
-                         "Accepted: a folder, a zip or a file of pictures, or a preset's name")  # fmt: skip
-    return text
+    def check(text: Optional[str]) -> Optional[str]:
+        from tdpm_cli.errors import InputError, nearest
+        from tdpm_cli.presets import preset_names
+
+        if text is not None and not Path(text).exists() and text not in (known := preset_names()):
+            raise InputError(f"{option} {text}: no such file or folder, nor a preset{nearest(text, known)} "
+                             "Accepted: a folder, a zip or a file of pictures, or a preset's name")  # fmt: skip
+        return text
+
+    return check
+
+
+def trained(init: Optional[str]) -> Optional[str]:
+    """A check of --init: InputError for a path of ours, or a prefix of others', that is not there."""
+    from tdpm_cli.words import split_init
+
+    if init is not None:
+        split_init(init)
+    return init
 
 
 def ready(model: Optional[Path], **sampling: object) -> None:
@@ -93,6 +106,15 @@ def in_processes(count: int, max_restarts: int = 0) -> None:
 def listed(text: Optional[str]) -> list[str]:
     """Words between commas."""
     return [word.strip() for word in text.split(",") if word.strip()] if text else []
+
+
+def some(option: str, text: str) -> list[str]:
+    """Words between commas, one at least. Raises InputError, naming the option, for none."""
+    from tdpm_cli.errors import InputError
+
+    if not (found := listed(text)):
+        raise InputError(f"{option} is {text!r}: name one at least")
+    return found
 
 
 def numbers(option: str, text: Optional[str]) -> list[float]:

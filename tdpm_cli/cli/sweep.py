@@ -5,7 +5,7 @@ from typing import Annotated, Optional, get_args
 
 import typer
 
-from tdpm_cli.cli.options import Nproc, Shown, count, existing, in_processes, known_features, listed, numbers
+from tdpm_cli.cli.options import Nproc, Shown, count, existing, in_processes, known_features, listed, numbers, some
 from tdpm_cli.words import Start
 
 
@@ -48,10 +48,11 @@ def sweep(
     from tdpm_cli.errors import one_of
     from tdpm_cli.run.runs import newest_run
 
-    chosen = [count("--steps", word) for word in listed(steps)]
+    chosen = [count("--steps", word) for word in some("--steps", steps)]
     spacings, scales = numbers("--spacing", spacing), numbers("--scale", scale)
     prior_scales, number = numbers("--prior-scale", prior_scale), count("--n", n) if n else None
-    for word in listed(start):
+    starts = some("--start", start)
+    for word in starts:
         one_of("--start", word, get_args(Start))
     for word in listed(sampler):
         check_options({"sampler": word})
@@ -65,7 +66,7 @@ def sweep(
 
     in_processes(nproc)
     run(
-        chosen, model or [], spacings=spacings, samplers=listed(sampler), starts=listed(start), scales=scales,
+        chosen, model or [], spacings=spacings, samplers=listed(sampler), starts=starts, scales=scales,
         prior_scales=prior_scales, n=number, seed=seed, repeats=repeats, ref=ref, features=features, weights=weights,
         extras=[name for name, wanted in {"kid": kid, "prdc": prdc}.items() if wanted], text=text, cache=cache,
         out=out, report=report,

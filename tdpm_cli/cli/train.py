@@ -1,11 +1,11 @@
 """Words and options of `tdpm train`."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
-from tdpm_cli.cli.options import Nproc, existing, in_processes
+from tdpm_cli.cli.options import Nproc, existing, in_processes, trained
 
 
 def train(
@@ -39,6 +39,7 @@ def train(
         typer.Option(
             help="Begin from a trained denoiser: a run or file of tdpm, or diffusers:, ddim:, guided-diffusion:PATH.",
             show_default="random weights",
+            callback=trained,
         ),
     ] = None,
     init_prior: Annotated[
@@ -46,6 +47,7 @@ def train(
         typer.Option(
             help="A trained generator as the prior: .safetensors, a run, or a TorchScript program (code: it is run).",
             show_default="random weights",
+            callback=existing("--init-prior", "accepted: a TorchScript program, .safetensors of a generator, or a run"),
         ),
     ] = None,
     phases: Annotated[Optional[str], typer.Option(help="all; or prior: the denoiser stays as it is.")] = None,
@@ -74,39 +76,45 @@ def train(
     """Train a model. The same command again continues an interrupted run."""
     from tdpm_cli import config as configuration
     from tdpm_cli import presets
+    from tdpm_cli.errors import InputError
 
+    flags = {"duration": duration, "batch": batch, "batch_gpu": batch_gpu, "seed": seed, "precision": precision,
+             "compile": compile, "init": init, "init_prior": init_prior, "phases": phases,
+             "on_save_error": on_save_error}  # fmt: skip
+    given = {key: value for key, value in flags.items() if value is not None}
+
+    def settled(plain: dict[str, Any]) -> dict[str, Any]:
+        """What is set by hand stands, whatever a preset or another model says; a flag before --set."""
+        return presets.overlay(presets.override(plain, set_ or []), "train", given)
+
+    # What words alone tell comes before anything that imports PyTorch.
+    if resume not in ("auto", "never") and not Path(resume).exists():
+        raise InputError(f"--resume {resume}: no such run or checkpoint; accepted: auto, never, or the path of one")
     if preset == "auto":
+        if data is None:
+            raise InputError("--preset auto looks at your data: give them with --data PATH")
         from tdpm_cli.proposal import propose
 
         plain = propose(data)
     else:
         plain = presets.read_preset(preset)
-    flags = {"duration": duration, "batch": batch, "batch_gpu": batch_gpu, "seed": seed, "precision": precision,
-             "compile": compile, "init": init, "init_prior": init_prior, "phases": phases,
-             "on_save_error": on_save_error}  # fmt: skip
-    plain = presets.override(plain, set_ or [])
-    plain = presets.overlay(plain, "train", {key: value for key, value in flags.items() if value is not None})
-
-    replaced: set[str] = set()  # sections that other files will have a say in
-    if data is not None:
-        replaced |= {"data"}
-    if init is not None:
-        replaced |= {"backbone", "schedule", "denoiser", "condition"}
-    if init_prior is not None:
-        replaced |= {"prior"}
-    configuration.check_words(plain, replaced)
-
-    from tdpm_cli.commands.train import train as run  # what is heavy, after what words alone tell
+    plain = settled(plain)
+    elsewhere = {"data"} if data else set()  # sections that are known when other files are read
+    elsewhere |= {"backbone", "schedule", "denoiser", "condition"} if init else set()
+    elsewhere |= {"prior"} if init_prior else set()
+    configuration.check_words(plain, elsewhere)
 
     if init is not None:
         from tdpm_cli.interchange.adopt import adopt
 
-        plain = adopt(plain, init)
+        plain = settled(adopt(plain, init))
     if init_prior is not None:
         from tdpm_cli.interchange.generator import adopt as adopt_generator
 
-        plain = adopt_generator(presets.override(plain, set_ or []), init_prior)
-    plain = presets.with_data(plain, data, download)
-    config = configuration.from_dict(presets.override(plain, set_ or []))  # what is set by hand stands
+        plain = settled(adopt_generator(plain, init_prior))
+    config = configuration.from_dict(presets.with_data(plain, data, download, set_ or []))
+
+    from tdpm_cli.commands.train import train as run
+
     in_processes(nproc, max_restarts)
     run(config, outdir, name, resume, dry_run, profile)

@@ -23,7 +23,7 @@ from tdpm_cli.run import pictures
 from tdpm_cli.run.files import replacing, writable, write_text, writing
 from tdpm_cli.run.report import Meter, say, table
 from tdpm_cli.run.signals import Interrupted, Interruption
-from tdpm_cli.words import COLOURS, CROPS, Crop, parse_size
+from tdpm_cli.words import COLOURS, CROPS, IMAGES, Crop, parse_size
 
 BROKEN = 0.001  # largest share of images that `prepare` leaves out because they cannot be decoded
 SHOWN = 64  # images of a contact sheet
@@ -225,8 +225,7 @@ def _begin(place: Path, settings: dict[str, Any]) -> None:
 def _open(path: Path) -> tuple[Any, str]:
     """The data set at `path`, and the part that reads it."""
     if not path.exists():
-        raise InputError(f"{path}: no such file or folder; accepted: a folder or a zip of images, an LMDB of LSUN, "
-                         ".tar shards, idx files, an .npz, a saved data set of Hugging Face")  # fmt: skip
+        raise InputError(f"{path}: no such file or folder; accepted: {IMAGES}")
     name = parts.recognise(path, "images")
     data = parts.load("data", name)(path, None)
     if hasattr(data, "images"):

@@ -84,7 +84,7 @@ def sweep(
         source = data[loaded.index(each)].some(count).data if start == "data" else None
         return [of_model(each, settings, seed + k, count, device, start, source) for k in range(repeats)]
 
-    check_fit(drawn(*plan[0])[0], reference, extract is None, extras)
+    check_fit(of_model(loaded[0], plan[0][1], seed, count, device), reference, extract is None, extras)
     scorer = Scorer(reference, extract, judge=judge, batch=first.eval.batch, extras=extras, cache=cache)
 
     done = distributed.from_first(lambda: read_sweep(out / FILE) if (out / FILE).is_file() else [])

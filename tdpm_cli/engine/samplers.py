@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tdpm_cli.engine.ranges import NonNegative
 from tdpm_cli.engine.schedule import Schedule
+from tdpm_cli.engine.settings import HANDED_IN
 
 Denoise = Callable[..., Tensor]
 Noise = Callable[[], Tensor]
@@ -125,13 +126,12 @@ def clipped(denoise: Denoise, bounds: tuple[float, float] | None) -> Denoise:
 
 def names() -> dict[str, Callable[..., Tensor]]:
     """Every sampler of this file by name: the public functions that start as the module's head says."""
-    first = ["denoise", "x_T", "times", "schedule", "noise"]
     return {
         name: value
         for name, value in globals().items()
         if inspect.isfunction(value)
         and not name.startswith("_")
-        and list(inspect.signature(value).parameters)[: len(first)] == first
+        and list(inspect.signature(value).parameters)[: len(HANDED_IN)] == list(HANDED_IN)
     }
 
 

@@ -1,8 +1,11 @@
 """The forward process q(x_t | x_0) = N(alpha_t x_0, sigma_t² I), and where to truncate it.
 
+Each public function of this file is a base chain, found by its name; its arguments are the keys of a preset.
+
 t = 0 is data and t = T the noisiest step, so `alpha_bar[0] == 1` and there is no index -1.
 """
 
+import inspect
 import math
 from collections.abc import Callable
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
@@ -158,5 +161,5 @@ def cosine(*, steps: Positive = 1000, offset: PositiveFloat = 0.008) -> Schedule
 
 
 CHAINS: dict[str, Callable[..., Schedule]] = {
-    chain.__name__: chain for chain in (linear, cosine, sigmoid, quadratic, constant, jsd)
+    name: value for name, value in globals().items() if inspect.isfunction(value) and not name.startswith("_")
 }

@@ -8,6 +8,7 @@ from tdpm_cli.engine.ranges import Natural, NonNegative, Positive
 Prediction = Literal["eps", "x_0", "v"]
 Weight = Literal["simple", "min_snr"]
 GameLoss = Literal["logistic", "relativistic"]
+HANDED_IN = ("denoise", "x_T", "times", "schedule", "noise")  # of every sampler; what is keyword-only is an option
 
 
 @dataclass(frozen=True, kw_only=True)

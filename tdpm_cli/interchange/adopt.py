@@ -14,9 +14,9 @@ from tdpm_cli.interchange.foreign import Foreign, Tensors
 from tdpm_cli.parts.backbones.unet import UNet
 from tdpm_cli.presets import overlay
 from tdpm_cli.run import checkpoint, weights
+from tdpm_cli.words import FOREIGN, split_init
 
 OWN = "denoiser."  # how a file of ours names the denoiser's network
-FOREIGN = ("diffusers", "ddim", "guided-diffusion", "guided-diffusion-new-order")
 
 
 def adopt(plain: dict[str, Any], init: str) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def adopt(plain: dict[str, Any], init: str) -> dict[str, Any]:
     Raises InputError for files that cannot be read, and for a model of images of another size.
     """
     shape = (plain.get("space") or {}).get("shape")
-    kind, path = _split(init)
+    kind, path = split_init(init)
     if kind is None:
         return _adopt_own(plain, init)
     if not isinstance(shape, list) or len(shape) != 3:
@@ -51,7 +51,7 @@ def load_into(made: Assembly, init: str) -> list[str]:
 
     Raises InputError, naming tensors, where they do not fit.
     """
-    kind, path = _split(init)
+    kind, path = split_init(init)
     network = made.model.denoiser.network
     if kind is None:
         tensors, _ = _own(init)
@@ -63,16 +63,6 @@ def load_into(made: Assembly, init: str) -> list[str]:
     found = _read(kind, path, made.space.shape[1])
     weights.load_state(network, found.carry(network), f"--init {init}")
     return found.notes
-
-
-def _split(init: str) -> tuple[str | None, Path]:
-    kind, colon, path = init.partition(":")
-    if colon and kind in FOREIGN:
-        return kind, Path(path)
-    if not Path(init).exists():
-        raise InputError(f"--init {init}: no such run or file; accepted: a run or a file of tdpm, or "
-                         + ", ".join(f"{kind}:PATH" for kind in FOREIGN))  # fmt: skip
-    return None, Path(init)
 
 
 def _read(kind: str, path: Path, height: int) -> Foreign:
@@ -96,7 +86,7 @@ def _adopt_own(plain: dict[str, Any], init: str) -> dict[str, Any]:
         raise InputError(f"--init {init}: its space is {given['space']}, but the preset's is {plain.get('space')}")
     chain = {key: value for key, value in given["schedule"].items() if key != "truncate"}
     plain = _with_chain({**plain, **{key: given[key] for key in ("backbone", "denoiser", "condition")}}, chain)
-    T, theirs = configuration.from_dict(plain).schedule().T, config.schedule().T
+    T, theirs = configuration.schedule_of(plain).T, config.schedule().T
     if theirs < T:
         raise InputError(f"--init {init}: its denoiser knows t = 1..{theirs}, but the cut is at T = {T}; "
                          f"set schedule.truncate.step={theirs} or below")  # fmt: skip

@@ -2,7 +2,9 @@
 file's, with hyphens for underscores.
 
 Positional parameters of a part are what the program hands it; keyword-only ones are the keys that a preset
-may set, and their annotations are the schema. A new file under a room is a new part: nothing else changes.
+may set, and their annotations are the schema, which is read from the source: of a class, from its own `__init__`;
+names in it are assigned one by one, or imported, at the top of the file. A new file under a room is a new part: nothing
+else changes.
 """
 
 import pkgutil
