@@ -8,11 +8,12 @@ from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate, pad, scaled_dot_product_attention, silu
+from torch.nn.functional import avg_pool2d, interpolate, pad, silu
 from torch.utils.checkpoint import checkpoint
 
 from tdpm_cli.engine.ranges import Natural, Positive, Positives, Probability
 from tdpm_cli.errors import InputError
+from tdpm_cli.parts.attention import attention
 from tdpm_cli.parts.group_norm import GroupNorm
 
 __all__ = ["UNet"]
@@ -246,8 +247,8 @@ class Attention(nn.Module):
         tokens = self.norm(x).flatten(2).transpose(1, 2)
         query = self.query(tokens)
         key, value = self.key_value(tokens if context is None else context).chunk(2, -1)
-        split = [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value)]
-        found = scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
+        query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value))
+        found = attention(query, key, value).transpose(1, 2).flatten(2)
         return x + self.leave(found).transpose(1, 2).unflatten(2, x.shape[2:])
 
 
