@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
         (["train", "--preset", "digits", "--batch", "4", "--rounds", "1"], 2),
         (["sample", "--preset", "digits", "--n", "4", "--batch", "4", "--rounds", "1", "--steps", "2"], 2),
         (["merge", "--preset", "digits", "--batch", "4", "--rounds", "1"], 1),
+        (["attention", "--tokens", "16", "--rounds", "2"], 1),
         (["supply", "digits"], 1),
         (["parallel", "--batch", "8", "--steps", "4", "--rounds", "1"], 1),
     ],

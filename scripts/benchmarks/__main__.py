@@ -3,6 +3,7 @@
 import argparse
 
 from scripts.benchmarks import (
+    attention,
     evaluation,
     everything,
     export,
@@ -25,6 +26,7 @@ WHAT = {
     "supply": supply,
     "train": training,
     "merge": merging,
+    "attention": attention,
     "sample": sampling,
     "export": export,
     "parallel": parallel,

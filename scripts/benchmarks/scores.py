@@ -17,7 +17,7 @@ KINDS = {PLAIN: ("fp32", "false"), "bf16": ("bf16", "false"), "bf16 compiled": (
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="digits", help="what is trained (digits)")
     parser.add_argument("--duration", default="16k", help="images a run (16k)")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each (3)")
+    parser.add_argument("--seeds", type=int, default=6, help="runs of each (6)")
     parser.add_argument("--n", type=int, default=1000, help="samples scored (1,000)")
 
 
