@@ -6,24 +6,21 @@ from tdpm_cli.parts import attention as module
 from tdpm_cli.parts.attention import FEW, attention
 
 
+@torch.no_grad()
 @pytest.mark.parametrize(("tokens", "seen"), [(64, 64), (256, 256), (49, 77)])
-def test_plain_products_in_bf16_are_attention_and_so_are_their_gradients(tokens, seen):
+def test_plain_products_in_bf16_are_attention(tokens, seen):
     torch.manual_seed(0)
-    query, key, value = (torch.randn(2, 3, n, 32).bfloat16().requires_grad_() for n in (tokens, seen, seen))
-    gradient = torch.randn(2, 3, tokens, 32).bfloat16()
-    found = attention(query, key, value)
+    query, key, value = (torch.randn(2, 3, n, 32).bfloat16() for n in (tokens, seen, seen))
     exact = scaled_dot_product_attention(query.double(), key.double(), value.double())
-    assert (found.double() - exact).norm() < 0.01 * exact.norm()
-    ours = torch.autograd.grad(found, [query, key, value], gradient)
-    theirs = torch.autograd.grad(exact, [query, key, value], gradient.double())
-    for a, b in zip(ours, theirs, strict=True):
-        assert (a.double() - b).norm() < 0.02 * b.norm()
+    assert (attention(query, key, value).double() - exact).norm() < 0.01 * exact.norm()
 
 
-def test_only_a_few_tokens_in_bf16_are_attended_to_by_plain_products(monkeypatch):
+def test_only_a_few_tokens_in_bf16_are_attended_to_by_plain_products_and_not_in_training(monkeypatch):
     monkeypatch.setattr(module, "scaled_dot_product_attention", lambda *given: "fused")
     few = torch.randn(1, 1, FEW, 4).bfloat16()
     many = torch.randn(1, 1, FEW + 1, 4).bfloat16()
-    assert attention(few, few, few).shape == few.shape
-    for given in ((few.float(),) * 3, (many,) * 3, (few, many, many)):
-        assert attention(*given) == "fused"
+    assert attention(few, few, few) == "fused"
+    with torch.no_grad():
+        assert attention(few, few, few).shape == few.shape
+        for given in ((few.float(),) * 3, (many,) * 3, (few, many, many)):
+            assert attention(*given) == "fused"
