@@ -22,6 +22,9 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(preset: str, duration: str, seeds: int, n: int) -> None:
+    if seeds < 2:
+        raise SystemExit(f"--seeds is {seeds}: a spread needs at least 2")
+
     from tdpm_cli import config as configuration
     from tdpm_cli import presets
     from tdpm_cli.commands.evaluate import evaluate
