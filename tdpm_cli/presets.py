@@ -127,8 +127,8 @@ def with_data(
         name = parts.recognise(path, str(name))
         plain = overlay(plain, "data", {"name": name, "path": str(path.resolve())})
         key = lambda assignment: assignment.partition("=")[0].strip()
-        others = [each for each in assignments if key(each) not in ("data.name", "data.path")]
-        plain = override(plain, [each for each in others if key(each).startswith("data.")])
+        decided = ("data.name", "data.path")
+        plain = override(plain, [a for a in assignments if key(a).startswith("data.") and key(a) not in decided])
     if download:
         if "download" not in parts.keys("data", str(name)):
             raise InputError(f"--download: the data {name!r} cannot be fetched; give them with --data PATH")

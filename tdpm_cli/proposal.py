@@ -35,13 +35,11 @@ class Seen:
     text: str
 
 
-def propose(path: Path | None) -> dict[str, Any]:
+def propose(path: Path) -> dict[str, Any]:
     """Plain values of a preset for the data at `path`, printed with the reason of each choice.
 
-    Raises InputError where there are no data, or images too small to train on.
+    Raises InputError where there is nothing, or for images too small to train on.
     """
-    if path is None:
-        raise InputError("--preset auto looks at your data: give them with --data PATH")
     if not path.exists():
         raise InputError(f"--data {path}: no such file or folder")
     name = parts.recognise(path, "images")

@@ -123,7 +123,7 @@ DIGITS = ["train", "--preset", "digits", "--set"]
         (["decode", "nowhere", "out"], "nowhere: no such file or folder; make one with `tdpm encode`"),
         (["sweep", "--steps", ","], "--steps is ',': name one at least"),
         (["sweep", "--start", ","], "--start is ',': name one at least"),
-        (["train", "--preset", "auto"], "--preset auto looks at your data"),
+        (["train", "--preset", "auto"], "--preset auto looks at your data: give them with --data PATH"),
         (["train", "--preset", "digits", "--resume", "nowhere"], "--resume nowhere: no such run or checkpoint"),
         (["train", "--preset", "digits", "--init", "nowhere"], "--init nowhere: no such run or file; accepted: a run"),
         (

@@ -206,8 +206,8 @@ def test_a_preset_is_proposed_for_any_data(tmp_path, capsys):
     picture(1, size=(50, 11)).save(folder / "2.png")
     with pytest.raises(InputError, match=r"10 pixels at their smaller side, and at least 32"):
         propose(folder)
-    with pytest.raises(InputError, match=r"give them with --data PATH"):
-        propose(None)
+    with pytest.raises(InputError, match=r"nowhere: no such file or folder"):
+        propose(tmp_path / "nowhere")
 
 
 def test_download_is_for_data_that_can_be_fetched():

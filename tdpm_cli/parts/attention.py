@@ -17,5 +17,4 @@ def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     slow = query.device.type == "cpu" and query.dtype == torch.bfloat16 and few and not torch.is_grad_enabled()
     if not slow:
         return scaled_dot_product_attention(query, key, value)
-    weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(-1)
-    return weights.to(value.dtype) @ value
+    return (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(-1) @ value
