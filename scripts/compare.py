@@ -19,17 +19,19 @@ from typing import Any
 
 import torch
 
-from tdpm_cli import assemble, config, presets
 from tdpm_cli.cli.options import count
-from tdpm_cli.commands.train import train
-from tdpm_cli.errors import InputError
-from tdpm_cli.run import precision
-from tdpm_cli.run.report import say, table
-from tdpm_cli.run.signals import Interrupted
-from tdpm_cli.sampling import settings_of
-from tdpm_cli.scoring.diagnosis import diagnose
-from tdpm_cli.scoring.inputs import Examples, of_config, of_model
-from tdpm_cli.scoring.scorer import Score, Scorer, extractor, judge_of, merge
+from tdpm_cli.config import presets
+from tdpm_cli.config import schema as config
+from tdpm_cli.evaluation.diagnose import diagnose
+from tdpm_cli.evaluation.inputs import Examples, of_config, of_model
+from tdpm_cli.evaluation.scorer import Score, Scorer, extractor, judge_of, merge
+from tdpm_cli.runtime import device as precision
+from tdpm_cli.runtime.console import say, table
+from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.signals import Interrupted
+from tdpm_cli.sampling import build as assemble
+from tdpm_cli.sampling.settings import settings_of
+from tdpm_cli.training.train import train
 
 STEPS = (1, 2, 4, 8, 16, 50)
 BASELINE_NFE = (2, 3, 5, 9, 17, 51)

@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont, features
 
-from tdpm_cli.errors import InputError
-from tdpm_cli.run.files import replacing, write_text
-from tdpm_cli.run.report import Meter, say
+from tdpm_cli.runtime.console import Meter, say
+from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.files import replacing, write_text
 
 STRIKE = 109  # the one size at which the font holds its bitmaps, of 136×128 pixels
 CANVAS = 136

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from tdpm_cli.engine import samplers
     from tdpm_cli.engine.denoiser import Denoiser
     from tdpm_cli.engine.inversion import invert
-    from tdpm_cli.engine.model import TDPM
     from tdpm_cli.engine.noise import Noise
     from tdpm_cli.engine.schedule import Schedule
-    from tdpm_cli.errors import InputError
-    from tdpm_cli.model import Model, load
+    from tdpm_cli.engine.tdpm import TDPM
+    from tdpm_cli.runtime.errors import InputError
+    from tdpm_cli.sampling.model import Model, load
 
 __all__ = ["TDPM", "Denoiser", "InputError", "Model", "Noise", "Schedule", "invert", "load", "samplers"]
 

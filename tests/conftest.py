@@ -1,13 +1,13 @@
 import os
-import warnings
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import pytest
 import torch
+from helpers import scripted
 
-from tdpm_cli import config, presets
-from tdpm_cli.run.signals import Interruption
+from tdpm_cli.config import presets
+from tdpm_cli.config import schema as config
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def tiny_images():
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
     """Runs of a few steps: points, images, and images with labels."""
-    from tdpm_cli.commands.train import train
+    from tdpm_cli.training.train import train
 
     folder = tmp_path_factory.mktemp("runs")
     points, images = (fixture.__wrapped__() for fixture in (tiny, tiny_images))
@@ -62,25 +62,6 @@ def _own_cache(tmp_path, monkeypatch):
     """No test reads or writes the user's cache or data."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-
-
-def scripted(module, path):
-    """Save a module as TorchScript."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="`torch.jit")
-        torch.jit.script(module).save(str(path))
-    return path
-
-
-class Stopped(Interruption):
-    """A signal that came before the first piece was done."""
-
-    def __enter__(self):
-        self.number = 15
-        return self
-
-    def __exit__(self, *error):
-        pass
 
 
 class Pooled(torch.nn.Module):

@@ -7,15 +7,16 @@ from typing import get_type_hints
 import pytest
 import torch
 
-from tdpm_cli import parts, signatures
-from tdpm_cli.checking import check, complete
-from tdpm_cli.config import CHAIN_FILE, SAMPLER_FILE
+from tdpm_cli.config import registry as parts
+from tdpm_cli.config import signatures
+from tdpm_cli.config.schema import CHAIN_FILE, SAMPLER_FILE
+from tdpm_cli.config.settings import HANDED_IN
+from tdpm_cli.config.signatures import Key
+from tdpm_cli.config.validation import check, complete
 from tdpm_cli.engine import samplers, schedule
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.schedule import Schedule
-from tdpm_cli.engine.settings import HANDED_IN
-from tdpm_cli.errors import InputError
-from tdpm_cli.signatures import Key
+from tdpm_cli.runtime.errors import InputError
 
 POINTS, IMAGES = (2,), (3, 16, 12)
 SIZES = {"label": 5}
@@ -56,7 +57,7 @@ def of(kind):
 
 
 def test_every_kind_has_parts_and_an_unknown_name_gets_the_nearest():
-    assert all(parts.names(kind) for kind in parts.ROOMS)
+    assert all(parts.names(kind) for kind in parts.KINDS)
     with pytest.raises(
         InputError,
         match=r"'sharde'; did you mean 'shared'.*Accepted: copy, denoised, gaussian, shared, shared-x0, stylegan2",
@@ -66,7 +67,7 @@ def test_every_kind_has_parts_and_an_unknown_name_gets_the_nearest():
         parts.load("prior", "../run/checkpoint")
 
 
-@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in parts.ROOMS for name in parts.names(kind)])
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in parts.KINDS for name in parts.names(kind)])
 def test_the_signature_is_a_schema(kind, name):
     part = parts.load(kind, name)
     assert part.__doc__
@@ -175,7 +176,7 @@ def test_a_generators_images_get_exact_noise_at_T():
 
 
 def test_modulation_is_a_convolution_with_scaled_and_normalised_weights():
-    from tdpm_cli.parts.priors.stylegan2 import Modulated
+    from tdpm_cli.models.priors.stylegan2 import Modulated
 
     layer = Modulated(5, 7, 3, 4)
     x, style = torch.randn(2, 5, 6, 6), torch.randn(2, 4)
@@ -257,9 +258,9 @@ def test_conditions(name):
 TEXTS = ["a red apple", "an apple that is red", "quarterly tax report", "red " * 300]
 
 
-@pytest.mark.parametrize("name", of("encoder"))
+@pytest.mark.parametrize("name", of("text_encoder"))
 def test_encoders(name):
-    words = parts.load("encoder", name)().words(12, None)
+    words = parts.load("text_encoder", name)().words(12, None)
     assert words.cut(TEXTS) == [TEXTS[3]]
     torch.manual_seed(0)
     reader = words.reader() or dict
@@ -275,7 +276,7 @@ def test_encoders(name):
 
 
 def test_sentences_that_mean_the_same_are_near():
-    one, two, other, _ = parts.load("encoder", "minilm")()(TEXTS, 12)
+    one, two, other, _ = parts.load("text_encoder", "minilm")()(TEXTS, 12)
     near = lambda a, b: float(torch.cosine_similarity(a.pooled, b.pooled, 0))
     assert near(one, two) > near(one, other) + 0.3
 
@@ -346,7 +347,7 @@ def test_resnet_takes_any_size(side):
 
 
 def test_minibatch_std_sees_a_collapse():
-    from tdpm_cli.parts.discriminators.resnet import with_minibatch_std
+    from tdpm_cli.models.discriminators.resnet import with_minibatch_std
 
     same, varied = torch.ones(8, 2, 3, 3), torch.randn(8, 2, 3, 3, generator=torch.Generator().manual_seed(0))
     assert float(with_minibatch_std(same, 4)[:, -1].max()) < 1e-3

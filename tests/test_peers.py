@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from tdpm_cli.engine import scores
-from tdpm_cli.parts.data.digits import digits as digits_part
-from tdpm_cli.parts.features.inception import CHUNK, Inception
-from tdpm_cli.scoring.inputs import open_input
-from tdpm_cli.scoring.scorer import Scorer
+from tdpm_cli.data.datasets.digits import digits as digits_part
+from tdpm_cli.evaluation import distances as scores
+from tdpm_cli.evaluation.features.inception import CHUNK, Inception
+from tdpm_cli.evaluation.inputs import open_input
+from tdpm_cli.evaluation.scorer import Scorer
 
 
 class SmallInception:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from tdpm_cli import config, presets
 from tdpm_cli.cli import app
+from tdpm_cli.config import presets
+from tdpm_cli.config import schema as config
 
 README = Path(__file__).parent.parent / "README.md"
 

@@ -28,9 +28,9 @@ def run(rounds: int, data: Path | None, n: int) -> None:
     from cleanfid import fid
     from cleanfid.inception_torchscript import InceptionV3W
 
-    from tdpm_cli.commands.evaluate import evaluate
-    from tdpm_cli.parts.features.inception import FILE
-    from tdpm_cli.run import precision
+    from tdpm_cli.evaluation.evaluate import evaluate
+    from tdpm_cli.evaluation.features.inception import FILE
+    from tdpm_cli.runtime import device as precision
 
     warnings.simplefilter("ignore")  # clean-fid's and SciPy's own
     device = precision.device()
@@ -79,7 +79,7 @@ def write_halves(place: Path, data: Path | None, n: int) -> list[Path]:
     import torch
     from PIL import Image
 
-    from tdpm_cli.scoring.inputs import open_input
+    from tdpm_cli.evaluation.inputs import open_input
 
     source = open_input("--data", "digits" if data is None else str(data))
     if 2 * n > len(source):

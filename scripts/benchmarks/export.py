@@ -22,12 +22,14 @@ def run(model: Path | None, preset: str, steps: int, batch: int, rounds: int) ->
     import onnxruntime
     import torch
 
-    from tdpm_cli import assemble, presets
-    from tdpm_cli import config as configuration
-    from tdpm_cli.exporting import onnx, program
-    from tdpm_cli.exporting.whole import Whole
-    from tdpm_cli.run.weights import write_weights
-    from tdpm_cli.sampling import settings_of
+    from tdpm_cli.checkpoints.weights import write_weights
+    from tdpm_cli.config import presets
+    from tdpm_cli.config import schema as configuration
+    from tdpm_cli.export.sampler_module import Whole
+    from tdpm_cli.export.targets import onnx
+    from tdpm_cli.export.targets import torch_export as program
+    from tdpm_cli.sampling import build as assemble
+    from tdpm_cli.sampling.settings import settings_of
 
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)

@@ -37,8 +37,8 @@ def calls(batch: int, side: int, rounds: int) -> tuple[float, float]:
     """Milliseconds an image of a call, and of a call forward and back."""
     import torch
 
-    from tdpm_cli.parts.backbones.unet import UNet
-    from tdpm_cli.run.precision import device
+    from tdpm_cli.models.backbones.unet import UNet
+    from tdpm_cli.runtime.device import device
 
     where = device()
     network = UNet((3, side, side), {}, channels=32, mult=[1, 2, 2], blocks=1, attention=[side // 4]).to(where)
@@ -55,11 +55,11 @@ def calls(batch: int, side: int, rounds: int) -> tuple[float, float]:
 
 def samples(rounds: int) -> dict[int, float]:
     """Milliseconds a sample of the digits' networks, by how many are drawn, 256 at a time, and written."""
-    from tdpm_cli import config as configuration
-    from tdpm_cli import presets
-    from tdpm_cli.assemble import assemble, header
-    from tdpm_cli.commands.sample import sample
-    from tdpm_cli.run.weights import write_weights
+    from tdpm_cli.checkpoints.weights import write_weights
+    from tdpm_cli.config import presets
+    from tdpm_cli.config import schema as configuration
+    from tdpm_cli.sampling.build import assemble, header
+    from tdpm_cli.sampling.sample import sample
 
     made = assemble(configuration.from_dict(presets.read_preset("digits")))
     with tempfile.TemporaryDirectory() as folder:

@@ -11,10 +11,11 @@ from tempfile import TemporaryDirectory
 import torch
 
 from scripts.benchmarks.timing import machine, medians, row
-from tdpm_cli import config, presets
-from tdpm_cli.assemble import assemble
-from tdpm_cli.run import precision
-from tdpm_cli.training import Trainer
+from tdpm_cli.config import presets
+from tdpm_cli.config import schema as config
+from tdpm_cli.runtime import device as precision
+from tdpm_cli.sampling.build import assemble
+from tdpm_cli.training.trainer import Trainer
 
 
 def options(parser: argparse.ArgumentParser) -> None:

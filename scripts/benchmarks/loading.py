@@ -23,8 +23,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(rounds: int, data: Path | None, n: int, workers: int) -> None:
     import torch
 
-    from tdpm_cli import parts
-    from tdpm_cli.run.batches import batches
+    from tdpm_cli.config import registry as parts
+    from tdpm_cli.data.loader import batches
 
     batch = 128
     with tempfile.TemporaryDirectory() as folder:
@@ -86,7 +86,7 @@ def write_sources(place: Path, data: Path | None, n: int) -> tuple[int, ...]:
     import torch
     from PIL import Image
 
-    from tdpm_cli.scoring.inputs import open_input
+    from tdpm_cli.evaluation.inputs import open_input
 
     source = open_input("--data", "fashion-mnist" if data is None else str(data))
     if n > len(source):

@@ -117,9 +117,9 @@ def prepared(made: Any, raw: Any, device: Any) -> tuple[Any, Callable[[], Any], 
     import torch
 
     from tdpm_cli.engine.phases import Batch
-    from tdpm_cli.run import precision
-    from tdpm_cli.run.memory import keep_freed
-    from tdpm_cli.training import Trainer
+    from tdpm_cli.runtime import device as precision
+    from tdpm_cli.runtime.memory import keep_freed
+    from tdpm_cli.training.trainer import Trainer
 
     keep_freed()
     phases = Trainer(made, Path(), device).phases

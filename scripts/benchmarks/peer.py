@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from tdpm_cli.assemble import Assembly
+from tdpm_cli.sampling.build import Assembly
 
 PENALTY_EVERY = 16
 

@@ -25,13 +25,13 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(preset: str, steps: int, n: int, batch: int, rounds: int, precision: str) -> None:
     import torch
 
-    from tdpm_cli import config as configuration
-    from tdpm_cli import presets
-    from tdpm_cli.assemble import assemble, header
-    from tdpm_cli.commands.sample import sample
-    from tdpm_cli.run.precision import device
-    from tdpm_cli.run.weights import write_weights
-    from tdpm_cli.sampling import settings_of
+    from tdpm_cli.checkpoints.weights import write_weights
+    from tdpm_cli.config import presets
+    from tdpm_cli.config import schema as configuration
+    from tdpm_cli.runtime.device import device
+    from tdpm_cli.sampling.build import assemble, header
+    from tdpm_cli.sampling.sample import sample
+    from tdpm_cli.sampling.settings import settings_of
 
     where = device()
     made = assemble(configuration.from_dict(presets.read_preset(preset)), where)

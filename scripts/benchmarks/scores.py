@@ -25,10 +25,10 @@ def run(preset: str, duration: str, seeds: int, n: int) -> None:
     if seeds < 2:
         raise SystemExit(f"--seeds is {seeds}: a spread needs at least 2")
 
-    from tdpm_cli import config as configuration
-    from tdpm_cli import presets
-    from tdpm_cli.commands.evaluate import evaluate
-    from tdpm_cli.commands.train import train
+    from tdpm_cli.config import presets
+    from tdpm_cli.config import schema as configuration
+    from tdpm_cli.evaluation.evaluate import evaluate
+    from tdpm_cli.training.train import train
 
     found: dict[str, list[float]] = {kind: [] for kind in KINDS}
     name = ""

@@ -33,9 +33,9 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(names: list[str]) -> None:
-    from tdpm_cli import config as configuration
-    from tdpm_cli import presets
-    from tdpm_cli.cost import cost_of
+    from tdpm_cli.config import presets
+    from tdpm_cli.config import schema as configuration
+    from tdpm_cli.training.cost import cost_of
 
     peak = fastest_product()
     print(f"{machine()}: {peak / 1e9:.0f} GFLOP a second at most")
@@ -69,8 +69,8 @@ def data_of(name: str, config: Any, place: Path) -> Any:
     import torch
     from PIL import Image
 
-    from tdpm_cli import parts
-    from tdpm_cli.imaging.arrays import Arrays
+    from tdpm_cli.config import registry as parts
+    from tdpm_cli.data.arrays import Arrays
 
     shape = config.space().raw_shape
     if config.data.name == "points":

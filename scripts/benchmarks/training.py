@@ -75,8 +75,6 @@ def _begin(build: Callable[..., Step], *of: Any) -> None:
     import diffusers  # noqa: F401 (what importing takes is not counted)
     import torch
 
-    import tdpm_cli.commands.train  # noqa: F401
-
     torch.zeros(1)
     _before = _memory("VmRSS")
     _step = build(*assembled(*of))
@@ -98,11 +96,11 @@ def assembled(preset: str, batch: int, assignments: list[str]) -> tuple[Any, Any
     """The preset's assembly, a batch of noise for images, and the device."""
     import torch
 
-    from tdpm_cli import config as configuration
-    from tdpm_cli import presets
-    from tdpm_cli.assemble import assemble
-    from tdpm_cli.placing import with_precision
-    from tdpm_cli.run import precision
+    from tdpm_cli.config import presets
+    from tdpm_cli.config import schema as configuration
+    from tdpm_cli.runtime import device as precision
+    from tdpm_cli.sampling.build import assemble
+    from tdpm_cli.sampling.placement import with_precision
 
     plain = presets.override(presets.read_preset(preset), [f"train.batch={batch}", *assignments])
     device = precision.device()
@@ -115,9 +113,9 @@ def our_step(made: Any, raw: Any, device: Any) -> Step:
     """A step as `tdpm train` does it."""
     from pathlib import Path
 
-    from tdpm_cli.run import precision
-    from tdpm_cli.run.memory import keep_freed
-    from tdpm_cli.training import Trainer
+    from tdpm_cli.runtime import device as precision
+    from tdpm_cli.runtime.memory import keep_freed
+    from tdpm_cli.training.trainer import Trainer
 
     keep_freed()
     kind = made.config.train.precision

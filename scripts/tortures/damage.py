@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from scripts.tortures.victims import POINTS, Outcome, plain
-from tdpm_cli import assemble
-from tdpm_cli.commands.train import train
-from tdpm_cli.config import from_dict
-from tdpm_cli.run import checkpoint, formats
-from tdpm_cli.run.report import console
+from tdpm_cli.checkpoints import checkpoint
+from tdpm_cli.checkpoints import format as formats
+from tdpm_cli.config.schema import from_dict
+from tdpm_cli.runtime.console import console
+from tdpm_cli.sampling import build as assemble
+from tdpm_cli.training.train import train
 
 
 def pick(folder: Path, rng: random.Random) -> Path:

@@ -15,10 +15,11 @@ from pathlib import Path
 import torch
 
 from scripts.tortures.victims import POINTS, Outcome, plain, quiet, start, status_of
-from tdpm_cli.assemble import assemble
-from tdpm_cli.config import from_dict
-from tdpm_cli.run import checkpoint, formats
-from tdpm_cli.training import Trainer
+from tdpm_cli.checkpoints import checkpoint
+from tdpm_cli.checkpoints import format as formats
+from tdpm_cli.config.schema import from_dict
+from tdpm_cli.sampling.build import assemble
+from tdpm_cli.training.trainer import Trainer
 
 COUNT, FAIL, KILL = range(3)
 ERRORS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EDQUOT": errno.EDQUOT, "EROFS": errno.EROFS}

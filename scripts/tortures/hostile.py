@@ -18,9 +18,10 @@ from PIL import Image
 
 from scripts.tortures.inputs import called
 from scripts.tortures.victims import IMAGES, POINTS, Outcome, plain, quiet
-from tdpm_cli.commands.train import train
-from tdpm_cli.config import from_dict
-from tdpm_cli.run import checkpoint, formats, weights
+from tdpm_cli.checkpoints import checkpoint, weights
+from tdpm_cli.checkpoints import format as formats
+from tdpm_cli.config.schema import from_dict
+from tdpm_cli.training.train import train
 
 GiB = 1 << 30
 MOST = GiB  # of memory

@@ -11,9 +11,11 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from scripts.tortures.victims import Outcome
-from tdpm_cli import config, presets, words
 from tdpm_cli.cli import main
-from tdpm_cli.errors import InputError
+from tdpm_cli.config import constants as words
+from tdpm_cli.config import presets
+from tdpm_cli.config import schema as config
+from tdpm_cli.runtime.errors import InputError
 
 PRESETS = ["toy-mixture", "digits", "cifar10-cond", "lsun-bedroom"]
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)

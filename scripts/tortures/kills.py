@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 
 from scripts.tortures.victims import IMAGES, POINTS, Outcome, kill_within, plain, quiet, start, status_of
-from tdpm_cli.commands.sample import sample
-from tdpm_cli.commands.train import train
-from tdpm_cli.config import from_dict
-from tdpm_cli.run import checkpoint, formats, weights
-from tdpm_cli.run.runs import CHECKPOINTS
+from tdpm_cli.checkpoints import checkpoint, weights
+from tdpm_cli.checkpoints import format as formats
+from tdpm_cli.checkpoints.runs import CHECKPOINTS
+from tdpm_cli.config.schema import from_dict
+from tdpm_cli.sampling.sample import sample
+from tdpm_cli.training.train import train
 
 INTERVAL, STEP, DURATION = 1600, 32, 48000  # images between checkpoints, a step, and of a whole run
 LIVES = 5  # into which a kill divides a run, more or less

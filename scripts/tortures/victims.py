@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from tdpm_cli import presets
-from tdpm_cli.errors import InputError
-from tdpm_cli.run.report import console
-from tdpm_cli.run.signals import Interrupted, raise_interrupted
+from tdpm_cli.config import presets
+from tdpm_cli.runtime.console import console
+from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.signals import Interrupted, raise_interrupted
 
 torch.set_num_threads(1)  # a fork does not survive the threads of its parent
 

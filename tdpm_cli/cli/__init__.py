@@ -81,8 +81,8 @@ def main() -> NoReturn:
 def _run() -> NoReturn:
     debug = "--debug" in sys.argv  # accepted anywhere on the line
     sys.argv = [word for word in sys.argv if word != "--debug"]
-    from tdpm_cli.errors import InputError
-    from tdpm_cli.run.signals import Interrupted, raise_interrupted
+    from tdpm_cli.runtime.errors import InputError
+    from tdpm_cli.runtime.signals import Interrupted, raise_interrupted
 
     raise_interrupted()
     try:

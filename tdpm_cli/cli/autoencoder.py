@@ -43,7 +43,7 @@ def encode(
     number = _many(n)
     ready(model, steps=steps, spacing=spacing, scale=scale)
 
-    from tdpm_cli.commands.encode import encode as run
+    from tdpm_cli.sampling.encode import encode as run
 
     run(images, out, model, n=number, steps=steps, spacing=spacing, iterations=iterations, seed=seed, scale=scale,
         labels=listed(labels), prompts=prompt, logits=logits, overwrite=overwrite)  # fmt: skip
@@ -62,11 +62,11 @@ def decode(
     overwrite: Overwrite = False,
 ) -> None:  # fmt: skip
     """x_T back to pictures."""
-    from tdpm_cli.config import check_options
+    from tdpm_cli.config.schema import check_options
 
     check_options({"steps": steps, "spacing": spacing, "sampler": sampler, "scale": scale})
 
-    from tdpm_cli.commands.decode import decode as run
+    from tdpm_cli.sampling.decode import decode as run
 
     run(encoded, out, model, steps=steps, spacing=spacing, sampler=sampler, scale=scale, seed=seed, overwrite=overwrite)
 
@@ -84,7 +84,7 @@ def reconstruct(
     times = [count("--at", word) for word in listed(at)]
     ready(model, spacing=spacing)
 
-    from tdpm_cli.commands.reconstruct import reconstruct as run
+    from tdpm_cli.evaluation.reconstruct import reconstruct as run
 
     run(images, out, model, n=number, steps=chosen, at=times, spacing=spacing, iterations=iterations, seed=seed,
         labels=listed(labels), prompts=prompt, overwrite=overwrite)  # fmt: skip
@@ -105,7 +105,7 @@ def interpolate(
     number, chosen = _many(n), [_seed(word) for word in listed(seeds)]
     ready(model, steps=steps, spacing=spacing, sampler=sampler, scale=scale)
 
-    from tdpm_cli.commands.interpolate import interpolate as run
+    from tdpm_cli.sampling.interpolate import interpolate as run
 
     run(out, model, images=images, seeds=chosen, n=number, frames=frames,
         steps=steps, spacing=spacing, iterations=iterations, sampler=sampler, scale=scale, labels=listed(labels),
@@ -124,7 +124,7 @@ def edit(
     strengths, number = numbers("--strength", strength), count("--n", n)
     ready(model, steps=steps, spacing=spacing, sampler=sampler, scale=scale)
 
-    from tdpm_cli.commands.edit import edit as run
+    from tdpm_cli.sampling.edit import edit as run
 
     run(images, out, model, strengths=strengths, n=number, seed=seed, steps=steps,
         spacing=spacing, sampler=sampler, labels=listed(labels), prompts=prompt, scale=scale,
@@ -136,7 +136,7 @@ def _many(n: Optional[str]) -> Optional[int]:
 
 
 def _seed(word: str) -> int:
-    from tdpm_cli.errors import InputError
+    from tdpm_cli.runtime.errors import InputError
 
     if not word.isdecimal():
         raise InputError(f"--seeds: {word!r} is no seed; accepted: whole numbers from 0, such as 0,1,2")

@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 import typer
 
 from tdpm_cli.cli.options import among, count, existing
-from tdpm_cli.words import COLOURS, CROPS, IMAGES
+from tdpm_cli.config.constants import COLOURS, CROPS, IMAGES
 
 app = typer.Typer(
     help="Look at data, verify them, prepare a zip of one resolution, train helpers on them.", no_args_is_help=True
@@ -36,7 +36,7 @@ def inspect(
     workers: Workers = None,
 ) -> None:
     """Count images, sizes, modes and classes, and draw some of them."""
-    from tdpm_cli.commands.data import inspect as run
+    from tdpm_cli.data.tools import inspect as run
 
     run(path, sheet, json, workers)
 
@@ -50,7 +50,7 @@ def verify(
     workers: Workers = None,
 ) -> None:
     """Decode every image; list those that cannot be, for training to leave out."""
-    from tdpm_cli.commands.data import verify as run
+    from tdpm_cli.data.tools import verify as run
 
     run(path, out, workers)
 
@@ -69,11 +69,11 @@ def prepare(
     workers: Workers = None,
 ) -> None:
     """Bring images to one size, in one zip. The same command again continues."""
-    from tdpm_cli.words import parse_size
+    from tdpm_cli.config.constants import parse_size
 
     parse_size(resolution)
 
-    from tdpm_cli.commands.data import prepare as run
+    from tdpm_cli.data.tools import prepare as run
 
     run(source, dest, resolution, crop, upscale, mode, workers)
 
@@ -87,14 +87,14 @@ def matcher(
     set_: Set = None,
 ) -> None:
     """Train a small network that matches images and captions, for `tdpm eval --text`. The same command continues."""
-    from tdpm_cli import config as configuration
-    from tdpm_cli import presets
+    from tdpm_cli.config import presets
+    from tdpm_cli.config import schema as configuration
 
     number, assignments = count("--images", images), set_ or []
     plain = presets.override(presets.read_preset(preset), assignments)
     configuration.check_words(plain, {"data"} if data else ())
 
-    from tdpm_cli.commands.matcher import matcher as run
+    from tdpm_cli.evaluation.image_text_training import matcher as run
 
     run(configuration.from_dict(presets.with_data(plain, data, False, assignments)), file, number)
 
@@ -112,7 +112,7 @@ def autoencoder(
     """Train a small autoencoder, for models of latents. The same command continues."""
     number = count("--images", images)
 
-    from tdpm_cli.commands.autoencode import autoencoder as run
+    from tdpm_cli.training.autoencoder import autoencoder as run
 
     run(out, data, resolution, channels, factor, width, number)
 
@@ -125,6 +125,6 @@ def encode(
     resolution: Annotated[int, typer.Option(min=8, max=1024, help="A side, in pixels.")],
 ) -> None:
     """Encode images once, so that training on latents is faster. The same command continues."""
-    from tdpm_cli.commands.autoencode import encode as run
+    from tdpm_cli.training.autoencoder import encode as run
 
     run(source, dest, autoencoder, resolution)

@@ -66,10 +66,10 @@ def evaluate(
     out: Annotated[Optional[Path], typer.Option(help="Of --ref-only: the .npz to write.")] = None,
 ) -> None:
     """Score samples against the data."""
-    from tdpm_cli.config import check_options
-    from tdpm_cli.errors import InputError
-    from tdpm_cli.run.runs import newest_run
-    from tdpm_cli.scoring.sources import check_source
+    from tdpm_cli.checkpoints.runs import newest_run
+    from tdpm_cli.config.schema import check_options
+    from tdpm_cli.evaluation.sources import check_source
+    from tdpm_cli.runtime.errors import InputError
 
     sampling = {"steps": steps, "spacing": spacing, "sampler": sampler, "scale": scale, "prior_scale": prior_scale}
     check_options(sampling)
@@ -84,8 +84,8 @@ def evaluate(
     if images is None and ref_only is None and model is None:
         newest_run()  # that there is one
 
-    from tdpm_cli.commands.evaluate import evaluate as run
-    from tdpm_cli.commands.evaluate import write_statistics
+    from tdpm_cli.evaluation.evaluate import evaluate as run
+    from tdpm_cli.evaluation.evaluate import write_statistics
 
     if ref_only is not None and out is not None:
         write_statistics(ref_only, out, features=features, weights=weights, cache=cache)

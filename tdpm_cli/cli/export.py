@@ -6,7 +6,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from tdpm_cli.cli.options import Model, Shown, ready
-from tdpm_cli.words import export_format
+from tdpm_cli.config.constants import export_format
 
 
 def export(
@@ -34,6 +34,6 @@ def export(
     export_format(file, format)
     ready(model, **sampling)
 
-    from tdpm_cli.commands.export import export as run
+    from tdpm_cli.export.export import export as run
 
     run(file, model, format, licence=licence, rgb=rgb, **sampling)

@@ -13,7 +13,7 @@ def existing(option: str, advice: str = "") -> Callable[[Any], Any]:
     """A check of a path that is given to `option`: InputError, with advice, where nothing is there."""
 
     def check(path: Any) -> Any:
-        from tdpm_cli.errors import InputError
+        from tdpm_cli.runtime.errors import InputError
 
         if path is not None and not Path(path).exists():
             raise InputError(f"{option} {path}: no such file or folder{advice and '; '}{advice}".strip())
@@ -26,7 +26,7 @@ def among(option: str, accepted: Iterable[str]) -> Callable[[Optional[str]], Opt
     """A check of a word that is given to `option`: InputError for one that is not accepted."""
 
     def check(word: Optional[str]) -> Optional[str]:
-        from tdpm_cli.errors import one_of
+        from tdpm_cli.runtime.errors import one_of
 
         if word is not None:
             one_of(option, word, accepted)
@@ -39,7 +39,7 @@ def known_features(option: str) -> Callable[[Optional[str]], Optional[str]]:
     """A check of features, "name" or "name:weights", that are given to `option`: InputError for an unknown name."""
 
     def check(text: Optional[str]) -> Optional[str]:
-        from tdpm_cli import parts
+        from tdpm_cli.config import registry as parts
 
         if text is not None:
             parts.check_name("features", text.partition(":")[0], option)
@@ -52,8 +52,8 @@ def pictures(option: str) -> Callable[[Optional[str]], Optional[str]]:
     """A check of what holds pictures: InputError where there is neither a file or folder nor a preset of this name."""
 
     def check(text: Optional[str]) -> Optional[str]:
-        from tdpm_cli.errors import InputError, nearest
-        from tdpm_cli.presets import preset_names
+        from tdpm_cli.config.presets import preset_names
+        from tdpm_cli.runtime.errors import InputError, nearest
 
         if text is not None and not Path(text).exists() and text not in (known := preset_names()):
             raise InputError(f"{option} {text}: no such file or folder, nor a preset{nearest(text, known)} "
@@ -65,7 +65,7 @@ def pictures(option: str) -> Callable[[Optional[str]], Optional[str]]:
 
 def trained(init: Optional[str]) -> Optional[str]:
     """A check of --init: InputError for a path of ours, or a prefix of others', that is not there."""
-    from tdpm_cli.words import split_init
+    from tdpm_cli.config.constants import split_init
 
     if init is not None:
         split_init(init)
@@ -74,8 +74,8 @@ def trained(init: Optional[str]) -> Optional[str]:
 
 def ready(model: Optional[Path], **sampling: object) -> None:
     """See that there is a model, and that options of sampling are right as far as words tell. Raises InputError."""
-    from tdpm_cli.config import check_options
-    from tdpm_cli.run.runs import newest_run
+    from tdpm_cli.checkpoints.runs import newest_run
+    from tdpm_cli.config.schema import check_options
 
     check_options(sampling)
     if model is None:
@@ -97,7 +97,7 @@ Nproc = Annotated[int, typer.Option(min=1, help="Processes on this machine that 
 def in_processes(count: int, max_restarts: int = 0) -> None:
     """Run this very command line in `count` processes and exit as they do; unless this is one of them already."""
     if count > 1:
-        from tdpm_cli.run.launch import is_launched, launch
+        from tdpm_cli.runtime.launch import is_launched, launch
 
         if not is_launched():
             sys.exit(launch(count, max_restarts))
@@ -110,7 +110,7 @@ def listed(text: Optional[str]) -> list[str]:
 
 def some(option: str, text: str) -> list[str]:
     """Words between commas, one at least. Raises InputError, naming the option, for none."""
-    from tdpm_cli.errors import InputError
+    from tdpm_cli.runtime.errors import InputError
 
     if not (found := listed(text)):
         raise InputError(f"{option} is {text!r}: name one at least")
@@ -119,7 +119,7 @@ def some(option: str, text: str) -> list[str]:
 
 def numbers(option: str, text: Optional[str]) -> list[float]:
     """Numbers between commas. Raises InputError, naming the option, for other words."""
-    from tdpm_cli.errors import InputError
+    from tdpm_cli.runtime.errors import InputError
 
     try:
         return [float(word) for word in listed(text)]
@@ -129,8 +129,8 @@ def numbers(option: str, text: Optional[str]) -> list[float]:
 
 def count(option: str, text: str) -> int:
     """A count such as 64, 50k or 1M. Raises InputError, naming the option, for anything else."""
-    from tdpm_cli.errors import InputError
-    from tdpm_cli.words import parse_count
+    from tdpm_cli.config.constants import parse_count
+    from tdpm_cli.runtime.errors import InputError
 
     count = parse_count(text)
     if not isinstance(count, int) or count < 1:

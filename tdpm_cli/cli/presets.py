@@ -7,6 +7,6 @@ import typer
 
 def presets(name: Annotated[Optional[str], typer.Argument(help="Print this preset.")] = None) -> None:
     """List the presets, or print one."""
-    from tdpm_cli.commands.presets import presets as run
+    from tdpm_cli.cli.show_presets import presets as run
 
     run(name)

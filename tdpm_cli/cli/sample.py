@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 import typer
 
 from tdpm_cli.cli.options import Model, Nproc, Shown, among, count, existing, in_processes, ready
-from tdpm_cli.words import FORMATS
+from tdpm_cli.config.constants import FORMATS
 
 
 def sample(
@@ -56,8 +56,8 @@ def sample(
     ready(model, steps=steps, spacing=spacing, sampler=sampler, eta=eta, batch=batch, precision=precision, scale=scale,
           prior_scale=prior_scale)  # fmt: skip
 
-    from tdpm_cli.commands.sample import read_prompts
-    from tdpm_cli.commands.sample import sample as run
+    from tdpm_cli.sampling.sample import read_prompts
+    from tdpm_cli.sampling.sample import sample as run
 
     in_processes(nproc)
     run(

@@ -6,7 +6,7 @@ from typing import Annotated, Optional, get_args
 import typer
 
 from tdpm_cli.cli.options import Nproc, Shown, count, existing, in_processes, known_features, listed, numbers, some
-from tdpm_cli.words import Start
+from tdpm_cli.config.constants import Start
 
 
 def sweep(
@@ -44,9 +44,9 @@ def sweep(
     report: Annotated[Optional[Path], typer.Option(help="Write a page (HTML) with table and plot there.")] = None,
 ) -> None:
     """Quality against network calls: table, CSV, JSON and plot. The same command again continues."""
-    from tdpm_cli.config import check_options
-    from tdpm_cli.errors import one_of
-    from tdpm_cli.run.runs import newest_run
+    from tdpm_cli.checkpoints.runs import newest_run
+    from tdpm_cli.config.schema import check_options
+    from tdpm_cli.runtime.errors import one_of
 
     chosen = [count("--steps", word) for word in some("--steps", steps)]
     spacings, scales = numbers("--spacing", spacing), numbers("--scale", scale)
@@ -62,7 +62,7 @@ def sweep(
     for path in model or [newest_run()]:  # that there is one
         existing("--model")(path)
 
-    from tdpm_cli.commands.sweep import sweep as run
+    from tdpm_cli.evaluation.sweep import sweep as run
 
     in_processes(nproc)
     run(

@@ -74,9 +74,9 @@ def train(
     ] = False,
 ) -> None:
     """Train a model. The same command again continues an interrupted run."""
-    from tdpm_cli import config as configuration
-    from tdpm_cli import presets
-    from tdpm_cli.errors import InputError
+    from tdpm_cli.config import presets
+    from tdpm_cli.config import schema as configuration
+    from tdpm_cli.runtime.errors import InputError
 
     flags = {"duration": duration, "batch": batch, "batch_gpu": batch_gpu, "seed": seed, "precision": precision,
              "compile": compile, "init": init, "init_prior": init_prior, "phases": phases,
@@ -93,7 +93,7 @@ def train(
     if preset == "auto":
         if data is None:
             raise InputError("--preset auto looks at your data: give them with --data PATH")
-        from tdpm_cli.proposal import propose
+        from tdpm_cli.data.auto_preset import propose
 
         plain = propose(data)
     else:
@@ -105,16 +105,16 @@ def train(
     configuration.check_words(plain, elsewhere)
 
     if init is not None:
-        from tdpm_cli.interchange.adopt import adopt
+        from tdpm_cli.convert.convert import adopt
 
         plain = settled(adopt(plain, init))
     if init_prior is not None:
-        from tdpm_cli.interchange.generator import adopt as adopt_generator
+        from tdpm_cli.convert.generator import adopt as adopt_generator
 
         plain = settled(adopt_generator(plain, init_prior))
     config = configuration.from_dict(presets.with_data(plain, data, download, set_ or []))
 
-    from tdpm_cli.commands.train import train as run
+    from tdpm_cli.training.train import train as run
 
     in_processes(nproc, max_restarts)
     run(config, outdir, name, resume, dry_run, profile)

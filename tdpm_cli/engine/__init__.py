@@ -1,1 +1,1 @@
-"""The mathematics: tensors in, tensors out. No files, no devices chosen, no printing."""
+"""The mathematics: tensors in, tensors out. No files, no device choice, no printing."""

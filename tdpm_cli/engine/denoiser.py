@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from tdpm_cli.config.settings import Prediction, Weight
 from tdpm_cli.engine.protocols import Cond
 from tdpm_cli.engine.schedule import Schedule
-from tdpm_cli.engine.settings import Prediction, Weight
 
 
 class Denoiser(nn.Module):

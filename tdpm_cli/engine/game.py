@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from tdpm_cli.engine.settings import GameLoss
+from tdpm_cli.config.settings import GameLoss
 
 Critic = Callable[..., Tensor]
 

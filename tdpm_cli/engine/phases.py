@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from tdpm_cli.config.settings import Game, GameLoss
 from tdpm_cli.engine.denoiser import antithetic_times
 from tdpm_cli.engine.game import discriminator_loss, gradient_penalty, prior_loss
-from tdpm_cli.engine.model import TDPM
 from tdpm_cli.engine.protocols import Cond, Condition
-from tdpm_cli.engine.settings import Game, GameLoss
+from tdpm_cli.engine.tdpm import TDPM
 
 
 @dataclass

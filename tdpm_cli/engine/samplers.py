@@ -15,9 +15,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from tdpm_cli.engine.ranges import NonNegative
+from tdpm_cli.config.settings import HANDED_IN
+from tdpm_cli.config.types import NonNegative
 from tdpm_cli.engine.schedule import Schedule
-from tdpm_cli.engine.settings import HANDED_IN
 
 Denoise = Callable[..., Tensor]
 Noise = Callable[[], Tensor]

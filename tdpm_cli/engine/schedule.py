@@ -13,7 +13,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 import torch
 from torch import Tensor
 
-from tdpm_cli.engine.ranges import Positive, PositiveFloat, Probability
+from tdpm_cli.config.types import Positive, PositiveFloat, Probability
 
 
 class Schedule:

@@ -1,0 +1,1 @@
+"""Checkpoints and weights files: their format, how they are written, verified and found."""

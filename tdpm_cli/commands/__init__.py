@@ -1,1 +1,0 @@
-"""The verbs, one file each. They touch files and devices, and never import one another."""

@@ -1,0 +1,1 @@
+"""Conditions: what generation depends on. One file a condition."""

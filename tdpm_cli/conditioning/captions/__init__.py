@@ -1,0 +1,1 @@
+"""Caption embeddings: computed once for each distinct caption and cached."""

@@ -1,0 +1,1 @@
+"""Text encoders. One file an encoder."""

@@ -1,0 +1,1 @@
+"""Configuration: the schema, presets and the registry of components. Imports no PyTorch."""

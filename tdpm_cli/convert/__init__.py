@@ -1,0 +1,1 @@
+"""Weights of other projects, converted to ours."""

@@ -1,0 +1,1 @@
+"""One file a project whose weights can be imported."""

@@ -1,0 +1,1 @@
+"""Data: datasets, image decoding, the loader and the data tools."""

@@ -1,0 +1,1 @@
+"""Datasets. One file a source."""

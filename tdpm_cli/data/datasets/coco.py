@@ -1,0 +1,45 @@
+"""COCO's captions: photographs with five captions each (Lin et al. 2014; Chen et al. 2015), as they are published."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from tdpm_cli.config.constants import Crop
+from tdpm_cli.data.captions import Uncaptioned
+from tdpm_cli.data.image_dataset import Decoded
+from tdpm_cli.data.image_files import ImageFiles
+from tdpm_cli.runtime.errors import InputError
+
+__all__ = ["coco"]
+
+
+def coco(
+    path: Path | None, raw_shape: Sequence[int] | None, *, split: str = "train2017", crop: Crop = "centre",
+    upscale: bool = True, quarantine: str | None = None, uncaptioned: Uncaptioned = "fail",
+) -> Decoded:  # fmt: skip
+    """The images of `path`/`split`, with the captions of `path`/annotations/captions_`split`.json."""
+    if path is None or not _annotations(path, split).is_file() or not (path / split).is_dir():
+        raise InputError(
+            f"the data 'coco' are not in {path}. Fetch {split}.zip and annotations_trainval2017.zip from "
+            f"https://cocodataset.org, unpack both there, and give that folder, of {split}/ and annotations/, as --data"
+        )
+    try:
+        content = json.loads(_annotations(path, split).read_text(encoding="utf-8"))
+        names = {image["id"]: image["file_name"] for image in content["images"]}
+        captions: dict[str, list[str]] = {}
+        for found in content["annotations"]:
+            captions.setdefault(names[found["image_id"]], []).append(" ".join(found["caption"].split()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{_annotations(path, split)}: not COCO's captions ({error!r}); fetch it again") from None
+    files = ImageFiles(path / split, quarantine=Path(quarantine) if quarantine else None, classed=False,
+                       captions=captions, uncaptioned=uncaptioned)  # fmt: skip
+    return Decoded(files, raw_shape, crop=crop, upscale=upscale)
+
+
+def recognises(path: Path) -> bool:
+    """Whether `path` is a folder with COCO's annotations."""
+    return (path / "annotations").is_dir() and any((path / "annotations").glob("captions_*.json"))
+
+
+def _annotations(path: Path, split: str) -> Path:
+    return path / "annotations" / f"captions_{split}.json"

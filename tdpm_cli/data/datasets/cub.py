@@ -1,0 +1,42 @@
+"""Caltech-UCSD Birds: 11,788 photographs of 200 kinds (Wah et al. 2011), with ten captions each (Reed et al. 2016)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tdpm_cli.config.constants import Crop
+from tdpm_cli.data.captions import Uncaptioned, lines_of
+from tdpm_cli.data.image_dataset import Decoded
+from tdpm_cli.data.image_files import SUFFIXES, ImageFiles
+from tdpm_cli.runtime.errors import InputError
+
+__all__ = ["cub"]
+
+TEXTS = ("text_c10", "text")  # folders that the captions come in
+
+
+def cub(
+    path: Path | None, raw_shape: Sequence[int] | None, *, crop: Crop = "centre", upscale: bool = True,
+    quarantine: str | None = None, uncaptioned: Uncaptioned = "fail",
+) -> Decoded:  # fmt: skip
+    """The images of `path`/images/KIND/, with the captions of `path`/text_c10/KIND/NAME.txt, one a line."""
+    texts = next((path / name for name in TEXTS if (path / name).is_dir()), None) if path else None
+    if path is None or texts is None or not (path / "images").is_dir():
+        raise InputError(
+            f"the data 'cub' are not in {path}. Unpack CUB_200_2011.tgz (https://www.vision.caltech.edu/datasets/"
+            "cub_200_2011), put the captions' folder text_c10 (github.com/reedscott/cvpr2016) beside its images, and "
+            "give the folder of both as --data"
+        )
+    captions = {}
+    for image in sorted((path / "images").rglob("*")):
+        name = image.relative_to(path / "images")
+        if image.suffix.lower() in SUFFIXES and (texts / name.with_suffix(".txt")).is_file():
+            text = (texts / name.with_suffix(".txt")).read_text(encoding="utf-8", errors="replace")
+            captions[name.as_posix()] = list(lines_of(text))
+    files = ImageFiles(path / "images", quarantine=Path(quarantine) if quarantine else None, captions=captions,
+                       uncaptioned=uncaptioned)  # fmt: skip
+    return Decoded(files, raw_shape, crop=crop, upscale=upscale)
+
+
+def recognises(path: Path) -> bool:
+    """Whether `path` is a folder of images and one of their captions."""
+    return (path / "images").is_dir() and any((path / name).is_dir() for name in TEXTS)

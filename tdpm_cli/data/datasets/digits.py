@@ -1,0 +1,30 @@
+"""Handwritten digits: 1,797 grey images of 8×8 in 10 classes, inside scikit-learn."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from tdpm_cli.data.arrays import Arrays
+from tdpm_cli.runtime.errors import InputError
+
+__all__ = ["digits"]
+
+
+def digits(path: Path | None, raw_shape: Sequence[int]) -> Arrays:
+    """uint8 [1, 8, 8] and labels 0..9 (Alpaydin and Kaynak, UCI 1998: the test set)."""
+    if path is not None:
+        raise InputError(
+            f"--data {path}: the data 'digits' come with scikit-learn; leave --data out, or give "
+            "images: a folder, a zip, an .npz, …"
+        )
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise InputError(
+            "the data 'digits' need scikit-learn; install it with: pip install 'tdpm-cli[digits]'"
+        ) from None
+    loaded = load_digits()
+    images = torch.from_numpy(loaded.images / 16 * 255).round().byte().unsqueeze(1)  # 0..16 → 0..255
+    labels = torch.from_numpy(loaded.target)
+    return Arrays(images, raw_shape, "the data 'digits'", labels, [str(digit) for digit in range(10)])

@@ -1,0 +1,130 @@
+"""From a file's bytes to pixels: every mode that images come in, turned upright, cropped and resized."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from tdpm_cli.config.constants import Crop
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
+MOST_PIXELS = Image.MAX_IMAGE_PIXELS = 1 << 27  # of one image; more is a mistake, or a bomb
+BACKGROUND = (255, 255, 255)  # that transparent pixels are laid on
+
+
+def open_image(content: bytes) -> Image.Image:
+    """An image of any format that Pillow reads, decoded, as it lies. Raises ValueError, saying why, for others."""
+    if not content:
+        raise ValueError("it is empty")
+    try:
+        image = Image.open(io.BytesIO(content))
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(f"{image.width}×{image.height} pixels; at most {MOST_PIXELS:,} are accepted")
+        image.load()
+    except Exception as error:  # decoders raise anything on damaged data
+        raise ValueError(reason_of(error)) from None
+    return image
+
+
+def reason_of(error: Exception) -> str:
+    """What Pillow found wrong with an image, to go on a line with others."""
+    return "no image" if isinstance(error, UnidentifiedImageError) else str(error).rstrip(".")
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF orientation says."""
+    said = image.format == "TIFF" or any("exif" in str(key).lower() or "xmp" in str(key).lower() for key in image.info)
+    return ImageOps.exif_transpose(image) if said else image  # which copies, even where there is nothing to turn
+
+
+def bits_of(content: bytes, image: Image.Image) -> int:
+    """Bits a channel. Pillow opens a PNG of 16 as one of 8; its header tells (PNG specification 11.2.2)."""
+    if image.mode.startswith(("I", "F")):
+        return 32 if image.mode in ("I", "F") and image.format != "PNG" else 16
+    return content[24] if image.format == "PNG" and len(content) > 24 else 8
+
+
+def is_transparent(image: Image.Image) -> bool:
+    """Whether it has an alpha channel, or a colour that counts as transparent."""
+    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+
+
+def flatten(image: Image.Image, channels: int) -> Image.Image:
+    """Grey (1 channel) or RGB (3) of any mode: 16 bits scaled to 8, transparent pixels laid on white, palettes and
+    CMYK converted. Raises ValueError for floating point, whose range no file tells."""
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, whose range is not known; convert them to 8 or 16 bits")
+    if image.mode.startswith("I"):
+        pixels = np.asarray(image).astype(np.float64) / 257
+        image = Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
+    if is_transparent(image):
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (*BACKGROUND, 255)), image)
+    mode = "L" if channels == 1 else "RGB"
+    return image if image.mode == mode else image.convert(mode)
+
+
+def fit(image: Image.Image, size: tuple[int, int], crop: Crop) -> Image.Image:
+    """Bring an image to `size` (width, height).
+
+    "centre": the largest part of that aspect in the middle, resized by Lanczos.
+    "wide": the whole width at the aspect, on a black canvas as high as wide (StyleGAN's center-crop-wide).
+    "dhariwal": halved by averaging while twice too large, the smaller side resized by bicubic, then the middle
+    (Dhariwal and Nichol 2021).
+    """
+    if image.size == size:
+        return image
+    return {"centre": _centre, "wide": _wide, "dhariwal": _dhariwal}[crop](image, size)
+
+
+def _centre(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+
+
+def _wide(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    width, height = size
+    canvas = Image.new(image.mode, (width, width))
+    canvas.paste(_centre(image, size), (0, (width - height) // 2))
+    return canvas
+
+
+def _dhariwal(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    while min(a // b for a, b in zip(image.size, size, strict=True)) >= 2:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    scale = max(b / a for a, b in zip(image.size, size, strict=True))
+    resized = (max(round(image.width * scale), size[0]), max(round(image.height * scale), size[1]))
+    image = image.resize(resized, Image.Resampling.BICUBIC)
+    left, top = (image.width - size[0]) // 2, (image.height - size[1]) // 2
+    return image.crop((left, top, left + size[0], top + size[1]))
+
+
+def prepare(
+    content: bytes, shape: Sequence[int], crop: Crop = "centre", upscale: bool = False, box: Box | None = None
+) -> Image.Image:
+    """The image in `content`, or a `box` of it, upright, grey or RGB, brought to `shape` [C, H, W].
+
+    Raises ValueError for what cannot be decoded, and for one smaller than the box, or than the shape unless `upscale`.
+    """
+    channels, height, width = shape
+    image = upright(open_image(content))
+    if box is not None:
+        if image.width < box[2] or image.height < box[3]:
+            raise ValueError(f"{image.width}×{image.height} pixels, and the box {box} reaches beyond them")
+        image = image.crop(box)
+    if not upscale and (image.width < width or image.height < height):
+        raise ValueError(f"{image.width}×{image.height} pixels, smaller than {width}×{height}")
+    return fit(flatten(image, channels), (width, height), crop)
+
+
+def to_array(image: Image.Image) -> np.ndarray:
+    """uint8 [C, H, W] of a grey or RGB image; not to be written to."""
+    pixels = np.asarray(image)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """uint8 [C, H, W] of a grey or RGB image."""
+    return torch.from_numpy(to_array(image).copy())

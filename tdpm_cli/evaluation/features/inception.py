@@ -1,0 +1,114 @@
+"""Inception features as clean-fid computes them: the features of FID proper."""
+
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from platformdirs import user_cache_path
+from torch import Tensor
+
+from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.pretrained import sha256
+
+__all__ = ["Inception"]
+
+FILE = "inception-2015-12-05.pt"
+SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"  # of NVIDIA's file, which FID is defined by
+SIDE = 299  # pixels that every image is resized to
+CHUNK = 8  # images at a time on a CPU, whose caches hold what the layers make of so few
+
+
+class Inception:
+    """Images uint8 [B, C, H, W] → float32 [B, 2048], by clean-fid's "clean" mode (Parmar et al. 2022).
+
+    Resized to 299² by PIL's bicubic filter in floating point. The TorchScript weights are `weights`, or the
+    copy in the user's cache, or clean-fid's download to there; only `weights` may be others than FID's, and then
+    the protocol's name says so.
+    """
+
+    def __init__(self, device: torch.device, weights: Path | None = None) -> None:
+        path = weights or cached()
+        if not path.is_file():
+            raise InputError(f"--weights {path}: no such file; it must be clean-fid's {FILE}")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="`torch.jit")  # deprecated, but the published file is of it
+            try:
+                self.network = fused(torch.jit.load(str(path), map_location=device).eval().layers, device)
+            except (RuntimeError, AttributeError) as error:
+                reason = str(error).splitlines()[0]
+                raise InputError(f"{path}: not clean-fid's TorchScript {FILE} ({reason}); fetch it again") from None
+        self.device = device
+        digest = sha256(path)
+        self.protocol = {
+            "name": "inception" if digest == SHA256 else f"inception-{digest[:8]}",
+            "resize": "299 × 299, bicubic in floating point (clean-fid's clean mode)",
+            "weights_sha256": digest,
+        }
+
+    @staticmethod
+    def prepare(images: Tensor) -> Tensor:
+        """uint8 [B, C, H, W] → float32 [B, 3, 299, 299] in 0..255, by clean-fid's own resizing."""
+        from cleanfid.resize import build_resizer
+
+        resize = build_resizer("clean")
+        pixels = images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
+        return torch.from_numpy(np.stack([resize(image) for image in pixels])).permute(0, 3, 1, 2)
+
+    @torch.inference_mode()
+    def __call__(self, prepared: Tensor) -> Tensor:
+        """Features of one batch of what `prepare` made."""
+        x = (prepared.to(self.device, memory_format=torch.channels_last) - 128) / 128
+        size = CHUNK if self.device.type == "cpu" else len(x)
+        return torch.cat([self.network(filled(part, size))[: len(part)].flatten(1) for part in x.split(size)])
+
+
+@torch.inference_mode()
+def fused(layers: Any, device: torch.device) -> Any:
+    """The network with its batch norms folded into convolutions; on a CPU of half the time, by oneDNN's graphs of
+    CHUNK images. Features differ by rounding alone."""
+    network = torch.jit.freeze(layers.to(memory_format=torch.channels_last))
+    if device.type == "cpu" and torch.backends.mkldnn.is_available():
+        others = torch.jit.onednn_fusion_enabled()
+        torch.jit.enable_onednn_fusion(True)
+        try:
+            for _ in range(2):  # the first call notes the shapes, the second builds the graphs for them
+                network(filled(torch.zeros(1, 3, SIDE, SIDE), CHUNK).to(memory_format=torch.channels_last))
+        finally:
+            torch.jit.enable_onednn_fusion(others)
+    return network
+
+
+def filled(x: Tensor, size: int) -> Tensor:
+    """x [B, ...] with zeros added up to `size` examples."""
+    return x if len(x) == size else torch.cat([x, x.new_zeros(size - len(x), *x.shape[1:])])
+
+
+def cached() -> Path:
+    """FID's weights in the user's cache; downloaded by clean-fid where missing. Raises InputError if it fails."""
+    folder = user_cache_path("tdpm")
+    if not (folder / FILE).is_file():
+        from cleanfid.downloads_helper import check_download_inception, inception_url
+
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder) as part:
+                downloaded = check_download_inception(part)
+                verify(Path(downloaded), f"what {inception_url} sent", "run again, or fetch it by other means")
+                os.replace(downloaded, folder / FILE)
+        except OSError as error:
+            raise InputError(
+                f"FID needs Inception's weights, and they could not be downloaded ({error}). Put {inception_url} "
+                f"at {folder / FILE}, or name a copy with --weights PATH, or score with --features efficientnet-lite0"
+            ) from None
+    verify(folder / FILE, str(folder / FILE), "delete it, and the next run fetches it again")
+    return folder / FILE
+
+
+def verify(path: Path, label: str, advice: str) -> None:
+    """Raise InputError unless the file is the one that FID is defined by."""
+    if (digest := sha256(path)) != SHA256:
+        raise InputError(f"{label}: not the published {FILE}: SHA-256 is {digest}, expected {SHA256}; {advice}")

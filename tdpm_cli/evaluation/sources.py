@@ -1,0 +1,29 @@
+"""Whether words name something that can be scored. Light: nothing is opened."""
+
+from pathlib import Path
+
+from tdpm_cli.checkpoints.runs import CHECKPOINTS
+from tdpm_cli.config import presets
+from tdpm_cli.runtime.errors import InputError, nearest
+
+ACCEPTED = (
+    "accepted: a folder or a zip of images, an .npz with `arr_0` (images) or `mu` and `sigma` (statistics), "
+    "or the name of a preset for its data"
+)
+
+
+def check_source(option: str, text: str) -> None:
+    """Raise InputError, naming `option`, where `text` names nothing that is there, or of which the kind is wrong."""
+    path = Path(text)
+    if not text:
+        raise InputError(f"{option} is empty; {ACCEPTED}")
+    if (path / CHECKPOINTS).is_dir():
+        raise InputError(f"{option} {text}: it is a run; give it as --model {text}")
+    if path.is_file() and path.suffix.lower() not in (".zip", ".npz"):
+        raise InputError(f"{option} {text}: {ACCEPTED}")
+    if not path.exists() and text not in (known := presets.preset_names()):
+        hint = f"; make samples with `tdpm sample --n 1000 {text}`" if option == "IMAGES" else ""
+        raise InputError(
+            f"{option} {text}: no such file, folder or preset{hint}{nearest(text, known)} "
+            f"{ACCEPTED[0].upper()}{ACCEPTED[1:]}"
+        )

@@ -1,0 +1,1 @@
+"""Export targets. One file a target."""

@@ -1,1 +1,0 @@
-"""Images on disks and in memory: what the data parts are made of."""

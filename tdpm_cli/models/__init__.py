@@ -1,0 +1,1 @@
+"""Networks: backbones, priors, discriminators and their layers."""

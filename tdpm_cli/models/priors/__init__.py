@@ -1,0 +1,1 @@
+"""Priors, which map z to x_T. One file a prior."""

@@ -1,0 +1,48 @@
+"""A copy of the denoiser, asked once about noise alone, as a prior of x_0, which is then noised to T."""
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tdpm_cli.config.settings import Prediction
+from tdpm_cli.config.types import Positive
+from tdpm_cli.engine.denoiser import Denoiser
+from tdpm_cli.engine.schedule import Schedule
+from tdpm_cli.runtime.errors import InputError
+
+__all__ = ["Denoised"]
+
+
+class Denoised(nn.Module):
+    """x_T = alpha_T · D'(sigma_t · z, t) + sigma_T · eps, D' having the denoiser's weights when the game starts.
+
+    `t` is a time of the whole chain, before its cut: where it is nearly noise, but the estimate of x_0 is no mere
+    average yet (Yin et al. 2024, sec. 3.1, begin there too). For denoisers trained on the whole chain (`--init`);
+    `prediction` is theirs. z and eps come as one draw.
+    """
+
+    nfe, learns, shares = 1, True, False
+
+    def __init__(
+        self, shape: Sequence[int], sizes: Mapping[str, int], schedule: Schedule, network: nn.Module, *,
+        t: Positive = 430, prediction: Prediction = "eps",
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if t > schedule.whole.T:
+            raise InputError(f"prior.t is {t}, but the whole chain has {schedule.whole.T} steps")
+        self.denoiser, self.t = Denoiser(copy.deepcopy(network), schedule.whole, prediction), t
+        self.z_shape = (2 * shape[0], *shape[1:])
+        self.sigma_t = schedule.whole.sigma(t)
+        self.alpha_T, self.sigma_T = schedule.alpha(schedule.T), schedule.sigma(schedule.T)
+
+    def forward(self, z: Tensor, **cond: Tensor) -> Tensor:
+        """Map (z, eps) [B, 2 · shape[0], ...] to x_T [B, *shape]."""
+        z, eps = z.chunk(2, 1)
+        x_0 = self.denoiser(self.sigma_t * z, torch.full((z.shape[0],), self.t, device=z.device), **cond)
+        return self.alpha_T * x_0 + self.sigma_T * eps
+
+    def start(self, network: nn.Module) -> None:
+        """Begin from the weights that the denoiser's network has now."""
+        self.denoiser.network.load_state_dict(network.state_dict())

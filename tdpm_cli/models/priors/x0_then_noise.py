@@ -1,0 +1,48 @@
+"""A generator of clean images as the prior, whose images are then noised to T as the data are."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from tdpm_cli.config.types import Positive
+from tdpm_cli.engine.schedule import Schedule
+from tdpm_cli.models.priors.stylegan2 import StyleGAN2
+
+__all__ = ["X0ThenNoise"]
+
+
+class X0ThenNoise(nn.Module):
+    """x_T = alpha_T · G(z) + sigma_T · eps, G being StyleGAN2's generator, with its keys.
+
+    The noise at T is exact by construction, so the game is about the data alone. z and eps come as one draw.
+    """
+
+    nfe, learns, shares = 1, True, False
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        sizes: Mapping[str, int],
+        schedule: Schedule,
+        network: nn.Module,
+        *,
+        latent: Positive = 512,
+        layers: Positive = 8,
+        channel_base: Positive = 16384,
+        channel_max: Positive = 512,
+    ) -> None:
+        super().__init__()
+        self.generator = StyleGAN2(shape, sizes, schedule, network, latent=latent, layers=layers,
+                                   channel_base=channel_base, channel_max=channel_max)  # fmt: skip
+        self.shape, (size,) = tuple(shape), self.generator.z_shape
+        self.z_shape = (size + math.prod(shape),)
+        self.alpha_T, self.sigma_T = schedule.alpha(schedule.T), schedule.sigma(schedule.T)
+
+    def forward(self, z: Tensor, **cond: Tensor) -> Tensor:
+        """Map (z, eps) [B, z_shape] to x_T [B, *shape]."""
+        z, eps = z.split([self.generator.z_shape[0], math.prod(self.shape)], 1)
+        return self.alpha_T * self.generator(z, **cond) + self.sigma_T * eps.view(-1, *self.shape)
+
+    def start(self, network: nn.Module) -> None:
+        """Nothing to begin from: the generator is of another build."""

@@ -1,1 +1,0 @@
-"""Backbones: networks (x, t, **cond) → a prediction of x's shape. A part takes (shape, sizes)."""

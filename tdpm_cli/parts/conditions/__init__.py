@@ -1,1 +1,0 @@
-"""Conditions: what generation is conditioned on. A part takes nothing."""

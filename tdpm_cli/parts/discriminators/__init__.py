@@ -1,1 +1,0 @@
-"""Discriminators: (x_T, **cond) → logits [B]. A part takes (shape, sizes)."""

@@ -1,0 +1,192 @@
+"""What the user sees of a run: a progress bar, or plain lines where there is no terminal; and log.jsonl."""
+
+import json
+import math
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.files import write_text, writing
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+QUIET_SECONDS = 15  # between plain lines
+BEGUN = time.monotonic()
+
+
+class Meter:
+    """Progress of `total` units: a Rich bar with rate and ETA, or a plain line now and then.
+
+    Where `processes` share the work evenly, what this one does counts for all of them.
+    """
+
+    def __init__(self, label: str, total: int, done: int = 0, unit: str = "img", processes: int = 1) -> None:
+        self._processes = processes
+        self.label, self.total, self.done, self.unit = label, total, done, unit
+        self._values: dict[str, float] = {}
+        self._start, self._first, self._last = time.monotonic(), done, time.monotonic()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+        )
+
+    def __enter__(self) -> "Meter":
+        if console.is_terminal:
+            self._bar.start()
+            self._task = self._bar.add_task(self.label, total=self.total, completed=self.done, note="")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if console.is_terminal:
+            self._bar.stop()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """While entered, another meter may show itself, and the time does not count."""
+        begin = time.monotonic()
+        if console.is_terminal:
+            self._bar.stop()
+        try:
+            yield
+        finally:
+            if console.is_terminal:
+                self._bar.start()
+            self._start += time.monotonic() - begin
+
+    @property
+    def rate(self) -> float:
+        """Units a second since the meter began."""
+        return (self.done - self._first) / max(time.monotonic() - self._start, 1e-9)
+
+    def advance(self, count: int, values: Mapping[str, float] | None = None) -> None:
+        """Count `count` more units; `values`, the latest of each, are shown beside the bar."""
+        self.done = min(self.done + count * self._processes, self.total)
+        self._values |= values or {}
+        note = f"{self.rate:.4g} {self.unit}/s " + "  ".join(f"{k} {v:.3g}" for k, v in self._values.items())
+        if console.is_terminal:
+            self._bar.update(self._task, completed=self.done, note=note)
+        elif time.monotonic() - self._last > QUIET_SECONDS or self.done >= self.total:
+            self._last = time.monotonic()
+            left = max(self.total - self.done, 0) / max(self.rate, 1e-9)
+            console.print(f"{self.label} {self.done}/{self.total} {self.unit}  {note}  ETA {left:.0f} s")
+
+
+class Spent:
+    """Where the time of a loop goes: seconds by what they were spent on, of the loop itself or of threads beside it."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._begin, self._lock = time.perf_counter(), threading.Lock()
+
+    @contextmanager
+    def on(self, what: str) -> Iterator[None]:
+        """Count the time within to `what`; from any thread."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._seconds[what] = self._seconds.get(what, 0.0) + time.perf_counter() - begin
+
+    def shares(self) -> dict[str, float]:
+        """By what, as shares of the time since the beginning; those of threads come on top of the loop's own."""
+        whole = max(time.perf_counter() - self._begin, 1e-9)
+        return {what: seconds / whole for what, seconds in self._seconds.items()}
+
+
+def summary_writer() -> Any:
+    """TensorBoard's writer. Raises InputError where it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError(
+            "train.tensorboard is true, but TensorBoard is not installed; "
+            "install it with: pip install 'tdpm-cli[tensorboard]'"
+        ) from None
+    return SummaryWriter
+
+
+class Log:
+    """`log.jsonl` of a run: one object a line; and TensorBoard's files where asked for."""
+
+    def __init__(self, run: Path, seen: int, tensorboard: bool = False) -> None:
+        self.path = run / "log.jsonl"
+        if self.path.exists():  # what an interrupted run logged after the checkpoint that it continues from
+            lines = self.path.read_text(errors="replace").splitlines(keepends=True)
+            kept = [line for line in lines if _seen(line) <= seen]
+            write_text(self.path, "".join(kept))
+        self._writer: Any = summary_writer()(str(run / "tensorboard"), purge_step=seen) if tensorboard else None
+
+    def write(self, seen: int, values: Mapping[str, float]) -> None:
+        """Append one line."""
+        with writing(self.path), self.path.open("a") as file:
+            file.write(json.dumps({"seen": seen, **{key: float(f"{v:.6g}") for key, v in values.items()}}) + "\n")
+        for key, value in values.items() if self._writer else ():
+            self._writer.add_scalar(key, value, seen)
+
+    def scored(self, seen: int) -> bool:
+        """Whether the log has a score after `seen` images."""
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        return any('"score/' in line and _seen(line + "\n") == seen for line in lines)
+
+    def close(self) -> None:
+        """Flush what TensorBoard holds."""
+        if self._writer:
+            self._writer.close()
+
+
+def _seen(line: str) -> float:
+    """Of a line of the log; infinite for one that a killed process, or a disk, left in pieces."""
+    try:
+        return float(json.loads(line)["seen"]) if line.endswith("\n") else math.inf
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def table(title: str, rows: list[dict[str, str]]) -> None:
+    """Print rows, all with the same keys, as a table."""
+    if console.quiet:
+        return
+    shown = Table(title=escape(title), title_justify="left")
+    for number, key in enumerate(rows[0]):
+        shown.add_column(escape(key), no_wrap=number == 0, overflow="fold")  # nothing is cut, and names stay whole
+    for row in rows:
+        shown.add_row(*map(escape, row.values()))
+    Console(soft_wrap=True).print(shown)
+
+
+@contextmanager
+def quiet(on: bool) -> Iterator[None]:
+    """While entered, and where `on`, nothing is printed: another process does."""
+    before, console.quiet = console.quiet, on or console.quiet
+    try:
+        yield
+    finally:
+        console.quiet = before
+
+
+def say(text: str) -> None:
+    """Print a line for the user."""
+    console.print(text, markup=False)
+
+
+def since_the_program_began() -> float:
+    """Seconds, importing included where the system tells when this process began (Linux)."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return time.monotonic() - BEGUN
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

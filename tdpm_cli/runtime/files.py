@@ -1,0 +1,63 @@
+"""Files written whole or not at all, and a clear message where they cannot be."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tdpm_cli.runtime.errors import InputError
+
+
+class WriteError(InputError):
+    """A disk that is full, a quota that is used up, a place that cannot be written to."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a failure to write `path` into a WriteError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(f"{path}: could not be written ({error}); free space or name a writable place") from None
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a file beside `path` to write to; then rename it to `path`, or on any failure remove it."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+            os.replace(part, path)
+        except BaseException:
+            with suppress(OSError):
+                part.unlink()
+            raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file of text, whole or not at all, and on the disk when this returns."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+        sync(part)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def writable(option: str, path: Path | None) -> None:
+    """Raise InputError for a file that could not be written: better known before the work."""
+    if path is not None:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise InputError(f"{option} {path}: it is a folder; name a file")
+        if not os.access(path.parent, os.W_OK):
+            raise InputError(f"{option} {path}: its folder cannot be written to; name a writable place")

@@ -1,0 +1,97 @@
+"""One HTML page with everything in it: no script and no other file, so that it can be mailed and kept.
+
+Its looks are in `page.html`. It is filled in by jinja2, an optional extra.
+"""
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+
+from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.files import write_text
+
+NONE = "–"
+WIDTH = 920  # pixels a picture may take of the page, as page.html sets it
+# What reads as a number, and so belongs to the right: "25.48 ± 0.3", "1 + 4", "4e-05", "1,797", "–".
+NUMBER = re.compile(r"(?=.*\d|–$)[\d\s.,+\-−–±e]+")
+
+
+class Page:
+    """A title and sections, in the order in which they are added; all text is escaped.
+
+    Raises InputError where jinja2 is not installed.
+    """
+
+    def __init__(self, title: str) -> None:
+        try:
+            from jinja2 import Environment, PackageLoader, StrictUndefined
+        except ImportError:
+            raise InputError("the page needs jinja2; install it with: pip install 'tdpm-cli[report]'") from None
+        environment = Environment(
+            loader=PackageLoader("tdpm_cli", "run"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters["exact"] = _exact
+        self._template = environment.get_template("page.html")
+        self._title = title
+        self._sections: list[dict[str, object]] = []
+
+    def text(self, heading: str, paragraph: str) -> None:
+        """Add a paragraph; its line breaks are kept."""
+        self._add("text", heading, paragraph=paragraph)
+
+    def table(self, heading: str, rows: Sequence[Mapping[str, object]], note: str = "") -> None:
+        """Add a table, whose columns are the keys of the first row; floats are shown to four digits."""
+        columns = {name: [_short(row.get(name)) for row in rows] for name in rows[0]}
+        self._add(
+            "table",
+            heading,
+            heads=list(columns),
+            numeric=[all(NUMBER.fullmatch(cell) for cell in column) for column in columns.values()],
+            rows=list(zip(*columns.values(), strict=True)),
+            note=note,
+        )
+
+    def figure(self, heading: str, svg_text: str, caption: str = "") -> None:
+        """Add a plot of `plots.svg`. It goes into the page as it is, so it must be ours."""
+        self._add("figure", heading, svg=svg_text, caption=caption)
+
+    def image(self, heading: str, png_bytes: bytes, caption: str = "") -> None:
+        """Add a picture; one that fits the page keeps its pixels sharp when enlarged."""
+        width = int.from_bytes(png_bytes[16:20], "big")  # of the header, PNG specification 11.2.2
+        png = base64.b64encode(png_bytes).decode()
+        # What must shrink is better smoothed: sharp pixels would lose whole rows of an image.
+        self._add("image", heading, png=png, sharp=width <= WIDTH, caption=caption)
+
+    def details(self, heading: str, mapping: Mapping[str, object]) -> None:
+        """Add nested keys and values, such as a protocol, folded away until asked for; values are shown in full."""
+        self._add("details", heading, mapping=mapping)
+
+    def write(self, path: Path) -> None:
+        """Write the page, whole or not at all. Raises InputError where `path` cannot be written."""
+        write_text(path, self._template.render(title=self._title, sections=self._sections))
+
+    def _add(self, kind: str, heading: str, **content: object) -> None:
+        self._sections.append({"kind": kind, "heading": heading, **content})
+
+
+def _short(value: object) -> str:
+    """A table's cell."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return _exact(value)
+    return f"{int(value):,}" if isinstance(value, Integral) else f"{float(value):.4g}"
+
+
+def _exact(value: object) -> str:
+    if value is None:
+        return NONE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_exact, value)) or NONE
+    return str(value)

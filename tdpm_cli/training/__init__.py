@@ -1,0 +1,1 @@
+"""Training: the entry point, the loop, its callbacks and its monitoring."""

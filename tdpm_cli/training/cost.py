@@ -1,0 +1,113 @@
+"""What a config costs, computed without memory or arithmetic on the device "meta"."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from tdpm_cli.config.schema import Config
+from tdpm_cli.engine.phases import Batch, tdpm_phases
+from tdpm_cli.sampling.build import assemble, use_checkpointing
+
+SIZE = 8  # images that are counted together
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters of both networks; floating-point operations of one network call on one image, and of training on
+    one image (a multiplication and an addition count as two); bytes of all that a run keeps (float32 weights,
+    gradients, two moments of Adam, averages), and of the activations of one image in the largest loss (float32)."""
+
+    model: int
+    discriminator: int
+    call_flops: int
+    step_flops: int
+    state_bytes: int
+    activation_bytes: int
+
+
+def cost_of(config: Config) -> Cost:
+    """Count a config's cost. Lazy penalties count by their share of the steps."""
+    # A TorchScript program may hold constants, which cannot be on "meta": with one, everything is computed.
+    device = "cpu" if config.prior.name == "torchscript" else "meta"
+    made = assemble(config, device)
+    size, shape = SIZE, made.space.shape
+    x = torch.zeros((size, *shape), device=device)
+    cond = {key: value.to(device) for key, value in made.condition.null(size).items()}
+    use_checkpointing(made.model, config.train.gradient_checkpointing)
+    t = torch.ones(size, dtype=torch.long, device=device)
+    with torch.no_grad():
+        told = made.model.denoiser.read(cond)
+        call = flops(lambda: made.model.denoiser.network(x, t, **told))
+    phases = tdpm_phases(made.model, made.discriminator, made.condition, config.game,
+                         lambda name, module: torch.optim.SGD(module.parameters(), 0.0))  # fmt: skip
+    step, activations = 0.0, 0
+    batch = Batch(x, cond, None)
+    for phase in phases:
+        for other in phases:
+            other.module.requires_grad_(False)
+        phase.module.requires_grad_(True)
+        for _, loss in phase.terms:
+            saved = _Saved(phase.module)
+            with saved:
+                value = loss(batch)  # held, as its graph holds what was kept
+            activations = max(activations, saved.bytes)
+            del value
+            step += flops(lambda loss=loss: loss(batch)[0].backward()) / phase.every  # type: ignore[misc]
+    model, discriminator = (_count(net) for net in (made.model, made.discriminator))
+    # Weights, gradients and two moments of each; and the averages of the model.
+    state = 4 * (4 * (model + discriminator) + len(config.train.ema) * model)
+    return Cost(model, discriminator, call // size, round(step / size), state, activations // size)
+
+
+def flops(work: Callable[[], Any]) -> int:
+    """Floating-point operations of some work, by PyTorch's own formulas: convolutions, products, attention."""
+    with _Counter() as counter:
+        work()
+    return counter.flops
+
+
+class _Counter(TorchDispatchMode):
+    """PyTorch's own FlopCounterMode hooks modules, and fails at a double backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if formula := flop_registry.get(func.overloadpacket):
+            self.flops += formula(*args, **(kwargs or {}), out_val=found)
+        return found
+
+
+def _count(network: nn.Module | None) -> int:
+    return sum(parameter.numel() for parameter in network.parameters()) if network is not None else 0
+
+
+class _Saved(torch.autograd.graph.saved_tensors_hooks):
+    """Bytes of what a forward pass keeps for the backward one, beside the weights."""
+
+    def __init__(self, module: nn.Module) -> None:
+        weights = {id(parameter.untyped_storage()._cdata) for parameter in module.parameters()}
+        seen: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage._cdata not in weights:
+                seen[storage._cdata] = storage.nbytes()
+            kept.append(tensor)  # so that no storage takes the place of another
+            return tensor
+
+        kept: list[Tensor] = []
+        super().__init__(pack, lambda tensor: tensor)
+        self._weights, self._seen = weights, seen
+
+    @property
+    def bytes(self) -> int:
+        """Of all that was kept, each storage once."""
+        return sum(self._seen.values())

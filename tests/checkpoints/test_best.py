@@ -1,0 +1,80 @@
+"""The best checkpoint by score is kept apart, whatever else goes."""
+
+import json
+import shutil
+
+import pytest
+
+from tdpm_cli.checkpoints import checkpoint
+from tdpm_cli.checkpoints import format as formats
+from tdpm_cli.config.schema import from_dict
+from tdpm_cli.evaluation.evaluate import evaluate
+from tdpm_cli.sampling import build as assemble
+from tdpm_cli.training.train import train
+
+SCORED = ("train.score=true", "eval.n=64")
+
+
+def scores(run):
+    """By images seen, as the log tells them."""
+    lines = map(json.loads, (run / "log.jsonl").read_text().splitlines())
+    return {line["seen"]: line["score/sliced W2"] for line in lines if "score/sliced W2" in line}
+
+
+def saved(folder):
+    """A folder as `save` leaves one, of nothing."""
+    folder.mkdir(parents=True)
+    formats.write_state(folder, {"seen": int(folder.name)}, {})
+    formats.seal(folder)
+    return folder
+
+
+def test_every_checkpoint_is_scored_and_the_best_stays(tiny, tmp_path, capsys):
+    run = train(from_dict(tiny(*SCORED)), tmp_path, "run")
+    found = scores(run)
+    assert list(found) == [64, 128, 192, 256]
+    least = min(found, key=found.get)
+    assert assemble.load(run / "best").seen == least
+    name, value = checkpoint.best(run)
+    assert (name, value) == ("sliced W2", pytest.approx(found[least], rel=1e-5))
+    assert "the best so far" in capsys.readouterr().err
+    again = evaluate(model=run / "best", n=64)
+    assert again["scores"]["sliced W2"] == pytest.approx(value, rel=1e-6)
+
+
+def test_one_that_is_worse_does_not_take_its_place_and_one_that_is_better_does(tmp_path):
+    first, second, third = (saved(tmp_path / "checkpoints" / f"{seen:09d}") for seen in (10, 20, 30))
+    assert checkpoint.keep_best(tmp_path, first, "FD", 5.0)
+    assert not checkpoint.keep_best(tmp_path, second, "FD", 6.0)
+    shutil.rmtree(first)  # as the oldest goes; its files stay where they are linked
+    (kept,) = checkpoint.steps(tmp_path / "best")
+    formats.verify(kept)
+    assert (kept.name, checkpoint.best(tmp_path)) == (first.name, ("FD", 5.0))
+    assert checkpoint.keep_best(tmp_path, third, "FD", 4.0)
+    assert [path.name for path in checkpoint.steps(tmp_path / "best")] == [third.name]
+    assert checkpoint.keep_best(tmp_path, second, "KID", 9.0), "scores of another kind are not compared"
+
+
+def test_a_disk_that_fails_leaves_the_best_as_it_was(tmp_path, monkeypatch):
+    first, second = (saved(tmp_path / "checkpoints" / f"{seen:09d}") for seen in (10, 20))
+    checkpoint.keep_best(tmp_path, first, "FD", 5.0)
+
+    def fail(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(checkpoint, "sync", fail)
+    with pytest.raises(checkpoint.WriteError, match=r"best.*no space left"):
+        checkpoint.keep_best(tmp_path, second, "FD", 4.0)
+    monkeypatch.undo()
+    assert checkpoint.best(tmp_path) == ("FD", 5.0)
+    assert checkpoint.keep_best(tmp_path, second, "FD", 4.0), "what the failure left behind is no hindrance"
+
+
+def test_a_run_that_died_before_its_score_is_scored_when_it_continues(tiny, tmp_path):
+    run = train(from_dict(tiny(*SCORED)), tmp_path, "run")
+    before, log = scores(run), run / "log.jsonl"
+    shutil.rmtree(run / "best")
+    log.write_text("".join(line for line in log.read_text().splitlines(True) if '"score/' not in line))
+    train(from_dict(tiny(*SCORED)), tmp_path, "run")
+    assert scores(run) == {256: before[256]}
+    assert assemble.load(run / "best").seen == 256

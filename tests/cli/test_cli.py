@@ -1,0 +1,344 @@
+import os
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from typer.main import get_command
+
+from tdpm_cli.cli import app, main
+from tdpm_cli.config.schema import from_dict
+from tdpm_cli.training.train import train
+
+
+@pytest.fixture
+def tdpm(monkeypatch, capsys):
+    """Run the command line in this process: tdpm(words) → status, stdout, stderr."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["tdpm", *map(str, words)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out = capsys.readouterr()
+        return int(caught.value.code or 0), out.out, out.err
+
+    return run
+
+
+SURFACE = {
+    "train": {"--preset", "--data", "--download", "--outdir", "--name", "--duration", "--batch", "--batch-gpu",
+              "--seed", "--precision", "--compile", "--init", "--init-prior", "--phases", "--resume",
+              "--on-save-error", "--set", "--nproc", "--max-restarts", "--profile", "--dry-run"},
+    "sample": {"--n", "--model", "--steps", "--spacing", "--seed", "--sampler", "--eta", "--batch", "--precision",
+               "--labels", "--prompt", "--prompts", "--upsample", "--scale", "--prior-scale", "--format", "--compile",
+               "--nproc", "--overwrite"},
+    "eval": {"--fid", "--kid", "--prdc", "--memorised", "--per-class", "--text", "--diagnose", "--features",
+             "--weights", "--ref", "--n", "--model", "--steps", "--spacing", "--sampler", "--scale",
+             "--prior-scale", "--seed", "--repeats", "--json", "--report", "--nproc", "--cache", "--ref-only", "--out"},
+    "sweep": {"--steps", "--model", "--spacing", "--sampler", "--start", "--scale", "--prior-scale", "--n", "--seed",
+              "--repeats", "--kid", "--prdc", "--text", "--features", "--weights", "--ref", "--cache", "--out",
+              "--report", "--nproc"},
+    "encode": {"--model", "--n", "--steps", "--spacing", "--iterations", "--seed", "--labels", "--prompt", "--scale",
+               "--logits", "--overwrite"},
+    "decode": {"--model", "--steps", "--spacing", "--sampler", "--scale", "--seed", "--overwrite"},
+    "reconstruct": {"--model", "--steps", "--at", "--n", "--spacing", "--iterations", "--seed", "--labels", "--prompt",
+                    "--overwrite"},
+    "interpolate": {"--model", "--images", "--seeds", "--n", "--frames", "--steps", "--spacing", "--iterations",
+                    "--sampler", "--labels", "--prompt", "--scale", "--overwrite"},
+    "edit": {"--model", "--strength", "--n", "--seed", "--steps", "--spacing", "--sampler", "--labels", "--prompt",
+             "--scale", "--overwrite"},
+    "export": {"--model", "--format", "--steps", "--spacing", "--sampler", "--eta", "--scale", "--prior-scale", "--rgb",
+               "--licence"},
+    "presets": set(),
+    "data inspect": {"--sheet", "--json", "--workers"},
+    "data verify": {"--out", "--workers"},
+    "data prepare": {"--resolution", "--crop", "--upscale", "--mode", "--workers"},
+    "data autoencoder": {"--data", "--resolution", "--channels", "--factor", "--width", "--images"},
+    "data encode": {"--autoencoder", "--resolution"},
+    "data matcher": {"--preset", "--data", "--images", "--set"},
+}  # fmt: skip
+
+
+def test_the_command_surface():
+    commands = dict(get_command(app).commands)
+    commands |= {f"data {name}": command for name, command in commands.pop("data").commands.items()}
+    found = {
+        name: {parameter.opts[0] for parameter in command.params if parameter.param_type_name == "option"}
+        for name, command in commands.items()
+    }
+    assert found == SURFACE
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["train", "--help"], ["train", "--prset", "x"], ["smaple"], ["--version"]]
+)
+def test_help_and_mistyped_options_answer_without_torch(words, tmp_path):
+    status, heavy = answered(words, tmp_path)
+    assert (status, heavy) == (2 if words[-1] in ("x", "smaple") else 0, set())
+
+
+DIGITS = ["train", "--preset", "digits", "--set"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "--preset", "digts"], "no preset 'digts'; did you mean 'digits'"),
+        (["train", "--preset", "digits", "--data", "nowhere"], "--data nowhere: no such file or folder"),
+        (["train", "--preset", "digits", "--set", "trian.batch=4"], "no such section 'trian'"),
+        (["sample", "--n", "many", "out"], "--n is 'many'"),
+        (["sample", "out"], "no trained run under"),
+        (["sample", "--model", "nowhere", "out"], "--model nowhere: no such file or folder"),
+        (["eval", "nowhere"], "IMAGES nowhere: no such file, folder or preset"),
+        (["eval"], "no trained run under"),
+        (["sweep", "--steps", "1,x"], "--steps is 'x'"),
+        (["export", "--model", "nowhere", "out.onnx"], "--model nowhere: no such file or folder"),
+        (["export", "--model", ".", "out.bin"], "--format (none): accepted: safetensors, torch, onnx, diffusers"),
+        ([*DIGITS, "train.bacth=4"], "train.bacth: no such key; did you mean 'batch'"),
+        ([*DIGITS, "backbone.chanels=4"], "backbone.chanels: no such key; did you mean 'channels'"),
+        ([*DIGITS, "backbone.channels=many"], "backbone.channels is 'many'"),
+        ([*DIGITS, "backbone.name=unett"], "backbone.name is 'unett'; did you mean 'unet'"),
+        ([*DIGITS, "schedule.name=lineer"], "schedule.name is 'lineer'; did you mean 'linear'"),
+        ([*DIGITS, "sample.sampler=dim"], "sample.sampler is 'dim'; did you mean 'ddim'"),
+        ([*DIGITS, "denoiser.prediction=eps0"], "denoiser.prediction is 'eps0'"),
+        ([*DIGITS, "game.r1=-1"], "game.r1 is -1"),
+        ([*DIGITS, "train.batch_gpu=5"], "train.batch_gpu is 5: it must divide train.batch"),
+        ([*DIGITS, "eval.features=inceptoin"], "eval.features is 'inceptoin'; did you mean 'inception'"),
+        (["train", "--preset", "digits", "--data", ".", "--precision", "fp8"], "train.precision is 'fp8'"),
+        (["train", "--preset", "digits", "--init", ".", "--batch", "1"], "train.batch is 1"),
+        (["sample", "--model", ".", "--sampler", "dim", "out"], "--sampler is 'dim'; did you mean 'ddim'"),
+        (["sample", "--model", ".", "--steps", "0", "out"], "--steps is 0"),
+        (["sample", "--model", ".", "--sampler", "ddpm", "--eta", "1", "out"], "sampler ddpm.eta: no such key"),
+        (["sample", "--model", ".", "--prior-scale", "0", "out"], "--prior-scale is 0"),
+        (["sample", "--model", ".", "--format", "jpg", "out"], "--format is 'jpg'"),
+        (["eval", "--features", "inceptoin", "."], "--features is 'inceptoin'; did you mean 'inception'"),
+        (["eval", "--text", "clib", "."], "--text is 'clib'; did you mean 'clip'"),
+        (["sweep", "--model", ".", "--start", "priro"], "--start is 'priro'; did you mean 'prior'"),
+        (["sweep", "--model", ".", "--spacing", "0.5"], "--spacing is 0.5"),
+        (["encode", "nowhere", "out"], "IMAGES nowhere: no such file or folder, nor a preset"),
+        (["decode", "nowhere", "out"], "nowhere: no such file or folder; make one with `tdpm encode`"),
+        (["sweep", "--steps", ","], "--steps is ',': name one at least"),
+        (["sweep", "--start", ","], "--start is ',': name one at least"),
+        (["train", "--preset", "auto"], "--preset auto looks at your data: give them with --data PATH"),
+        (["train", "--preset", "digits", "--resume", "nowhere"], "--resume nowhere: no such run or checkpoint"),
+        (["train", "--preset", "digits", "--init", "nowhere"], "--init nowhere: no such run or file; accepted: a run"),
+        (
+            ["train", "--preset", "digits", "--init-prior", "nowhere"],
+            "--init-prior nowhere: no such file",
+        ),
+        (["train", "--preset", "ffhq-64", "--download"], "--download: the data 'images' cannot be fetched"),
+        ([*DIGITS, "data.name=imagse", "--data", "."], "data.name is 'imagse'; did you mean 'images'"),
+        (["interpolate", "--model", ".", "--n", "few", "out"], "--n is 'few'"),
+        (["data", "inspect", "nowhere"], "nowhere: no such file or folder; accepted: a folder or a zip of images"),
+        (
+            ["data", "prepare", ".", "x.zip", "--resolution", "8", "--crop", "center"],
+            "--crop is 'center'; did you mean",
+        ),
+        (["data", "prepare", ".", "x.zip", "--resolution", "big"], "--resolution is 'big'"),
+        (["data", "matcher", "--preset", "digits", "--set", "train.bacth=4", "x"], "train.bacth: no such key"),
+    ],
+)
+def test_wrong_words_are_told_without_torch(words, message, tmp_path):
+    status, heavy = answered(words, tmp_path, message)
+    assert (status, heavy - {"yaml"}) == (2, set())  # which presets are written in
+
+
+def answered(words, folder, message=""):
+    """A command line's exit status, and what it imported that takes long."""
+    code = f"""
+import sys
+sys.argv = {["tdpm", *words]!r}
+from tdpm_cli.cli import main
+try:
+    main()
+except SystemExit as done:
+    print("STATUS", done.code, *({{"torch", "numpy", "PIL", "yaml"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert message in done.stderr, done.stderr
+    _, status, *heavy = done.stdout.splitlines()[-1].split()
+    return int(status), set(heavy)
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder of two classes with three images each, and the same as a zip."""
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for k in range(3):
+            Image.new("RGB", (10 + k, 12), (k * 80, 0, 255)).save(tmp_path / "images" / name / f"{k}.png")
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        for path in sorted((tmp_path / "images").rglob("*.png")):
+            archive.write(path, path.relative_to(tmp_path / "images"))
+    return tmp_path / "images"
+
+
+SMALL = ["--set", "backbone.channels=8", "--set", "backbone.mult=[1,1]", "--set", "backbone.attention=[4]",
+         "--set", "discriminator.channel_base=64",
+         "--set", "space.shape=[3, 8, 8]", "--set", "train.workers=0", "--batch", "4", "--duration", "8"]  # fmt: skip
+
+
+def test_the_whole_chain_on_a_folder_of_images(tdpm, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    labels = ["--set", "condition.name=labels", "--set", "condition.classes=2"]
+    crop = ["--set", "data.crop=dhariwal"]  # a key of what reads a folder, not of the preset's data
+    status, _, err = tdpm("train", "--preset", "cifar10", "--data", images, *SMALL, *labels, *crop)
+    assert status == 0, err
+    assert "crop: dhariwal" in (tmp_path / "runs" / "cifar10" / "config.yaml").read_text()
+    decided = ["--set", "data.name=cifar10", "--set", "data.path=/nowhere", "--set", "train.seed=5", "--seed", "3"]
+    status, _, err = tdpm("train", "--preset", "cifar10", "--data", images, *SMALL, *labels, "--name", "b", *decided)
+    assert status == 0, err  # --data names the data, and a flag stands over --set
+    settled = yaml.safe_load((tmp_path / "runs" / "b" / "config.yaml").read_text())
+    assert (settled["data"]["name"], settled["data"]["path"]) == ("images", str(images))
+    assert settled["train"]["seed"] == 3
+    assert "next: tdpm sample" in err
+    status, _, err = tdpm("sample", "--n", "6", "--steps", "2", "--labels", "dog", "out")
+    assert status == 0, err
+    assert "NFE 1 + 2 = 3" in err
+    assert "next: tdpm eval --fid out" in err
+    status, out, err = tdpm("eval", "--fid", "--features", "efficientnet-lite0", "out")
+    assert status == 0, err
+    assert "FD-efficientnet-lite0-6" in out
+    status, _, err = tdpm("export", "model.safetensors")
+    assert status == 0, err
+    status, _, err = tdpm("sample", "--model", "model.safetensors", "--n", "1", "out2")
+    assert status == 0, err
+
+
+def test_a_zip_of_class_folders_is_read_as_the_folder_is(images, tmp_path):
+    from tdpm_cli.config.registry import load
+
+    folder = load("data", "images")(images, (3, 8, 8))
+    archive = load("data", "images")(tmp_path / "images.zip", (3, 8, 8))
+    assert folder.names == archive.names == ["cat", "dog"]
+    (raw, cond), (raw_zip, cond_zip) = folder[range(6)], archive[range(6)]
+    assert torch.equal(raw, raw_zip)
+    assert cond["label"].tolist() == cond_zip["label"].tolist() == [0, 0, 0, 1, 1, 1]
+    assert raw.shape == (6, 3, 8, 8)
+    grey = load("data", "images")(images, (1, 12, 10))
+    assert grey[[0]][0].shape == (1, 1, 12, 10)
+
+
+def test_folders_that_wrap_everything_and_hidden_files_do_not_count(images, tmp_path):
+    from tdpm_cli.config.registry import load
+
+    with zipfile.ZipFile(tmp_path / "mac.zip", "w") as archive:
+        for path in sorted(images.rglob("*.png")):
+            name = path.relative_to(tmp_path)
+            archive.write(path, f"data/{name}")
+            archive.writestr(f"__MACOSX/data/{name.parent}/._{name.name}", "not an image")
+    data = load("data", "images")(tmp_path / "mac.zip", (3, 8, 8))
+    assert (len(data), data.names) == (6, ["cat", "dog"])
+    flat = load("data", "images")(images / "cat", (3, 8, 8))
+    assert (len(flat), flat.names, flat[[0]][1]) == (3, [], {})
+
+
+def test_sixteen_bits_are_scaled_to_eight(tmp_path):
+    from tdpm_cli.config.registry import load
+
+    ramp = np.linspace(0, 65535, 16, dtype=np.uint16).reshape(4, 4)
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    raw, _ = load("data", "images")(tmp_path, (1, 4, 4))[[0]]
+    assert raw.flatten().tolist() == [17 * k for k in range(16)]
+
+
+def test_wrong_input_gets_one_message_and_status_2(tdpm, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad" / "a").mkdir(parents=True)
+    (tmp_path / "bad" / "a" / "broken.png").write_text("no image")
+    (tmp_path / "bad.zip").write_text("no zip")
+    train_on = lambda path: ["train", "--preset", "cifar10", "--data", path, *SMALL]
+    cases = [
+        (["train", "--preset", "cifra10"], "no preset 'cifra10'; did you mean 'cifar10' or 'cifar10-"),
+        (["train", "--preset", "digits", "--set", "prior.z_dmi=3"], "prior.z_dmi: no such key"),
+        (["train", "--preset", "digits", "--duration", "soon"], "train.duration is 'soon'"),
+        (["train", "--preset", "digits", "--batch", "0"], "train.batch is 0"),
+        (["train", "--preset", "digits", "--set", "schedule.truncate.step=2000"], "accepted: 1 to 1000"),
+        (["train", "--preset", "digits", "--data", "x"], "--data x: no such file or folder"),
+        (["train", "--preset", "cifar10"], "Give --download to fetch them"),
+        (["train", "--preset", "ffhq-64"], "give a folder or a zip with --data"),
+        (["train", "--preset", "auto"], "give them with --data PATH"),
+        (["train", "--preset", "digits", "--download"], "--download: the data 'digits' cannot be fetched"),
+        (["data", "verify", "nowhere"], "nowhere: no such file or folder"),
+        (["data", "prepare", "images", "x.zip", "--resolution", "big"], "--resolution is 'big'"),
+        (train_on("nowhere"), "no such file or folder"),
+        (train_on("empty"), "no images found"),
+        (train_on("bad.zip"), "neither a folder nor a zip"),
+        (train_on("bad"), "a/broken.png: no image"),
+        (["data", "verify", "bad"], "1 of 1 images cannot be decoded"),
+        (
+            [*train_on("images"), "--set", "condition.name=labels", "--set", "condition.classes=1"],
+            "condition.classes is 1",
+        ),
+        (["sample", "out"], "no trained run under"),
+        (["sample", "--n", "some", "out"], "--n is 'some'"),
+        (["sample", "--model", "nowhere", "out"], "--model nowhere: no such file or folder"),
+        (["eval", "out"], "IMAGES out: no such file, folder or preset; make samples with `tdpm sample"),
+        (["sweep", "--steps", "0"], "--steps is '0': it must be a count"),
+        (["sweep", "--scale", "big"], "--scale is 'big'"),
+        (["eval", "--ref-only", "images"], "--ref-only PATH and --out FILE.npz: give both"),
+        (["export", "x.safetensors"], "no trained run under"),
+        (["presets", "digit"], "did you mean 'digits'"),
+    ]
+    for words, message in cases:
+        status, _, err = tdpm(*words)
+        assert (status, message in err) == (2, True), (words, err)
+        assert err.count("error: ") == 1
+        assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_debug_shows_the_traceback(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["tdpm", "train", "--preset", "none", "--debug"])
+    from tdpm_cli.runtime.errors import InputError
+
+    with pytest.raises(InputError):
+        main()
+
+
+def test_a_defect_of_ours_has_status_1(tdpm, monkeypatch):
+    def broken(*args):
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("tdpm_cli.cli.show_presets.presets", broken)
+    status, _, err = tdpm("presets")
+    assert status == 1
+    assert "defect: ZeroDivisionError" in err
+
+
+def test_presets_lists_and_prints(tdpm):
+    status, out, _ = tdpm("presets")
+    assert status == 0
+    assert "digits" in out
+    status, out, _ = tdpm("presets", "digits")
+    assert status == 0
+    assert "# parameters:" in out
+
+
+def test_continuing_a_finished_run_says_so(tdpm, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train(from_dict(tiny()), tmp_path / "runs", "toy-mixture")
+    (tmp_path / "tiny.yaml").write_text(from_dict(tiny()).to_yaml())
+    status, _, err = tdpm("train", "--preset", "tiny.yaml", "--name", "toy-mixture")
+    assert status == 0, err
+    assert "continuing" in err
+
+
+@pytest.mark.parametrize(
+    ("processes", "words", "status"), [(1, "presets", 0), (2, "presets", 0), (2, "no-such-verb", 2)]
+)
+def test_one_of_several_processes_ends_without_taking_python_apart(processes, words, status, tmp_path):
+    script = "import atexit; atexit.register(print, 'taken apart'); from tdpm_cli.cli import main; main()"
+    environment = {**os.environ, "WORLD_SIZE": str(processes)}
+    done = subprocess.run(
+        [sys.executable, "-c", script, words], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == status
+    assert ("taken apart" in done.stdout) == (processes == 1)
+    assert ("digits" in done.stdout) == (status == 0), "what was printed is there"

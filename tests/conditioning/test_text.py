@@ -1,0 +1,522 @@
+"""Captions: embedded once, learned from, and asked for by prompts."""
+
+import json
+import re
+import shutil
+import sqlite3
+import tarfile
+
+import pytest
+import torch
+from PIL import Image
+
+import tdpm_cli
+from tdpm_cli.checkpoints import checkpoint, weights
+from tdpm_cli.conditioning.captions import cache as embeddings
+from tdpm_cli.conditioning.captions.cache import Embedded, Embeddings
+from tdpm_cli.conditioning.text import Text
+from tdpm_cli.config import registry as parts
+from tdpm_cli.config import schema as config
+from tdpm_cli.engine.phases import Batch, adversarial_loss, denoise_loss
+from tdpm_cli.evaluation.evaluate import evaluate
+from tdpm_cli.evaluation.image_text_training import matcher
+from tdpm_cli.evaluation.scorer import extractor
+from tdpm_cli.evaluation.sweep import sweep
+from tdpm_cli.export.export import export
+from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.signals import Interrupted
+from tdpm_cli.sampling import build as assemble
+from tdpm_cli.sampling.sample import grid_path, read_prompts, sample
+from tdpm_cli.training import fit as fitting
+from tdpm_cli.training.train import train
+
+TEXT = ["condition.name=text", "condition.tokens=8", "condition.names=[zero, one, two, three, four, five, six, "
+        "seven, eight, nine]", "condition.templates=['the digit {class}', 'a {class}']"]  # fmt: skip
+
+
+class Letters:
+    """Vectors of letters; remembers what it was asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, texts):
+        self.asked += texts
+        found = (torch.tensor([[ord(letter), 1.0] for letter in text[:4]]) for text in texts)
+        return [Embedded(tokens, tokens.mean(0), len(text) > 4) for tokens, text in zip(found, texts, strict=True)]
+
+
+def test_a_text_is_embedded_once_ever():
+    encode = Letters()
+    known = Embeddings(encode, 2, "letters")
+    first, second, third = known(["ab", "abcdef", "ab"])
+    assert sorted(encode.asked) == ["ab", "abcdef"]
+    assert first.tokens.tolist() == third.tokens.tolist() == [[97, 1], [98, 1]]
+    assert (first.cut, second.cut) == (False, True)
+    again = Embeddings(encode, 2, "letters")  # as another run would
+    assert torch.equal(again(["ab"])[0].pooled, first.pooled)
+    assert again.cut(["ab", "abcdef"]) == ["abcdef"]
+    assert sum(again.prepare(["ab", "cd", "ef"])) == 3
+    assert sorted(encode.asked) == ["ab", "abcdef", "cd", "ef"]
+    Embeddings(encode, 2, "other letters")(["ab"])  # vectors of one encoder are not those of another
+    assert encode.asked.count("ab") == 2
+
+
+def test_a_cache_that_cannot_be_used_costs_time_alone(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr(embeddings, "user_cache_path", lambda _: tmp_path / "file")
+    encode = Letters()
+    known = Embeddings(encode, 2, "letters")
+    assert known(["ab"])[0].pooled.tolist() == [97.5, 1]
+    known(["ab"])
+    assert encode.asked == ["ab"]
+    monkeypatch.setattr(embeddings, "user_cache_path", lambda _: tmp_path / "cache")
+    Embeddings(encode, 2, "letters")
+    (path,) = (tmp_path / "cache").rglob("*.sqlite")
+    path.write_bytes(b"no database" * 1000)
+    assert Embeddings(encode, 2, "letters")(["ab"])[0].pooled.tolist() == [97.5, 1]
+
+
+def test_captions_become_vectors_and_zeros():
+    condition = Text(tokens=6)
+    cond = condition.encode({"captions": [("a cat", "a dog"), ("a very long caption of a cat and a dog",)]})
+    assert cond["context"].shape == (2, 6, 384)
+    lengths = (cond["context"].square().mean(-1) > 0.5).sum(1).tolist()
+    assert lengths == [4, 6]  # with the marks of both ends
+    assert cond["context"][0, 4:].abs().max() == 0
+    assert cond["pooled"].square().mean(-1).tolist() == pytest.approx([1, 1], abs=1e-3)
+    assert all(value.abs().max() == 0 for value in condition.null(2).values())
+    generator = torch.Generator().manual_seed(0)
+    drawn = [condition.encode({"captions": [("a cat", "a dog")]}, generator)["pooled"] for _ in range(10)]
+    assert {bool(torch.equal(each[0], cond["pooled"][0])) for each in drawn} == {True, False}
+
+
+def test_what_a_condition_cannot_do_is_said():
+    with pytest.raises(InputError, match=r"condition.encoder is 'minilmm'; did you mean 'minilm'"):
+        Text(encoder="minilmm")
+    with pytest.raises(InputError, match=r"condition.tokens is 257, but the encoder 'minilm' takes at most 256"):
+        Text(tokens=257)
+    with pytest.raises(InputError, match=r"'a photo' has no place \{class\}"):
+        Text(templates=["a photo"])
+    with pytest.raises(InputError, match=r"neither captions nor classes(.|\n)*dataset.json"):
+        Text().encode({})
+    with pytest.raises(InputError, match=r"prompt 2 of 2 is empty"):
+        Text().parse(["a cat", "  "], 4)
+    with pytest.raises(InputError, match=r"condition.dim is 512, but the encoder gives vectors of 384"):
+        Text(dim=512).encode({"captions": [("a cat",)]})
+
+
+def test_an_encoder_that_is_not_installed_is_named(monkeypatch):
+    from tdpm_cli.conditioning.text_encoders import minilm
+
+    minilm.network.cache_clear()
+    minilm.tokenizer.cache_clear()
+    monkeypatch.setattr(minilm, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'tdpm-cli\[text\]'"):
+        Text().encode({"captions": [("a cat",)]})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    from helpers import tiny_images
+
+    plain = tiny_images.__wrapped__()(*TEXT)
+    return train(config.from_dict(plain), tmp_path_factory.mktemp("text"), "text")
+
+
+def test_training_with_captions_continues_bit_for_bit(run, tiny_images, tmp_path):
+    half = tmp_path / "half"
+    train(config.from_dict(tiny_images(*TEXT, "train.duration=64")), tmp_path, "half")
+    train(config.from_dict(tiny_images(*TEXT)), tmp_path, "half")
+    (whole, _), (resumed, _) = (
+        weights.read_weights(checkpoint.steps(folder)[-1] / "model.safetensors") for folder in (run, half)
+    )
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_prompts_are_drawn_told_and_written_under_their_rows(run, tmp_path):
+    out = tmp_path / "out"
+    prompts = ["the digit three", "a handwritten seven, which is a number that comes after six and before eight"]
+    sample(out, 5, run, prompts=prompts, scale=2.0)
+    manifest = json.loads((out / "samples.json").read_text())
+    assert manifest["prompts"] == prompts
+    assert [texts[0] for texts in manifest["conditions"]["captions"]] == [prompts[k % 2] for k in range(5)]
+    assert manifest["nfe_text"] == "1 + 2·4"
+    with Image.open(grid_path(out)) as grid:
+        assert 2 * grid.width / 8 < grid.height < grid.width  # two rows, eight images wide, and their texts
+    shutil.rmtree(out)
+    sample(out, 3, run, prompts=prompts[1:])
+    alone = Image.open(out / "000001.png").tobytes()
+    sample(tmp_path / "other", 3, run, prompts=prompts[::-1][:1], batch=1)
+    assert abs(sum(alone) - sum(Image.open(tmp_path / "other" / "000001.png").tobytes())) <= 64
+    with pytest.raises(InputError, match=r"prompts: .* there"):
+        sample(out, 3, run, prompts=["another"])
+
+
+def test_the_api_takes_prompts(run):
+    model = tdpm_cli.load(run, "cpu")
+    three, four = (model.draw_x_T(2, labels=[f"the digit {word}"]) for word in ("three", "four"))
+    assert not torch.equal(three, four)
+    assert model.sample(3, steps=2).shape == (3, 1, 8, 8)
+
+
+def test_without_prompts_captions_of_the_data_are_drawn(run, tmp_path):
+    sample(tmp_path / "out", 20, run)
+    manifest = json.loads((tmp_path / "out" / "samples.json").read_text())
+    assert len({texts[0] for texts in manifest["conditions"]["captions"]}) > 5
+    assert manifest["prompts"] is None
+    examples = assemble.load(run).assembly.config.condition.options["examples"]
+    assert len(examples) == 20
+    assert {"the digit zero", "a nine"} <= set(examples)
+
+
+def test_options_of_another_kind_of_model_are_refused(run, runs, tmp_path):
+    for model, options, message in (
+        (run, {"labels": ["3"]}, r"--labels, but the model takes --prompt"),
+        (runs["labels"], {"prompts": ["three"]}, r"--prompt, but the model takes --labels"),
+        (runs["images"], {"prompts": ["three"]}, r"--prompt, but the model is unconditional"),
+        (run, {"prompts": [""]}, r"prompt 1 of 1 is empty"),
+    ):
+        with pytest.raises(InputError, match=message):
+            sample(tmp_path / "out", 2, model, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_of_prompts(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("a cat\n\n  a dog \n")
+    assert read_prompts(path) == ["a cat", "a dog"]
+    for content, message in ((b"\xff\xfe\x00", "UTF-8"), (b"\n \n", "no prompt in it")):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=message):
+            read_prompts(path)
+    with pytest.raises(InputError, match=r"cannot be read"):
+        read_prompts(tmp_path)
+
+
+def test_long_captions_are_counted(tiny_images, tmp_path, capsys):
+    long = ["condition.templates=['a {class} that is written by hand on paper']", "train.duration=16"]
+    train(config.from_dict(tiny_images(*TEXT, *long)), tmp_path, "long")
+    assert "10 of 10 captions have more than 8 tokens and are cut there" in capsys.readouterr().err
+    with sqlite3.connect(next((tmp_path / "cache" / "tdpm" / "texts").glob("*.sqlite"))) as database:
+        assert database.execute("SELECT count(*) FROM texts").fetchone() == (10,)
+
+
+@pytest.fixture(scope="module")
+def matched(tmp_path_factory):
+    """A matcher of digits and their captions, trained for seconds."""
+    from helpers import tiny_images
+
+    file = tmp_path_factory.mktemp("matcher") / "matcher.safetensors"
+    matcher(config.from_dict(tiny_images.__wrapped__()(*TEXT)), file, 20_000)
+    assert not file.with_name(file.name + ".state").exists()
+    return f"image-text:{file}"
+
+
+def digits_with_captions(folder, shift):
+    """60 digits as PNGs, each with the caption of its class + shift."""
+    words = TEXT[2].partition("[")[2].rstrip("]").split(", ")
+    raw, given = parts.load("data", "digits")(None, (1, 8, 8))[range(60)]
+    folder.mkdir()
+    for k, (image, label) in enumerate(zip(raw, given["label"].tolist(), strict=True)):
+        Image.fromarray(image[0].numpy()).save(folder / f"{k}.png")
+        (folder / f"{k}.txt").write_text(f"a {words[(label + shift) % 10]}\n")
+    return folder
+
+
+def test_the_text_score_tells_right_captions_from_wrong_ones(matched, pooled, tmp_path):
+    right, wrong = (
+        evaluate(digits_with_captions(tmp_path / name, shift), ref="digits", features=pooled, text=matched)
+        for name, shift in (("right", 0), ("wrong", 1))
+    )
+    (name,) = [name for name in right["scores"] if "R@1 of 10" in name]
+    assert name.startswith("image-text-")
+    assert [name for name in right["scores"] if name.startswith("FD-torchscript")]
+    assert right["protocol"]["text"]["weights_sha256"]
+    assert right["scores"][name] > 80
+    assert wrong["scores"][name] < 20
+    assert right["standard_errors"][name] > 0
+
+
+def test_samples_are_scored_by_the_prompts_they_were_drawn_from(run, matched, pooled, tmp_path):
+    sample(tmp_path / "out", 12, run, prompts=["the digit three", "a four"])
+    scores = evaluate(tmp_path / "out", features=pooled, text=matched)["scores"]
+    drawn = evaluate(model=run, n=12, features=pooled, text=matched)["scores"]
+    assert scores.keys() == drawn.keys()
+    assert all(0 <= found[name] <= 100 for found in (scores, drawn) for name in found if "R@1" in name)
+
+
+def test_a_sweep_over_scales_has_both_scores_in_every_row(run, matched, pooled, tmp_path, capsys):
+    rows = sweep([1, 2], [run], scales=[1, 3], prior_scales=[1, 2], n=12, features=pooled, text=matched,
+                 out=tmp_path / "sweep")  # fmt: skip
+    settings = [(row["scale"], row["prior_scale"], row["steps"], row["nfe"]) for row in rows]
+    assert settings == [(1, 1, 1, 2), (1, 1, 2, 3), (1, 2, 1, 3), (1, 2, 2, 4),
+                        (3, 1, 1, 3), (3, 1, 2, 5), (3, 2, 1, 4), (3, 2, 2, 6)]  # fmt: skip
+    assert all(len(row["scores"]) == 2 and row["metric"].startswith("FD-") for row in rows)
+    header = (tmp_path / "sweep" / "sweep.csv").read_text().splitlines()[0].split(",")
+    assert {"prior_scale", "nfe"} <= set(header)
+    assert any("R@1" in column for column in header)
+    assert re.search(r"next: tdpm sample .* --scale [13] --prior-scale [12] ", capsys.readouterr().err)
+
+
+def test_a_matcher_continues_where_it_stopped(tiny_images, tmp_path, monkeypatch):
+    plain = tiny_images(*TEXT)
+    file = tmp_path / "matcher.safetensors"
+
+    class Stop(fitting.Interruption):
+        asked = 0
+
+        @property
+        def number(self):
+            Stop.asked += 1
+            return 15 if Stop.asked > 40 else None
+
+        @number.setter
+        def number(self, value):
+            pass
+
+    monkeypatch.setattr(fitting.precision, "fastest", lambda work, where: "fp32")
+    matcher(config.from_dict(plain), tmp_path / "whole.safetensors", 20_000)
+    with monkeypatch.context() as patched:
+        patched.setattr(fitting, "Interruption", Stop)
+        with pytest.raises(Interrupted):
+            matcher(config.from_dict(plain), file, 20_000)
+    assert not file.exists()
+    with pytest.raises(InputError, match=r"begun with other data or settings(.|\n)*remove it"):
+        matcher(config.from_dict(plain), file, 30_000)
+    # On a busy machine another number format may seem the faster; it goes on in the one it began in.
+    monkeypatch.setattr(fitting.precision, "fastest", lambda work, where: "bf16")
+    matcher(config.from_dict(plain), file, 20_000)
+    (whole, _), (resumed, _) = (weights.read_weights(path) for path in (tmp_path / "whole.safetensors", file))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_what_is_no_matcher_or_cannot_have_one_is_said(tiny, tiny_images, tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(b"no weights")
+    cases = [
+        (lambda: matcher(config.from_dict(tiny_images()), tmp_path / "m.safetensors"), "has no images with captions"),
+        (lambda: matcher(config.from_dict(tiny_images(*TEXT)), tmp_path / "m.pt"), "is written as .safetensors"),
+        (lambda: extractor("image-text", None, torch.device("cpu")), "tdpm data matcher FILE --preset"),
+        (lambda: extractor(f"image-text:{tmp_path / 'y'}", None, torch.device("cpu")), "no such file"),
+        (lambda: extractor(f"image-text:{tmp_path / 'x.safetensors'}", None, torch.device("cpu")), "not a safetensors"),
+    ]
+    for work, message in cases:
+        with pytest.raises(InputError, match=message):
+            work()
+
+
+def saved_text_network(name, folder):
+    """A tiny network of transformers with random weights, and a tokenizer of five words, in a folder."""
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    words = {word: k for k, word in enumerate(["<s>", "</s>", "<pad>", "a", "red", "apple"])}
+    split = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
+    split.pre_tokenizer = pre_tokenizers.Whitespace()
+    split.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)])
+    transformers.PreTrainedTokenizerFast(tokenizer_object=split, bos_token="<s>", eos_token="</s>", pad_token="<pad>",
+                                         unk_token="<pad>").save_pretrained(folder)  # fmt: skip
+    torch.manual_seed(0)
+    if name == "clip":
+        settings = transformers.CLIPTextConfig(
+            hidden_size=12, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, vocab_size=6,
+            max_position_embeddings=16, bos_token_id=0, eos_token_id=1, pad_token_id=2,
+        )  # fmt: skip
+        network = transformers.CLIPTextModel(settings)
+    else:
+        settings = transformers.T5Config(d_model=12, d_kv=6, d_ff=16, num_layers=2, num_heads=2, vocab_size=6)
+        network = transformers.T5EncoderModel(settings)
+    network.eval().save_pretrained(folder)
+    return network
+
+
+@pytest.mark.parametrize("name", ["clip", "t5"])
+def test_encoders_of_transformers(name, tmp_path):
+    network = saved_text_network(name, tmp_path)
+    condition = Text(encoder=name, weights=str(tmp_path), tokens=6)
+    assert condition.sizes == {"context": 12, "pooled": 12}  # read from its config
+    short, long = condition.words.encoder(["a red apple", "a a a a a a a"], 6)
+    with torch.inference_mode():
+        (expected,) = network(input_ids=torch.tensor([[0, 3, 4, 5, 1]])).last_hidden_state
+    assert torch.allclose(short.tokens, expected, atol=1e-5)  # the padding beside the longer one changes nothing
+    assert torch.allclose(short.pooled, expected[-1] if name == "clip" else expected.mean(0), atol=1e-5)
+    assert (len(long.tokens), short.cut, long.cut) == (6, False, True)
+    cond = condition.encode({"captions": [("a red apple",), ("a apple",)]})
+    assert cond["context"].shape == (2, 6, 12)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"the tokenizer of .* is not there"):
+        Text(encoder=name, weights=str(tmp_path), tokens=6).encode({"captions": [("a",)]})
+    with pytest.raises(InputError, match=r"no config.json there"):
+        Text(encoder=name, weights=str(tmp_path / "nowhere"), tokens=6).encode({"captions": [("a",)]})
+
+
+LEARNED = [*TEXT, "condition.encoder=bert-tokens", "condition.dim=64"]
+
+
+def test_the_gradients_of_a_trained_encoder_are_the_last_to_be_sent(tiny_images):
+    made = assemble.assemble(config.from_dict(tiny_images(*LEARNED)))
+    sent = [name for name, _ in made.model.denoiser.named_parameters()][::-1]
+    assert sent[0].startswith("network.")
+    assert sent[-1].startswith("reader.")
+
+
+def test_an_encoder_that_is_trained_learns_from_the_denoising_loss_and_is_kept(tiny_images, tmp_path):
+    plain = tiny_images(*LEARNED)
+    begun = weights.state(assemble.assemble(config.from_dict(plain)).model.denoiser.reader)
+    run = train(config.from_dict(plain), tmp_path, "learned")
+    folder = checkpoint.steps(run)[-1]
+    for file in (folder / "model.safetensors", checkpoint.newest_weights(run)):
+        kept, _ = weights.read_weights(file)
+        moved = [not torch.equal(kept[f"denoiser.reader.{name}"], tensor) for name, tensor in begun.items()]
+        assert sum(moved) > 0.9 * len(moved)
+    discriminator, _ = weights.read_weights(folder / "discriminator.safetensors")
+    assert not [name for name in discriminator if "reader" in name]
+    half = tmp_path / "half"
+    train(config.from_dict(tiny_images(*LEARNED, "train.duration=64")), tmp_path, "half")
+    train(config.from_dict(plain), tmp_path, "half")
+    whole, resumed = (weights.read_weights(checkpoint.steps(each)[-1] / "model.safetensors")[0] for each in (run, half))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+    export(tmp_path / "model.safetensors", run)
+    models = [tdpm_cli.load(path, "cpu") for path in (run, tmp_path / "model.safetensors")]
+    drawn = [model.sample(2, labels=["the digit three", "a four"], scale=2.0, prior_scale=1.5) for model in models]
+    assert torch.equal(*drawn)
+    x_T = [models[0].draw_x_T(1, labels=[f"the digit {word}"]) for word in ("three", "nine", "three")]
+    assert torch.equal(x_T[0], x_T[2])
+    assert not torch.equal(x_T[0], x_T[1])
+    with pytest.raises(InputError, match=r"encoder that is trained with it.*condition.encoder=minilm"):
+        matcher(config.from_dict(plain), tmp_path / "matcher.safetensors")
+
+
+def test_the_game_leaves_a_trained_encoder_alone(tiny_images):
+    made = assemble.assemble(config.from_dict(tiny_images(*LEARNED)))
+    x, cond = torch.randn(8, 1, 8, 8), made.condition.encode({"captions": [("a four",)] * 8})
+    losses = {
+        "denoise": denoise_loss(made.model),
+        "game": adversarial_loss(made.model, made.discriminator, "logistic"),
+    }
+    for name, loss in losses.items():
+        made.model.zero_grad()
+        loss(Batch(x, cond, torch.Generator().manual_seed(0)))[0].backward()
+        of_reader = [parameter.grad is not None for parameter in made.model.denoiser.reader.parameters()]
+        assert (any if name == "game" else all)(of_reader) == (name == "denoise")
+
+
+def test_what_an_encoder_that_is_trained_cannot_do_is_said():
+    with pytest.raises(InputError, match=r"condition.dim is 100: for the encoder 'bert-tokens' it must divide by 64"):
+        Text(encoder="bert-tokens", dim=100)
+    with pytest.raises(InputError, match=r"condition.weights: the encoder 'bert-tokens' is trained with the model"):
+        Text(encoder="bert-tokens", weights="folder")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["model.pt2", "model.onnx"])
+def test_a_trained_encoder_is_in_the_exported_graph(tiny_images, tmp_path, file):
+    run = train(config.from_dict(tiny_images(*LEARNED, "train.duration=32")), tmp_path, "learned")
+    export(tmp_path / file, run, steps=2, scale=2.0)  # which compares both runtimes
+
+
+def photograph(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (20, 16), (len(path.name) * 9, 80, 0)).save(path)
+
+
+def test_coco_as_it_is_published(tmp_path):
+    for name in ("000001.jpg", "000002.jpg"):
+        photograph(tmp_path / "train2017" / name)
+    (tmp_path / "annotations").mkdir()
+    file = tmp_path / "annotations" / "captions_train2017.json"
+    says = {"images": [{"id": 7, "file_name": "000002.jpg"}, {"id": 9, "file_name": "000001.jpg"}],
+            "annotations": [{"image_id": 7, "caption": "A bus.\n"}, {"image_id": 9, "caption": "A  cat."},
+                            {"image_id": 7, "caption": "A red bus."}]}  # fmt: skip
+    file.write_text(json.dumps(says))
+    assert parts.recognise(tmp_path, "images") == "coco"
+    data = parts.load("data", "coco")(tmp_path, (3, 8, 8))
+    raw, given = data[[0, 1]]
+    assert raw.shape == (2, 3, 8, 8)
+    assert given == {"captions": [("A cat.",), ("A bus.", "A red bus.")]}
+    says["annotations"].pop(1)
+    file.write_text(json.dumps(says))
+    with pytest.raises(InputError, match=r"1 of 2 images have no caption, such as '000001.jpg'"):
+        parts.load("data", "coco")(tmp_path, (3, 8, 8))
+    file.write_text("{}")
+    with pytest.raises(InputError, match=r"not COCO's captions"):
+        parts.load("data", "coco")(tmp_path, (3, 8, 8))
+    with pytest.raises(InputError, match=r"annotations_trainval2017.zip"):
+        parts.load("data", "coco")(tmp_path / "nowhere", (3, 8, 8))
+
+
+def test_birds_as_they_are_published(tmp_path):
+    for kind, name in (("001.Albatross", "a_1"), ("002.Wren", "w_1")):
+        photograph(tmp_path / "images" / kind / f"{name}.jpg")
+        (tmp_path / "text_c10" / kind).mkdir(parents=True)
+        (tmp_path / "text_c10" / kind / f"{name}.txt").write_text(f"a bird\nthis is {name}\n")
+    assert parts.recognise(tmp_path, "images") == "cub"
+    data = parts.load("data", "cub")(tmp_path, (3, 8, 8))
+    _, given = data[[1]]
+    assert data.names == ["001.Albatross", "002.Wren"]
+    assert given["captions"] == [("a bird", "this is w_1")]
+    (tmp_path / "text_c10" / "002.Wren" / "w_1.txt").unlink()
+    with pytest.raises(InputError, match=r"1 of 2 images have no caption, such as '002.Wren/w_1.jpg'"):
+        parts.load("data", "cub")(tmp_path, (3, 8, 8))
+    with pytest.raises(InputError, match=r"text_c10"):
+        parts.load("data", "cub")(tmp_path / "images", (3, 8, 8))
+
+
+def three_with_two_captions(source, folder, second):
+    """Three images of a source, of which the second has the caption None (no entry at all) or "" (an empty one)."""
+    captions = ["a square", second, "another"]
+    names = ["a.png", "b.png", "c.png"]
+    if source == "images":
+        for name, text in zip(names, captions, strict=True):
+            photograph(folder / name)
+            if text is not None:
+                (folder / name).with_suffix(".txt").write_text(text)
+    elif source == "coco":
+        for name in names:
+            photograph(folder / "train2017" / name)
+        (folder / "annotations").mkdir()
+        says = {"images": [{"id": k, "file_name": name} for k, name in enumerate(names)],
+                "annotations": [{"image_id": k, "caption": text} for k, text in enumerate(captions)
+                                if text is not None]}  # fmt: skip
+        (folder / "annotations" / "captions_train2017.json").write_text(json.dumps(says))
+    elif source == "cub":
+        (folder / "text_c10").mkdir(parents=True)
+        for name, text in zip(names, captions, strict=True):
+            photograph(folder / "images" / name)
+            if text is not None:
+                (folder / "text_c10" / name).with_suffix(".txt").write_text(text)
+    elif source == "webdataset":
+        folder.mkdir()
+        with tarfile.open(folder / "0.tar", "w") as archive:
+            for name, text in zip(names, captions, strict=True):
+                photograph(folder / name)
+                archive.add(folder / name, name)
+                if text is not None:
+                    (folder / "text").write_text(text)
+                    archive.add(folder / "text", name.replace("png", "txt"))
+    else:
+        datasets = pytest.importorskip("datasets")
+        features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
+        rows = {"image": [Image.new("RGB", (20, 16))] * 3, "text": captions}
+        datasets.Dataset.from_dict(rows, features=features).save_to_disk(str(folder))
+
+
+SOURCES = ["images", "coco", "cub", "webdataset", "huggingface"]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("second", [None, " "])
+def test_images_without_a_caption_are_named_dropped_or_empty(source, second, tmp_path):
+    three_with_two_captions(source, tmp_path / "data", second)
+    options = {"captions": "text"} if source == "huggingface" else {}
+    open_as = lambda way: parts.load("data", source)(tmp_path / "data", (3, 8, 8), uncaptioned=way, **options)
+    said = (
+        r"(no caption, such as '(b.png|0.tar/b.png|1)'|beside b.png holds no|of 0.tar/b.png is empty).*data.uncaptioned"
+    )
+    with pytest.raises(InputError, match=said):
+        open_as("fail")[range(3)]
+    dropped, empty = open_as("drop"), open_as("empty")
+    assert dropped[range(len(dropped))][1]["captions"] == [("a square",), ("another",)]
+    assert empty[range(len(empty))][1]["captions"] == [("a square",), ("",), ("another",)]
+    assert "without a caption: 1, such as" in " ".join(empty.notes)

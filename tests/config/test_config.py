@@ -1,0 +1,191 @@
+import dataclasses
+
+import pytest
+import yaml
+
+from tdpm_cli.config import presets
+from tdpm_cli.config.constants import parse_count
+from tdpm_cli.config.presets import override, read_preset
+from tdpm_cli.config.schema import from_dict
+from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.sampling.build import assemble
+from tdpm_cli.training.cost import cost_of
+
+
+def refusal(*assignments, preset="digits"):
+    with pytest.raises(InputError) as caught:
+        from_dict(override(read_preset(preset), assignments))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", presets.preset_names())
+def test_every_preset_builds_on_the_meta_device_and_survives_a_round_trip(name):
+    checked = from_dict(read_preset(name))
+    made = assemble(checked, "meta")
+    assert all(p.is_meta for p in made.model.parameters())
+    assert from_dict(yaml.safe_load(checked.to_yaml())) == checked
+
+
+@pytest.mark.parametrize("name", presets.preset_names())
+def test_a_preset_states_its_parameter_counts_and_comments_every_value(name):
+    text = (presets.preset_folder() / f"{name}.yaml").read_text()
+    made = assemble(from_dict(read_preset(name)), "meta")
+    stated = yaml.safe_load(next(line[2:] for line in text.splitlines() if line.startswith("# parameters:")))
+    count = lambda net: sum(p.numel() for p in net.parameters())
+    assert stated["parameters"] == {"model": count(made.model), "discriminator": count(made.discriminator)}
+    if not name.startswith("toy"):
+        stated = yaml.safe_load(next(line[2:] for line in text.splitlines() if line.startswith("# cost:")))
+        cost = cost_of(from_dict(read_preset(name)))
+        assert stated["cost"]["call_gflop"] == pytest.approx(cost.call_flops / 1e9, rel=0.01)
+        assert stated["cost"]["image_gflop"] == pytest.approx(cost.step_flops / 1e9, rel=0.01)
+        assert stated["cost"]["state_gib"] == pytest.approx(cost.state_bytes / 2**30, rel=0.01)
+        assert stated["cost"]["image_mib"] == pytest.approx(cost.activation_bytes / 2**20, rel=0.01)
+    values = [line for line in text.splitlines() if ":" in line and not line.startswith("#") and line.startswith(" ")]
+    assert [line for line in values if "#" not in line] == []
+
+
+def test_defaults_are_filled_in_and_the_config_is_frozen():
+    checked = from_dict(read_preset("digits"))
+    assert checked.to_dict()["backbone"]["dropout"] == 0.0
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        checked.train.batch = 3
+
+
+@pytest.mark.parametrize(("text", "count"), [("200k", 200_000), ("2M", 2_000_000), ("1.5k", 1500), ("64", 64)])
+def test_counts(text, count):
+    assert parse_count(text) == count
+    assert from_dict(override(read_preset("digits"), [f"train.duration={text}"])).train.duration == count
+
+
+def test_overrides():
+    changed = lambda *a: from_dict(override(read_preset("digits"), a))
+    assert changed("train.denoiser_lr=2e-4").train.denoiser_lr == 2e-4
+    assert changed("schedule.truncate.sigma=0.5").schedule.truncate == {"sigma": 0.5}  # whole: no step is left
+    assert changed("schedule.truncate=null", "prior.name=gaussian").schedule.truncate is None
+    assert changed("prior.name=gaussian").discriminator is None
+    renamed = changed("backbone.name=mlp", "discriminator.name=mlp")  # another name begins the section anew
+    assert renamed.backbone.options == {"width": 128, "blocks": 3}
+    assert changed("backbone.mult=[1, 1]").backbone.options["mult"] == [1, 1]
+
+
+def test_extends_one_level(tmp_path):
+    (tmp_path / "mine.yaml").write_text("extends: digits\ntrain: {batch: 32}\nprior: {name: copy}\n")
+    checked = from_dict(read_preset(str(tmp_path / "mine.yaml")))
+    assert (checked.preset, checked.train.batch, checked.prior.name) == ("mine", 32, "copy")
+    assert checked.backbone == from_dict(read_preset("digits")).backbone
+    (tmp_path / "typo.yaml").write_text("extnds: digits\n")
+    with pytest.raises(InputError, match=r"typo\.yaml: no such section 'extnds'; did you mean 'extends'"):
+        read_preset(str(tmp_path / "typo.yaml"))
+    (tmp_path / "more.yaml").write_text(f"extends: {tmp_path / 'mine.yaml'}\n")
+    with pytest.raises(InputError, match="one level"):
+        read_preset(str(tmp_path / "more.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("assignment", "parts_of_the_message"),
+    [
+        ("prior.z_dmi=3", ["prior.z_dmi", "no such key", "Accepted in prior: name."]),
+        ("prior.nmae=copy", ["prior.nmae", "did you mean 'name'", "Accepted in prior: name."]),
+        ("data.pth=x", ["data.pth", "did you mean 'path'", "Accepted in data: name, path."]),
+        ("schedule.trunkate=null", ["did you mean 'truncate'", "Accepted in schedule: name, truncate, steps"]),
+        (
+            "backbone.chanels=3",
+            ["backbone.chanels", "did you mean 'channels'", "Accepted in backbone: name, channels, mult"],
+        ),
+        ("backbone.channels=many", ["backbone.channels is 'many'", "must be a valid integer"]),
+        ("backbone.channels=0", ["backbone.channels is 0", "greater than or equal to 1"]),
+        ("backbone.channels=true", ["backbone.channels is True", "integer"]),
+        ("backbone.mult=[1, two]", ["backbone.mult[1] is 'two'", "integer"]),
+        ("backbone.dropout=1", ["backbone.dropout is 1", "less than 1"]),
+        ("backbone.name=unett", ["backbone.name is 'unett'", "did you mean 'unet'", "Accepted: mlp, unet"]),
+        ("train.batch=64.5", ["train.batch is 64.5", "integer"]),
+        ("train.duration=long", ["train.duration is 'long'", "integer"]),
+        ("train.precision=fp8", ["train.precision is 'fp8'", "'auto', 'fp32' or 'bf16'"]),
+        ("trian.batch=3", ["no such section 'trian'", "did you mean 'train'"]),
+        ("train=3", ["section.key=value"]),
+        ("train.batch", ["section.key=value"]),
+        ("train.batch=[", ["--set train.batch=[", "not valid YAML"]),
+        ("schedule.name=lineer", ["schedule.name is 'lineer'", "did you mean 'linear'"]),
+        ("schedule.truncate.step=1001", ["schedule.truncate is {'step': 1001}", "accepted: 1 to 1000"]),
+        ("schedule.truncate.step=0", ["accepted: 1 to 1000"]),
+        ("schedule.truncate.sigma=1.5", ["sigma 1.5 is not on the chain", "accepted: 0.01 to 0.9999"]),
+        ("schedule.truncate.step=2.5", ["schedule.truncate.step is 2.5", "whole number"]),
+        ("schedule.truncate.sigmas=0.5", ["give one of step, sigma, log_snr"]),
+        ("sample.steps=101", ["sample.steps is 101", "accepted: 1 to 100"]),
+        ("sample.steps=0", ["sample.steps is 0", "greater than or equal to 1"]),
+        ("sample.sampler=dim", ["sample.sampler is 'dim'", "did you mean 'ddim'", "dpmpp_2m"]),
+        ("game.start=10", ["game.start", "the prior 'shared' learns", "prior.name=copy"]),
+        ("denoiser.prediction=epsilon", ["denoiser.prediction is 'epsilon'", "'eps', 'x_0' or 'v'"]),
+        ("condition.name=labels", ["condition.classes is missing"]),
+        ("data.path=3", ["data.path is 3"]),
+        ("train.denoiser_betas=[0.9, 1.0]", ["train.denoiser_betas[1] is 1.0", "less than 1"]),
+        ("train.denoiser_betas=[0.9, 0.9, 0.9]", ["train.denoiser_betas is", "at most 2 items"]),
+        ("train.denoiser_lr=.inf", ["train.denoiser_lr is inf", "finite"]),
+        ("train.denoiser_lr=.nan", ["train.denoiser_lr is nan"]),
+        ("train.seed=-1", ["train.seed is -1", "greater than or equal to 0"]),
+        ("train.seed=99999999999999999999", ["train.seed is 99999999999999999999", "less than"]),
+        ("train.duration=0", ["train.duration is 0", "greater than 0"]),
+        ("train.ema=[10k, 10000]", ["train.ema is [10000, 10000]", "once"]),
+        ("eval.features=inceptoin", ["eval.features is 'inceptoin'", "did you mean 'inception'"]),
+        ("sample.options.eta=-1", ["sampler dpmpp_2m.eta: no such key", "Accepted in sampler dpmpp_2m: none"]),
+        ("sample.spacing=0.5", ["sample.spacing is 0.5", "greater than or equal to 1"]),
+        ("train.clip=hard", ["train.clip is 'hard'", "number"]),
+        ("game.mismatch=1.0", ["game.mismatch is 1", "unconditional"]),
+        ("sample.scale=2", ["sample.scale is 2", "unconditional"]),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_with_what_is_accepted(assignment, parts_of_the_message):
+    message = refusal(assignment)
+    for part in parts_of_the_message:
+        assert part in message
+
+
+def test_values_that_are_right_alone_and_wrong_together():
+    with pytest.raises(InputError, match=r"train.flip is true, but the data are no images"):
+        from_dict(override(read_preset("toy-mixture"), ["train.flip=true"]))
+    with pytest.raises(InputError, match=r"the prior 'shared-x0' learns with the denoiser"):
+        from_dict(override(read_preset("toy-mixture"), ["prior.name=shared-x0", "game.start=10"]))
+    with pytest.raises(InputError, match=r"the prior would not learn"):
+        from_dict(override(read_preset("toy-mixture"), ["prior.name=copy", "game.start=100M"]))
+
+
+def test_an_empty_section_is_an_absent_one():
+    plain = read_preset("digits")
+    for section in ("condition", "prior", "schedule", "sample", "denoiser"):
+        assert from_dict({**plain, section: None}).condition.name == "none"
+    with pytest.raises(InputError, match=r"no section 'data'"):
+        from_dict({**plain, "data": None})
+    with pytest.raises(InputError, match=r"prior.name is 'shared', so the preset needs a section 'discriminator'"):
+        from_dict({**plain, "discriminator": {}})
+    assert from_dict({**plain, "discriminator": {}, "prior": {"name": "gaussian"}}).discriminator is None
+    with pytest.raises(InputError, match=r"data is 'digits': it must be a section"):
+        presets.overlay({"data": "digits"}, "data", {"path": "x"})
+
+
+def test_unknown_presets_get_the_nearest():
+    with pytest.raises(InputError, match=r"no preset 'digit'; did you mean 'digits'"):
+        read_preset("digit")
+    with pytest.raises(InputError, match=r"; did you mean 'toy-gaussians25' or 'toy-mixture' or 'toy-swissroll'\?"):
+        read_preset("toy")
+    with pytest.raises(InputError, match=r"no preset ''\. Accepted"):
+        read_preset("")
+    with pytest.raises(InputError, match="no preset"):
+        read_preset("../presets/digits")
+
+
+@pytest.mark.parametrize(
+    "text", ["[1, 2", "- a\n- b\n", "train: 3\ndata: {name: digits}\nbackbone: {name: mlp}\n", "{}"]
+)
+def test_a_file_that_is_no_preset_is_refused(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError):
+        from_dict(read_preset(str(path)))
+
+
+def test_yaml_executes_nothing(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"data: !!python/object/apply:os.system ['touch {tmp_path}/executed']\n")
+    with pytest.raises(InputError, match="not valid YAML"):
+        read_preset(str(path))
+    assert not (tmp_path / "executed").exists()

@@ -1,0 +1,252 @@
+"""tdpm data, and training on data that are damaged, quarantined, changed or too large; what a run would cost."""
+
+import json
+import os
+import signal
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from helpers import encoded, folder_of, idx_of, picture, zip_of
+from PIL import Image
+
+from tdpm_cli.checkpoints import checkpoint
+from tdpm_cli.config import registry as parts
+from tdpm_cli.config.presets import override, read_preset, with_data
+from tdpm_cli.config.schema import from_dict
+from tdpm_cli.data.auto_preset import propose
+from tdpm_cli.data.image_files import beside
+from tdpm_cli.data.loader import order_from
+from tdpm_cli.data.tools import inspect, prepare, verify
+from tdpm_cli.runtime.console import Meter
+from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.signals import Interrupted
+from tdpm_cli.sampling import build as assembly
+from tdpm_cli.training.cost import cost_of, flops
+from tdpm_cli.training.train import train
+
+
+@pytest.fixture
+def tiny_files(tiny_images):
+    """A tiny preset that reads files of 12×10 pixels."""
+
+    def make(path, *assignments):
+        plain = tiny_images("space.shape=[3, 10, 12]", "backbone.attention=[5]", *assignments)
+        return from_dict(with_data({**plain, "data": {"name": "images"}}, path, False))
+
+    return make
+
+
+def test_inspect_says_what_there_is(tmp_path, capsys):
+    folder = folder_of(tmp_path / "x", [f"{c}/{k}.png" for c in "ab" for k in range(3)])
+    Image.new("RGBA", (40, 20)).save(folder / "a" / "wide.png")
+    Image.new("I;16", (12, 10)).save(folder / "a" / "deep.png")
+    (folder / "notes.md").touch()
+    inspect(folder, tmp_path / "sheet.png", tmp_path / "x.json")
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert found["images"] == "8"
+    assert found["class_counts"] == {"a": 5, "b": 3}
+    assert found["sizes"] == "2 different: 12×10 (7), 40×20 (1)"
+    assert found["modes"].startswith("RGB 6")
+    assert found["transparent"].startswith("1 ")
+    assert found["16 bits or more"].startswith("1 ")
+    said = capsys.readouterr()
+    assert "files that are no images, and stay aside: 1, such as notes.md" in said.err
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (804, 104)
+    with pytest.raises(InputError, match=r"no such file or folder; accepted"):
+        inspect(tmp_path / "none")
+
+
+def test_verify_lists_what_cannot_be_decoded_and_training_leaves_it_out(tmp_path, tiny_files):
+    folder = folder_of(tmp_path / "x", [f"{k:03d}.png" for k in range(100)])
+    verify(folder)
+    assert not beside(folder).exists()
+    (folder / "007.png").write_bytes(encoded(7)[:150])
+    (folder / "050.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"2 of 100 images cannot be decoded: 007\.png: .*leaves them out"):
+        verify(folder, workers=2)
+    lines = beside(folder).read_text().splitlines()
+    assert [line.split("\t")[0] for line in lines[1:]] == ["007.png", "050.png"]
+    verify(folder)  # what is quarantined is known
+    run = train(tiny_files(folder), tmp_path, "run")
+    assert json.loads((run / "data.json").read_text())["quarantined"] == 2
+    for k in range(4):  # with those before more than 5 % of all
+        (folder / f"{k:03d}.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"4 of 98 .*too many for training to leave out \(accepted: 5%\)"):
+        verify(folder)
+
+
+def test_a_damaged_image_stops_a_run_that_continues_once_it_is_quarantined(tmp_path, tiny_files, capsys):
+    folder = folder_of(tmp_path / "x", [f"{k:03d}.png" for k in range(100)])
+    config = tiny_files(folder, "train.duration=96", "train.cache=false")
+    order = torch.randperm(100, generator=torch.Generator().manual_seed(0))[:64].tolist()  # of the first grid
+    late = next(k for k in range(64, 100) if k not in order)
+    (folder / f"{late:03d}.png").write_bytes(b"")
+    with pytest.raises(InputError, match=rf"{late:03d}\.png: it is empty; let `tdpm data verify"):
+        train(config, tmp_path, "run")
+    saved = checkpoint.steps(tmp_path / "run")
+    with pytest.raises(InputError, match="1 of 100"):
+        verify(folder)
+    if saved:
+        train(config, tmp_path, "run")
+        assert "1 images are in quarantine, 0 when the run began" in capsys.readouterr().err
+        assert int(checkpoint.steps(tmp_path / "run")[-1].name) == 96
+
+
+def test_a_damaged_image_found_before_anything_was_learned_leaves_nothing(tmp_path, tiny_files):
+    folder = folder_of(tmp_path / "x", [f"{k:03d}.png" for k in range(100)])
+    config = tiny_files(folder, "train.duration=96", "train.cache=false", "train.batch=32")
+    order = torch.randperm(100, generator=torch.Generator().manual_seed(0))[:64].tolist()  # of the first grid
+    first = next(order_from(range(100), 32, config.train.seed, 0, flip=config.train.flip))
+    late = next(k for k in first if k >= 64 and k not in order)
+    (folder / f"{late:03d}.png").write_bytes(b"")
+    with pytest.raises(InputError, match=rf"{late:03d}\.png"):
+        train(config, tmp_path, "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_not_continued_on_other_data(tmp_path, tiny_files):
+    folder = folder_of(tmp_path / "x", [f"{k}.png" for k in range(20)])
+    train(tiny_files(folder, "train.duration=64"), tmp_path, "run")
+    (folder / "20.png").write_bytes(encoded(20))
+    with pytest.raises(InputError, match=r"the data have changed since .*run began: 20 examples then, 21 now"):
+        train(tiny_files(folder), tmp_path, "run")
+    (folder / "20.png").unlink()
+    moved = folder.rename(tmp_path / "y")
+    assert train(tiny_files(moved), tmp_path, "run")  # the same data elsewhere
+
+
+def interrupted_advance(self, count, values=None, *, whole=Meter.advance):
+    """As if Ctrl-C was pressed after every step of a meter of `prepare`."""
+    whole(self, count, values)
+    if self.label.startswith("prepare"):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_prepare_makes_the_same_zip_however_often_it_is_stopped(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tdpm_cli.data.tools.CHUNK", 8)
+    folder = folder_of(tmp_path / "x", [f"{c}/{k:02d}.png" for c in "ab" for k in range(20)])
+    prepare(folder, tmp_path / "a.zip", "8", workers=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(Meter, "advance", interrupted_advance)
+        for _ in range(4):
+            with pytest.raises(Interrupted):
+                prepare(folder, tmp_path / "b.zip", "8", workers=1)
+    assert len(list((tmp_path / "b.zip.parts").glob("*.zip"))) == 4
+    assert not (tmp_path / "b.zip").exists()
+    prepare(folder, tmp_path / "b.zip", "8", workers=2)
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    assert not (tmp_path / "b.zip.parts").exists()
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        says = json.loads(archive.read("dataset.json"))
+        assert says["labels"][0] == ["00000/img00000000.png", 0]
+        assert says["labels"][-1] == ["00004/img00000039.png", 1]
+    data = parts.load("data", "images")(tmp_path / "a.zip", (3, 8, 8))
+    assert data.names == ["a", "b"]
+    whole = parts.load("data", "images")(folder, (3, 8, 8))
+    assert torch.equal(data[range(40)][0], whole[range(40)][0])  # what training would have made of them
+    assert data[range(40)][1]["label"].tolist() == whole[range(40)][1]["label"].tolist()
+
+
+def test_prepare_keeps_captions_and_reads_any_source(tmp_path):
+    says = {"captions": {f"{k}.png": [f"no {k}", "a picture"] for k in range(3)}}
+    source = zip_of(tmp_path / "x.zip", [f"{k}.png" for k in range(3)], [("dataset.json", json.dumps(says))])
+    prepare(source, tmp_path / "y.zip", "6x5")
+    data = parts.load("data", "images")(tmp_path / "y.zip", (3, 5, 6))
+    assert data[[2]][1]["captions"] == [("no 2", "a picture")]
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8), np.uint8)
+    prepare(idx_of(tmp_path / "idx", images, np.arange(5, dtype=np.uint8)), tmp_path / "z.zip", "8")
+    data = parts.load("data", "images")(tmp_path / "z.zip", (1, 8, 8))
+    assert np.array_equal(data[range(5)][0][:, 0].numpy(), images)
+    assert data[[4]][1]["label"].tolist() == [4]
+
+
+def test_prepare_says_what_does_not_fit(tmp_path, capsys):
+    folder = folder_of(tmp_path / "x", [f"{k}.png" for k in range(5)])
+    for words, message in (
+        (("y.tar", "8"), r"y\.tar: the prepared data are a zip"),
+        (("y.zip", "8x"), r"--resolution is '8x'"),
+        (("y.zip", "0"), r"--resolution is '0'"),
+        (
+            ("y.zip", "64"),
+            r"5 of 5 images cannot be used .*12×10 pixels, smaller than 64×64.*--upscale enlarges",
+        ),
+        (("y.zip", "8", "center"), r"--crop is 'center'; did you mean 'centre'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            prepare(folder, tmp_path / words[0], *words[1:])
+    assert not (tmp_path / "y.zip").exists()
+    prepare(folder, tmp_path / "y.zip", "64", upscale=True)
+    assert "beginning anew" in capsys.readouterr().err
+
+
+def test_a_preset_is_proposed_for_any_data(tmp_path, capsys):
+    for names, size, shape, classes in (
+        ([f"{k}.png" for k in range(4)], (40, 36), [3, 36, 40], 0),
+        ([f"{c}/{k}.png" for c in "ab" for k in range(4)], (70, 90), [3, 64, 64], 2),
+    ):
+        plain = propose(folder_of(tmp_path / f"{size[0]}", names, size=size))
+        assert plain["space"]["shape"] == shape
+        config = from_dict(plain)
+        assembly.assemble(config, "meta")
+        assert config.condition.name == ("labels" if classes else "none")
+        assert config.train.duration == 2000 * len(names)
+    out = capsys.readouterr().out
+    assert "the size that all images have" in out
+    folder = folder_of(tmp_path / "mixed", ["1.png"], size=(300, 140))
+    picture(1, size=(500, 150)).save(folder / "2.png")
+    assert propose(folder)["space"]["shape"] == [3, 128, 128]
+    images = torch.zeros(4, 28, 28, dtype=torch.uint8).numpy()
+    plain = propose(idx_of(tmp_path / "idx", images))
+    assert plain["space"]["shape"] == [1, 28, 28]
+    assembly.assemble(from_dict(plain), "meta")
+    folder = folder_of(tmp_path / "small", ["1.png"])
+    picture(1, size=(50, 11)).save(folder / "2.png")
+    with pytest.raises(InputError, match=r"10 pixels at their smaller side, and at least 32"):
+        propose(folder)
+    with pytest.raises(InputError, match=r"nowhere: no such file or folder"):
+        propose(tmp_path / "nowhere")
+
+
+def test_download_is_for_data_that_can_be_fetched():
+    plain = read_preset("fashion-mnist")
+    assert with_data(plain, None, True)["data"]["download"] is True
+    with pytest.raises(InputError, match=r"--download: the data 'images' cannot be fetched"):
+        with_data(read_preset("ffhq-64"), None, True)
+
+
+def test_the_cost_of_a_config(tiny_images):
+    plain = tiny_images()
+    cost, made = cost_of(from_dict(plain)), assembly.assemble(from_dict(plain))
+    assert cost.model == sum(p.numel() for p in made.model.parameters())
+    wide = cost_of(from_dict(override(plain, ["backbone.channels=16"])))
+    assert 2 < wide.call_flops / cost.call_flops < 4
+    assert cost.step_flops > 6 * cost.call_flops  # two passes of the U-Net, forward and backward
+    thrifty = cost_of(from_dict(override(plain, ["train.gradient_checkpointing=true"])))
+    assert thrifty.activation_bytes < 0.7 * cost.activation_bytes
+    assert thrifty.step_flops > cost.step_flops
+    convolution = torch.nn.Conv2d(3, 5, 3, padding=1, device="meta")
+    assert flops(lambda: convolution(torch.empty(2, 3, 8, 8, device="meta"))) == 2 * 2 * 3 * 5 * 9 * 64
+
+
+def test_a_dry_run_tells_the_cost_and_leaves_nothing(tiny_images, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("tdpm_cli.training.train.free_memory", lambda where: 1 << 20)
+    assert train(from_dict(tiny_images()), tmp_path / "runs", "run", dry_run=True) is None
+    assert not (tmp_path / "runs").exists()
+    out = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "GFLOP an image trained" in out
+    assert "images a second" in out
+    assert "too little; try --set train.gradient_checkpointing=true" in out
+
+
+def test_out_of_memory_says_what_to_try(tiny_images, tmp_path, monkeypatch):
+    def fail(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("tdpm_cli.training.trainer.train_step", fail)
+    with pytest.raises(InputError, match=r"out of memory with 16 images at a time; try --batch-gpu 8 or --set"):
+        train(from_dict(tiny_images()), tmp_path, "run")
+    with pytest.raises(InputError, match=r"train\.batch_gpu is 5: it must divide train\.batch, 16"):
+        from_dict(tiny_images("train.batch_gpu=5"))

@@ -1,0 +1,244 @@
+import pytest
+import torch
+from torch import nn
+
+from tdpm_cli.config.registry import load
+from tdpm_cli.config.schema import from_dict
+from tdpm_cli.engine.phases import Batch, Game, Phase, drop, mismatch_loss, penalty_loss, tdpm_phases, train_step
+from tdpm_cli.sampling.build import assemble
+
+
+def phases_of(plain, game=None):
+    made = assemble(from_dict(plain))
+    made_with = {}
+
+    def optimizer(name, module):
+        made_with[name] = torch.optim.SGD(module.parameters(), 0.1, fused=True)
+        return made_with[name]
+
+    return (
+        made,
+        tdpm_phases(made.model, made.discriminator, made.condition, game or Game(), optimizer),
+        made_with,
+    )
+
+
+def batch(n=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return Batch(torch.randn(n, 2, generator=generator), {}, generator)
+
+
+def snapshot(module):
+    return [p.detach().clone() for p in module.parameters()]
+
+
+def changed(module, before):
+    return any(not torch.equal(p, old) for p, old in zip(module.parameters(), before, strict=True))
+
+
+def test_micro_batches_give_the_gradient_of_the_whole(generator):
+    x = torch.randn(12, 2, generator=generator)
+    gradients, logs = [], []
+    for size in (12, 4, 5):
+        layer = nn.Linear(2, 1)
+        nn.init.ones_(layer.weight)
+        nn.init.zeros_(layer.bias)
+
+        def loss(batch, layer=layer):
+            value = layer(batch.x).square().mean()
+            return value, {"loss": value.detach()}
+
+        phase = Phase("x", layer, torch.optim.SGD(layer.parameters(), 0.0, fused=True), [(1.0, loss)])
+        logs.append(train_step([phase], Batch(x, {}, generator).split(size), 0, 0))
+        gradients.append(layer.weight.grad.clone())
+    assert all(torch.allclose(gradient, gradients[0], atol=1e-6) for gradient in gradients)
+    assert all(torch.allclose(log["loss"], logs[0]["loss"]) for log in logs)
+
+
+def test_the_lists(tiny):
+    names = lambda *assignments, game=None: [p.name for p in phases_of(tiny(*assignments), game)[1]]
+    assert names() == ["model", "discriminator", "penalty"]
+    assert names("prior.name=copy") == ["denoiser", "prior", "discriminator", "penalty"]
+    assert names("prior.name=gaussian") == ["denoiser"]
+    assert names(game=Game(penalty_every=1)) == ["model", "discriminator"]
+    assert names(game=Game(r1=0.0)) == ["model", "discriminator"]
+
+
+def test_each_phase_moves_its_own_module_and_computes_no_other_gradient(tiny):
+    made, phases, _ = phases_of(tiny("prior.name=copy"))
+    shared = batch()
+    modules = {
+        "denoiser": made.model.denoiser,
+        "prior": made.model.prior,
+        "discriminator": made.discriminator,
+    }
+    for phase in phases:
+        own = "discriminator" if phase.name == "penalty" else phase.name
+        before = {name: snapshot(module) for name, module in modules.items()}
+        for module in modules.values():
+            module.zero_grad(set_to_none=True)
+        train_step([*phases_without(phases, phase), phase], [shared], 0, 0)
+        for name, module in modules.items():
+            assert changed(module, before[name]) == (name == own), (phase.name, name)
+            if name != own:
+                assert all(p.grad is None for p in module.parameters())
+
+
+def phases_without(phases, kept):
+    """The other phases, never due: they only take part in switching gradients off."""
+    return [Phase(p.name, p.module, p.optimizer, p.terms, start=10**9) for p in phases if p is not kept]
+
+
+def test_a_shared_prior_learns_from_both_losses_with_one_optimizer(tiny):
+    made, phases, optimizers = phases_of(tiny())
+    assert set(optimizers) == {"denoiser", "discriminator"}
+    network = made.model.denoiser.network
+    assert made.model.prior.network is network
+    grads = {}
+    for weight in (0.0, 1.0):
+        made, phases, _ = phases_of(tiny(), Game(weight=weight))
+        logs = train_step(phases[:1], [batch()], 0, 0)
+        assert {"loss/denoise", "loss/prior"} <= logs.keys()
+        grads[weight] = [p.grad.clone() for p in made.model.parameters()]
+    assert any(not torch.allclose(a, b) for a, b in zip(grads[0.0], grads[1.0], strict=True))
+
+
+def test_lazy_penalties_keep_their_strength(tiny):
+    made, phases, _ = phases_of(tiny(), Game(r1=3.0, penalty_every=4))
+    penalty = phases[-1]
+    assert penalty.every == 4
+    data = batch()
+    data.generator.manual_seed(7)
+    ((weight, lazy),) = penalty.terms
+    value, logs = lazy(data)
+    data.generator.manual_seed(7)
+    plain, _ = penalty_loss(made.model, made.discriminator, 3.0, 0.0)(data)
+    assert weight * value.item() == pytest.approx(4 * plain.item())
+    assert logs["loss/r1"].item() == pytest.approx(plain.item())
+    due = [step for step in range(9) if "gradient/penalty" in train_step(phases, [batch()], step, 0)]
+    assert due == [0, 4, 8]
+
+
+def test_r2_is_the_penalty_on_the_fake(tiny):
+    made, _, _ = phases_of(tiny())
+    data = batch()
+    data.x_T = torch.zeros(8, 2)
+    made.discriminator.label = None
+    _, logs = penalty_loss(made.model, made.discriminator, 0.0, 2.0)(data)
+    x = torch.zeros(8, 2, requires_grad=True)
+    (gradient,) = torch.autograd.grad(made.discriminator(x).sum(), x)
+    assert float(logs["loss/r2"]) == pytest.approx(float(gradient.square().sum(1).mean()), rel=1e-5)
+
+
+def test_a_copy_starts_from_the_denoisers_weights_when_the_game_starts(tiny):
+    made, phases, _ = phases_of(tiny("prior.name=copy"), Game(start=16))
+    network, prior = made.model.denoiser.network, made.model.prior.network
+    logs = train_step(phases, [batch()], 0, 0)
+    assert "loss/prior" not in logs
+    train_step(phases, [batch()], 1, 8)
+    phases[1].optimizer.param_groups[0]["lr"] = 0.0
+    before = snapshot(network)
+    phases[0].optimizer.param_groups[0]["lr"] = 0.0
+    logs = train_step(phases, [batch()], 2, 16)
+    assert "loss/prior" in logs
+    assert not changed(prior, before)
+    with torch.no_grad():
+        next(prior.parameters()).add_(1)
+    train_step(phases, [batch()], 3, 24)
+    assert changed(prior, before)  # started once only
+
+
+def test_clipping_bounds_the_step():
+    layer = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(layer.weight)
+    phase = Phase(
+        "p",
+        layer,
+        torch.optim.SGD(layer.parameters(), 1.0, fused=True),
+        [(1.0, lambda b: ((layer.weight * 100).sum(), {}))],
+        clip=0.5,
+    )
+    logs = train_step([phase], [batch()], 0, 0)
+    assert layer.weight.item() == pytest.approx(-0.5)
+    assert float(logs["gradient/p"]) == pytest.approx(100)
+
+
+def test_terms_add_up_and_each_logs_its_own_value():
+    layer = nn.Linear(1, 1, bias=False)
+    term = lambda value: lambda b: (value * layer.weight.sum(), {f"loss/{value}": torch.tensor(value)})
+    phase = Phase(
+        "p", layer, torch.optim.SGD(layer.parameters(), 0.0, fused=True), [(2.0, term(3.0)), (0.5, term(4.0))]
+    )
+    logs = train_step([phase], [batch()], 0, 0)
+    assert float(layer.weight.grad) == 8
+    assert {key: float(value) for key, value in logs.items() if key[:4] == "loss"} == {"loss/3.0": 3, "loss/4.0": 4}
+
+
+def test_a_step_draws_the_same_numbers_however_its_batch_is_divided(tiny_images):
+    plain = tiny_images("condition.name=labels", "condition.classes=10", "condition.dropout=0.5", "prior.name=copy")
+    weights = []
+    for size in (16, 8, 4):  # the discriminator compares groups of 4
+        made, phases, _ = phases_of(plain)
+        x, label = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(16) % 10
+        whole = Batch(x, {"label": label}, torch.Generator().manual_seed(2))
+        train_step(phases, whole.split(size), 0, 0)
+        weights.append(snapshot(made.model) + snapshot(made.discriminator))
+    for divided in weights[1:]:
+        for ours, theirs in zip(divided, weights[0], strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_dropping_conditions_leaves_the_stated_share():
+    labels = load("condition", "labels")(classes=10, dropout=0.25)
+    generator = torch.Generator().manual_seed(0)
+    cond = {"label": torch.arange(20_000) % 10}
+    of = Batch(torch.zeros(20_000, 1), cond, generator)
+    dropped = drop(of, labels).cond["label"]
+    assert float((dropped == 10).float().mean()) == pytest.approx(0.25, abs=0.02)
+    assert torch.equal(dropped[dropped != 10], cond["label"][dropped != 10])
+    assert drop(of, load("condition", "labels")(classes=10, dropout=0.0)) is of
+
+
+def test_the_prior_and_the_discriminator_win_a_game_they_can(tiny):
+    # Data at a single place: after a little play the shared prior's x_T has moved there.
+    plain = tiny("train.denoiser_lr=1e-3")
+    made = assemble(from_dict(plain))
+    phases = tdpm_phases(
+        made.model, made.discriminator, made.condition, Game(penalty_every=4),
+        lambda name, module: torch.optim.Adam(module.parameters(), 2e-3, betas=(0.0, 0.99), fused=True),
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    target = torch.tensor([2.0, -1.0])
+    schedule = made.model.denoiser.schedule
+    for step in range(600):
+        train_step(phases, [Batch(target.expand(64, 2), {}, generator)], step, step * 64)
+    x_T = made.model.prior(torch.randn(2000, 2, generator=generator)).detach()
+    distance = (x_T.mean(0) - schedule.alpha(schedule.T) * target).norm()  # it begins near 2
+    assert float(distance) < 0.5
+
+
+def test_real_examples_with_the_condition_of_another_are_fakes(tiny):
+    made = assemble(from_dict(tiny()))
+    label = torch.tensor([1, 1, 4, 4, 2, 10])
+    labels = load("condition", "labels")(classes=10)  # 10 is "nothing", which fits every example
+    asked = []
+
+    def critic(x, label):
+        asked.append(label.tolist())
+        return label.float()
+
+    generator = torch.Generator().manual_seed(0)
+    value, logs = mismatch_loss(made.model, critic, labels)(Batch(torch.randn(6, 2), {"label": label}, generator))
+    assert asked == [[10, 1, 1, 4, 4, 2]]
+    other = torch.tensor([1.0, 4.0, 2.0])  # where it is another's: the third and the last two
+    assert value == pytest.approx(float(torch.nn.functional.softplus(other).sum() / 6))
+    assert logs["loss/mismatch"] == value
+
+
+def test_mismatch_is_a_term_of_the_discriminator(tiny_images):
+    labels = ["condition.name=labels", "condition.classes=10"]
+    made = assemble(from_dict(tiny_images(*labels, "game.mismatch=0.5")))
+    phases = tdpm_phases(made.model, made.discriminator, made.condition, Game(mismatch=0.5),
+                         lambda name, module: torch.optim.SGD(module.parameters(), 0.1, fused=True))  # fmt: skip
+    (phase,) = [phase for phase in phases if phase.name == "discriminator"]
+    assert [weight for weight, _ in phase.terms] == [1.0, 0.5]

@@ -1,0 +1,660 @@
+"""tdpm eval and tdpm sweep: what goes in, what comes out, and what is refused."""
+
+import csv
+import hashlib
+import json
+import struct
+import subprocess
+import sys
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.functional import gaussian_blur
+
+from tdpm_cli.config.schema import from_dict
+from tdpm_cli.data.datasets.digits import digits as digits_part
+from tdpm_cli.evaluation import summary
+from tdpm_cli.evaluation.evaluate import evaluate, write_statistics
+from tdpm_cli.evaluation.inputs import Examples, open_input
+from tdpm_cli.evaluation.report import is_best
+from tdpm_cli.evaluation.scorer import Scorer, extractor
+from tdpm_cli.evaluation.sweep import sweep
+from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.sampling import build as assembly
+from tdpm_cli.sampling.sample import sample
+from tdpm_cli.training.train import train
+
+
+def write_images(folder, images, names=None):
+    """uint8 [N, C, H, W] as PNG files."""
+    for k, image in enumerate(images):
+        path = folder / (names[k] if names else f"{k:03d}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = image.permute(1, 2, 0).numpy()
+        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)
+    return folder
+
+
+def noise(n, channels=3, side=8, seed=0):
+    return torch.randint(256, (n, channels, side, side), generator=torch.Generator().manual_seed(seed)).byte()
+
+
+def distance(result):
+    return next(iter(result["scores"].values()))
+
+
+def test_points_are_scored_by_their_sliced_wasserstein_distance(runs, tmp_path):
+    sample(tmp_path / "out", 500, runs["points"])
+    result = evaluate(tmp_path / "out", json_file=tmp_path / "scores" / "out.json")
+    assert list(result["scores"]) == ["sliced W2"]
+    assert result["protocol"]["n"] == 500
+    assert json.loads((tmp_path / "scores" / "out.json").read_text()) == result
+    with pytest.raises(InputError, match=r"--fid, but .* points"):
+        evaluate(tmp_path / "out", fid=True)
+
+
+def test_extra_scores_stand_beside_the_distance(runs, tmp_path):
+    sample(tmp_path / "out", 100, runs["points"])
+    result = evaluate(tmp_path / "out", extras=["kid", "prdc", "memorised"])
+    assert list(result["scores"]) == [
+        "sliced W2", "KD", "precision (k = 3)", "recall (k = 3)", "precision (k = 5)", "recall (k = 5)",
+        "density (k = 5)", "coverage (k = 5)", "memorised",
+    ]  # fmt: skip
+    assert list(result["standard_errors"]) == ["KD"]
+    assert all(0 <= result["scores"][name] <= 1 for name in ("recall (k = 3)", "coverage (k = 5)", "memorised"))
+    sample(tmp_path / "few", 5, runs["points"])
+    with pytest.raises(InputError, match=r"5 examples: precision and its kin need more than 5"):
+        evaluate(tmp_path / "few", extras=["prdc"])
+
+
+def test_the_scores_of_the_data_against_themselves_are_zero(runs, tmp_path):
+    pytest.importorskip("efficientnet_lite_pytorch")
+    data, _ = assembly.read_data(assembly.load(runs["images"]).assembly.config)
+    for k, image in enumerate(data[range(40)][0]):
+        (tmp_path / "a").mkdir(exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(tmp_path / "a" / f"{k}.png")
+    same = evaluate(tmp_path / "a", features="efficientnet-lite0", ref=tmp_path / "a")
+    assert same["scores"]["FD-efficientnet-lite0-40"] == pytest.approx(0, abs=0.05)
+    sample(tmp_path / "b", 40, runs["images"])
+    noise = evaluate(tmp_path / "b", fid=True, n=20)  # features and reference come from the preset
+    assert noise["scores"]["FD-efficientnet-lite0-20"] > 100
+
+
+def test_what_eval_cannot_score(runs, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=r"IMAGES .*nowhere: no such file, folder or preset"):
+        evaluate(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"no samples\.json .*; give --ref PATH"):
+        evaluate(write_images(tmp_path / "images", noise(3)))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"no images found"):
+        evaluate(tmp_path / "empty", ref=tmp_path / "empty")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "x.png").write_text("no picture")
+    with pytest.raises(InputError, match=r"1 of 1 files cannot be decoded .*x\.png: no image"):
+        evaluate(tmp_path / "bad", ref=tmp_path / "bad")
+    sample(tmp_path / "out", 2, runs["images"])
+    with pytest.raises(InputError, match=r"1 samples: a score needs at least 2"):
+        evaluate(tmp_path / "out", n=1)
+    with pytest.raises(InputError, match=r"it is a run; give it as --model"):
+        evaluate(runs["images"])
+    with pytest.raises(InputError, match=r"IMAGES is empty"):
+        evaluate("")
+    with pytest.raises(InputError, match=r"--ref cifar10: the data of that preset are not at hand"):
+        evaluate(tmp_path / "out", ref="cifar10")
+    with pytest.raises(InputError, match=r"images are scored against images, points against points"):
+        evaluate(tmp_path / "out", ref="toy-mixture")
+    with pytest.raises(InputError, match=r"it is a folder; name a file"):
+        evaluate(tmp_path / "out", json_file=tmp_path)
+    with pytest.raises(InputError, match=r"not EfficientNet-Lite0's weights"):
+        evaluate(tmp_path / "out", weights=tmp_path / "bad" / "x.png")
+    with pytest.raises(InputError, match=r"not clean-fid's TorchScript"):
+        evaluate(tmp_path / "out", features="inception", weights=tmp_path / "bad" / "x.png")
+    with pytest.raises(InputError, match=r"--features is 'inceptoin'; did you mean 'inception'"):
+        evaluate(tmp_path / "out", features="inceptoin")
+    with pytest.raises(InputError, match=r"--weights .* no such file"):
+        evaluate(tmp_path / "out", features="inception", weights=tmp_path / "none.pt")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("cleanfid.downloads_helper.inception_url", "file:///nowhere/inception-2015-12-05.pt")
+    with pytest.raises(InputError, match=r"Put file:///nowhere.* at .*cache/tdpm/inception-2015-12-05.pt"):
+        evaluate(tmp_path / "out", features="inception")
+    assert not list((tmp_path / "cache").rglob("*inception*"))
+
+
+def test_training_data_that_are_gone_are_told_as_such(tiny_images, tmp_path, pooled):
+    data = write_images(tmp_path / "data", noise(20, 1))
+    plain = tiny_images("data.name=images", f"data.path={data}", "train.duration=16")
+    run = train(from_dict(plain), tmp_path, "run")
+    sample(tmp_path / "out", 4, run)
+    data.rename(tmp_path / "elsewhere")
+    gone = f"the training data that it names, {data}, are not there any more"
+    with pytest.raises(InputError, match=f"out: {gone}; give --ref PATH"):
+        evaluate(tmp_path / "out", features=pooled)
+    with pytest.raises(InputError, match=f"run: .*{gone}; give --ref PATH"):
+        evaluate(model=run, features=pooled, n=4)
+    other = tmp_path / "elsewhere"
+    with pytest.raises(InputError, match=f"{gone}; --diagnose starts from them"):
+        evaluate(model=run, features=pooled, n=4, ref=other, diagnosis=True)
+    with pytest.raises(InputError, match=f"run: {gone}; give --ref PATH"):
+        sweep([1], [run], features=pooled, n=4)
+    assert len(sweep([1], [run], features=pooled, n=4, ref=other)) == 1  # which needs none of them
+    with pytest.raises(InputError, match=f"run: {gone}; --start data starts from them"):
+        sweep([1], [run], starts=["data"], features=pooled, n=4, ref=other)
+
+
+def test_the_sweep_that_comes_next_is_of_the_model_that_was_scored(runs, tmp_path, capsys):
+    sample(tmp_path / "out", 10, runs["points"])
+    evaluate(tmp_path / "out")
+    assert f"next: tdpm sweep --model {runs['points']} --steps" in capsys.readouterr().err
+    evaluate(model=runs["points"], n=10)
+    assert f"next: tdpm sweep --model {runs['points']} --steps" in capsys.readouterr().err
+    evaluate("toy-mixture", ref="toy-mixture", n=10)
+    assert "next: tdpm sweep --steps" in capsys.readouterr().err
+
+
+def test_fid_is_of_clean_fids_published_inception_alone(runs, tmp_path, stand_in, monkeypatch):
+    sample(tmp_path / "out", 10, runs["images"])
+    digest = hashlib.sha256(stand_in.read_bytes()).hexdigest()
+    ours = {"features": "inception", "weights": stand_in, "fid": True}
+    assert list(evaluate(tmp_path / "out", **ours)["scores"]) == [f"FD-inception-{digest[:8]}-10"]
+    monkeypatch.setattr("tdpm_cli.evaluation.features.inception.SHA256", digest)
+    assert list(evaluate(tmp_path / "out", **ours)["scores"]) == ["FID-10"]
+
+
+def test_every_kind_of_input_gives_the_same_score(tmp_path, pooled):
+    images, reference = noise(40), noise(60, seed=1)
+    folder = write_images(tmp_path / "folder", images)
+    write_images(tmp_path / "deep", images, [f"a/b/{k:03d}.png" for k in range(40)])
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        for path in sorted(folder.iterdir()):
+            archive.write(path, path.name)
+    np.savez(tmp_path / "adm.npz", images.permute(0, 2, 3, 1).numpy())
+    ref = write_images(tmp_path / "ref", reference)
+    np.savez(tmp_path / "ref.npz", reference.permute(0, 2, 3, 1).numpy())
+    write_statistics(str(ref), tmp_path / "stats.npz", features=pooled)
+    found = [
+        distance(evaluate(given, ref=against, features=pooled))
+        for given in (folder, tmp_path / "deep", tmp_path / "images.zip", tmp_path / "adm.npz")
+        for against in (ref, tmp_path / "ref.npz", tmp_path / "stats.npz")
+    ]
+    assert found == pytest.approx([found[0]] * len(found), rel=1e-9)
+    assert found[0] > 0
+    both = evaluate(tmp_path / "stats.npz", ref=tmp_path / "stats.npz")  # which needs no extractor
+    assert distance(both) == pytest.approx(0, abs=1e-9)
+
+
+def test_statistics_are_what_other_tools_read_and_the_score_says_when_theirs_are_unknown(tmp_path, pooled, monkeypatch):
+    ref = write_images(tmp_path / "ref", noise(60))
+    write_statistics(str(ref), tmp_path / "own.npz", features=pooled)
+    with np.load(tmp_path / "own.npz", allow_pickle=False) as file:
+        assert file["mu"].shape == (48,)
+        assert file["mu"].dtype == file["sigma"].dtype == np.float64
+        features = noise(60).float().div(255).unfold(2, 2, 2).unfold(3, 2, 2).mean((-1, -2)).flatten(1).double().numpy()
+        np.testing.assert_allclose(file["mu"], features.mean(0), atol=1e-6)
+        np.testing.assert_allclose(file["sigma"], np.cov(features, rowvar=False), atol=1e-6)
+        np.savez(tmp_path / "foreign.npz", mu=file["mu"], sigma=file["sigma"])
+        np.savez(tmp_path / "other.npz", mu=file["mu"][:9], sigma=file["sigma"][:9, :9])
+    (known,) = evaluate(ref, ref=tmp_path / "own.npz", features=pooled)["scores"]
+    (unknown,) = evaluate(ref, ref=tmp_path / "foreign.npz", features=pooled)["scores"]
+    assert "unknown protocol" not in known
+    assert "unknown protocol" in unknown
+    (of_foreign,) = evaluate(tmp_path / "foreign.npz", ref=ref, features=pooled)["scores"]
+    assert of_foreign.endswith("(unknown protocol), n unknown")
+    with pytest.raises(InputError, match=r"--n 5, but .* holds statistics"):
+        evaluate(tmp_path / "own.npz", ref=ref, features=pooled, n=5)
+    with pytest.raises(InputError, match=r"name those features with --features NAME:PATH"):
+        evaluate(ref, ref=tmp_path / "own.npz")
+    with monkeypatch.context() as patched:
+        patched.setattr(summary.Gathering, "update", None)  # found before the work on the samples
+        with pytest.raises(InputError, match=r"statistics of 9 features, but .* gives 48"):
+            evaluate(ref, ref=tmp_path / "other.npz", features=pooled)
+    with pytest.raises(InputError, match=r"statistics know the Fréchet distance .* alone"):
+        evaluate(ref, ref=tmp_path / "own.npz", features=pooled, extras=["kid"])
+    pytest.importorskip("efficientnet_lite_pytorch")
+    with pytest.raises(InputError, match=r"statistics of .*torchscript.*, but the features are .*efficientnet"):
+        evaluate(ref, ref=tmp_path / "own.npz", features="efficientnet-lite0")
+
+
+def test_files_that_run_code_are_never_loaded(tmp_path, pooled):
+    class Hostile:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "hacked"), "w"))
+
+    images = write_images(tmp_path / "images", noise(10))
+    np.savez(tmp_path / "arr.npz", arr_0=np.array([Hostile()], dtype=object))
+    np.savez(tmp_path / "stats.npz", mu=np.array([Hostile()], dtype=object), sigma=np.eye(1))
+    for name in ("arr.npz", "stats.npz"):
+        with pytest.raises(InputError, match=r"plain arrays"):
+            evaluate(images, ref=tmp_path / name, features=pooled)
+    assert not (tmp_path / "hacked").exists()
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "message"),
+    [
+        ("RGB", (9, 8), r"different kinds: 20 colour of 8×8, such as 000\.png; 1 colour of 9×8, such as odd\.png"),
+        ("L", (8, 8), r"different kinds: 20 colour of 8×8, .*; 1 grey of 8×8, such as odd\.png"),
+        ("RGBA", (8, 8), r"20 colour .*; 1 transparent of 8×8"),
+        ("I;16", (8, 8), r"20 colour .*; 1 of 16 bits a channel of 8×8"),
+    ],
+)
+def test_mixtures_are_refused_with_an_example_of_each(tmp_path, pooled, mode, size, message):
+    folder = write_images(tmp_path / "images", noise(20))
+    Image.new(mode, size).save(folder / "odd.png")
+    with pytest.raises(InputError, match=message):
+        evaluate(folder, ref=folder, features=pooled)
+
+
+def test_colour_of_16_bits_is_refused_though_pillow_reads_it_as_8(tmp_path, pooled):
+    header = struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)
+    rows = zlib.compress(b"".join(b"\0" + bytes(8 * 6) for _ in range(8)))
+    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    (tmp_path / "deep").mkdir()
+    for k in range(3):
+        (tmp_path / "deep" / f"{k}.png").write_bytes(
+            b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+        )
+    with Image.open(tmp_path / "deep" / "0.png") as image:
+        assert image.mode == "RGB"
+    with pytest.raises(InputError, match=r"3 of 3 images are of 16 bits a channel, such as 0\.png; scores need opaque"):
+        evaluate(tmp_path / "deep", ref=tmp_path / "deep", features=pooled)
+
+
+def test_linked_folders_are_read_and_links_to_nowhere_are_broken_files(tmp_path, pooled):
+    folder = write_images(tmp_path / "real", noise(1200))
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "a").symlink_to(folder)
+    (tmp_path / "linked" / "loop").symlink_to(tmp_path / "linked")
+    assert len(open_input("--ref", str(tmp_path / "linked"))) == 1200
+    (folder / "nowhere.png").symlink_to(tmp_path / "nothing")
+    result = evaluate(folder, ref=folder, features=pooled, n=100)
+    assert len(result["protocol"]["broken"]) == 1
+    assert "nowhere.png" in result["protocol"]["broken"][0]
+
+
+def test_all_transparent_or_16_bit_images_are_refused(tmp_path, pooled):
+    for mode, what in (("RGBA", "transparent"), ("I;16", "of 16 bits a channel")):
+        folder = tmp_path / what
+        folder.mkdir()
+        for k in range(3):
+            Image.new(mode, (8, 8)).save(folder / f"{k}.png")
+        with pytest.raises(InputError, match=rf"3 of 3 images are {what}, such as 0\.png; scores need opaque"):
+            evaluate(folder, ref=folder, features=pooled)
+
+
+def test_a_few_broken_files_are_left_out_and_named_and_many_are_refused(tmp_path, pooled, capsys):
+    folder = write_images(tmp_path / "images", noise(2100))  # beyond FEW: read by other processes
+    whole = distance(evaluate(folder, ref=folder, features=pooled))
+    (folder / "empty.png").write_bytes(b"")
+    cut = (folder / "000.png").read_bytes()
+    (folder / "cut.png").write_bytes(cut[: len(cut) // 2])
+    result = evaluate(folder, ref=folder, features=pooled)
+    assert distance(result) == pytest.approx(whole, abs=1e-9)
+    assert result["protocol"]["n"] == 2100
+    empty, cut = result["protocol"]["broken"]  # found in its head, and while it was decoded
+    assert empty == "empty.png: it is empty"
+    assert cut == "cut.png: image file is truncated"
+    assert "left out of the samples" in capsys.readouterr().err
+    (folder / "text.png").write_text("no picture")
+    with pytest.raises(InputError, match=r"3 of 2,103 files cannot be decoded \(accepted: 0\.1%\)"):
+        evaluate(folder, ref=folder, features=pooled)
+
+
+def test_sizes_and_colours_must_agree_and_there_must_be_as_many_as_asked(tmp_path, pooled):
+    small, large = (write_images(tmp_path / str(side), noise(10, side=side)) for side in (8, 16))
+    grey = write_images(tmp_path / "grey", noise(10, channels=1))
+    with pytest.raises(InputError, match=r"examples of colour 8×8, but .*16 has colour 16×16"):
+        evaluate(small, ref=large, features=pooled)
+    with pytest.raises(InputError, match=r"examples of grey 8×8, but .*8 has colour 8×8"):
+        evaluate(grey, ref=small, features=pooled)
+    with pytest.raises(InputError, match=r"--n is 11, but .* holds 10"):
+        evaluate(small, ref=small, features=pooled, n=11)
+
+
+def test_arrays_that_are_no_images(tmp_path, pooled):
+    images = write_images(tmp_path / "images", noise(10))
+    for arrays, message in (
+        ({"x": np.zeros(3)}, r"it holds x; accepted: images as `arr_0`"),
+        ({"arr_0": np.zeros((4, 8, 8, 3))}, r"`arr_0` is torch\.float64 \[4, 8, 8, 3\]; accepted: uint8"),
+        ({"arr_0": np.zeros((4, 8, 8, 4), np.uint8)}, r"accepted: uint8 \[N, H, W, 1 or 3\]"),
+        (
+            {"arr_0": np.zeros((4, 8, 8, 3), np.uint8), "arr_1": np.zeros(3)},
+            r"`arr_1` is float64 \[3\]; accepted: a whole number for each of the 4",
+        ),
+        ({"arr_0": np.zeros((0, 8, 8, 3), np.uint8)}, r"it holds no examples"),
+        ({"arr_0": np.zeros((4, 8, 8, 3), np.uint8), "arr_1": np.array(["a"] * 4)}, r"`arr_1` is <U1"),
+        ({"mu": np.full(3, np.nan), "sigma": np.eye(3)}, r"accepted: \[D\] and \[D, D\], all finite"),
+        ({"mu": np.zeros(3), "sigma": np.full((3, 3), np.nan)}, r"accepted: \[D\] and \[D, D\], all finite"),
+    ):
+        np.savez(tmp_path / "a.npz", **arrays)
+        with pytest.raises(InputError, match=message):
+            evaluate(images, ref=tmp_path / "a.npz", features=pooled)
+    (tmp_path / "a.npz").write_text("no archive")
+    with pytest.raises(InputError, match=r"a\.npz: not an \.npz of plain arrays"):
+        evaluate(images, ref=tmp_path / "a.npz", features=pooled)
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(InputError, match=r"--ref .*a\.txt: accepted: a folder or a zip"):
+        evaluate(images, ref=tmp_path / "a.txt", features=pooled)
+
+
+def test_class_folders_and_dataset_json_are_scored_by_class(tmp_path, pooled):
+    images = torch.cat([noise(20), noise(20, seed=1) // 2])
+    names = [f"{'cat' if k < 20 else 'dog'}/{k:02d}.png" for k in range(40)]
+    folder = write_images(tmp_path / "classes", images, names)
+    swapped = write_images(tmp_path / "swapped", images, [names[(k + 20) % 40] for k in range(40)])
+    same = evaluate(folder, ref=folder, features=pooled, extras=["classes"])
+    wrong = evaluate(swapped, ref=folder, features=pooled, extras=["classes"])
+    assert list(same["per_class"]) == ["cat", "dog"]
+    assert max(same["per_class"].values()) == pytest.approx(0, abs=1e-9)
+    assert distance(wrong) == pytest.approx(0, abs=1e-9)  # as a whole nothing is amiss
+    assert min(wrong["per_class"].values()) > 0.1
+    with zipfile.ZipFile(tmp_path / "edm.zip", "w") as archive:
+        for k, name in enumerate(names):
+            archive.write(folder / name, f"00000/img{k:08d}.png")
+        labels = [[f"00000/img{k:08d}.png", int(k >= 20)] for k in range(40)]
+        archive.writestr("dataset.json", json.dumps({"labels": labels}))
+    edm = open_input("--ref", str(tmp_path / "edm.zip"))
+    assert edm.data[[0, 39]][1]["label"].tolist() == [0, 1]
+    assert edm.classes == ["0", "1"]
+    flat = write_images(tmp_path / "flat", images)
+    with pytest.raises(InputError, match=r"--per-class, but .*flat has no classes"):
+        evaluate(flat, ref=folder, features=pooled, extras=["classes"])
+
+
+def test_classes_meet_by_name_and_not_by_place(tmp_path, pooled):
+    images = torch.cat([noise(20), noise(20, seed=1) // 2, noise(20, seed=2) // 4])
+    names = [f"{'abc'[k // 20]}/{k:02d}.png" for k in range(60)]
+    ref = write_images(tmp_path / "ref", images, names)
+    partial = write_images(tmp_path / "partial", images[20:], names[20:])
+    found = evaluate(partial, ref=ref, features=pooled, extras=["classes"])
+    assert found["per_class"] == {"b": pytest.approx(0, abs=1e-9), "c": pytest.approx(0, abs=1e-9)}
+    assert "mean of 2 classes" in found["scores"]
+    other = write_images(tmp_path / "other", images[:40], [f"{'xy'[k // 20]}/{k:02d}.png" for k in range(40)])
+    with pytest.raises(InputError, match=r"other has 2 classes and .*ref 3, and no name in common"):
+        evaluate(other, ref=ref, features=pooled, extras=["classes"])
+
+
+def test_sampled_classes_are_named_by_the_model_in_every_format(runs, tmp_path, pooled):
+    sample(tmp_path / "png", 60, runs["labels"], steps=1)
+    sample(tmp_path / "npz", 60, runs["labels"], steps=1, format="npz")
+    ours = {"features": pooled, "extras": ["classes"], "ref": "digits"}
+    png, npz = (evaluate(tmp_path / kind, **ours)["per_class"] for kind in ("png", "npz"))
+    assert png == pytest.approx(npz)
+    assert set(png) <= {str(k) for k in range(10)}
+
+
+def test_repeats_merge_class_by_class(runs, pooled):
+    result = evaluate(model=runs["labels"], features=pooled, n=80, repeats=3, extras=["classes"])
+    assert result["per_class"]
+    assert set(result["standard_deviations"]) > set(result["per_class"])
+    assert f"mean of {len(result['per_class'])} classes" in result["scores"]
+
+
+def test_a_damaged_dataset_json_is_named(tmp_path):
+    folder = write_images(tmp_path / "images", noise(3))
+    for text, message in (
+        ("{", r"dataset\.json is damaged"),
+        (json.dumps({"labels": [["000.png", 1]]}), r"no label of 2 of 3 images, such as '001\.png'"),
+        (json.dumps({"labels": [[f"00{k}.png", [0.5]] for k in range(3)]}), r"labels other than the numbers"),
+    ):
+        (folder / "dataset.json").write_text(text)
+        with pytest.raises(InputError, match=message):
+            open_input("--ref", str(folder))
+
+
+def test_a_model_is_scored_as_its_samples_are(runs, tmp_path, pooled):
+    sample(tmp_path / "out", 50, runs["labels"], steps=2, seed=3)
+    ours = {"features": pooled, "extras": ["kid", "prdc", "memorised", "classes"]}
+    stored = evaluate(tmp_path / "out", **ours)
+    drawn = evaluate(model=runs["labels"], sampling={"steps": 2}, seed=3, n=50, **ours)
+    for name, value in stored["scores"].items():
+        assert drawn["scores"][name] == pytest.approx(value, rel=1e-2, abs=0.05)
+    assert distance(drawn) == pytest.approx(distance(stored), rel=1e-3)
+    samples = drawn["protocol"]["samples"]
+    assert (samples["steps"], samples["nfe"], samples["model_sha256"]) == (2, 3, assembly.load(runs["labels"]).sha256)
+    assert drawn["protocol"]["seeds"] == [3]
+    assert (tmp_path / "out-nearest.png").is_file()
+    assert (runs["labels"] / "nearest.png").is_file()
+
+
+def test_repeats_give_mean_and_standard_deviation_over_seeds(runs, pooled):
+    one, two = (distance(evaluate(model=runs["images"], features=pooled, n=50, seed=seed)) for seed in (5, 6))
+    both = evaluate(model=runs["images"], features=pooled, n=50, seed=5, repeats=2)
+    assert distance(both) == pytest.approx((one + two) / 2)
+    (error,) = both["standard_deviations"].values()
+    assert error == pytest.approx(abs(one - two) / 2**0.5)
+    assert both["protocol"]["seeds"] == [5, 6]
+
+
+def test_what_only_a_model_can_do(runs, tmp_path, pooled):
+    sample(tmp_path / "out", 10, runs["images"])
+    for options, named in (
+        ({"sampling": {"steps": 2}}, "--steps"), ({"repeats": 2}, "--repeats"), ({"diagnosis": True}, "--diagnose"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=rf"{named}: images are not drawn again; give --model"):
+            evaluate(tmp_path / "out", features=pooled, **options)
+    with pytest.raises(InputError, match=r"give one of them"):
+        evaluate(tmp_path / "out", model=runs["images"])
+
+
+@pytest.mark.parametrize("kind", ["images", "points"])
+def test_the_diagnosis_tells_what_real_x_T_would_give(runs, pooled, kind):
+    features = {"features": pooled} if kind == "images" else {}
+    result = evaluate(model=runs[kind], diagnosis=True, n=300, **features)
+    told = result["diagnosis"]
+    assert told["from_prior"]["value"] == pytest.approx(distance(result))
+    assert told["from_data"]["value"] < told["from_prior"]["value"]  # after a few steps no prior is good
+    assert told["of_data"]["value"] < told["from_data"]["value"]
+    assert told["halves"] < told["at_x_T"]
+    assert told["advice"].startswith("The prior is the weaker half")
+
+
+def test_references_are_cached_by_content_and_protocol(tmp_path, pooled, monkeypatch):
+    ref, images = write_images(tmp_path / "ref", noise(40)), write_images(tmp_path / "images", noise(30, seed=1))
+    built = []
+    gather = summary.Gathering.summary
+    monkeypatch.setattr(summary.Gathering, "summary", lambda self, broken=(): built.append(1) or gather(self, broken))
+    count = lambda *more, **options: (built.clear(), evaluate(images, ref=ref, features=pooled, **options), len(built))
+    first = count()
+    again = count()
+    assert (first[2], again[2]) == (2, 1)  # the samples alone
+    assert first[1]["scores"] == again[1]["scores"]
+    assert count(cache=False)[2] == 2
+    assert count(extras=["memorised"])[2] == 2  # which needs more of the reference
+    Image.new("RGB", (8, 8)).save(ref / "000.png")
+    assert count()[2] == 2
+    labels = {"labels": [[path.name, k % 2] for k, path in enumerate(sorted(ref.glob("*.png")))]}
+    (ref / "dataset.json").write_text(json.dumps(labels))
+    assert count()[2] == 2  # other classes are other content
+    (damaged,) = [path for path in summary.cache_folder().iterdir() if path.stat().st_mtime_ns == max(
+        p.stat().st_mtime_ns for p in summary.cache_folder().iterdir())]  # fmt: skip
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    assert count()[2] == 2
+    assert count()[2] == 1
+    assert not [path for path in summary.cache_folder().iterdir() if path.suffix != ".safetensors"]
+
+
+def test_processes_that_build_one_reference_at_once_do_not_disturb_each_other(tmp_path):
+    script = """
+import torch
+from tdpm_cli.scoring.summary import Summary, cached, cache_folder
+whole = Summary(9, torch.zeros(300), torch.eye(300), torch.zeros(200, 300), torch.arange(200))
+for k in range(60):
+    found = cached({"k": k}, lambda: whole)  # an error in reading what others write would show here
+    assert found.count == 9
+    assert torch.equal(found.covariance, torch.eye(300))
+    for path in cache_folder().glob("*.safetensors"):
+        path.unlink(missing_ok=True)
+"""
+    running = [subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stderr=subprocess.PIPE) for _ in range(3)]
+    assert [(process.communicate()[1].decode(), process.returncode) for process in running] == [("", 0)] * 3
+    assert not list(summary.cache_folder().glob("*.part"))
+
+
+def test_a_cache_that_cannot_be_written_costs_time_alone(tmp_path, pooled, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    images = write_images(tmp_path / "images", noise(10))
+    assert distance(evaluate(images, ref=images, features=pooled)) == pytest.approx(0, abs=1e-9)
+
+
+def save(path, images):
+    np.savez(path, images.permute(0, 2, 3, 1).numpy())
+    return path
+
+
+def test_data_sorted_by_class_are_not_judged_by_their_first_class(tmp_path, pooled, monkeypatch):
+    monkeypatch.setattr("tdpm_cli.evaluation.scorer.KEEP", 400)
+    draw = lambda seed: torch.cat([noise(1000, side=4, seed=4 * seed + k) // 4 + 60 * k for k in range(4)])
+    ref, samples = save(tmp_path / "ref.npz", draw(0)), save(tmp_path / "out.npz", draw(1).flip(0))
+    found = evaluate(samples, ref=ref, features=pooled, extras=["prdc"])["scores"]
+    assert found["precision (k = 5)"] > 0.9
+    assert found["coverage (k = 5)"] > 0.9
+
+
+def test_a_copy_of_any_training_example_is_found(tmp_path, pooled, monkeypatch):
+    monkeypatch.setattr("tdpm_cli.evaluation.scorer.KEEP", 10)
+    train = noise(300)
+    ref, copies = save(tmp_path / "ref.npz", train), save(tmp_path / "out.npz", train[100:150])
+    assert evaluate(copies, ref=ref, features=pooled, extras=["memorised"])["scores"]["memorised"] == 1
+
+
+def test_few_samples_are_warned_of(tmp_path, pooled, capsys):
+    images = write_images(tmp_path / "images", noise(48))
+    evaluate(images, ref=images, features=pooled)
+    assert "48 examples for 48 features: a covariance without full rank" in capsys.readouterr().err
+    evaluate(write_images(tmp_path / "more", noise(49)), ref=tmp_path / "more", features=pooled)
+    assert "full rank" not in capsys.readouterr().err
+
+
+def test_the_json_carries_the_protocol(runs, tmp_path, pooled):
+    evaluate(model=runs["images"], features=pooled, n=60, extras=["kid"], json_file=tmp_path / "s.json")
+    protocol = json.loads((tmp_path / "s.json").read_text())["protocol"]
+    assert {"n", "seeds", "samples", "samples_sha256", "broken", "reference", "features", "text", "quantised",
+            "definitions", "kept", "versions"} == set(protocol)  # fmt: skip
+    assert {"model_sha256", "weights", "sampler", "steps", "nfe", "scale"} <= set(protocol["samples"])
+    assert set(protocol["features"]) == {"name", "resize", "weights_sha256"}
+    assert protocol["features"]["name"].startswith("torchscript-")
+    assert protocol["reference"]["data"] == {"name": "digits"}
+    assert len(protocol["reference"]["sha256"]) == 64
+
+
+def test_sweep_scores_every_combination_and_marks_the_best(runs, tmp_path, pooled):
+    rows = sweep([1, 2], [runs["images"]], samplers=["ddim", "ddpm"], starts=["prior", "data"], n=40, features=pooled,
+                 out=tmp_path / "sweep")  # fmt: skip
+    assert len(rows) == 8
+    assert [row["nfe"] for row in rows if row["start"] == "prior" and row["sampler"] == "ddim"] == [2, 3]
+    assert [row["nfe"] for row in rows if row["start"] == "data" and row["sampler"] == "ddim"] == [1, 2]
+    best = [row for row in rows if is_best(row, rows)]
+    assert {(row["start"], row["nfe"]) for row in best} == {("prior", 2), ("prior", 3)}
+    alone = evaluate(model=runs["images"], sampling={"steps": 2, "sampler": "ddpm"}, n=40, features=pooled)
+    (same,) = [row for row in rows if (row["sampler"], row["start"], row["steps"]) == ("ddpm", "prior", 2)]
+    assert same["scores"] == pytest.approx(alone["scores"])
+    with (tmp_path / "sweep" / "sweep.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [float(row[same["metric"]]) for row in table] == [row["scores"][same["metric"]] for row in rows]
+    pytest.importorskip("matplotlib")
+    with Image.open(tmp_path / "sweep" / "sweep.png") as picture:
+        assert picture.size[0] > 300
+
+
+def test_a_sweep_over_spacings(runs, tmp_path, pooled):
+    rows = sweep([4], [runs["images"]], spacings=[1, 2], n=40, features=pooled, out=tmp_path)
+    assert [row["spacing"] for row in rows] == [1, 2]
+    for row in rows:
+        alone = evaluate(model=runs["images"], sampling={"spacing": row["spacing"]}, n=40, features=pooled)
+        assert row["scores"] == pytest.approx(alone["scores"])
+        assert row["protocol"]["samples"]["spacing"] == row["spacing"]
+    assert rows[0]["scores"] != rows[1]["scores"]
+    with pytest.raises(InputError, match=r"--spacing is 0\.5"):
+        sweep([4], [runs["images"]], spacings=[0.5], n=40, features=pooled, out=tmp_path)
+
+
+def test_a_sweep_from_real_x_T_has_no_more_samples_than_there_are_data(runs, tmp_path, pooled, capsys):
+    rows = sweep([1], [runs["images"]], starts=["prior", "data"], n=1800, features=pooled, out=tmp_path)
+    assert [row["protocol"]["n"] for row in rows] == [1797, 1797]
+    assert [row["protocol"]["samples"]["nfe_text"] for row in rows] == ["1 + 1", "0 + 1"]
+    assert "n is 1,797, for there are no more real examples" in capsys.readouterr().err
+
+
+def test_a_sweep_continues_where_it_stopped_and_forgets_nothing(runs, tmp_path, pooled, monkeypatch):
+    ours = {"n": 30, "features": pooled, "out": tmp_path}
+    first = sweep([1], [runs["images"]], **ours)
+    monkeypatch.setattr("tdpm_cli.evaluation.sweep.protocol_of", lambda *given: pytest.fail("scored again"))
+    assert sweep([1], [runs["images"]], **ours) == first
+    monkeypatch.undo()
+    both = sweep([1, 2], [runs["images"]], **ours)
+    assert both[0]["scores"] == first[0]["scores"]
+    fewer = sweep([1], [runs["images"]], **{**ours, "n": 20})
+    assert list(fewer[0]["scores"].values()) != list(first[0]["scores"].values())
+    assert len(json.loads((tmp_path / "sweep.json").read_text())["rows"]) == 3
+    (tmp_path / "sweep.json").write_text("{")
+    with pytest.raises(InputError, match=r"sweep\.json: damaged"):
+        sweep([1], [runs["images"]], **ours)
+
+
+def test_sweeps_of_several_models_need_one_reference(runs, tmp_path, pooled):
+    rows = sweep([1], [runs["images"], runs["labels"]], scales=[1], n=20, features=pooled, out=tmp_path)
+    assert [row["model"] for row in rows] == [str(runs["images"]), str(runs["labels"])]
+    with pytest.raises(InputError, match=r"trained on different data .* give --ref"):
+        sweep([1], [runs["images"], runs["points"]], n=20, features=pooled, out=tmp_path)
+    with pytest.raises(InputError, match=r"--start is 'priro'; did you mean 'prior'"):
+        sweep([1], [runs["images"]], starts=["priro"], out=tmp_path)
+    with pytest.raises(InputError, match=r"--steps is 1001"):
+        sweep([1001], [runs["images"]], out=tmp_path)
+
+
+def test_the_report_holds_scores_pictures_curves_and_protocol(runs, tmp_path, pooled):
+    pytest.importorskip("matplotlib")
+    sweep([1, 2], [runs["labels"]], n=30, features=pooled)
+    evaluate(model=runs["labels"], features=pooled, n=60, extras=["memorised", "classes"], diagnosis=True,
+             report=tmp_path / "report.html")  # fmt: skip
+    page = (tmp_path / "report.html").read_text()
+    for word in ("Scores", "By class", "Diagnosis", "Samples", "Nearest neighbours", "Quality against network calls",
+                 "Training", "Protocol", "weights_sha256"):  # fmt: skip
+        assert word in page
+    assert page.count("data:image/png;base64") == 2
+    assert page.count("<svg") == 2
+
+
+@pytest.mark.slow
+def test_the_distance_rises_with_noise_blur_and_dropped_classes():
+    pytest.importorskip("efficientnet_lite_pytorch")
+    digits, labels = digits_part(None, (1, 8, 8))[range(1797)]
+    order = torch.randperm(1797, generator=torch.Generator().manual_seed(0))
+    first, second = order[:898], order[898:]
+    scorer = Scorer(in_memory(digits[first]), extractor("efficientnet-lite0", None, torch.device("cpu")), cache=False)
+    score = lambda images: scorer.score(in_memory(images)).scores[0].value
+    held, kinds = digits[second], labels["label"][second]
+    draw = torch.randn(held.shape, generator=torch.Generator().manual_seed(1))
+    noisy = lambda sigma: (held + 127.5 * sigma * draw).round().clamp(0, 255).byte()  # sigma in units of [-1, 1]
+    blurred = lambda sigma: gaussian_blur(held.float(), [5, 5], [sigma, sigma]).round().byte()
+    rows = {
+        "noise": [score(noisy(sigma)) for sigma in (0, 0.05, 0.1, 0.2)],
+        "blur": [score(blurred(sigma)) for sigma in (0.2, 0.4, 0.6, 0.9)],
+        "dropped classes": [score(held[kinds >= dropped]) for dropped in (0, 1, 3, 5)],
+    }
+    for what, values in rows.items():
+        print(what, [f"{value:.1f}" for value in values])
+        assert values == sorted(values), what
+    assert rows["noise"][0] == rows["dropped classes"][0]
+    assert rows["noise"][-1] > 5 * rows["noise"][0]
+
+
+def in_memory(images):
+    """Images uint8 [N, C, H, W] as a source."""
+    return Examples("memory", TensorData(images), tuple(images.shape[1:]), lambda: "", {})
+
+
+class TensorData:
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, indices):
+        return self.images[torch.as_tensor(indices)], {}

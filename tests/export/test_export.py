@@ -1,0 +1,265 @@
+"""Exports in their own runtimes: what they give is what we give."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tdpm_cli.checkpoints import weights
+from tdpm_cli.config import presets
+from tdpm_cli.config import schema as config
+from tdpm_cli.convert.convert import adopt, load_into
+from tdpm_cli.export.export import export
+from tdpm_cli.export.targets import onnx
+from tdpm_cli.export.targets import torch_export as program
+from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.sampling import build as assemble
+from tdpm_cli.sampling.model import load
+
+
+@pytest.fixture
+def model(tiny_images, tiny, tmp_path, generator):
+    """A file of a small model whose every weight is away from where it began."""
+
+    def make(*assignments, points=False):
+        plain = tiny("prior.name=shared") if points else tiny_images("backbone.groups=4", *assignments)
+        made = assemble.assemble(config.from_dict(plain))
+        with torch.no_grad():
+            for weight in made.model.parameters():
+                weight += 0.05 * torch.randn(weight.shape, generator=generator)
+        path = tmp_path / f"model-{len(list(tmp_path.iterdir()))}.safetensors"
+        weights.write_weights(path, made.model, assemble.header(made.config, "ema-1", 128))
+        return path
+
+    return make
+
+
+LABELS = ["condition.name=labels", "condition.classes=10"]
+
+
+def test_a_program_runs_without_our_code(model, tmp_path):
+    source = model(*LABELS)
+    path = export(tmp_path / "m.pt2", source, steps=2, sampler="ddpm", scale=2.0, licence="CC0-1.0")
+    about = {"tdpm.json": ""}
+    program = torch.export.load(path, extra_files=about).module()
+    about = json.loads(about["tdpm.json"])
+    assert (about["steps"], about["nfe"], about["licence"], about["T"]) == ("2", "1 + 2·2 = 5", "CC0-1.0", "100")
+    made = load(source, "cpu")
+    generator = torch.Generator().manual_seed(0)
+    inputs = {"z": torch.randn(4, 64, generator=generator), "noise": torch.randn(4, 1, 1, 8, 8, generator=generator),
+              "label": torch.tensor([1, 2, 3, 10])}  # fmt: skip
+    images, x_0 = program(inputs)
+    assert images.shape == (4, 1, 8, 8)
+    assert images.dtype == torch.uint8
+    other, _ = program(inputs | {"label": torch.tensor([4, 4, 4, 4])})
+    assert not torch.equal(other, images)
+    assert torch.equal(made.space.decode(x_0), images)
+
+
+TEXT = ["condition.name=text", "condition.tokens=6", "condition.examples=[one, a two, three of them]"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix"), [(TEXT, "pt2"), pytest.param(TEXT, "onnx", marks=pytest.mark.slow), (LABELS, "onnx")]
+)
+def test_a_sampler_takes_conditions(model, tmp_path, kind, suffix):
+    if suffix == "onnx":
+        pytest.importorskip("onnxruntime")
+    settings, source = {"steps": 1, "sampler": "ddim", "scale": 2.0}, model(*kind)
+    path = export(tmp_path / f"m.{suffix}", source, **settings)
+    asked = ["a two", "three of them"] if kind is TEXT else ["2", "3"]
+    made = load(source, "cpu")
+    cond, other = made.cond(3, asked), made.cond(3, asked[1:])
+    inputs = {"z": torch.randn(3, 64, generator=torch.Generator().manual_seed(0)), **cond}
+    images, x_0 = ran(path, inputs)
+    x_T = made.tdpm.draw_x_T(_Given(inputs["z"]), cond)
+    assert torch.equal(made.space.decode(x_0), images)
+    assert (images.int() - made.decode(x_T, labels=asked, **settings).int()).abs().max() <= 1
+    assert not torch.equal(ran(path, inputs | other)[0], images)
+
+
+class _Given:
+    """Hands out this z for noise."""
+
+    def __init__(self, z):
+        self.z = z
+
+    def normal(self, shape):
+        return self.z.view(-1, *shape)
+
+
+def ran(path, inputs):
+    """What the file's own runtime gives."""
+    return (onnx if path.suffix == ".onnx" else program).run(path, inputs)
+
+
+@pytest.fixture
+def onnx_file(model, tmp_path):
+    pytest.importorskip("onnxruntime")
+    return export(tmp_path / "m.onnx", model(), steps=1, rgb=True)
+
+
+def test_torch_fidelity_scores_the_onnx_file_as_it_is(onnx_file, tmp_path):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(onnx_file))
+    assert [given.name for given in session.get_inputs()] == ["z"]
+    about = session.get_modelmeta().custom_metadata_map
+    assert (about["preset"], about["z_size"], about["nfe"]) == ("digits", "64", "1 + 1 = 2")
+    fidelity = pytest.importorskip("torch_fidelity")
+    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
+    class Features(FeatureExtractorBase):
+        def __init__(self, name, features_list, **kwargs):
+            super().__init__(name, features_list)
+
+        @staticmethod
+        def get_provided_features_list():
+            return ("2048",)
+
+        @staticmethod
+        def get_default_feature_layer_for_metric(metric):
+            return "2048"
+
+        @staticmethod
+        def can_be_compiled():
+            return False
+
+        @staticmethod
+        def get_dummy_input_for_compile():
+            return torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+
+        def forward(self, x):
+            assert (x.dtype, x.shape[1:]) == (torch.uint8, (3, 8, 8))
+            return (x.float().flatten(1)[:, :32] / 255,)
+
+    (tmp_path / "real").mkdir()
+    for k in range(40):
+        pixels = np.random.default_rng(k).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "real" / f"{k}.png")
+    fidelity.register_feature_extractor("pooled-for-test", Features)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = fidelity.calculate_metrics(
+            input1=str(onnx_file), input1_model_z_size=64, input1_model_z_type="normal", input1_model_num_samples=40,
+            input2=str(tmp_path / "real"), fid=True, cuda=False, verbose=False, batch_size=16, cache=False,
+            feature_extractor="pooled-for-test",
+        )  # fmt: skip
+    assert found["frechet_inception_distance"] > 0
+
+
+def test_points_with_drawn_noise_in_onnx(model, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path = export(tmp_path / "points.onnx", model(points=True), steps=2, sampler="ddpm")
+    session = onnxruntime.InferenceSession(str(path))
+    points, x_0 = session.run(None, {"z": np.zeros((7, 2), np.float32), "noise": np.zeros((7, 1, 2), np.float32)})
+    assert points.shape == x_0.shape == (7, 2)
+
+
+PRIORS = {
+    "shared": [], "copy": ["prior.name=copy"], "gaussian": ["prior.name=gaussian"],
+    "shared-x0": ["prior.name=shared-x0"], "denoised": ["prior.name=denoised", "denoiser.prediction=eps"],
+    "denoised, v": ["prior.name=denoised", "prior.prediction=v", "denoiser.prediction=v"], "labels": LABELS,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PRIORS)
+def test_a_folder_of_diffusers_and_back(model, tmp_path, generator, kind):
+    diffusers = pytest.importorskip("diffusers")
+    source = model(*PRIORS[kind])
+    folder = export(tmp_path / "folder", source, "diffusers", sampler="ddim", spacing=1.0, steps=4)
+    assert json.loads((folder / "tdpm.json").read_text())["T"] == "100"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        stock = diffusers.DiffusionPipeline.from_pretrained(folder, trust_remote_code=False)
+    assert type(stock.unet) is diffusers.UNet2DModel
+    stock.scheduler.set_timesteps(4)
+    assert stock.scheduler.timesteps.tolist() == [99, 74, 49, 24]  # ours, 100, 75, 50 and 25, counted from 0
+
+    theirs = load(source, "cpu").config.to_dict()
+    # The truncated chain is theirs as a table of betas, which is no chain of ours: the U-Net alone goes back.
+    plain = {**theirs, "schedule": {**theirs["schedule"], "truncate": {"step": 100}}}
+    init = f"diffusers:{folder / 'unet'}"
+    made = assemble.assemble(config.from_dict(adopt(plain, init)))
+    load_into(made, init)
+    network, ours = made.model.denoiser.network.eval(), load(source, "cpu").tdpm.denoiser.network
+    x, t = torch.randn(3, 1, 8, 8, generator=generator), torch.tensor([1, 50, 100])
+    cond = {"label": torch.tensor([0, 3, 10])} if kind == "labels" else {}
+    with torch.no_grad():
+        assert (network(x, t, **cond) - ours(x, t, **cond)).abs().max() < 1e-5
+
+
+def test_diffusers_to_ours_to_diffusers_is_bit_for_bit(tmp_path, generator):
+    diffusers = pytest.importorskip("diffusers")
+    unet = diffusers.UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(16, 32), norm_num_groups=4, norm_eps=1e-6,
+        layers_per_block=1, down_block_types=("DownBlock2D", "AttnDownBlock2D"), freq_shift=1, flip_sin_to_cos=False,
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"), downsample_padding=0, attention_head_dim=None,
+    )  # fmt: skip
+    unet.save_pretrained(tmp_path / "theirs")
+    init = f"diffusers:{tmp_path / 'theirs'}"
+    made = assemble.assemble(config.from_dict(adopt(presets.read_preset("digits"), init)))
+    load_into(made, init)
+    weights.write_weights(tmp_path / "m.safetensors", made.model, assemble.header(made.config, "ema-1", 0))
+    folder = export(tmp_path / "again", tmp_path / "m.safetensors", "diffusers", sampler="ddim", spacing=1.0)
+    again = diffusers.UNet2DModel.from_pretrained(folder, subfolder="unet").state_dict()
+    assert again.keys() == unet.state_dict().keys()
+    assert all(torch.equal(again[name], tensor) for name, tensor in unet.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("m.bin", {}, r"--format \(none\): accepted: safetensors, torch, onnx, diffusers; or a FILE that ends in"),
+        ("m.onnx", {"format": "coreml"}, "--format coreml: accepted"),
+        ("m.safetensors", {"steps": 2}, "holds weights alone"),
+        ("m.onnx", {"steps": 101}, "--steps is 101"),
+        ("m.onnx", {"scale": 2.0}, "the model is unconditional"),
+        ("folder", {"format": "diffusers", "steps": 3, "sampler": "ddim", "spacing": 1.0}, "as many as divide T = 100"),
+        ("folder", {"format": "diffusers"}, "even steps of ddim"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_and_nothing_is_written(model, tmp_path, name, options, message):
+    source = model()
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError, match=message):
+        export(tmp_path / name, source, **options)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_models_that_diffusers_has_no_equal_for(model, tmp_path):
+    options = {"format": "diffusers", "sampler": "ddim", "spacing": 1.0}
+    for source, message in {
+        model("backbone.groups=null"): r"norms of .* groups, but diffusers' UNet2DModel has one number",
+        model(*TEXT): "the U-Net has a text to attend to",
+        model("backbone.scale_shift=true"): "it without a norm in the middle attention",
+        model("prior.name=stylegan2"): "the prior 'stylegan2' is no network of diffusers",
+        model(points=True): "the backbone is no U-Net",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            export(tmp_path / "folder", source, **options)
+        assert not (tmp_path / "folder").exists()
+
+
+def test_an_export_that_computes_something_else_is_refused(model, tmp_path, monkeypatch):
+    real = program.run
+    monkeypatch.setattr(program, "run", lambda path, inputs: tuple(out + 1 for out in real(path, inputs)))
+    source = model(points=True)
+    with pytest.raises(InputError, match=r"not written: x_0 differs from ours by 1\.0e\+00"):
+        export(tmp_path / "m.pt2", source, steps=1)
+    assert not list(tmp_path.glob("m*.pt2"))
+
+
+def test_a_missing_package_is_named(model, tmp_path, monkeypatch):
+    import sys
+
+    for name in ("onnx", "diffusers"):
+        monkeypatch.setitem(sys.modules, name, None)
+    source = model()
+    with pytest.raises(InputError, match=r"needs onnx, onnxscript and onnxruntime; install them with: pip install"):
+        export(tmp_path / "m.onnx", source)
+    with pytest.raises(InputError, match=r"needs diffusers; install it with"):
+        export(tmp_path / "folder", source, "diffusers", sampler="ddim", spacing=1.0)

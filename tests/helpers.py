@@ -1,0 +1,71 @@
+"""What several tests make: images and files of images, TorchScript files, and a signal that came at once."""
+
+import gzip
+import io
+import struct
+import warnings
+import zipfile
+
+import numpy as np
+import torch
+from PIL import Image
+
+from tdpm_cli.runtime.signals import Interruption
+
+
+def picture(k, size=(12, 10), mode="RGB"):
+    """Image number k: no two alike."""
+    pixels = np.random.default_rng(k).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def encoded(k, suffix="png", **options):
+    buffer = io.BytesIO()
+    picture(k, **options).save(buffer, format={"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}[suffix])
+    return buffer.getvalue()
+
+
+def folder_of(place, names, **options):
+    for k, name in enumerate(names):
+        path = place / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(k, name.rpartition(".")[2], **options))
+    return place
+
+
+def zip_of(path, names, extra=()):
+    with zipfile.ZipFile(path, "w") as archive:
+        for k, name in enumerate(names):
+            archive.writestr(name, encoded(k))
+        for name, content in extra:
+            archive.writestr(name, content)
+    return path
+
+
+def idx_of(place, images, labels=None, prefix="train", zipped=True):
+    place.mkdir(exist_ok=True)
+    arrays = {"images-idx3": images} | ({} if labels is None else {"labels-idx1": labels})
+    for name, array in arrays.items():
+        content = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+        path = place / f"{prefix}-{name}-ubyte{'.gz' if zipped else ''}"
+        path.write_bytes(gzip.compress(content) if zipped else content)
+    return place
+
+
+def scripted(module, path):
+    """Save a module as TorchScript."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`torch.jit")
+        torch.jit.script(module).save(str(path))
+    return path
+
+
+class Stopped(Interruption):
+    """A signal that came before the first piece was done."""
+
+    def __enter__(self):
+        self.number = 15
+        return self
+
+    def __exit__(self, *error):
+        pass

@@ -1,0 +1,112 @@
+import platform
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from tdpm_cli.config.presets import read_yaml
+from tdpm_cli.config.schema import from_dict
+from tdpm_cli.runtime import device as precision
+from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.sampling.build import assemble
+from tdpm_cli.sampling.settings import settings_of
+from tdpm_cli.training.train import train
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(("slower", "chosen"), [("fp32", "bf16"), ("bf16", "fp32"), (None, "fp32")])
+def test_auto_is_what_is_faster_here_and_fp32_where_nothing_is_gained(slower, chosen):
+    def work():
+        kind = "bf16" if torch.is_autocast_enabled("cpu") else "fp32"
+        time.sleep(0.05 if kind == slower else 0.01)
+
+    assert precision.fastest(work, CPU) == chosen
+
+
+def test_a_run_keeps_what_auto_was_settled_as(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "fastest", lambda work, where: work() or "bf16")
+    run = train(from_dict(tiny("train.precision=auto", "train.duration=64")), tmp_path, "run")
+    assert read_yaml((run / "config.yaml").read_text(), "")["train"]["precision"] == "bf16"
+    monkeypatch.setattr(precision, "fastest", lambda work, where: "fp32")
+    train(from_dict(tiny("train.precision=auto", "train.duration=96")), tmp_path, "run")
+    assert read_yaml((run / "config.yaml").read_text(), "")["train"]["precision"] == "bf16"
+
+
+def test_sampling_tries_a_model_once(tiny, monkeypatch):
+    tried = []
+    monkeypatch.setattr(precision, "fastest", lambda work, where: tried.append(work()) or "bf16")
+    made = assemble(from_dict(tiny("sample.precision=auto")))
+    assert [settings_of(made).precision for _ in range(2)] == ["bf16", "bf16"]
+    assert len(tried) == 1
+
+
+def test_a_compiler_that_fails_is_told_and_done_without(monkeypatch, capsys):
+    def broken(call, **options):
+        def fail(*args):
+            raise RuntimeError("no C++ compiler\nand a long story")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", broken)
+    layer = nn.Linear(2, 2)
+    precision.compile_network(layer, lambda: layer(torch.zeros(1, 2)))
+    assert "note: torch.compile failed (no C++ compiler); going on without it" in capsys.readouterr().err
+    assert layer(torch.zeros(1, 2)).shape == (1, 2)
+
+
+def test_a_compiled_network_is_used(monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(torch, "compile", lambda call, **options: lambda *args: calls.append(1) or call(*args))
+    layer = nn.Linear(2, 2)
+    precision.compile_network(layer, lambda: layer(torch.zeros(1, 2)))
+    layer(torch.zeros(1, 2))
+    assert len(calls) == 2
+    assert "compiled in" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep memory")
+def test_freed_memory_is_kept_for_the_next_step(tmp_path):
+    script = """
+import resource, sys, torch
+from tdpm_cli.run.memory import keep_freed
+if sys.argv[1] == "keep":
+    keep_freed()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def work():
+    for _ in range(10):
+        torch.ones(1 << 23)
+    return faults()
+print(-work() + work())
+"""
+    command = [sys.executable, "-c", script]
+    kept, returned = (
+        int(subprocess.run([*command, how], cwd=tmp_path, check=True, capture_output=True, text=True).stdout)
+        for how in ("keep", "return")
+    )
+    assert kept < returned / 3
+
+
+def test_a_number_format_that_the_device_lacks_is_refused(monkeypatch):
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda where: "an old GPU")
+    with pytest.raises(
+        InputError, match=r"train.precision is 'bf16', which an old GPU lacks; accepted here: auto, fp32"
+    ):
+        precision.check("train.precision", "bf16", gpu)
+    precision.check("train.precision", "fp32", gpu)
+    precision.check("train.precision", "bf16", CPU)
+    assert precision.fastest(lambda: None, gpu) == "fp32"
+
+
+def test_a_separate_prior_and_a_denoiser_that_stays_are_compiled_too(tiny_images, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch, "compile", lambda call, **options: call)
+    plain = tiny_images("prior.name=copy", "train.compile=true", "train.phases=prior", "train.duration=32")
+    train(from_dict(plain), tmp_path, "run")
+    told = capsys.readouterr().err
+    assert told.count("compiled in") == 2
+    assert "failed" not in told

@@ -1,0 +1,391 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from tdpm_cli.checkpoints import checkpoint, weights
+from tdpm_cli.config.schema import from_dict
+from tdpm_cli.runtime import distributed, launch
+from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.sampling.sample import sample
+from tdpm_cli.training.train import train
+
+TDPM = str(Path(sys.executable).with_name("tdpm"))
+ALONE = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "OMP_NUM_THREADS")}
+pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPU cores")
+
+
+def tdpm(*words, **environment):
+    return subprocess.run([TDPM, *map(str, words)], capture_output=True, text=True, timeout=300,
+                          env=ALONE | environment)  # fmt: skip
+
+
+def preset(plain, tmp_path):
+    path = tmp_path / "preset.yaml"
+    path.write_text(yaml.safe_dump(plain))
+    return path
+
+
+def tensors(run):
+    files = [path for path in checkpoint.steps(run)[-1].glob("*.safetensors") if path.stem != "optimizers"]
+    return {f"{path.name}/{key}": value for path in files for key, value in weights.read_weights(path)[0].items()}
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        ["game.penalty_every=2", "game.r2=0.1", "train.clip=0.5"],
+        ["prior.name=copy", "game.loss=relativistic", "game.penalty_every=1", "condition.name=labels",
+         "condition.classes=10", "train.batch_gpu=4"],
+    ],
+)  # fmt: skip
+def test_two_processes_train_as_one(tiny_images, tmp_path, assignments):
+    plain = tiny_images("train.duration=64", "train.denoiser_lr=1e-4", "train.flip=true", *assignments)
+    one = train(from_dict(plain), tmp_path, "one")
+    done = tdpm("train", "--preset", preset(plain, tmp_path), "--outdir", tmp_path, "--name", "two", "--nproc", 2)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = tensors(one), tensors(tmp_path / "two")
+    assert ours.keys() == theirs.keys()
+    worst = max(float((ours[key] - theirs[key]).abs().max()) for key in ours)
+    assert worst < 1e-5
+    read = lambda run: [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    lines = [read(run) for run in (one, tmp_path / "two")]
+    for a, b in zip(*lines, strict=True):
+        assert a.keys() == b.keys()
+        assert all(a[key] == pytest.approx(b[key], rel=1e-3, abs=1e-4) for key in a if key not in ("img/s", "loader"))
+
+
+@pytest.mark.slow
+def test_two_processes_are_interrupted_together_and_continue(tiny, tmp_path):
+    plain = tiny("train.duration=10M", "train.snapshot=10M")
+    command = ["train", "--preset", preset(plain, tmp_path), "--outdir", tmp_path, "--name", "run", "--nproc", 2]
+    process = subprocess.Popen([TDPM, *map(str, command)], stderr=subprocess.PIPE, text=True, env=ALONE)
+    log = tmp_path / "run" / "log.jsonl"
+    for _ in range(600):
+        if log.exists() and log.stat().st_size:
+            break
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 143, error
+    assert error.count("the same command continues") == 1
+    (saved,) = checkpoint.steps(tmp_path / "run")
+    done = tdpm(*command, "--duration", int(saved.name) + 64)
+    assert done.returncode == 0, done.stderr
+    assert "continuing" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prior", ["shared", "copy"])
+def test_sharded_weights_learn_as_whole_ones_and_continue_in_one_process(tiny_images, tmp_path, prior):
+    def run(name, duration, nproc, shard):
+        given = [f"train.duration={duration}", "train.denoiser_lr=1e-4", f"train.shard={shard}", f"prior.name={prior}",
+                 "condition.name=labels", "condition.classes=10", "train.batch_gpu=4"]  # fmt: skip
+        words = ["--preset", preset(tiny_images(*given), tmp_path), "--outdir", tmp_path, "--name", name]
+        done = tdpm("train", *words, "--nproc", nproc, OMP_NUM_THREADS="1")
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    run("whole", 128, 1, "false")
+    run("shared", 64, 2, "true")
+    assert "train.shard: True there, False here" in run("shared", 128, 1, "false")
+    run("sharded", 64, 2, "true")
+    run("sharded", 128, 2, "true")
+    one, others = tensors(tmp_path / "whole"), [tensors(tmp_path / name) for name in ("shared", "sharded")]
+    for other in others:
+        assert one.keys() == other.keys()
+        assert max(float((one[key] - other[key]).abs().max()) for key in one) < 1e-5
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_continues_in_one(tiny_images, tmp_path):
+    def run(name, duration, nproc):
+        given = preset(tiny_images(f"train.duration={duration}", "train.denoiser_lr=1e-4"), tmp_path)
+        return tdpm("train", "--preset", given, "--outdir", tmp_path, "--name", name, "--nproc", nproc)
+
+    assert run("straight", 128, 1).returncode == 0
+    assert run("changed", 64, 2).returncode == 0
+    done = run("changed", 128, 1)
+    assert done.returncode == 0, done.stderr
+    assert "processes: 2 there, 1 here" in done.stderr
+    assert "continuing" in done.stderr
+    one, other = tensors(tmp_path / "straight"), tensors(tmp_path / "changed")
+    assert one.keys() == other.keys()
+    assert max(float((one[key] - other[key]).abs().max()) for key in one) < 1e-5  # the same images in the same order
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_all_and_they_start_again(tiny, tmp_path):
+    plain = tiny("train.duration=256", "train.snapshot=64", "train.keep=10")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "if os.environ.get('RANK') == '1' and not os.path.exists(os.environ['DIED']):\n"
+        "    import tdpm_cli.training.trainer as training\n"
+        "    step = training.Trainer.train_on\n"
+        "    def train_on(self, *args):\n"
+        "        if self.seen == 128:\n"
+        "            open(os.environ['DIED'], 'w').close()\n"
+        "            os.kill(os.getpid(), 9)\n"
+        "        return step(self, *args)\n"
+        "    training.Trainer.train_on = train_on\n"
+    )
+    environment = {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    command = ["train", "--preset", preset(plain, tmp_path), "--outdir", tmp_path, "--nproc", 2, "--name"]
+    failed = tdpm(*command, "failed", **environment, DIED=str(tmp_path / "died-1"))
+    assert failed.returncode == 1, failed.stderr
+    assert "process 1 of 2: error: it ended with signal SIGKILL" in failed.stderr
+    assert "lost the others" not in failed.stderr
+    again = tdpm(*command, "again", "--max-restarts", 1, **environment, DIED=str(tmp_path / "died-2"))
+    assert again.returncode == 0, again.stderr
+    assert "starting all of them again (1 of 1)" in again.stderr
+    straight = train(from_dict(plain), tmp_path, "straight")
+    ours, theirs = tensors(straight), tensors(tmp_path / "again")
+    assert max(float((ours[key] - theirs[key]).abs().max()) for key in ours) < 1e-5
+
+
+def test_wrong_input_is_told_once_with_status_2(tiny, tmp_path):
+    path = preset(tiny(), tmp_path)
+    for words, message in (
+        (["--nproc", 99], "--nproc is 99, but this machine has"),
+        (["--batch", 33, "--nproc", 2], "train.batch is 33, which 2 processes cannot share evenly"),
+        (["--nproc", 2, "--resume", tmp_path], "neither a run with a checkpoint nor a checkpoint"),
+    ):
+        done = tdpm("train", "--preset", path, "--outdir", tmp_path / "runs", *words)
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.count(message) == 1
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "runs").exists()
+
+
+def test_a_rendezvous_that_nobody_comes_to_ends_in_time(tiny, tmp_path):
+    begin = time.monotonic()
+    done = tdpm("train", "--preset", preset(tiny(), tmp_path), "--outdir", tmp_path / "runs", RANK="1", WORLD_SIZE="2",
+                MASTER_ADDR="127.0.0.1", MASTER_PORT="9", TDPM_TIMEOUT="2")  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "process 1 of 2 did not meet the others at 127.0.0.1:9 within 2 s" in done.stderr
+    assert "TDPM_TIMEOUT" in done.stderr
+    assert time.monotonic() - begin < 60
+
+
+def of_two_machines(commands):
+    """Run a command in each of two folders as process 0 and 1; return what they wrote, both having ended with 2."""
+    port, started = launch._free_port(), []
+    for rank, (folder, command) in enumerate(commands.items()):
+        environment = ALONE | {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+                               "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo", "TDPM_TIMEOUT": "60"}  # fmt: skip
+        started.append(subprocess.Popen([TDPM, *map(str, command)], cwd=folder, env=environment,
+                                        stderr=subprocess.PIPE, text=True))  # fmt: skip
+    errors = [process.communicate(timeout=120)[1] for process in started]
+    assert [process.returncode for process in started] == [2, 2], errors
+    return errors
+
+
+@pytest.mark.slow
+def test_processes_with_other_settings_are_refused(tiny, tmp_path):
+    commands = {}
+    for rank, count in enumerate((512, 513)):
+        folder = tmp_path / str(rank)
+        folder.mkdir()
+        path = preset(tiny(f"data.count={count}"), folder)
+        commands[folder] = ["train", "--preset", path, "--outdir", tmp_path / "runs", "--name", "run"]
+    for rank, error in enumerate(of_two_machines(commands)):
+        assert f"process {rank}: error: the processes have different settings: data.count: process 0 has 512" in error
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_processes_with_other_data_are_refused(tiny_images, tmp_path):
+    commands = {}
+    path = preset(tiny_images("data.name=images", "data.path=pictures"), tmp_path)
+    for rank in range(2):
+        folder = tmp_path / str(rank)
+        (folder / "pictures").mkdir(parents=True)
+        for k in range(40 + rank):
+            Image.new("L", (8, 8), k).save(folder / "pictures" / f"{k}.png")
+        commands[folder] = ["train", "--preset", path, "--outdir", tmp_path / "runs", "--name", "run"]
+    for error in of_two_machines(commands):
+        assert "error: the processes have different data: examples: process 0 has 40; process 1 has 41" in error
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_what_was_learned_is_saved_where_one_process_cannot_read_its_image(tiny_images, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for k in range(128):
+        image = np.random.default_rng(k).integers(0, 255, (8, 8), np.uint8)
+        Image.fromarray(image).save(tmp_path / "pictures" / f"{k:03d}.png")
+    broken = tmp_path / "pictures" / "100.png"  # found only when it is decoded, for its head is sound
+    broken.write_bytes(broken.read_bytes()[:60])
+    plain = tiny_images("data.name=images", f"data.path={tmp_path / 'pictures'}", "train.cache=false",
+                        "train.duration=128", "train.batch=8", "train.snapshot=10M")  # fmt: skip
+    done = tdpm("train", "--preset", preset(plain, tmp_path), "--outdir", tmp_path, "--name", "run", "--nproc", 2)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("100.png") == 1
+    assert "says why" not in done.stderr
+    assert checkpoint.steps(tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_process_that_falls_silent_ends_all_in_time(tiny, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal\n"
+        "if os.environ.get('RANK') == '1':\n"
+        "    import tdpm_cli.training.trainer as training\n"
+        "    step = training.Trainer.train_on\n"
+        "    def train_on(self, *args):\n"
+        "        if self.seen == 128:\n"
+        "            os.kill(os.getpid(), signal.SIGSTOP)\n"
+        "        return step(self, *args)\n"
+        "    training.Trainer.train_on = train_on\n"
+    )
+    begin = time.monotonic()
+    done = tdpm("train", "--preset", preset(tiny("train.duration=10M"), tmp_path), "--outdir", tmp_path, "--nproc", 2,
+                TDPM_TIMEOUT="5", PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")  # fmt: skip
+    assert done.returncode not in (0, 2), done.stderr
+    assert "process 0 of 2: error: process 0 of 2 lost the others, or waited for them longer than 5 s" in done.stderr
+    assert "SIGKILL" not in done.stderr
+    assert time.monotonic() - begin < 120
+
+
+def test_an_interrupted_process_has_the_time_that_it_needs_to_save(monkeypatch, tmp_path):
+    code = (
+        "import os, pathlib, sys, time\n"
+        "if os.environ['RANK'] == '0':\n"
+        "    time.sleep(1.5)\n"
+        f"    pathlib.Path({str(tmp_path)!r}, 'saved').touch()\n"
+        "sys.exit(143)\n"
+    )
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-c", code])
+    monkeypatch.setattr(launch, "GRACE", 0.2)
+    assert launch.launch(2, max_restarts=1) == 143
+    assert (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize("kind", ["png", pytest.param("npz", marks=pytest.mark.slow)])
+def test_samples_are_the_same_from_two_processes(runs, tmp_path, kind):
+    sample(tmp_path / "one", 11, runs["images"], batch=3, seed=3, format=kind)
+    done = tdpm("sample", "--model", runs["images"], "--n", 11, "--batch", 3, "--seed", 3, "--format", kind,
+                "--nproc", 2, tmp_path / "two")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    one, two = ({path.name: path for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name, path in one.items():
+        if kind == "png":
+            assert path.read_bytes() == two[name].read_bytes(), name
+        elif name == "samples.npz":
+            assert np.array_equal(*(np.load(each)["arr_0"] for each in (path, two[name])))
+
+
+def test_two_processes_score_as_one(runs, pooled, tmp_path):
+    from tdpm_cli.evaluation.evaluate import evaluate
+
+    one = evaluate(model=runs["images"], n=100, features=pooled, extras=["kid", "prdc"], cache=False)
+    done = tdpm("eval", "--model", runs["images"], "--n", 100, "--features", pooled, "--kid", "--prdc", "--no-cache",
+                "--nproc", 2, "--json", tmp_path / "two.json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("tdpm eval") == 1
+    assert json.loads((tmp_path / "two.json").read_text())["scores"] == one["scores"]
+
+
+@pytest.mark.slow
+def test_two_processes_sweep_as_one(runs, pooled, tmp_path):
+    words = ["sweep", "--model", runs["images"], "--n", 64, "--features", pooled, "--steps", "1,2", "--out"]
+    for count in (1, 2):
+        done = tdpm(*words, tmp_path / str(count), "--nproc", count)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("tdpm sweep") == 1
+    assert (tmp_path / "1" / "sweep.csv").read_text() == (tmp_path / "2" / "sweep.csv").read_text()
+
+
+@pytest.fixture
+def two_hosts():
+    """Two network namespaces, as two machines with a cable between them; the words that run a command on each."""
+    names = [f"tdpm-{os.getpid()}-{k}" for k in range(2)]
+    cables = [f"t{os.getpid()}-{k}" for k in range(2)]
+    ip = lambda *words: subprocess.run(["ip", *words], capture_output=True, text=True, check=True)
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        ip("link", "add", cables[0], "type", "veth", "peer", "name", cables[1])
+        for k, (name, cable) in enumerate(zip(names, cables, strict=True)):
+            ip("link", "set", cable, "netns", name)
+            ip("-n", name, "addr", "add", f"10.77.0.{k + 1}/24", "dev", cable)
+            for device in (cable, "lo"):
+                ip("-n", name, "link", "set", device, "up")
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no network namespaces here: {getattr(error, 'stderr', None) or error}")
+    yield [(["ip", "netns", "exec", name], cable) for name, cable in zip(names, cables, strict=True)]
+    for name in names:
+        subprocess.run(["ip", "netns", "del", name], check=False)
+
+
+def on_both(hosts, *words):
+    """Run a command on two hosts as one; return what the first one printed."""
+    started = []
+    for rank, (on_host, cable) in enumerate(hosts):
+        command = [*on_host, str(Path(sys.executable).with_name("torchrun")), "--nnodes", "2", "--nproc-per-node", "1",
+                   "--node-rank", str(rank), "--master-addr", "10.77.0.1", "--master-port", "29511", "-m", "--",
+                   "tdpm_cli", *map(str, words)]  # fmt: skip
+        environment = ALONE | {"GLOO_SOCKET_IFNAME": cable, "OMP_NUM_THREADS": "1"}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen(command, env=environment, **pipes))
+    printed = []
+    for process in started:
+        out, error = process.communicate(timeout=300)
+        assert process.returncode == 0, error
+        printed.append(out)
+    return printed[0]
+
+
+@pytest.mark.slow
+def test_two_hosts_train_as_one(tiny_images, tmp_path, two_hosts):
+    plain = tiny_images("train.duration=64", "train.denoiser_lr=1e-4")
+    on_both(two_hosts, "train", "--preset", preset(plain, tmp_path), "--outdir", tmp_path, "--name", "two")
+    ours, theirs = tensors(train(from_dict(plain), tmp_path, "one")), tensors(tmp_path / "two")
+    assert max(float((ours[key] - theirs[key]).abs().max()) for key in ours) < 1e-5
+
+
+@pytest.mark.slow
+def test_two_hosts_sample_and_score_as_one(runs, pooled, tmp_path, two_hosts):
+    drawn = ["sample", "--model", runs["images"], "--n", 11, "--batch", 3]
+    scored = ["eval", "--model", runs["images"], "--n", 60, "--features", pooled, "--no-cache", "--json"]
+    on_both(two_hosts, *drawn, tmp_path / "two")
+    on_both(two_hosts, *scored, tmp_path / "two.json")
+    for words, name in ((drawn, "one"), (scored, "one.json")):
+        assert tdpm(*words, tmp_path / name).returncode == 0
+    images = {path.name for path in (tmp_path / "one").glob("*.png")}
+    assert len(images) == 11
+    assert images == {path.name for path in (tmp_path / "two").glob("*.png")}
+    assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in images)
+    one, two = (json.loads((tmp_path / f"{name}.json").read_text())["scores"] for name in ("one", "two"))
+    assert one == two
+
+
+def test_alone_everything_is_as_it_is():
+    assert (distributed.size(), distributed.rank(), distributed.is_first()) == (1, 0, True)
+    assert distributed.rows(8) == range(8)
+    assert distributed.gathered(3) == [3]
+    assert list(distributed.together(iter([1, 2]))) == [1, 2]
+    assert distributed.own_here([1, 2]) == [1, 2]
+    distributed.agree("anything", {"of": object()})
+    distributed.wait()
+
+
+def test_a_time_out_that_is_no_number_is_refused(monkeypatch):
+    monkeypatch.setenv("TDPM_TIMEOUT", "soon")
+    with pytest.raises(InputError, match="TDPM_TIMEOUT is 'soon'"):
+        distributed.timeout()
+
+
+def test_an_environment_that_is_no_launchers_is_refused(tiny, tmp_path):
+    done = tdpm("train", "--preset", preset(tiny(), tmp_path), "--outdir", tmp_path / "runs", WORLD_SIZE="two")
+    assert done.returncode == 2
+    assert "WORLD_SIZE is 'two' in the environment: it must be a number" in done.stderr

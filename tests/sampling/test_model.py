@@ -1,0 +1,162 @@
+"""The public Python API, and the model as an auto-encoder."""
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import tdpm_cli as tdpm
+from tdpm_cli.engine import samplers
+from tdpm_cli.engine.inversion import invert
+from tdpm_cli.engine.schedule import linear
+from tdpm_cli.sampling.sample import sample
+
+README = Path(__file__).parents[2] / "README.md"
+NAMES = ["Denoiser", "InputError", "Model", "Noise", "Schedule", "TDPM", "invert", "load", "samplers"]
+METHODS = ["cond", "config", "decode", "draw_x_T", "edit", "encode", "interpolate", "interpolate_z", "logits", "nfe",
+           "noised", "sample", "schedule", "settings", "tdpm"]  # fmt: skip
+
+
+def test_the_public_names():
+    assert sorted(tdpm.__all__) == NAMES
+    assert all(getattr(tdpm, name) is not None for name in NAMES)
+    assert set(NAMES) <= set(dir(tdpm))
+    assert sorted(name for name in vars(tdpm.Model) if not name.startswith("_")) == METHODS
+    assert all(inspect.getdoc(getattr(tdpm.Model, name)) for name in METHODS)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        tdpm.nothing  # noqa: B018
+
+
+def test_importing_the_package_is_light(tmp_path):
+    code = "import sys, tdpm_cli; print(sorted({'torch', 'numpy', 'PIL', 'yaml', 'typer'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("which", ["images", "labels", "points"])
+def test_samples_are_those_of_the_command(runs, tmp_path, which):
+    import numpy as np
+
+    model = tdpm.load(runs[which], "cpu")
+    sample(tmp_path / "out", 5, runs[which], steps=3, seed=7, format="npz")
+    with np.load(tmp_path / "out" / "samples.npz") as file:
+        theirs = torch.from_numpy(file["arr_0"])
+    theirs = theirs.permute(0, 3, 1, 2) if theirs.ndim == 4 else theirs
+    ours = model.sample(5, steps=3, seed=7)
+    assert torch.equal(ours, theirs)
+    later = model.sample(2, first=3, steps=3, seed=7, batch=1)
+    assert (later.double() - theirs[3:].double()).abs().max() <= (1 if ours.dtype == torch.uint8 else 1e-5)
+    assert model.nfe(steps=3) == 4
+
+
+def test_labels_choose_and_are_checked(runs):
+    model = tdpm.load(runs["labels"], "cpu")
+    assert not torch.equal(model.draw_x_T(4, labels=[3]), model.draw_x_T(4, labels=[4]))
+    with pytest.raises(tdpm.InputError, match="label '11' is no class"):
+        model.sample(1, labels=[11])
+
+
+def test_decoding_the_priors_draws_is_sampling(runs):
+    model = tdpm.load(runs["images"], "cpu")
+    again = model.decode(model.draw_x_T(3, seed=1), steps=4)
+    assert torch.equal(again, model.sample(3, seed=1, steps=4))
+
+
+def test_what_does_not_fit_is_refused(runs):
+    model = tdpm.load(runs["images"], "cpu")
+    images = model.sample(2)
+    for call, message in {
+        "steps is 101": lambda: model.sample(1, steps=101),
+        "model takes [n, 1, 8, 8]": lambda: model.encode(images[:, :, :4]),
+        "x_t has shape [2, 3]": lambda: model.decode(torch.zeros(2, 3)),
+        "t is 0": lambda: model.noised(images, t=0),
+        "strength is 1.5": lambda: model.edit(images, 1.5),
+        "no such key": lambda: model.sample(1, stepz=3),
+    }.items():
+        with pytest.raises(tdpm.InputError, match=re.escape(call)):
+            message()
+
+
+def gaussian_denoiser(schedule, variance):
+    """E[x_0 | x_t] for x_0 ~ N(0, variance): linear in x_t."""
+
+    def denoise(x_t, t):
+        alpha, sigma = schedule.coefficients(t, x_t)
+        return alpha * variance / (alpha**2 * variance + sigma**2) * x_t
+
+    return denoise
+
+
+def test_settings_go_over_the_presets(runs):
+    model = tdpm.load(runs["images"])
+    given = model.settings(sampler="ddim", eta=1, steps=2)
+    assert (given.sampler, given.options, given.steps) == ("ddim", {"eta": 1.0}, 2)
+    assert type(given.options["eta"]) is float
+    assert model.settings(sampler="ddim", options={"eta": 1.0}, steps=2) == given
+    with pytest.raises(tdpm.InputError, match=r"--stepz: no such key; did you mean 'steps'\? Accepted: steps, spacing"):
+        model.settings(stepz=3)
+
+
+def test_inversion_with_many_iterations_undoes_ddim(generator):
+    schedule = linear().truncate(step=300)
+    denoise, times = gaussian_denoiser(schedule, 2.0), schedule.respace(6)
+    x_0 = torch.randn(50, 3, generator=generator, dtype=torch.float64)
+
+    def error(iterations):
+        x_T = invert(denoise, x_0, times, schedule, iterations=iterations)
+        return float((samplers.ddim(denoise, x_T, times, schedule, noise=None) - x_0).abs().max())
+
+    assert error(1) > 0.01
+    assert error(60) < 1e-9
+
+
+def test_inversion_comes_nearer_with_more_steps(generator):
+    """Of N(0, v), DDIM's limit is the map that scales by √(alpha_T² v + sigma_T²) / √v; the error is first order."""
+    schedule = linear().truncate(step=512)
+    denoise = gaussian_denoiser(schedule, 2.0)
+    x_0 = torch.randn(50, 3, generator=generator, dtype=torch.float64)
+    exact = x_0 * ((schedule.alpha(512) ** 2 * 2 + schedule.sigma(512) ** 2) / 2) ** 0.5
+    errors = [
+        float((invert(denoise, x_0, schedule.respace(steps, 2.0), schedule) - exact).abs().max())
+        for steps in (8, 16, 32)
+    ]
+    assert errors[0] > 1.6 * errors[1] > 2.56 * errors[2]
+
+
+def test_inverting_and_decoding_through_the_model(runs, generator):
+    model = tdpm.load(runs["images"], "cpu")
+    for weight in model.tdpm.parameters():  # a network that does something: its last layer began at 0
+        weight += 0.1 * torch.randn(weight.shape, generator=generator)
+    images = model.sample(8, seed=3)
+
+    def error(steps, iterations=1):
+        x_T = model.encode(images, steps=steps, iterations=iterations)
+        back = model.decode(x_T, steps=steps, sampler="ddim", clip=False)
+        return float((back.double() - images.double()).square().mean())
+
+    assert error(64) < error(4)
+    x_T = model.noised(images, seed=5)
+    expected = model.schedule.alpha(100) * (images.float() / 127.5 - 1)
+    assert float((x_T - expected).std()) == pytest.approx(model.schedule.sigma(100), rel=0.1)
+
+
+def test_editing_keeps_more_at_less_strength(runs):
+    model = tdpm.load(runs["images"], "cpu")
+    images = model.sample(8, seed=3)
+    changed = [
+        float((model.edit(images, strength, steps=4).double() - images.double()).abs().mean())
+        for strength in (0.02, 0.3, 1.0)
+    ]
+    assert changed == sorted(changed)
+
+
+@pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL))
+def test_the_examples_of_the_readme_run(runs, tmp_path, monkeypatch, example):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "digits").symlink_to(runs["images"])
+    exec(compile(example, "README", "exec"), {})

@@ -1,0 +1,348 @@
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tdpm_cli.config import schema as config
+from tdpm_cli.config.schema import from_dict
+from tdpm_cli.engine import samplers
+from tdpm_cli.engine.noise import Noise
+from tdpm_cli.export.export import export
+from tdpm_cli.runtime import claims
+from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.sampling import build as assembly
+from tdpm_cli.sampling import sample_folder as samples
+from tdpm_cli.sampling.sample import grid_path, sample
+from tdpm_cli.sampling.settings import nfe_text, settings_of
+
+
+def pixels(folder):
+    found = {}
+    for path in sorted(folder.glob("*.png")):
+        with Image.open(path) as image:
+            found[path.name] = np.array(image).astype(int)
+    return found
+
+
+def test_images_are_written_with_everything_they_depend_on(runs, tmp_path):
+    out = tmp_path / "out"
+    sample(out, 5, runs["images"], steps=3, seed=7)
+    assert {p.name for p in out.iterdir()} == {"samples.json", *(f"{k:06d}.png" for k in range(5))}
+    assert all(image.shape == (8, 8) for image in pixels(out).values())
+    with Image.open(grid_path(out)) as grid:
+        assert grid.format == "PNG"
+    manifest = json.loads((out / "samples.json").read_text())
+    assert (manifest["steps"], manifest["seed"], manifest["nfe"], manifest["nfe_text"]) == (3, 7, 4, "1 + 3")
+    assert manifest["model_sha256"] == assembly.load(runs["images"]).sha256
+    assert from_dict(manifest["config"]).data.name == "digits"
+
+
+@pytest.mark.parametrize(
+    "options", [{"steps": 4}, {"steps": 2, "sampler": "ddpm"}, {"steps": 2, "sampler": "ddim", "eta": 0.7}]
+)
+def test_the_same_seed_is_the_same_image_at_any_batch(runs, tmp_path, options):
+    for batch in (1, 4, 16):
+        sample(tmp_path / str(batch), 8, runs["images"], batch=batch, seed=3, **options)
+    one, four, sixteen = (pixels(tmp_path / str(batch)) for batch in (1, 4, 16))
+    for name in one:  # networks round differently at another batch size: at most one grey level
+        assert np.abs(one[name] - four[name]).max() <= 1
+        assert np.abs(one[name] - sixteen[name]).max() <= 1
+    assert np.abs(one["000000.png"] - one["000001.png"]).max() > 1
+
+
+def test_sampling_continues_where_it_stopped(runs, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    sample(whole, 9, runs["images"], batch=3)
+    sample(out, 6, runs["images"], batch=3)
+    (out / "000002.png").unlink()
+    kept = (out / "000001.png").stat().st_mtime_ns
+    sample(out, 9, runs["images"], batch=3)
+    assert (out / "000001.png").stat().st_mtime_ns == kept
+    assert pixels(out).keys() == pixels(whole).keys()
+    assert all(np.abs(a - b).max() <= 1 for a, b in zip(pixels(out).values(), pixels(whole).values(), strict=True))
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(("model", "held"), [("images", samples.Images), ("points", samples.Array)])
+def test_what_was_cut_short_is_finished_byte_for_byte(runs, tmp_path, monkeypatch, model, held):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    sample(whole, 11, runs[model], batch=4)
+    write, written = held.write, []
+
+    def cut_short(self, piece, raw):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(piece)
+        write(self, piece, raw)
+
+    monkeypatch.setattr(held, "write", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        sample(out, 11, runs[model], batch=4)
+    monkeypatch.undo()
+    (out / "000009.png.4711.part").write_bytes(b"half a picture")
+    first = (out / "000000.png").stat().st_mtime_ns if model == "images" else 0
+    sample(out, 11, runs[model], batch=4)
+    left = {} if model == "images" else {"000009.png.4711.part"}
+    assert {name: content for name, content in contents(out).items() if name not in left} == contents(whole)
+    assert not first or (out / "000000.png").stat().st_mtime_ns == first
+
+
+def test_several_processes_fill_one_folder(runs, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    command = [
+        sys.executable,
+        "-m",
+        "tdpm_cli",
+        "sample",
+        "--n",
+        "300",
+        "--batch",
+        "10",
+        "--model",
+        str(runs["images"]),
+    ]
+    processes = [
+        subprocess.Popen(
+            [*command, str(folder)], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        )
+        for folder in (whole, out, out)
+    ]
+    told = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], told
+    assert contents(out) == contents(whole)
+
+
+def test_a_piece_is_one_processes_at_a_time(tmp_path):
+    code = (
+        "import sys, time; from tdpm_cli.runtime.claims import *; held = Claims(Path(sys.argv[1]))\n"
+        "print(held.take(1), flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "x")], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout.readline() == "True\n"
+    mine, done = claims.Claims(tmp_path / "x"), set()
+    assert [mine.take(k) for k in range(3)] == [True, False, True]
+    pieces = [range(k, k + 1) for k in range(3)]
+    stream = claims.divided(pieces, done.__contains__, mine, 0, lambda: False)
+    order = []
+    for piece in stream:
+        order.append(piece.start)
+        done.add(piece)
+        if piece.start == 2:
+            other.kill()  # what it held is free again
+            other.wait()
+    other.stdout.close()
+    assert order == [0, 2, 1]
+
+
+def test_other_settings_and_other_folders_are_refused(runs, tmp_path):
+    out = tmp_path / "out"
+    sample(out, 2, runs["images"], steps=4)
+    before = pixels(out)
+    with pytest.raises(InputError, match=r"steps: 4 there, 3 here(.|\n)*--overwrite"):
+        sample(out, 2, runs["images"], steps=3)
+    with pytest.raises(InputError, match=r"model_sha256"):
+        sample(out, 2, runs["labels"])
+    with pytest.raises(InputError, match=r"already holds 2 samples"):
+        sample(out, 1, runs["images"], steps=4)
+    assert all((pixels(out)[name] == before[name]).all() for name in before)
+    sample(out, 1, runs["images"], steps=3, overwrite=True)
+    assert len(pixels(out)) == 1
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("precious")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=r"files that tdpm did not write"):
+            sample(tmp_path / "mine", 1, runs["images"], overwrite=overwrite)
+    with pytest.raises(InputError, match=r"it is a file"):
+        sample(tmp_path / "mine" / "notes.txt", 1, runs["images"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 101}, "--steps is 101.*accepted: 1 to 100"),
+        ({"sampler": "dmpp"}, "--sampler is 'dmpp'.*did you mean"),
+        ({"sampler": "ddpm", "eta": 0.5}, "sampler ddpm.eta: no such key. Accepted in sampler ddpm: none"),
+        ({"scale": 2.0}, "unconditional"),
+        ({"labels": ["3"]}, "--labels, but the model is unconditional"),
+        ({"format": "jpg"}, "--format is 'jpg'; did you mean 'png'"),
+        ({"sampler": "ddim", "eta": float("nan")}, "eta is nan"),
+        ({"scale": -1.0}, "--scale is -1.0"),
+        ({"batch": 0}, "--batch is 0"),
+        ({"steps": 0}, "--steps is 0"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_before_anything_is_written(runs, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        sample(tmp_path / "out", 2, runs["images"], **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_run_or_a_wrong_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"no trained run under .*train one with"):
+        sample(tmp_path / "out", 1)
+    with pytest.raises(InputError, match=r"neither a run with a checkpoint nor a weights file"):
+        sample(tmp_path / "out", 1, tmp_path)
+    (tmp_path / "x.safetensors").write_bytes(b"no weights")
+    with pytest.raises(InputError, match=r"not a safetensors file"):
+        sample(tmp_path / "out", 1, tmp_path / "x.safetensors")
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, tmp_path / "y.safetensors")
+    with pytest.raises(InputError, match=r"no tdpm header"):
+        sample(tmp_path / "out", 1, tmp_path / "y.safetensors")
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_are_taken_by_number_or_name_in_turn(runs, tmp_path):
+    sample(tmp_path / "a", 4, runs["labels"], labels=["3", "7"], scale=2.0, format="npz")
+    with np.load(tmp_path / "a" / "samples.npz") as file:
+        assert file["arr_0"].shape == (4, 8, 8, 1)
+        assert file["arr_0"].dtype == np.uint8
+        assert file["arr_1"].tolist() == [3, 7, 3, 7]
+    assert json.loads((tmp_path / "a" / "samples.json").read_text())["nfe_text"] == "1 + 2·4"
+    with pytest.raises(InputError, match=r"label 'ten' is no class"):
+        sample(tmp_path / "b", 4, runs["labels"], labels=["ten"])
+
+
+def test_every_images_label_is_told(runs, tmp_path):
+    sample(tmp_path / "a", 3, runs["labels"], seed=1)
+    sample(tmp_path / "a", 6, runs["labels"], seed=1)
+    drawn = json.loads((tmp_path / "a" / "samples.json").read_text())["conditions"]["label"]
+    assert len(drawn) == 6
+    sample(tmp_path / "b", 6, runs["labels"], seed=1, labels=[str(label) for label in drawn])
+    assert all(
+        (a == b).all() for a, b in zip(pixels(tmp_path / "a").values(), pixels(tmp_path / "b").values(), strict=True)
+    )
+
+
+def test_the_grid_lies_beside_the_folder_however_it_is_named(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    assert grid_path(Path(".")) == grid_path(tmp_path / "out") == tmp_path / "out-grid.png"
+
+
+def test_guidance_costs_what_it_says(runs):
+    made = assembly.load(runs["labels"]).assembly
+    examples = []
+    network = made.model.denoiser.network
+    network.register_forward_hook(lambda module, args, output: examples.append(len(args[0])))
+    from tdpm_cli.engine.tdpm import generate
+
+    for scale, prior_scale in itertools.product((1.0, 3.0), repeat=2):
+        examples.clear()
+        guidance = {"scale": scale, "prior_scale": prior_scale}
+        list(generate(made.model, made.space, made.condition, 0, range(2), 2, steps=3, **guidance))
+        assert sum(examples) == 2 * made.model.nfe(3, **guidance)
+    settings = settings_of(made, steps=3, scale=3.0, prior_scale=2.0)
+    assert nfe_text(made.model, settings) == "2 + 2·3"
+
+
+def test_a_guided_prior_is_drawn_told_and_refused_where_there_is_nothing_to_guide(runs, tmp_path):
+    sample(tmp_path / "guided", 4, runs["labels"], labels=["3"], prior_scale=3.0)
+    sample(tmp_path / "plain", 4, runs["labels"], labels=["3"])
+    pictures = [[Image.open(tmp_path / name / f"{k:06d}.png").tobytes() for k in range(4)] for name in
+                ("guided", "plain")]  # fmt: skip
+    assert pictures[0] != pictures[1]
+    manifest = json.loads((tmp_path / "guided" / "samples.json").read_text())
+    assert (manifest["prior_scale"], manifest["nfe"], manifest["nfe_text"]) == (3.0, 6, "2 + 4")
+    with pytest.raises(InputError, match=r"--prior-scale is 2, but the model is unconditional"):
+        sample(tmp_path / "out", 2, runs["images"], prior_scale=2.0)
+
+
+@pytest.mark.parametrize("name", ["shared-x0", "x0-then-noise"])
+def test_guidance_leaves_the_noise_of_a_prior_of_x_0_at_T(tiny_images, name):
+    labels = ["condition.name=labels", "condition.classes=10", f"prior.name={name}"]
+    made = assembly.assemble(config.from_dict(tiny_images(*labels)))
+    for parameter in made.model.parameters():
+        if not parameter.any():  # zeroed layers would hide what is to be seen
+            torch.nn.init.normal_(parameter, std=0.1)
+    cond, null = {"label": torch.tensor([3, 3])}, made.condition.null(2)
+    z = Noise(0, [0, 1]).normal(made.model.prior.z_shape)
+    other = z.clone()
+    size = 64  # the noise comes last, or, where z is an image, in the last channel
+    other.flatten(1)[:, -size:] = Noise(1, [0, 1]).normal((size,))
+    eps = (other - z).flatten(1)[:, -size:].view(2, 1, 8, 8)
+    schedule = made.model.denoiser.schedule
+    with torch.no_grad():
+        found, moved = (made.model.x_T_of(each, cond, scale=4.0, null=null) for each in (z, other))
+        plain = made.model.x_T_of(z, cond)
+    assert torch.allclose(moved - found, schedule.sigma(schedule.T) * eps, atol=1e-4)
+    assert not torch.allclose(found, plain, atol=1e-3)
+
+
+@pytest.mark.parametrize("sampler", sorted(samplers.names()))
+def test_every_sampler_is_reached_by_its_name(runs, tmp_path, sampler):
+    sample(tmp_path / sampler, 2, runs["points"], sampler=sampler, steps=3)
+    with np.load(tmp_path / sampler / "samples.npz") as file:
+        assert np.isfinite(file["arr_0"]).all()
+
+
+def test_an_exported_file_needs_nothing_else(runs, tmp_path):
+    file = export(tmp_path / "model.safetensors", runs["labels"])
+    for name, model in (("run", runs["labels"]), ("file", file)):
+        sample(tmp_path / name, 3, model, seed=1)
+    first, second = pixels(tmp_path / "run"), pixels(tmp_path / "file")
+    assert all((first[name] == second[name]).all() for name in first)
+    assert assembly.load(file).assembly.config.condition.options["names"] == [str(k) for k in range(10)]
+    with pytest.raises(InputError, match=r"--format pickle"):
+        export(tmp_path / "x", runs["labels"], "pickle")
+    with pytest.raises(InputError, match=r"it is a folder"):
+        export(tmp_path, runs["labels"])
+    with pytest.raises(InputError, match=r"could not be written"):
+        export(tmp_path / "run" / "000000.png" / "model.safetensors", runs["labels"])
+
+
+def test_a_folder_keeps_the_number_format_that_it_was_begun_with(runs, tmp_path, monkeypatch):
+    sample(tmp_path / "out", 2, runs["images"], precision="bf16")
+    assert json.loads((tmp_path / "out" / "samples.json").read_text())["precision"] == "bf16"
+    sample(tmp_path / "out", 4, runs["images"])
+    assert json.loads((tmp_path / "out" / "samples.json").read_text())["precision"] == "bf16"
+    with pytest.raises(InputError, match=r"precision: 'bf16' there, 'fp32' here"):
+        sample(tmp_path / "out", 4, runs["images"], precision="fp32")
+    sample(tmp_path / "exact", 4, runs["images"], precision="fp32")
+    ours, exact = (np.stack(list(pixels(tmp_path / name).values())) for name in ("out", "exact"))
+    assert 0 < np.abs(ours - exact).mean() < 2  # grey levels
+
+
+def test_it_tells_where_the_time_goes(runs, tmp_path, capsys):
+    sample(tmp_path / "out", 4, runs["images"])
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("time: ")]
+    shares = dict(part.rsplit(" ", 1) for part in line.removeprefix("time: ").split(", "))
+    assert set(shares) == {"network", "waiting for files", "encoding (threads)", "writing (threads)"}
+    assert all(0 <= float(share.rstrip("%")) <= 200 for share in shares.values())
+
+
+def test_a_compiled_network_draws_the_same_images(runs, tmp_path, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(torch, "compile", lambda call, **options: lambda *a, **k: calls.append(1) or call(*a, **k))
+    sample(tmp_path / "compiled", 2, runs["images"], steps=3, compile=True)
+    assert len(calls) == 8, "a call of the prior and three steps; once more, to compile before the clock runs"
+    assert "compiled in" in capsys.readouterr().err
+    sample(tmp_path / "plain", 2, runs["images"], steps=3)
+    for name, image in pixels(tmp_path / "plain").items():
+        assert np.abs(image - pixels(tmp_path / "compiled")[name]).max() <= 1
+    with pytest.raises(InputError, match=r"compile: True there, False here"):
+        sample(tmp_path / "compiled", 4, runs["images"], steps=3)
+
+
+def test_a_folder_says_whether_its_samples_came_from_a_compiled_network(runs, tmp_path, monkeypatch):
+    def broken(call, **options):
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    sample(tmp_path / "out", 2, runs["images"], compile=True)
+    sample(tmp_path / "out", 4, runs["images"])  # the same settings: neither was compiled
+    assert json.loads((tmp_path / "out" / "samples.json").read_text())["compile"] is False

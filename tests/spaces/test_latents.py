@@ -1,0 +1,261 @@
+"""Latents: an autoencoder of one's own, images encoded once, and models that learn in between."""
+
+import importlib
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from helpers import Stopped
+from PIL import Image
+
+from tdpm_cli.checkpoints import checkpoint, weights
+from tdpm_cli.config import presets
+from tdpm_cli.config import registry as parts
+from tdpm_cli.config import schema as config
+from tdpm_cli.data.loader import batches
+from tdpm_cli.data.tools import inspect
+from tdpm_cli.engine.noise import Noise
+from tdpm_cli.evaluation.evaluate import evaluate
+from tdpm_cli.export.export import export
+from tdpm_cli.export.targets import diffusers, onnx
+from tdpm_cli.export.targets import torch_export as program
+from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.signals import Interrupted
+from tdpm_cli.sampling import build as assemble
+from tdpm_cli.sampling.model import load
+from tdpm_cli.sampling.sample import sample
+from tdpm_cli.spaces.latents import Autoencoder
+from tdpm_cli.training import autoencoder as autoencode
+from tdpm_cli.training.autoencoder import autoencoder, encode
+from tdpm_cli.training.train import train
+
+SIDE = 8
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """40 pictures of a shade and a stripe, with captions."""
+    folder = tmp_path_factory.mktemp("images")
+    generator = np.random.default_rng(0)
+    for k in range(40):
+        pixels = np.full((SIDE, SIDE, 3), generator.integers(256, size=3), np.uint8)
+        pixels[:, k % 8] = 0
+        Image.fromarray(pixels).save(folder / f"{k:02d}.png")
+        (folder / f"{k:02d}.txt").write_text(f"a stripe at {k % 8}\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def coder(images, tmp_path_factory):
+    """The folder of a small autoencoder."""
+    folder = tmp_path_factory.mktemp("autoencoder") / "coder"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(autoencode, "BATCH", 8)
+        autoencoder(folder, images, SIDE, channels=3, factor=2, width=8, images=4000)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoded(images, coder):
+    """The images in its latents."""
+    encode(images, coder.parent / "latents.zip", str(coder), SIDE)
+    return coder.parent / "latents.zip"
+
+
+def plain(coder, data, *assignments):
+    small = ["backbone.channels=8", "backbone.mult=[1, 1]", "backbone.attention=[2]", "discriminator.channel_base=32",
+             f"space.shape=[3, {SIDE}, {SIDE}]", f"space.autoencoder={coder}", "space.channels=3", "space.factor=2",
+             "sample.scale=1.0",
+             "train.duration=64", "train.batch=16", "train.snapshot=32", "train.log=16", "train.precision=fp32",
+             "condition.tokens=8"]  # fmt: skip
+    made = presets.override(presets.read_preset("emoji-64-latent"), [*small, *assignments])
+    return config.from_dict(presets.with_data(made, data, False))
+
+
+def test_an_autoencoder_learns_and_is_one_of_diffusers(coder, images):
+    from diffusers import AutoencoderKL
+
+    found = Autoencoder(str(coder))
+    assert (found.channels, found.factor, found.kind) == (3, 2, "AutoencoderKL")
+    data = parts.load("data", "images")(images, (3, SIDE, SIDE))
+    x = data[range(40)][0].float() / 127.5 - 1
+    mean, std = found.encode(x)
+    assert mean.shape == std.shape == (40, 3, 4, 4)
+    assert std.min() > 0
+    error = (found.decode(mean, 7) - x).abs().mean()
+    assert error < 0.75 * (x - x.mean(0)).abs().mean()
+    assert float(mean.std()) * found.scale == pytest.approx(1, rel=0.1)
+    assert torch.allclose(found.decode(mean, 7), found.decode(mean, 40), atol=1e-5)  # slices change nothing
+    theirs = AutoencoderKL.from_pretrained(coder)
+    assert torch.equal(theirs.encode(x).latent_dist.mean, mean)
+    with pytest.raises(InputError, match=r"it exists; name another folder"):
+        autoencoder(coder, images, SIDE)
+
+
+def test_a_vector_quantised_autoencoder_is_taken_too(tmp_path):
+    from diffusers import VQModel
+
+    torch.manual_seed(0)
+    VQModel(
+        block_out_channels=(8, 8), norm_num_groups=4, latent_channels=2, num_vq_embeddings=16, scaling_factor=0.5,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    ).save_pretrained(tmp_path)  # fmt: skip
+    space = parts.load("space", "latents")(shape=[3, 16, 16], autoencoder=str(tmp_path), channels=2, factor=2)
+    raw = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
+    x = space.encode(raw, torch.Generator().manual_seed(0))
+    assert torch.equal(x, space.encode(raw))  # nothing is random
+    assert torch.allclose(x, 0.5 * Autoencoder(str(tmp_path)).encode(raw.float() / 127.5 - 1)[0])
+    assert space.decode(x).shape == raw.shape
+
+
+def test_latents_that_were_stored_are_those_of_the_images(coder, encoded, images):
+    space = parts.load("space", "latents")(shape=[3, SIDE, SIDE], autoencoder=str(coder), channels=3, factor=2)
+    pixels = parts.load("data", "images")(images, (3, SIDE, SIDE))
+    stored = parts.load("data", "latents")(encoded, (3, SIDE, SIDE))
+    assert len(stored) == 40
+    raw, given = stored[[3, 17]]
+    original, captions = pixels[[3, 17]]
+    assert given == captions == {"captions": [("a stripe at 3",), ("a stripe at 1",)]}
+    assert torch.allclose(space.encode(raw), space.encode(original), atol=2e-3)  # float16
+    drawn = [space.encode(each, torch.Generator().manual_seed(5)) for each in (raw, original)]
+    assert torch.allclose(*drawn, atol=5e-3)
+    assert not torch.allclose(drawn[0], space.encode(raw), atol=1e-3)
+    assert torch.allclose(space.encode(stored.mirrored([3])), space.encode(original[:1].flip(-1)), atol=2e-3)
+    mirrored, _ = next(batches(stored, 80, 0, 0, flip=True, workers=0))
+    everything = torch.cat([stored[range(40)][0], stored.mirrored(range(40))])
+    assert torch.equal(mirrored.flatten(1).sum(1).sort()[0], everything.flatten(1).sum(1).sort()[0])
+
+
+def test_encoding_continues_where_it_stopped(coder, encoded, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(autoencode, "CHUNK", 16)
+    out = tmp_path / "latents.zip"
+
+    with monkeypatch.context() as patched:
+        patched.setattr(autoencode, "Interruption", Stopped)
+        with pytest.raises(Interrupted):
+            encode(images, out, str(coder), SIDE)
+    assert not out.exists()
+    encode(images, out, str(coder), SIDE)
+    first, second = (zipfile.ZipFile(path) for path in (encoded, out))
+    assert first.namelist() == second.namelist()
+    for name in first.namelist()[1:-1]:
+        one, two = (np.load(archive.open(name)) for archive in (first, second))
+        assert np.allclose(one.astype(float), two.astype(float), atol=2e-3)
+    out.with_name("latents.zip.part").write_bytes(b"damaged")
+    encode(images, out, str(coder), SIDE)
+    assert zipfile.ZipFile(out).namelist() == first.namelist()
+
+
+def test_a_model_of_latents_is_trained_sampled_and_scored_as_images(coder, encoded, tmp_path, pooled):
+    run = train(plain(coder, encoded), tmp_path, "latent")
+    train(plain(coder, encoded, "train.duration=32"), tmp_path, "again")
+    train(plain(coder, encoded), tmp_path, "again")
+    (whole, _), (resumed, _) = (
+        weights.read_weights(checkpoint.steps(tmp_path / name)[-1] / "model.safetensors")
+        for name in ("latent", "again")
+    )
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    sample(tmp_path / "out", 3, run, prompts=["a stripe at 2"])
+    with Image.open(tmp_path / "out" / "000000.png") as image:
+        assert image.size == (SIDE, SIDE)
+    scores = evaluate(model=run, n=40, features=pooled)
+    assert scores["protocol"]["reference"]["n"] == 40
+    assert all(np.isfinite(value) for value in scores["scores"].values())
+    assert assemble.load(run).assembly.space.shape == (3, 4, 4)
+
+
+@pytest.mark.parametrize("suffix", [pytest.param("pt2", marks=pytest.mark.slow), "onnx", "folder"])
+def test_a_model_of_latents_is_exported_with_its_decoder(coder, images, tmp_path, generator, suffix):
+    pytest.importorskip("onnxruntime")
+    settled = plain(coder, images, "backbone.groups=4").to_dict() | {"condition": {"name": "none"}}
+    made = assemble.assemble(config.from_dict(settled))
+    for weight in made.model.parameters():
+        weight.data += 0.1 * torch.randn(weight.shape, generator=generator)
+    source = tmp_path / "model.safetensors"
+    weights.write_weights(source, made.model, assemble.header(made.config, "ema-1", 0))
+    settings = {"steps": 2, "sampler": "ddim", "spacing": 1.0}
+    kind = "diffusers" if suffix == "folder" else None
+    path = export(tmp_path / f"exported.{suffix}", source, kind, **settings)
+    model = load(source, "cpu")
+    n = 70  # more than diffusers' decoder takes in one graph
+    expected = model.sample(n, seed=3, **settings)
+    z = Noise(3, range(n)).normal(model.tdpm.prior.z_shape).flatten(1)
+    found, _ = {"pt2": program, "onnx": onnx, "folder": diffusers}[suffix].run(path, {"z": z})
+    assert found.shape == (n, 3, SIDE, SIDE)
+    assert (found.int() - expected.int()).abs().max() <= 1
+    assert expected.float().std() > 1
+    if suffix == "folder":
+        stock = importlib.import_module("diffusers").DiffusionPipeline.from_pretrained(path, trust_remote_code=False)
+        stock.set_progress_bar_config(disable=True)
+        assert np.asarray(stock(batch_size=2, num_inference_steps=2, output_type="np").images).shape == (2, 8, 8, 3)
+
+
+def test_images_may_be_given_in_place_of_latents(coder, images, tmp_path):
+    run = train(plain(coder, images, "train.duration=16", "train.flip=true"), tmp_path, "images")
+    assert assemble.load(run).assembly.config.data.name == "images"
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "says"),
+    [
+        ((1 << 30, 1 << 20), np.float16, "which is not what it holds"),
+        ((2, 2, 3, 4, 5), object, "pickled objects, which are never loaded"),
+        ((2, 2), np.float16, "which is not what it holds"),
+    ],
+)
+def test_a_damaged_latent_is_named_and_takes_no_memory(encoded, tmp_path, shape, kind, says):
+    damaged = tmp_path / "damaged.zip"
+    with zipfile.ZipFile(encoded) as plain, zipfile.ZipFile(damaged, "w") as archive:
+        archive.writestr("latents.json", plain.read("latents.json"))
+        bad = io.BytesIO()
+        np.lib.format.write_array_header_1_0(bad, {"shape": shape, "fortran_order": False, "descr": np.dtype(kind).str})
+        archive.writestr("00000/00000000.npy", bad.getvalue())
+    with pytest.raises(InputError, match=rf"00000000.npy is damaged \(.*{says}"):
+        parts.load("data", "latents")(damaged, None)[[0]]
+
+
+def test_what_does_not_fit_is_said(coder, encoded, images, tmp_path):
+    latents = parts.load("space", "latents")
+    raw = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text(json.dumps({"_class_name": "UNet2DModel"}))
+    moved = tmp_path / "moved.zip"
+    with zipfile.ZipFile(encoded) as old, zipfile.ZipFile(moved, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            new.writestr(
+                name, content.replace(str(images).encode(), b"/nowhere") if name == "latents.json" else content
+            )
+    given = {"shape": [3, 8, 8], "autoencoder": str(coder), "channels": 3, "factor": 2}
+    make = lambda **changes: latents(**given | changes)
+    cases = [
+        (lambda: make(shape=[3, 9, 8]), r"must divide by space.factor, 2"),
+        (lambda: make(channels=4).encode(raw), r"space.channels is 4 and space.factor 2, but .* 3 channels at 1/2"),
+        (lambda: make(factor=4).encode(raw), r"space.factor 4, but"),
+        (lambda: make(scale=77.0).encode(raw), r"space.scale is 77, but .* states"),
+        (lambda: make(autoencoder="nowhere").encode(raw), r"no such folder(.|\n)*tdpm data autoencoder"),
+        (lambda: make(autoencoder=str(other)).encode(raw), r"is of a UNet2DModel; accepted: AutoencoderKL, VQModel"),
+        (lambda: make(autoencoder=str(images)).encode(raw), r"no config.json of an autoencoder"),
+        (lambda: parts.load("data", "latents")(None, None), r"no latents: give a zip"),
+        (lambda: parts.load("data", "latents")(encoded, (3, 4, 4)), r"of images \[3, 8, 8\], but space"),
+        (lambda: parts.load("data", "latents")(moved, None).images(), r"/nowhere, are not there(.|\n)*--ref PATH"),
+        (lambda: inspect(encoded), r"it holds latents, not images"),
+        (lambda: encode(images, tmp_path / "x.npz", str(coder), SIDE), r"the latents are a zip"),
+        (lambda: encode(images, tmp_path / "x.zip", str(coder), 7), r"--resolution is 7"),
+        (lambda: encode(tmp_path / "no", tmp_path / "x.zip", str(coder), SIDE), r"no such file or folder"),
+        (lambda: autoencoder(tmp_path / "a", images, SIDE, factor=3), r"--factor is 3: it must be a power of 2"),
+    ]  # fmt: skip
+    for work, message in cases:
+        with pytest.raises(InputError, match=message):
+            work()
+    (coder / "config.json").rename(coder / "kept.json")
+    try:
+        with pytest.raises(InputError, match=r"no config.json"):
+            train(plain(coder, encoded), tmp_path, "run")
+        assert not (tmp_path / "run").exists()
+    finally:
+        (coder / "kept.json").rename(coder / "config.json")

@@ -1,0 +1,122 @@
+"""Numbers that are not finite never pass, and a game that is stuck is told."""
+
+import json
+import math
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from tdpm_cli.checkpoints import checkpoint, weights
+from tdpm_cli.config.schema import from_dict
+from tdpm_cli.data.loader import order_from
+from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.sampling.build import assemble, read_data
+from tdpm_cli.training import monitor as health
+from tdpm_cli.training.train import train
+from tdpm_cli.training.trainer import Trainer
+
+GAME = ["prior.name=copy", "game.penalty_every=1000"]  # four phases
+
+
+def spoil(monkeypatch, name, steps, gradient_only=False):
+    """Make the loss of a phase, or only its gradient, not finite in some steps."""
+    init = Trainer.__init__
+
+    def spoiled(self, *args):
+        init(self, *args)
+        (phase,) = (phase for phase in self.phases if phase.name == name)
+        ((weight, sound),) = phase.terms
+
+        def loss(batch):
+            value, logs = sound(batch)
+            if self.step not in steps:
+                return value, logs
+            if gradient_only:
+                return value + (value - value.detach()) * math.inf, logs
+            return value * math.nan, {key: log * math.nan for key, log in logs.items()}
+
+        phase.terms = [(weight, loss)]
+
+    monkeypatch.setattr(Trainer, "__init__", spoiled)
+
+
+def lines_of(run):
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("gradient_only", [False, True])
+@pytest.mark.parametrize("phase", ["denoiser", "prior", "discriminator", "penalty"])
+def test_a_number_that_is_not_finite_in_any_phase_is_counted_and_named(
+    tiny, tmp_path, monkeypatch, phase, gradient_only
+):
+    spoil(monkeypatch, phase, {0}, gradient_only)  # the one step in which all phases are due
+    run = train(from_dict(tiny(*GAME, "train.duration=96")), tmp_path, "run")
+    for line in lines_of(run):
+        assert [key for key in line if key.startswith("skipped/")] == [f"skipped/{phase}"]
+        assert line[f"skipped/{phase}"] == 1
+        assert all(math.isfinite(value) for value in line.values())
+    for path in checkpoint.steps(run)[-1].glob("*.safetensors"):
+        assert all(tensor.isfinite().all() for tensor in weights.read_weights(path)[0].values())
+
+
+def test_an_update_left_out_leaves_weights_and_moments_alone(tiny, tmp_path):
+    config = from_dict(tiny(*GAME))
+    data, _ = read_data(config)
+    raw, conditions = data[range(32)]
+    trainer = Trainer(assemble(config), tmp_path, torch.device("cpu"))
+    trainer.train_on(raw, conditions, nullcontext)
+    for phase in trainer.phases[:3]:
+        state = lambda phase=phase: [
+            tensor.clone() for p in phase.parameters for tensor in (p, *phase.optimizer.state[p].values())
+        ]
+        before, sound = state(), phase.terms
+        phase.terms = [(math.nan, loss) for _, loss in sound]
+        trainer.train_on(raw, conditions, nullcontext)
+        assert all(map(torch.equal, before, state())), phase.name
+        phase.terms = sound
+        trainer.train_on(raw, conditions, nullcontext)
+        assert not any(map(torch.equal, before, state())), phase.name
+
+
+def test_many_in_a_row_stop_the_run_with_all_that_is_known(tiny, tmp_path, monkeypatch):
+    spoil(monkeypatch, "discriminator", range(4, 100))
+    config = from_dict(tiny(*GAME, "train.most_skipped=3", "train.snapshot=32", "train.keep=2"))
+    with pytest.raises(InputError, match=r"D/fake.*gradient/discriminator.*3 steps in a row") as caught:
+        train(config, tmp_path, "run")
+    run = tmp_path / "run"
+    found = json.loads((run / "diverged-000000256.json").read_text())  # told one step late
+    assert str(run / "diverged-000000256.json") in str(caught.value)
+    assert [step["seen"] for step in found["steps"]] == [160, 192, 224]
+    data, _ = read_data(config)
+    assert found["steps"][0]["examples"] == next(order_from(data, 32, 0, 128, flip=False))
+    assert all(math.isfinite(norm) for norm in found["weights"].values())
+    assert any(key.startswith("discriminator") and norm == "nan" for key, norm in found["gradients"].items())
+    assert checkpoint.steps(run)[-1].name == "000000128"  # none is saved while steps are not sound
+
+
+def test_numbers_are_read_one_step_late_and_averaged_over_the_finite_ones():
+    figures = health.Figures({"prior": 2})
+    for seen, value in enumerate([1.0, 3.0, math.nan]):
+        assert len(figures.bad) == 0
+        figures.add(seen, {"loss": torch.tensor(value), "skipped/prior": torch.tensor(float(math.isnan(value)))})
+    assert figures.means() == {"loss": 2.0, "skipped/prior": 3.0}
+    assert [step.bad for step in figures.bad] == [["loss"]]
+    figures.add(3, {"loss": torch.tensor(1.0)})
+    figures.read()
+    assert figures.bad == []
+
+
+def test_a_game_that_is_stuck_is_told_once_until_it_is_over():
+    balance = health.Balance(duration=10_000)
+    sound, stuck = {"loss/discriminator": 1.4, "x_T/spread": 1.0}, {"loss/discriminator": 0.001, "x_T/spread": 0.01}
+    told = [balance.trouble(100 * k, stuck if k % 30 else sound) for k in range(90)]
+    assert [k for k, texts in enumerate(told) if texts] == [10, 40, 70]
+    assert told[10] == [health.SATURATION, health.COLLAPSE]
+    assert health.Balance(100).trouble(0, {"loss/denoise": 0.0}) == []  # where there is no game
+
+
+def test_a_prior_that_collapsed_is_told_in_training(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(health, "COLLAPSED", 100)  # any prior
+    train(from_dict(tiny("train.duration=640", "train.snapshot=1M")), tmp_path, "run")
+    assert capsys.readouterr().err.count("warning: by 0.32 kimg the prior's examples have been nearly all alike") == 1
