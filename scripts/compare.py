@@ -29,30 +29,30 @@ from tdpm_cli.runtime import device as precision
 from tdpm_cli.runtime.console import say, table
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.signals import Interrupted
-from tdpm_cli.sampling import build as assemble
+from tdpm_cli.sampling import build
 from tdpm_cli.sampling.settings import settings_of
 from tdpm_cli.training.train import train
 
 STEPS = (1, 2, 4, 8, 16, 50)
 BASELINE_NFE = (2, 3, 5, 9, 17, 51)
-UNGUIDED = {"scale": 1.0, "prior_scale": 1.0}
+UNGUIDED = {"guidance_scale": 1.0, "prior_guidance_scale": 1.0}
 PLAIN = {f"even {name.upper()}": {"sampler": name, "spacing": 1.0, **UNGUIDED} for name in ("ddim", "ddpm")}
 
 
-def trained(plain: dict[str, Any], outdir: Path, name: str) -> assemble.Loaded:
+def trained(plain: dict[str, Any], outdir: Path, name: str) -> build.Loaded:
     settings = config.from_dict(plain)
-    return assemble.load(train(settings, outdir, name) or outdir / name)
+    return build.load(train(settings, outdir, name) or outdir / name)
 
 
 def compare(
-    ours: assemble.Loaded,
-    baseline: assemble.Loaded,
+    ours: build.Loaded,
+    baseline: build.Loaded,
     sample: config.SampleConfig,
     n: int,
     text: str | None,
     repeats: int,
 ) -> list[dict[str, str]]:
-    made, device = ours.assembly, precision.device()
+    made, device = ours.components, precision.device()
     data = of_config(made.config)
     n = min(len(data), n)
     extract = extractor(made.config.eval.features, None, device) if len(data.shape) == 3 else None
@@ -69,14 +69,14 @@ def compare(
         say(f"{what:<34}{nfe:>9}  " + "  ".join(list(rows[-1].values())[2:]))
 
     def sampled(
-        what: str, nfe: str, loaded: assemble.Loaded, steps: int, start: str = "prior",
+        what: str, nfe: str, loaded: build.Loaded, steps: int, start: str = "prior",
         sampler: Mapping[str, Any] = own,
     ) -> None:  # fmt: skip
-        settings = settings_of(loaded.assembly, steps=steps, **sampler)
+        settings = settings_of(loaded.components, steps=steps, **sampler)
         seeds = [of_model(loaded, settings, seed, n, device, start, data.data) for seed in range(repeats)]
         row(what, nfe, *merge([scorer.score(each) for each in seeds])[0])
 
-    cut, chain = (each.assembly.model.denoiser.schedule.T for each in (ours, baseline))
+    cut, chain = (each.components.model.denoiser.schedule.T for each in (ours, baseline))
     # The preset's sampler, and beside it the field's plain choice and the paper's; each serves both models alike.
     samplers = {f"T = {cut}": own} | {name: each for name, each in PLAIN.items() if each != own}
     for name, sampler in samplers.items():

@@ -9,12 +9,12 @@ mathematics. Importing this package imports nothing heavy: each name is fetched 
 """
 
 from importlib import import_module
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from tdpm_cli.engine import samplers
     from tdpm_cli.engine.denoiser import Denoiser
     from tdpm_cli.engine.inversion import invert
     from tdpm_cli.engine.noise import Noise
@@ -23,23 +23,26 @@ if TYPE_CHECKING:
     from tdpm_cli.runtime.errors import InputError
     from tdpm_cli.sampling.model import Model, load
 
+    samplers: SimpleNamespace
+
 __all__ = ["TDPM", "Denoiser", "InputError", "Model", "Noise", "Schedule", "invert", "load", "samplers"]
 
 _HOMES = {
-    "TDPM": "engine.model",
+    "TDPM": "engine.tdpm",
     "Denoiser": "engine.denoiser",
-    "InputError": "errors",
-    "Model": "model",
+    "InputError": "runtime.errors",
+    "Model": "sampling.model",
     "Noise": "engine.noise",
     "Schedule": "engine.schedule",
     "invert": "engine.inversion",
-    "load": "model",
+    "load": "sampling.model",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name == "samplers":
-        return import_module("tdpm_cli.engine.samplers")
+        registry = import_module("tdpm_cli.config.registry")
+        return SimpleNamespace(**{name: registry.load("sampler", name) for name in registry.names("sampler")})
     if name not in _HOMES:
         raise AttributeError(f"module 'tdpm_cli' has no attribute {name!r}")
     return getattr(import_module(f"tdpm_cli.{_HOMES[name]}"), name)

@@ -10,7 +10,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from tdpm_cli.engine.schedule import Schedule
 from tdpm_cli.runtime.signals import Interruption
+
+
+def to_pure_noise(steps=1000):
+    """A schedule whose alpha_bar falls linearly to 0."""
+    return Schedule(torch.linspace(1, 0, steps + 1, dtype=torch.float64))
 
 
 def picture(k, size=(12, 10), mode="RGB"):

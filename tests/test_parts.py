@@ -7,13 +7,9 @@ from typing import get_type_hints
 import pytest
 import torch
 
-from tdpm_cli.config import registry as parts
-from tdpm_cli.config import signatures
-from tdpm_cli.config.schema import CHAIN_FILE, SAMPLER_FILE
-from tdpm_cli.config.settings import HANDED_IN
+from tdpm_cli.config import registry
 from tdpm_cli.config.signatures import Key
 from tdpm_cli.config.validation import check, complete
-from tdpm_cli.engine import samplers, schedule
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.schedule import Schedule
 from tdpm_cli.runtime.errors import InputError
@@ -53,25 +49,25 @@ def shape_for(name):
 
 
 def of(kind):
-    return [name for name in parts.names(kind) if name not in FROM_FILES]
+    return [name for name in registry.names(kind) if name not in FROM_FILES]
 
 
 def test_every_kind_has_parts_and_an_unknown_name_gets_the_nearest():
-    assert all(parts.names(kind) for kind in parts.KINDS)
+    assert all(registry.names(kind) for kind in registry.KINDS)
     with pytest.raises(
         InputError,
         match=r"'sharde'; did you mean 'shared'.*Accepted: copy, denoised, gaussian, shared, shared-x0, stylegan2",
     ):
-        parts.load("prior", "sharde")
+        registry.load("prior", "sharde")
     with pytest.raises(InputError, match=r"no-such|accepted|Accepted"):
-        parts.load("prior", "../run/checkpoint")
+        registry.load("prior", "../run/checkpoint")
 
 
-@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in parts.KINDS for name in parts.names(kind)])
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in registry.KINDS for name in registry.names(kind)])
 def test_the_signature_is_a_schema(kind, name):
-    part = parts.load(kind, name)
+    part = registry.load(kind, name)
     assert part.__doc__
-    accepted = parts.keys(kind, name)
+    accepted = registry.keys(kind, name)
     assert accepted == imported(part)
     needed = SMALL.get(name, {}) if (kind, name) not in UNNEEDED else {}
     checked = complete(accepted, needed, kind)
@@ -83,14 +79,6 @@ def imported(function):
     hints = get_type_hints(function.__init__ if inspect.isclass(function) else function, include_extras=True)
     keys = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
     return {key.name: Key(hints[key.name], MISSING if key.default is key.empty else key.default) for key in keys}
-
-
-@pytest.mark.parametrize("module", [CHAIN_FILE, SAMPLER_FILE])
-def test_signatures_of_functions_are_read_as_they_are(module):
-    found, first = (samplers.names(), HANDED_IN) if module == SAMPLER_FILE else (schedule.CHAINS, ())
-    assert sorted(signatures.functions(module, first)) == sorted(found)
-    for name, function in found.items():
-        assert signatures.keys(module, name) == imported(function)
 
 
 def moved(network, lr=0.1):
@@ -105,7 +93,7 @@ def moved(network, lr=0.1):
 @pytest.mark.parametrize("name", of("backbone"))
 def test_backbones(name):
     shape = shape_for(name)
-    network = moved(parts.load("backbone", name)(shape, SIZES, **SMALL.get(name, {})))
+    network = moved(registry.load("backbone", name)(shape, SIZES, **SMALL.get(name, {})))
     x, t = torch.randn(4, *shape, requires_grad=True), torch.tensor([1, 10, 100, 500])
     out = network(x, t, **COND)
     assert out.shape == x.shape
@@ -122,7 +110,7 @@ def test_backbones(name):
 @pytest.mark.parametrize("name", of("discriminator"))
 def test_discriminators(name):
     shape = shape_for(name)
-    critic = moved(parts.load("discriminator", name)(shape, SIZES, **SMALL.get(name, {})))
+    critic = moved(registry.load("discriminator", name)(shape, SIZES, **SMALL.get(name, {})))
     x = torch.randn(4, *shape, requires_grad=True)
     logits = critic(x, **COND)
     assert logits.shape == (4,)
@@ -133,7 +121,7 @@ def test_discriminators(name):
 
 
 def test_a_discriminator_sees_the_text():
-    critic = moved(parts.load("discriminator", "resnet")(IMAGES, {"pooled": 6, "context": 6}, channel_base=64))
+    critic = moved(registry.load("discriminator", "resnet")(IMAGES, {"pooled": 6, "context": 6}, channel_base=64))
     x, pooled, context = torch.randn(4, *IMAGES), torch.randn(4, 6), torch.randn(4, 3, 6)
     logits = critic(x, pooled=pooled, context=context)
     assert logits.shape == (4,)
@@ -143,14 +131,14 @@ def test_a_discriminator_sees_the_text():
 @pytest.mark.parametrize("kind", ["backbone", "discriminator"])
 def test_networks_of_points_take_no_text(kind):
     with pytest.raises(InputError, match=r"'mlp', which takes labels alone, not context, pooled"):
-        parts.load(kind, "mlp")(POINTS, {"pooled": 6, "context": 6})
+        registry.load(kind, "mlp")(POINTS, {"pooled": 6, "context": 6})
 
 
 @pytest.mark.parametrize("name", of("prior"))
 def test_priors(name):
-    network = moved(parts.load("backbone", "unet")(IMAGES, SIZES, **SMALL["unet"]))
+    network = moved(registry.load("backbone", "unet")(IMAGES, SIZES, **SMALL["unet"]))
     schedule = Schedule(torch.linspace(1, 0.5, 101))
-    prior = moved(parts.load("prior", name)(IMAGES, SIZES, schedule, network, **SMALL.get(name, {})))
+    prior = moved(registry.load("prior", name)(IMAGES, SIZES, schedule, network, **SMALL.get(name, {})))
     prior.start(network)
     z = torch.randn(4, *prior.z_shape)
     x_T = prior(z, **COND)
@@ -167,9 +155,9 @@ def test_priors(name):
 
 
 def test_a_generators_images_get_exact_noise_at_T():
-    network = moved(parts.load("backbone", "unet")(IMAGES, {}, **SMALL["unet"]))
+    network = moved(registry.load("backbone", "unet")(IMAGES, {}, **SMALL["unet"]))
     schedule = Schedule(torch.linspace(1, 0.64, 101))  # alpha_T = 0.8, sigma_T = 0.6
-    prior = parts.load("prior", "x0-then-noise")(IMAGES, {}, schedule, network, **SMALL["x0-then-noise"])
+    prior = registry.load("prior", "x0-then-noise")(IMAGES, {}, schedule, network, **SMALL["x0-then-noise"])
     z, eps = torch.randn(2, *prior.generator.z_shape), torch.randn(2, *IMAGES)
     expected = 0.8 * prior.generator(z) + 0.6 * eps
     assert torch.allclose(prior(torch.cat([z, eps.flatten(1)], 1)), expected, atol=1e-6)
@@ -191,7 +179,7 @@ def test_modulation_is_a_convolution_with_scaled_and_normalised_weights():
 @pytest.mark.parametrize("options", [{"resample": "block"}, {"scale_shift": True}, {"head_channels": 8}])
 def test_the_unets_options_of_adm(options):
     torch.manual_seed(0)
-    network = moved(parts.load("backbone", "unet")(IMAGES, SIZES, **SMALL["unet"], **options))
+    network = moved(registry.load("backbone", "unet")(IMAGES, SIZES, **SMALL["unet"], **options))
     x, t = torch.randn(4, *IMAGES), torch.tensor([1, 10, 100, 500])
     out = network(x, t, **COND)
     assert out.shape == x.shape
@@ -205,7 +193,7 @@ def test_the_unets_options_of_adm(options):
 
 def test_the_unet_of_adm_has_its_published_size():
     with torch.device("meta"):
-        network = parts.load("backbone", "unet")(
+        network = registry.load("backbone", "unet")(
             (3, 64, 64), {"label": 1001}, channels=192, mult=[1, 2, 3, 4], blocks=3, attention=[32, 16, 8],
             head_channels=64, scale_shift=True, resample="block", dropout=0.1,
         )  # fmt: skip
@@ -213,9 +201,9 @@ def test_the_unet_of_adm_has_its_published_size():
 
 
 def test_a_prior_of_x_0_has_exact_noise_at_T():
-    network = moved(parts.load("backbone", "mlp")(POINTS, {}, width=16, blocks=1))
+    network = moved(registry.load("backbone", "mlp")(POINTS, {}, width=16, blocks=1))
     schedule = Schedule(torch.linspace(1, 0.64, 101))  # alpha_T = 0.8, sigma_T = 0.6
-    prior = parts.load("prior", "shared-x0")(POINTS, {}, schedule, network)
+    prior = registry.load("prior", "shared-x0")(POINTS, {}, schedule, network)
     z, eps = torch.randn(5, 2), torch.randn(5, 2)
     expected = 0.8 * network(z, torch.full((5,), 101)) + 0.6 * eps
     assert torch.allclose(prior(torch.cat([z, eps], 1)), expected, atol=1e-6)
@@ -223,7 +211,7 @@ def test_a_prior_of_x_0_has_exact_noise_at_T():
 
 @pytest.mark.parametrize("name", of("space"))
 def test_spaces_round_trip(name):
-    space = parts.load("space", name)(**SMALL["pixels"] if name == "pixels" else {})
+    space = registry.load("space", name)(**SMALL["pixels"] if name == "pixels" else {})
     raw = torch.randint(0, 256, (300, *space.raw_shape), dtype=torch.uint8)
     raw = raw if name == "pixels" else torch.randn(300, *space.raw_shape)
     x = space.encode(raw)
@@ -241,7 +229,7 @@ def test_spaces_round_trip(name):
 
 @pytest.mark.parametrize("name", of("condition"))
 def test_conditions(name):
-    condition = parts.load("condition", name)(**SMALL.get(name, {}))
+    condition = registry.load("condition", name)(**SMALL.get(name, {}))
     cond = condition.encode({"label": torch.tensor([0, 3])})
     assert cond.keys() == condition.null(2).keys() == condition.sizes.keys()
     drawn = condition.encode(condition.draw(3, Noise(0, range(3))))
@@ -260,7 +248,7 @@ TEXTS = ["a red apple", "an apple that is red", "quarterly tax report", "red " *
 
 @pytest.mark.parametrize("name", of("text_encoder"))
 def test_encoders(name):
-    words = parts.load("text_encoder", name)().words(12, None)
+    words = registry.load("text_encoder", name)().words(12, None)
     assert words.cut(TEXTS) == [TEXTS[3]]
     torch.manual_seed(0)
     reader = words.reader() or dict
@@ -276,7 +264,7 @@ def test_encoders(name):
 
 
 def test_sentences_that_mean_the_same_are_near():
-    one, two, other, _ = parts.load("text_encoder", "minilm")()(TEXTS, 12)
+    one, two, other, _ = registry.load("text_encoder", "minilm")()(TEXTS, 12)
     near = lambda a, b: float(torch.cosine_similarity(a.pooled, b.pooled, 0))
     assert near(one, two) > near(one, other) + 0.3
 
@@ -284,19 +272,19 @@ def test_sentences_that_mean_the_same_are_near():
 @pytest.mark.parametrize("name", of("data"))
 def test_data(name):
     options = SMALL.get(name, {})
-    data = parts.load("data", name)(None, (1, 8, 8) if name == "digits" else POINTS, **options)
+    data = registry.load("dataset", name)(None, (1, 8, 8) if name == "digits" else POINTS, **options)
     raw, cond = data[[5, 0, 5]]
     assert len(raw) == 3
     assert torch.equal(raw[0], raw[2])
     assert torch.equal(data[[0]][0][0], raw[1])
-    again = parts.load("data", name)(None, tuple(raw.shape[1:]), **options)
+    again = registry.load("dataset", name)(None, tuple(raw.shape[1:]), **options)
     assert torch.equal(again[[5]][0][0], raw[0])
     assert all(len(value) == 3 for value in cond.values())
 
 
 @pytest.mark.parametrize("kind", ["mixture", "swissroll", "gaussians25"])
 def test_points_fill_the_plane_as_they_should(kind):
-    data = parts.load("data", "points")(None, (2,), kind=kind)
+    data = registry.load("dataset", "points")(None, (2,), kind=kind)
     raw, _ = data[range(len(data))]
     assert raw.isfinite().all()
     assert float(raw.abs().max()) < 3.5
@@ -306,7 +294,7 @@ def test_points_fill_the_plane_as_they_should(kind):
 
 def test_unet_takes_pooled_and_sequence_conditions():
     sizes = {"pooled": 6, "context": 7}
-    network = moved(parts.load("backbone", "unet")((3, 16, 16), sizes, **SMALL["unet"]))
+    network = moved(registry.load("backbone", "unet")((3, 16, 16), sizes, **SMALL["unet"]))
     x, t = torch.randn(2, 3, 16, 16), torch.tensor([1, 2])
     pooled, context = torch.randn(2, 6), torch.randn(2, 4, 7)
     out = network(x, t, pooled=pooled, context=context)
@@ -316,7 +304,7 @@ def test_unet_takes_pooled_and_sequence_conditions():
 
 
 def test_unet_says_what_does_not_fit():
-    unet = parts.load("backbone", "unet")
+    unet = registry.load("backbone", "unet")
     with pytest.raises(InputError, match=r"must divide by 8.*20 × 20"):
         unet((3, 20, 20), {}, mult=[1, 1, 1, 1], channels=8)
     with pytest.raises(InputError, match=r"use mlp"):
@@ -334,15 +322,15 @@ def test_unet_says_what_does_not_fit():
 def test_networks_have_the_papers_sizes(shape, mult, base, model, critic):
     count = lambda network: sum(p.numel() for p in network.parameters()) / 1e6
     with torch.device("meta"):
-        assert count(parts.load("backbone", "unet")(shape, {}, mult=mult)) == pytest.approx(model, rel=0.003)
-        assert count(parts.load("discriminator", "resnet")(shape, {}, channel_base=base)) == pytest.approx(
+        assert count(registry.load("backbone", "unet")(shape, {}, mult=mult)) == pytest.approx(model, rel=0.003)
+        assert count(registry.load("discriminator", "resnet")(shape, {}, channel_base=base)) == pytest.approx(
             critic, rel=0.003
         )
 
 
 @pytest.mark.parametrize("side", [1, 4, 5, 7, 8, 28])
 def test_resnet_takes_any_size(side):
-    critic = parts.load("discriminator", "resnet")((1, side, side + 1), {}, channel_base=32)
+    critic = registry.load("discriminator", "resnet")((1, side, side + 1), {}, channel_base=32)
     assert critic(torch.randn(3, 1, side, side + 1)).shape == (3,)
 
 

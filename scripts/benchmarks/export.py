@@ -23,24 +23,23 @@ def run(model: Path | None, preset: str, steps: int, batch: int, rounds: int) ->
     import torch
 
     from tdpm_cli.checkpoints.weights import write_weights
-    from tdpm_cli.config import presets
-    from tdpm_cli.config import schema as configuration
+    from tdpm_cli.config import presets, schema
     from tdpm_cli.export.sampler_module import Whole
     from tdpm_cli.export.targets import onnx
     from tdpm_cli.export.targets import torch_export as program
-    from tdpm_cli.sampling import build as assemble
+    from tdpm_cli.sampling import build
     from tdpm_cli.sampling.settings import settings_of
 
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         if model is None:
-            made = assemble.assemble(configuration.from_dict(presets.read_preset(preset)))
+            made = build.build(schema.from_dict(presets.read_preset(preset)))
             for weights in made.model.parameters():  # layers that begin at zero would make some of the work trivial
                 torch.nn.init.normal_(weights, std=0.02)
             model = place / "model.safetensors"
-            write_weights(model, made.model, assemble.header(made.config, "model", 0))
-        loaded = assemble.load(model)
-        whole = Whole(loaded, settings_of(loaded.assembly, steps=steps, precision="fp32"), rgb=False).eval()
+            write_weights(model, made.model, build.header(made.config, "model", 0))
+        loaded = build.load(model)
+        whole = Whole(loaded, settings_of(loaded.components, steps=steps, precision="fp32"), rgb=False).eval()
         for writer, name in ((program, "m.pt2"), (onnx, "m.onnx")):
             writer.write(whole, whole.inputs(3), place / name, {})
         chosen = onnxruntime.SessionOptions()
@@ -59,7 +58,7 @@ def run(model: Path | None, preset: str, steps: int, batch: int, rounds: int) ->
                 {"eager": lambda: whole(inputs), "onnxruntime": lambda: session.run(None, arrays),
                  "torch.export": lambda: loaded_program(inputs)}, rounds,
             )  # fmt: skip
-    calls = loaded.assembly.model.nfe(steps)
+    calls = loaded.components.model.nfe(steps)
     print(f"{loaded.assembly.config.preset}: {calls} network calls, batch {batch}, median of {rounds}; {machine()}")
     row("eager PyTorch", f"{batch / seconds['eager']:.4g} img/s")
     for name, error in errors.items():

@@ -56,12 +56,11 @@ def calls(batch: int, side: int, rounds: int) -> tuple[float, float]:
 def samples(rounds: int) -> dict[int, float]:
     """Milliseconds a sample of the digits' networks, by how many are drawn, 256 at a time, and written."""
     from tdpm_cli.checkpoints.weights import write_weights
-    from tdpm_cli.config import presets
-    from tdpm_cli.config import schema as configuration
-    from tdpm_cli.sampling.build import assemble, header
+    from tdpm_cli.config import presets, schema
+    from tdpm_cli.sampling.build import build, header
     from tdpm_cli.sampling.sample import sample
 
-    made = assemble(configuration.from_dict(presets.read_preset("digits")))
+    made = build(schema.from_dict(presets.read_preset("digits")))
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         write_weights(place / "model.safetensors", made.model, header(made.config, "model", 0))

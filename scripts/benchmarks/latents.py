@@ -14,7 +14,7 @@ from scripts.benchmarks.timing import machine, medians, row
 from tdpm_cli.config import presets
 from tdpm_cli.config import schema as config
 from tdpm_cli.runtime import device as precision
-from tdpm_cli.sampling.build import assemble
+from tdpm_cli.sampling.build import build
 from tdpm_cli.training.trainer import Trainer
 
 
@@ -31,10 +31,10 @@ def run(preset: str, autoencoder: str | None, batch: int, rounds: int) -> None:
     with TemporaryDirectory() as folder:
         plain = presets.override(presets.read_preset(preset), [
             f"space.autoencoder={autoencoder or stable_diffusions(Path(folder))}", "train.precision=fp32",
-            f"train.batch={batch}", "condition.encoder=minilm",
+            f"train.batch={batch}", "condition.text_encoder=minilm",
         ])  # fmt: skip
         device = precision.device()
-        made = assemble(config.from_dict(plain), device)
+        made = build(config.from_dict(plain), device)
         trainer = Trainer(made, Path("unused"), device)
         images = torch.randint(0, 256, (batch, *made.space.raw_shape), dtype=torch.uint8)
         encoded = torch.cat(made.space.autoencoder.encode(images.to(device) / 127.5 - 1), 1)

@@ -23,7 +23,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(rounds: int, data: Path | None, n: int, workers: int) -> None:
     import torch
 
-    from tdpm_cli.config import registry as parts
+    from tdpm_cli.config import registry
     from tdpm_cli.data.loader import batches
 
     batch = 128
@@ -34,7 +34,7 @@ def run(rounds: int, data: Path | None, n: int, workers: int) -> None:
         sources = {"folder": "images", "zip": "images", "lmdb": "lsun"} | ({"idx": "idx"} if shape[0] == 1 else {})
 
         def ours(name: str) -> tuple[float, float]:
-            found = parts.load("data", sources[name])(place / (f"{name}.zip" if name == "zip" else name), shape)
+            found = registry.load("dataset", sources[name])(place / (f"{name}.zip" if name == "zip" else name), shape)
             if hasattr(found, "keep_in_memory"):
                 found.keep_in_memory(1e12)
             stream = batches(found, batch, 0, 0, flip=False, workers=workers)

@@ -83,7 +83,7 @@ def one_call(made: Any, raw: Any, device: Any) -> Step:
     import torch
 
     from tdpm_cli.engine.denoiser import antithetic_times
-    from tdpm_cli.engine.game import prior_loss
+    from tdpm_cli.engine.losses import prior_loss
 
     phase, batch_of, cast = prepared(made, raw, device)
     config, model, schedule = made.config, made.model, made.model.denoiser.schedule
@@ -101,10 +101,12 @@ def one_call(made: Any, raw: Any, device: Any) -> Step:
             eps, x_T = model.denoiser.network(inputs, times).float().chunk(2)
             fake = made.discriminator(x_T).float()
             real = torch.zeros_like(fake)
-            if config.game.loss == "relativistic":
+            if config.adversarial.loss == "relativistic":
                 with torch.no_grad():
                     real = made.discriminator(schedule.q_sample_T(batch.x, batch.normal(batch.x.shape[1:]))).float()
-            loss = (eps - noise).square().mean() + config.game.weight * prior_loss(config.game.loss, fake, real).mean()
+            loss = (eps - noise).square().mean() + config.adversarial.weight * prior_loss(
+                config.adversarial.loss, fake, real
+            ).mean()
         loss.backward()
 
     return step

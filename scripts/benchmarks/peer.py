@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from tdpm_cli.sampling.build import Assembly
+from tdpm_cli.sampling.build import Components
 
 PENALTY_EVERY = 16
 
@@ -37,7 +37,7 @@ def unet(shape: tuple[int, ...], options: dict[str, Any]) -> nn.Module:
 class Peer:
     """The reference's training step on the networks of `made`."""
 
-    def __init__(self, made: Assembly, device: torch.device) -> None:
+    def __init__(self, made: Components, device: torch.device) -> None:
         config = made.config
         self.schedule, self.device = made.model.denoiser.schedule, device
         self.net = unet(made.space.shape, config.backbone.options).to(device)
@@ -45,7 +45,7 @@ class Peer:
         assert ours == theirs, f"the U-Nets differ: {ours} and {theirs} parameters"
         self.critic = copy.deepcopy(made.discriminator)
         assert self.critic is not None
-        self.gamma, self.clip, train = config.game.r1, config.train.clip, config.train
+        self.gamma, self.clip, train = config.adversarial.r1, config.train.clip, config.train
         self.of_denoiser = torch.optim.Adam(self.net.parameters(), train.denoiser_lr)
         self.of_prior = torch.optim.Adam(self.net.parameters(), train.prior_lr, (0.0, 0.99))
         self.of_critic = torch.optim.Adam(self.critic.parameters(), train.discriminator_lr, (0.0, 0.99))

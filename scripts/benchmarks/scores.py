@@ -25,8 +25,7 @@ def run(preset: str, duration: str, seeds: int, n: int) -> None:
     if seeds < 2:
         raise SystemExit(f"--seeds is {seeds}: a spread needs at least 2")
 
-    from tdpm_cli.config import presets
-    from tdpm_cli.config import schema as configuration
+    from tdpm_cli.config import presets, schema
     from tdpm_cli.evaluation.evaluate import evaluate
     from tdpm_cli.training.train import train
 
@@ -39,7 +38,7 @@ def run(preset: str, duration: str, seeds: int, n: int) -> None:
                             f"train.precision={precision}", f"sample.precision={precision}",
                             f"train.compile={compiled}"]  # fmt: skip
                 plain = presets.override(presets.read_preset(preset), settings)
-                model = train(configuration.from_dict(plain), Path(folder), f"{kind.replace(' ', '-')}-{seed}")
+                model = train(schema.from_dict(plain), Path(folder), f"{kind.replace(' ', '-')}-{seed}")
                 ((name, score),) = evaluate(model=model, n=n)["scores"].items()
                 found[kind].append(float(score))
                 print(f"{kind}, seed {seed}: {name} {score:.4g}", flush=True)

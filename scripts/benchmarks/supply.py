@@ -33,14 +33,13 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(names: list[str]) -> None:
-    from tdpm_cli.config import presets
-    from tdpm_cli.config import schema as configuration
+    from tdpm_cli.config import presets, schema
     from tdpm_cli.training.cost import cost_of
 
     peak = fastest_product()
     print(f"{machine()}: {peak / 1e9:.0f} GFLOP a second at most")
     for name in names or presets.preset_names():
-        config = configuration.from_dict(presets.read_preset(name))
+        config = schema.from_dict(presets.read_preset(name))
         needed = peak / cost_of(config).step_flops
         with tempfile.TemporaryDirectory() as place:
             data = data_of(name, config, Path(place))
@@ -69,12 +68,12 @@ def data_of(name: str, config: Any, place: Path) -> Any:
     import torch
     from PIL import Image
 
-    from tdpm_cli.config import registry as parts
+    from tdpm_cli.config import registry
     from tdpm_cli.data.arrays import Arrays
 
     shape = config.space().raw_shape
     if config.data.name == "points":
-        return parts.load("data", "points")(None, shape, **config.data.options)
+        return registry.load("dataset", "points")(None, shape, **config.data.options)
     if config.data.name not in ("images", "lsun", "celeba"):
         return Arrays(torch.randint(256, (ARRAYS, *shape)).byte(), shape, name)
     width, height, format = PUBLISHED.get(name, (*reversed(shape[1:]), "PNG"))
@@ -82,7 +81,7 @@ def data_of(name: str, config: Any, place: Path) -> Any:
     for k in range(FILES):
         noise = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         Image.fromarray(noise).save(place / f"{k}.{format.lower()}", format)
-    return parts.load("data", "images")(place, shape, crop=config.data.options.get("crop", "centre"))
+    return registry.load("dataset", "images")(place, shape, crop=config.data.options.get("crop", "centre"))
 
 
 def rate_of(read: Callable[[list[int]], object], count: int, batch: int) -> float:

@@ -96,15 +96,14 @@ def assembled(preset: str, batch: int, assignments: list[str]) -> tuple[Any, Any
     """The preset's assembly, a batch of noise for images, and the device."""
     import torch
 
-    from tdpm_cli.config import presets
-    from tdpm_cli.config import schema as configuration
+    from tdpm_cli.config import presets, schema
     from tdpm_cli.runtime import device as precision
-    from tdpm_cli.sampling.build import assemble
+    from tdpm_cli.sampling.build import build
     from tdpm_cli.sampling.placement import with_precision
 
     plain = presets.override(presets.read_preset(preset), [f"train.batch={batch}", *assignments])
     device = precision.device()
-    made = with_precision(assemble(configuration.from_dict(plain), device), device)
+    made = with_precision(build(schema.from_dict(plain), device), device)
     raw = torch.randint(256, (batch, *made.space.raw_shape), dtype=torch.uint8)
     return made, raw, device
 

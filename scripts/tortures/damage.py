@@ -13,7 +13,7 @@ from tdpm_cli.checkpoints import checkpoint
 from tdpm_cli.checkpoints import format as formats
 from tdpm_cli.config.schema import from_dict
 from tdpm_cli.runtime.console import console
-from tdpm_cli.sampling import build as assemble
+from tdpm_cli.sampling import build
 from tdpm_cli.training.train import train
 
 
@@ -101,7 +101,7 @@ def damaged(n: int, folder: Path) -> Outcome:
                 formats.verify(newer)
                 silent.append(f"{what}, asked for by name")
             before = newer / f"ema-{formats.state_of(older)['ema'][0]}.safetensors"
-            loaded = assemble.load(run)
+            loaded = build.load(run)
             if loaded.source == before and before.read_bytes() != (sound / before.name).read_bytes():
                 silent.append(f"{what}, for sampling")
         except Exception as error:

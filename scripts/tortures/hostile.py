@@ -215,7 +215,7 @@ def pictures(folder: Path, run: Path) -> dict[str, list[str]]:
     caption = {"captions": {"a.png": {"__reduce__": ["os.system", f"touch {folder / CANARY}"]}}}
     entries = {"a.png": sound.getvalue(), "dataset.json": json.dumps(caption).encode()}
     cases["captions that are objects"] = [
-        *zipped("captions.zip", entries), "--set", "condition.name=text", "--set", "condition.encoder=minilm"
+        *zipped("captions.zip", entries), "--set", "condition.name=text", "--set", "condition.text_encoder=minilm"
     ]  # fmt: skip
     return cases
 

@@ -34,51 +34,91 @@ Iterations = Annotated[int, typer.Option(min=1, help="Of each step of the invers
 
 
 def encode(
-    images: Images, out: Out, model: Model = None, n: Many = None, steps: Steps = None, spacing: Spacing = None,
-    iterations: Iterations = 1, seed: Noised = None, labels: Labels = None, prompt: Prompt = None, scale: Scale = None,
+    images: Images,
+    out: Out,
+    model: Model = None,
+    n: Many = None,
+    steps: Steps = None,
+    spacing: Spacing = None,
+    iterations: Iterations = 1,
+    seed: Noised = None,
+    labels: Labels = None,
+    prompt: Prompt = None,
+    guidance_scale: Scale = None,
     logits: Annotated[bool, typer.Option("--logits", help="The discriminator's view of each picture at T.")] = False,
     overwrite: Overwrite = False,
-) -> None:  # fmt: skip
+) -> None:
     """Pictures to their x_T."""
     number = _many(n)
-    ready(model, steps=steps, spacing=spacing, scale=scale)
+    ready(model, steps=steps, spacing=spacing, guidance_scale=guidance_scale)
 
     from tdpm_cli.sampling.encode import encode as run
 
-    run(images, out, model, n=number, steps=steps, spacing=spacing, iterations=iterations, seed=seed, scale=scale,
-        labels=listed(labels), prompts=prompt, logits=logits, overwrite=overwrite)  # fmt: skip
+    run(
+        images,
+        out,
+        model,
+        n=number,
+        steps=steps,
+        spacing=spacing,
+        iterations=iterations,
+        seed=seed,
+        guidance_scale=guidance_scale,
+        labels=listed(labels),
+        prompts=prompt,
+        logits=logits,
+        overwrite=overwrite,
+    )
 
 
 def decode(
     encoded: Annotated[
         Path,
-        typer.Argument(
-            help="A folder that `tdpm encode` wrote.", callback=existing("", "make one with `tdpm encode`")
-        ),
+        typer.Argument(help="A folder that `tdpm encode` wrote.", callback=existing("", "make one with `tdpm encode`")),
     ],
-    out: Out, model: Model = None,
-    steps: Steps = None, spacing: Spacing = None, sampler: Sampler = None, scale: Scale = None,
+    out: Out,
+    model: Model = None,
+    steps: Steps = None,
+    spacing: Spacing = None,
+    sampler: Sampler = None,
+    guidance_scale: Scale = None,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Of samplers that draw noise.")] = 0,
     overwrite: Overwrite = False,
-) -> None:  # fmt: skip
+) -> None:
     """x_T back to pictures."""
     from tdpm_cli.config.schema import check_options
 
-    check_options({"steps": steps, "spacing": spacing, "sampler": sampler, "scale": scale})
+    check_options({"steps": steps, "spacing": spacing, "sampler": sampler, "guidance_scale": guidance_scale})
 
     from tdpm_cli.sampling.decode import decode as run
 
-    run(encoded, out, model, steps=steps, spacing=spacing, sampler=sampler, scale=scale, seed=seed, overwrite=overwrite)
+    run(
+        encoded,
+        out,
+        model,
+        steps=steps,
+        spacing=spacing,
+        sampler=sampler,
+        guidance_scale=guidance_scale,
+        seed=seed,
+        overwrite=overwrite,
+    )
 
 
 def reconstruct(
-    images: Images, out: Out, model: Model = None,
+    images: Images,
+    out: Out,
+    model: Model = None,
     steps: Annotated[str, typer.Option(help="Steps each way, such as 4,16,64.")] = "4,8,16,32,64",
     at: Annotated[Optional[str], typer.Option(help="Encode to these t, such as 50,100.", show_default="T")] = None,
     n: Annotated[str, typer.Option(help="How many pictures, the first ones.")] = "64",
-    spacing: Spacing = None, iterations: Iterations = 1, seed: Noised = None, labels: Labels = None,
-    prompt: Prompt = None, overwrite: Overwrite = False,
-) -> None:  # fmt: skip
+    spacing: Spacing = None,
+    iterations: Iterations = 1,
+    seed: Noised = None,
+    labels: Labels = None,
+    prompt: Prompt = None,
+    overwrite: Overwrite = False,
+) -> None:
     """Pictures to x_T and back: what is lost, against t and steps; table, plot and sheet."""
     number, chosen = count("--n", n), [count("--steps", word) for word in some("--steps", steps)]
     times = [count("--at", word) for word in listed(at)]
@@ -86,49 +126,101 @@ def reconstruct(
 
     from tdpm_cli.evaluation.reconstruct import reconstruct as run
 
-    run(images, out, model, n=number, steps=chosen, at=times, spacing=spacing, iterations=iterations, seed=seed,
-        labels=listed(labels), prompts=prompt, overwrite=overwrite)  # fmt: skip
+    run(
+        images,
+        out,
+        model,
+        n=number,
+        steps=chosen,
+        at=times,
+        spacing=spacing,
+        iterations=iterations,
+        seed=seed,
+        labels=listed(labels),
+        prompts=prompt,
+        overwrite=overwrite,
+    )
 
 
 def interpolate(
-    out: Out, model: Model = None,
+    out: Out,
+    model: Model = None,
     images: Annotated[
         Optional[str],
         typer.Option(help="Between neighbours among these, by way of x_T.", callback=pictures("--images")),
     ] = None,
     seeds: Annotated[Optional[str], typer.Option(help="Between samples of these, by way of z: 0,1,2.")] = None,
-    n: Many = None, frames: Annotated[int, typer.Option(min=2, help="Pictures on each way.")] = 8,
-    steps: Steps = None, spacing: Spacing = None, iterations: Iterations = 1, sampler: Sampler = None,
-    labels: Labels = None, prompt: Prompt = None, scale: Scale = None, overwrite: Overwrite = False,
-) -> None:  # fmt: skip
+    n: Many = None,
+    frames: Annotated[int, typer.Option(min=2, help="Pictures on each way.")] = 8,
+    steps: Steps = None,
+    spacing: Spacing = None,
+    iterations: Iterations = 1,
+    sampler: Sampler = None,
+    labels: Labels = None,
+    prompt: Prompt = None,
+    guidance_scale: Scale = None,
+    overwrite: Overwrite = False,
+) -> None:
     """From one picture, or one sample, to another."""
     number, chosen = _many(n), [_seed(word) for word in listed(seeds)]
-    ready(model, steps=steps, spacing=spacing, sampler=sampler, scale=scale)
+    ready(model, steps=steps, spacing=spacing, sampler=sampler, guidance_scale=guidance_scale)
 
     from tdpm_cli.sampling.interpolate import interpolate as run
 
-    run(out, model, images=images, seeds=chosen, n=number, frames=frames,
-        steps=steps, spacing=spacing, iterations=iterations, sampler=sampler, scale=scale, labels=listed(labels),
-        prompts=prompt, overwrite=overwrite)  # fmt: skip
+    run(
+        out,
+        model,
+        images=images,
+        seeds=chosen,
+        n=number,
+        frames=frames,
+        steps=steps,
+        spacing=spacing,
+        iterations=iterations,
+        sampler=sampler,
+        guidance_scale=guidance_scale,
+        labels=listed(labels),
+        prompts=prompt,
+        overwrite=overwrite,
+    )
 
 
 def edit(
-    images: Images, out: Out, model: Model = None,
+    images: Images,
+    out: Out,
+    model: Model = None,
     strength: Annotated[str, typer.Option(help="Shares of T to noise to, such as 0.3,1.")] = "0.25,0.5,1",
     n: Annotated[str, typer.Option(help="How many pictures, the first ones.")] = "64",
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Of the noise.")] = 0,
-    steps: Steps = None, spacing: Spacing = None, sampler: Sampler = None, labels: Labels = None, prompt: Prompt = None,
-    scale: Scale = None, overwrite: Overwrite = False,
-) -> None:  # fmt: skip
+    steps: Steps = None,
+    spacing: Spacing = None,
+    sampler: Sampler = None,
+    labels: Labels = None,
+    prompt: Prompt = None,
+    guidance_scale: Scale = None,
+    overwrite: Overwrite = False,
+) -> None:
     """Pictures or rough sketches, made anew from the noise of a chosen strength."""
     strengths, number = numbers("--strength", strength), count("--n", n)
-    ready(model, steps=steps, spacing=spacing, sampler=sampler, scale=scale)
+    ready(model, steps=steps, spacing=spacing, sampler=sampler, guidance_scale=guidance_scale)
 
     from tdpm_cli.sampling.edit import edit as run
 
-    run(images, out, model, strengths=strengths, n=number, seed=seed, steps=steps,
-        spacing=spacing, sampler=sampler, labels=listed(labels), prompts=prompt, scale=scale,
-        overwrite=overwrite)  # fmt: skip
+    run(
+        images,
+        out,
+        model,
+        strengths=strengths,
+        n=number,
+        seed=seed,
+        steps=steps,
+        spacing=spacing,
+        sampler=sampler,
+        labels=listed(labels),
+        prompts=prompt,
+        guidance_scale=guidance_scale,
+        overwrite=overwrite,
+    )
 
 
 def _many(n: Optional[str]) -> Optional[int]:

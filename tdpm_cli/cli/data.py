@@ -87,16 +87,15 @@ def matcher(
     set_: Set = None,
 ) -> None:
     """Train a small network that matches images and captions, for `tdpm eval --text`. The same command continues."""
-    from tdpm_cli.config import presets
-    from tdpm_cli.config import schema as configuration
+    from tdpm_cli.config import presets, schema
 
     number, assignments = count("--images", images), set_ or []
     plain = presets.override(presets.read_preset(preset), assignments)
-    configuration.check_words(plain, {"data"} if data else ())
+    schema.check_words(plain, {"data"} if data else ())
 
     from tdpm_cli.evaluation.image_text_training import matcher as run
 
-    run(configuration.from_dict(presets.with_data(plain, data, False, assignments)), file, number)
+    run(schema.from_dict(presets.with_data(plain, data, False, assignments)), file, number)
 
 
 @app.command()

@@ -50,8 +50,8 @@ def evaluate(
     steps: Annotated[Optional[int], Shown(help="With --model: reverse steps.")] = None,
     spacing: Annotated[Optional[float], Shown(help="With --model: of the steps; 1 = even.")] = None,
     sampler: Annotated[Optional[str], Shown(help="With --model: such as ddim or dpmpp_2m.")] = None,
-    scale: Annotated[Optional[float], Shown(help="With --model: classifier-free guidance.")] = None,
-    prior_scale: Annotated[Optional[float], Shown(help="With --model: the same of the prior.")] = None,
+    guidance_scale: Annotated[Optional[float], Shown(help="With --model: classifier-free guidance.")] = None,
+    prior_guidance_scale: Annotated[Optional[float], Shown(help="With --model: the same of the prior.")] = None,
     seed: Annotated[
         Optional[int], typer.Option(min=0, max=2**62, help="With --model: the first seed.", show_default="0")
     ] = None,
@@ -71,7 +71,13 @@ def evaluate(
     from tdpm_cli.evaluation.sources import check_source
     from tdpm_cli.runtime.errors import InputError
 
-    sampling = {"steps": steps, "spacing": spacing, "sampler": sampler, "scale": scale, "prior_scale": prior_scale}
+    sampling = {
+        "steps": steps,
+        "spacing": spacing,
+        "sampler": sampler,
+        "guidance_scale": guidance_scale,
+        "prior_guidance_scale": prior_guidance_scale,
+    }
     check_options(sampling)
     if (ref_only is None) != (out is None):
         raise InputError("--ref-only PATH and --out FILE.npz: give both or neither")

@@ -23,14 +23,20 @@ def export(
     spacing: Annotated[Optional[float], Shown(help="Of the steps: 1 even, 2 shorter near the data.")] = None,
     sampler: Annotated[Optional[str], Shown(help="Such as ddim, ddpm or dpmpp_2m.")] = None,
     eta: Annotated[Optional[float], Shown(help="Noise of ddim.")] = None,
-    scale: Annotated[Optional[float], Shown(help="Classifier-free guidance: 1 = off.")] = None,
-    prior_scale: Annotated[Optional[float], Shown(help="The same of the prior.")] = None,
+    guidance_scale: Annotated[Optional[float], Shown(help="Classifier-free guidance: 1 = off.")] = None,
+    prior_guidance_scale: Annotated[Optional[float], Shown(help="The same of the prior.")] = None,
     rgb: Annotated[bool, typer.Option("--rgb", help="Grey images in three channels, for tools that want RGB.")] = False,
     licence: Annotated[str, typer.Option(help="Of the weights; stands in the file.")] = "not stated",
 ) -> None:
     """Write a trained model for other runtimes, and check it there against ours."""
-    sampling: dict[str, Any] = {"steps": steps, "spacing": spacing, "sampler": sampler, "eta": eta, "scale": scale,
-                                "prior_scale": prior_scale}  # fmt: skip
+    sampling: dict[str, Any] = {
+        "steps": steps,
+        "spacing": spacing,
+        "sampler": sampler,
+        "eta": eta,
+        "guidance_scale": guidance_scale,
+        "prior_guidance_scale": prior_guidance_scale,
+    }
     export_format(file, format)
     ready(model, **sampling)
 

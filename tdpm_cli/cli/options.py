@@ -39,10 +39,10 @@ def known_features(option: str) -> Callable[[Optional[str]], Optional[str]]:
     """A check of features, "name" or "name:weights", that are given to `option`: InputError for an unknown name."""
 
     def check(text: Optional[str]) -> Optional[str]:
-        from tdpm_cli.config import registry as parts
+        from tdpm_cli.config import registry
 
         if text is not None:
-            parts.check_name("features", text.partition(":")[0], option)
+            registry.resolve("features", text.partition(":")[0], option)
         return text
 
     return check

@@ -37,8 +37,8 @@ def sample(
             help="A folder of smaller images, for a model that enlarges them.", callback=existing("--upsample")
         ),
     ] = None,
-    scale: Annotated[Optional[float], Shown(help="Classifier-free guidance: 1 = off.")] = None,
-    prior_scale: Annotated[Optional[float], Shown(help="The same of the prior.")] = None,
+    guidance_scale: Annotated[Optional[float], Shown(help="Classifier-free guidance: 1 = off.")] = None,
+    prior_guidance_scale: Annotated[Optional[float], Shown(help="The same of the prior.")] = None,
     format: Annotated[
         Optional[str],
         typer.Option(
@@ -53,16 +53,39 @@ def sample(
 ) -> None:
     """Write samples to a folder. The same command again continues an interrupted one."""
     number = count("--n", n) if n else None
-    ready(model, steps=steps, spacing=spacing, sampler=sampler, eta=eta, batch=batch, precision=precision, scale=scale,
-          prior_scale=prior_scale)  # fmt: skip
+    ready(
+        model,
+        steps=steps,
+        spacing=spacing,
+        sampler=sampler,
+        eta=eta,
+        batch=batch,
+        precision=precision,
+        guidance_scale=guidance_scale,
+        prior_guidance_scale=prior_guidance_scale,
+    )
 
     from tdpm_cli.sampling.sample import read_prompts
     from tdpm_cli.sampling.sample import sample as run
 
     in_processes(nproc)
     run(
-        out, number, model, steps=steps, spacing=spacing, seed=seed, sampler=sampler, eta=eta,
-        batch=batch, precision=precision, labels=labels and [word.strip() for word in labels.split(",")],
-        prompts=[*(prompt or []), *(read_prompts(prompts) if prompts else [])] or None, upsample=upsample,
-        scale=scale, prior_scale=prior_scale, format=format, compile=compile, overwrite=overwrite,
-    )  # fmt: skip
+        out,
+        number,
+        model,
+        steps=steps,
+        spacing=spacing,
+        seed=seed,
+        sampler=sampler,
+        eta=eta,
+        batch=batch,
+        precision=precision,
+        labels=labels and [word.strip() for word in labels.split(",")],
+        prompts=[*(prompt or []), *(read_prompts(prompts) if prompts else [])] or None,
+        upsample=upsample,
+        guidance_scale=guidance_scale,
+        prior_guidance_scale=prior_guidance_scale,
+        format=format,
+        compile=compile,
+        overwrite=overwrite,
+    )

@@ -20,8 +20,8 @@ def sweep(
     start: Annotated[
         str, typer.Option(help="Where the chain starts: prior, data (the ceiling), gaussian; several by commas.")
     ] = "prior",
-    scale: Annotated[Optional[str], Shown(help="Classifier-free guidance, such as 1,2,4.")] = None,
-    prior_scale: Annotated[Optional[str], Shown(help="The same of the prior.")] = None,
+    guidance_scale: Annotated[Optional[str], Shown(help="Classifier-free guidance, such as 1,2,4.")] = None,
+    prior_guidance_scale: Annotated[Optional[str], Shown(help="The same of the prior.")] = None,
     n: Annotated[Optional[str], Shown(help="Samples scored in each row.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="The first seed.")] = 0,
     repeats: Annotated[int, typer.Option(min=1, help="Seeds in each row: mean ± sd.")] = 1,
@@ -49,14 +49,21 @@ def sweep(
     from tdpm_cli.runtime.errors import one_of
 
     chosen = [count("--steps", word) for word in some("--steps", steps)]
-    spacings, scales = numbers("--spacing", spacing), numbers("--scale", scale)
-    prior_scales, number = numbers("--prior-scale", prior_scale), count("--n", n) if n else None
+    spacings, guidance_scales = numbers("--spacing", spacing), numbers("--guidance-scale", guidance_scale)
+    prior_guidance_scales, number = (
+        numbers("--prior-guidance-scale", prior_guidance_scale),
+        count("--n", n) if n else None,
+    )
     starts = some("--start", start)
     for word in starts:
         one_of("--start", word, get_args(Start))
     for word in listed(sampler):
         check_options({"sampler": word})
-    for key, values in {"spacing": spacings, "scale": scales, "prior_scale": prior_scales}.items():
+    for key, values in {
+        "spacing": spacings,
+        "guidance_scale": guidance_scales,
+        "prior_guidance_scale": prior_guidance_scales,
+    }.items():
         for value in values:
             check_options({key: value})
     for path in model or [newest_run()]:  # that there is one
@@ -66,8 +73,22 @@ def sweep(
 
     in_processes(nproc)
     run(
-        chosen, model or [], spacings=spacings, samplers=listed(sampler), starts=starts, scales=scales,
-        prior_scales=prior_scales, n=number, seed=seed, repeats=repeats, ref=ref, features=features, weights=weights,
-        extras=[name for name, wanted in {"kid": kid, "prdc": prdc}.items() if wanted], text=text, cache=cache,
-        out=out, report=report,
-    )  # fmt: skip
+        chosen,
+        model or [],
+        spacings=spacings,
+        samplers=listed(sampler),
+        starts=starts,
+        guidance_scales=guidance_scales,
+        prior_guidance_scales=prior_guidance_scales,
+        n=number,
+        seed=seed,
+        repeats=repeats,
+        ref=ref,
+        features=features,
+        weights=weights,
+        extras=[name for name, wanted in {"kid": kid, "prdc": prdc}.items() if wanted],
+        text=text,
+        cache=cache,
+        out=out,
+        report=report,
+    )

@@ -74,8 +74,7 @@ def train(
     ] = False,
 ) -> None:
     """Train a model. The same command again continues an interrupted run."""
-    from tdpm_cli.config import presets
-    from tdpm_cli.config import schema as configuration
+    from tdpm_cli.config import presets, schema
     from tdpm_cli.runtime.errors import InputError
 
     flags = {"duration": duration, "batch": batch, "batch_gpu": batch_gpu, "seed": seed, "precision": precision,
@@ -102,17 +101,17 @@ def train(
     elsewhere = {"data"} if data else set()  # sections that are known when other files are read
     elsewhere |= {"backbone", "schedule", "denoiser", "condition"} if init else set()
     elsewhere |= {"prior"} if init_prior else set()
-    configuration.check_words(plain, elsewhere)
+    schema.check_words(plain, elsewhere)
 
     if init is not None:
         from tdpm_cli.convert.convert import adopt
 
         plain = settled(adopt(plain, init))
     if init_prior is not None:
-        from tdpm_cli.convert.generator import adopt as adopt_generator
+        from tdpm_cli.convert.generator import adopt as convert_generator
 
-        plain = settled(adopt_generator(plain, init_prior))
-    config = configuration.from_dict(presets.with_data(plain, data, download, set_ or []))
+        plain = settled(convert_generator(plain, init_prior))
+    config = schema.from_dict(presets.with_data(plain, data, download, set_ or []))
 
     from tdpm_cli.training.train import train as run
 

@@ -7,7 +7,7 @@ import torch
 
 from tdpm_cli.config.types import Positive, Probability
 from tdpm_cli.engine.noise import Noise
-from tdpm_cli.engine.protocols import Cond, Given
+from tdpm_cli.engine.protocols import Cond, RawCondition
 from tdpm_cli.runtime.errors import InputError, nearest
 
 __all__ = ["Labels"]
@@ -27,7 +27,7 @@ class Labels:
         self.classes, self.dropout, self.names = classes, dropout, names
         self.sizes = {"label": classes + 1}
 
-    def encode(self, given: Given, generator: torch.Generator | None = None) -> Cond:
+    def encode(self, given: RawCondition, generator: torch.Generator | None = None) -> Cond:
         """Take the data set's labels. Raises InputError where it has none, or one beyond `classes`."""
         if "label" not in given:
             raise InputError("condition.name is 'labels', but the data have no labels; use condition.name=none")
@@ -43,7 +43,7 @@ class Labels:
     def reader(self) -> None:
         """Networks take it as it is."""
 
-    def draw(self, n: int, noise: Noise) -> Given:
+    def draw(self, n: int, noise: Noise) -> RawCondition:
         """Labels drawn uniformly."""
         return {"label": noise.choice(self.classes)}
 
@@ -55,7 +55,7 @@ class Labels:
             raise InputError(f"condition.classes is {self.classes}, but the data have {len(names)} classes: {listed}")
         return {"names": self.names or list(names)}
 
-    def parse(self, words: Sequence[str], n: int) -> Given:
+    def parse(self, words: Sequence[str], n: int) -> RawCondition:
         """n labels that go round through words, each a class's number or name. Raises InputError for others."""
         chosen = []
         for word in words:

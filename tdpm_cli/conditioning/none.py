@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from tdpm_cli.engine.noise import Noise
-from tdpm_cli.engine.protocols import Cond, Given
+from tdpm_cli.engine.protocols import Cond, RawCondition
 from tdpm_cli.runtime.errors import InputError
 
 __all__ = ["Nothing"]
@@ -20,7 +20,7 @@ class Nothing:
     def __init__(self) -> None:
         self.sizes: dict[str, int] = {}
 
-    def encode(self, given: Given, generator: torch.Generator | None = None) -> Cond:
+    def encode(self, given: RawCondition, generator: torch.Generator | None = None) -> Cond:
         """Drop what the data set gives."""
         return {}
 
@@ -32,13 +32,13 @@ class Nothing:
         """Nothing to learn."""
         return {}
 
-    def parse(self, words: Sequence[str], n: int) -> Given:
+    def parse(self, words: Sequence[str], n: int) -> RawCondition:
         """Raise InputError: there is nothing to choose."""
         raise InputError(f"{', '.join(words)}: the model is unconditional; there is nothing to choose")
 
     def reader(self) -> None:
         """Networks take it as it is."""
 
-    def draw(self, n: int, noise: Noise) -> Given:
+    def draw(self, n: int, noise: Noise) -> RawCondition:
         """{}."""
         return {}

@@ -11,7 +11,7 @@ from tdpm_cli.config.registry import load
 from tdpm_cli.config.types import Positive, Probability
 from tdpm_cli.data.arrays import conditions_of
 from tdpm_cli.engine.noise import Noise
-from tdpm_cli.engine.protocols import Cond, Given
+from tdpm_cli.engine.protocols import Cond, RawCondition
 from tdpm_cli.runtime.errors import InputError
 
 __all__ = ["Text"]
@@ -22,7 +22,7 @@ EXAMPLES = 1000  # captions that a model keeps to draw from
 class Text:
     """`context` [B, tokens, D], the vectors of a caption's tokens, and `pooled` [B, D], that of the whole.
 
-    `encoder` names a part that makes them, `weights` the folder of its network where it needs one. `tokens` is the
+    `text_encoder` names a part that makes them, `weights` the folder of its network where it needs one. `tokens` is the
     longest caption: longer ones are cut. Where data have classes and no captions, `templates` make them, with the
     class's name for {class}. `names` of classes, some `examples` of captions, to draw from, and the encoder's `dim` are
     noted when training starts; `dim` is to be chosen where the encoder is trained with the model.
@@ -31,13 +31,14 @@ class Text:
     option = "--prompt"
 
     def __init__(
-        self, *, encoder: str = "minilm", weights: str | None = None, tokens: Positive = 16, dropout: Probability = 0.1,
+        self, *, text_encoder: str = "minilm", weights: str | None = None, tokens: Positive = 16,
+        dropout: Probability = 0.1,
         templates: list[str] = ["a photo of a {class}"],  # noqa: B006 (never written to)
         names: list[str] = [], examples: list[str] = [], dim: Positive | None = None,  # noqa: B006
     ) -> None:  # fmt: skip
-        made = load("text_encoder", encoder, "condition.encoder")(Path(weights) if weights else None)
+        made = load("text_encoder", text_encoder, "condition.text_encoder")(Path(weights) if weights else None)
         if tokens > made.limit:
-            raise InputError(f"condition.tokens is {tokens}, but the encoder {encoder!r} takes at most {made.limit}")
+            raise InputError(f"condition.tokens is {tokens}, but {text_encoder!r} takes at most {made.limit}")
         if without := [template for template in templates if "{class}" not in template]:
             raise InputError(f"condition.templates: {without[0]!r} has no place {{class}} for the class's name")
         self.tokens, self.dropout, self.templates, self.names, self.examples = (
@@ -46,7 +47,7 @@ class Text:
         self.dim = self.words.dim
         self.sizes = {"context": self.dim, "pooled": self.dim}
 
-    def encode(self, given: Given, generator: torch.Generator | None = None) -> Cond:
+    def encode(self, given: RawCondition, generator: torch.Generator | None = None) -> Cond:
         """Take captions in. Raises InputError where there are none, and no classes to make them of."""
         captions = self.captions_of(given)
         chosen = [texts[k] for texts, k in zip(captions, _drawn(captions, generator), strict=True)]
@@ -60,7 +61,7 @@ class Text:
         """The encoder's network, where it is trained with the model."""
         return self.words.reader()
 
-    def draw(self, n: int, noise: Noise) -> Given:
+    def draw(self, n: int, noise: Noise) -> RawCondition:
         """Captions drawn uniformly from the examples."""
         if not self.examples:
             raise InputError("the model keeps no captions to draw from; give some with --prompt or --prompts FILE")
@@ -77,13 +78,13 @@ class Text:
         order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(0))[:EXAMPLES].tolist()
         return {"names": self.names, "examples": [examples[k] for k in sorted(order)], "dim": self.dim}
 
-    def parse(self, words: Sequence[str], n: int) -> Given:
+    def parse(self, words: Sequence[str], n: int) -> RawCondition:
         """n captions that go round through the prompts. Raises InputError for an empty one."""
         if empty := [k for k, word in enumerate(words, 1) if not word.strip()]:
             raise InputError(f"prompt {empty[0]} of {len(words)} is empty; write what is to be seen")
         return {"captions": [(words[k % len(words)].strip(),) for k in range(n)]}
 
-    def captions_of(self, given: Given) -> list[tuple[str, ...]]:
+    def captions_of(self, given: RawCondition) -> list[tuple[str, ...]]:
         """The captions of each example: its own, or its class in every template."""
         if "captions" in given:
             return list(given["captions"])

@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 from tdpm_cli.conditioning.text import Text
 from tdpm_cli.config.types import Positive, Probability
 from tdpm_cli.engine.noise import Noise
-from tdpm_cli.engine.protocols import Cond, Given
+from tdpm_cli.engine.protocols import Cond, RawCondition
 from tdpm_cli.runtime.errors import InputError
 
 __all__ = ["Upsampling"]
@@ -29,16 +29,16 @@ class Upsampling:
 
     def __init__(
         self, *, low: Annotated[list[Positive], Len(3, 3)], low_noise: Probability = 0.3,
-        encoder: str = "minilm", weights: str | None = None, tokens: Positive = 16, dropout: Probability = 0.1,
+        text_encoder: str = "minilm", weights: str | None = None, tokens: Positive = 16, dropout: Probability = 0.1,
         templates: list[str] = ["a photo of a {class}"],  # noqa: B006 (never written to)
         names: list[str] = [], examples: list[str] = [], dim: Positive | None = None,  # noqa: B006
     ) -> None:  # fmt: skip
-        self.text = Text(encoder=encoder, weights=weights, tokens=tokens, dropout=dropout, templates=templates,
-                         names=names, examples=examples, dim=dim)  # fmt: skip
+        self.text = Text(text_encoder=text_encoder, weights=weights, tokens=tokens, dropout=dropout,
+                         templates=templates, names=names, examples=examples, dim=dim)  # fmt: skip
         self.low, self.low_noise, self.dropout, self.tokens = tuple(low), low_noise, dropout, tokens
         self.sizes = {**self.text.sizes, "low": low[0]}
 
-    def encode(self, given: Given, generator: torch.Generator | None = None) -> Cond:
+    def encode(self, given: RawCondition, generator: torch.Generator | None = None) -> Cond:
         """Captions, and smaller images: `low` uint8 as given, or averages of `raw`. Raises InputError for others."""
         return {**self.text.encode(given, generator), "low": self._small(given, generator)}
 
@@ -50,7 +50,7 @@ class Upsampling:
         """The text encoder's network, where it is trained with the model."""
         return self.text.reader()
 
-    def draw(self, n: int, noise: Noise) -> Given:
+    def draw(self, n: int, noise: Noise) -> RawCondition:
         """Raise InputError: images to enlarge must be given."""
         raise InputError("the model enlarges images, and there are none to draw from; give a folder of them to "
                          "`tdpm sample` with --upsample, and score what it writes")  # fmt: skip
@@ -59,11 +59,11 @@ class Upsampling:
         """As of text."""
         return self.text.fit(data)
 
-    def parse(self, words: Sequence[str], n: int) -> Given:
+    def parse(self, words: Sequence[str], n: int) -> RawCondition:
         """As of text."""
         return self.text.parse(words, n)
 
-    def captions_of(self, given: Given) -> list[tuple[str, ...]]:
+    def captions_of(self, given: RawCondition) -> list[tuple[str, ...]]:
         """As of text."""
         return self.text.captions_of(given)
 
@@ -75,7 +75,7 @@ class Upsampling:
         """As of text."""
         return self.text.cut(texts)
 
-    def _small(self, given: Given, generator: torch.Generator | None) -> Tensor:
+    def _small(self, given: RawCondition, generator: torch.Generator | None) -> Tensor:
         if "low" in given:
             return given["low"].float() / 127.5 - 1
         if "raw" not in given:

@@ -8,7 +8,7 @@ from tdpm_cli.runtime.errors import InputError
 
 SECTIONS = [
     "data", "space", "condition", "schedule", "backbone", "prior", "discriminator",
-    "denoiser", "game", "train", "sample", "eval",
+    "denoiser", "adversarial", "train", "sample", "eval",
 ]  # of a preset, in the order in which they are written  # fmt: skip
 Crop = Literal["centre", "wide", "dhariwal"]  # how an image of another shape is brought to the one wanted
 CROPS = get_args(Crop)

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from tdpm_cli.config import registry as parts
+from tdpm_cli.config import registry
 from tdpm_cli.config.constants import SECTIONS
 from tdpm_cli.runtime.errors import InputError, nearest
 
@@ -123,14 +123,14 @@ def with_data(
         if not path.exists():
             raise InputError(f"--data {path}: no such file or folder")
         if name is not None:
-            parts.check_name("data", name)
-        name = parts.recognise(path, str(name))
+            registry.resolve("dataset", name)
+        name = registry.recognise(path, str(name))
         plain = overlay(plain, "data", {"name": name, "path": str(path.resolve())})
         key = lambda assignment: assignment.partition("=")[0].strip()
         decided = ("data.name", "data.path")
         plain = override(plain, [a for a in assignments if key(a).startswith("data.") and key(a) not in decided])
     if download:
-        if "download" not in parts.keys("data", str(name)):
+        if "download" not in registry.keys("dataset", str(name)):
             raise InputError(f"--download: the data {name!r} cannot be fetched; give them with --data PATH")
         plain = overlay(plain, "data", {"download": True})
     return plain

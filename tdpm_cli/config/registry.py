@@ -1,10 +1,13 @@
-"""Everything a preset can name. A part is the one class or function in the `__all__` of its file; its name is the
-file's, with hyphens for underscores.
+"""The registry: everything that a preset or an option can name, found by listing the folder of its kind.
 
-Positional parameters of a part are what the program hands it; keyword-only ones are the keys that a preset
-may set, and their annotations are the schema, which is read from the source: of a class, from its own `__init__`;
-names in it are assigned one by one, or imported, at the top of the file. A new file under a room is a new part: nothing
-else changes.
+A component is the one class or function in the `__all__` of its file. Its name is the file's name with hyphens for
+underscores; `ALIASES` in the file lists other names. Its positional parameters are what the program passes in. Its
+keyword-only arguments are the keys that a preset may set, and their annotations are the schema, which `signatures`
+reads from the source without importing it. The first line of the file's docstring says what the component is for.
+
+    tdpm_cli/engine/samplers/heun.py    ->  sample.sampler: heun
+
+No other line changes when a file is added.
 """
 
 import pkgutil
@@ -16,59 +19,85 @@ from typing import Any
 from tdpm_cli.config import signatures
 from tdpm_cli.runtime.errors import one_of
 
-KINDS = {  # kind -> the package whose files are its components
-    "data": "data.datasets",
+KINDS = {  # kind -> the package whose modules are its components; packages inside it hold what they share
+    "dataset": "data.datasets",
     "space": "spaces",
     "condition": "conditioning",
     "text_encoder": "conditioning.text_encoders",
+    "schedule": "engine.schedules",
     "backbone": "models.backbones",
     "prior": "models.priors",
     "discriminator": "models.discriminators",
+    "sampler": "engine.samplers",
     "features": "evaluation.features",
+    "importer": "convert.importers",
+    "export": "export.targets",
 }
+SNAKE_CASE = {"sampler", "metric"}  # kinds whose names keep the underscores that the literature gives them
 
 
 def names(kind: str) -> list[str]:
-    """The parts of a kind ("prior", "space", ...), without importing them."""
-    package = import_module(f"tdpm_cli.{KINDS[kind]}")
-    modules = pkgutil.iter_modules(package.__path__)
-    return sorted(module.name.replace("_", "-") for module in modules if not module.ispkg)
+    """Names of the components of a kind ("prior", "space", ...), without importing them."""
+    modules = pkgutil.iter_modules(_package(kind).__path__)
+    spell = str if kind in SNAKE_CASE else lambda name: name.replace("_", "-")
+    return sorted(spell(module.name) for module in modules if not module.ispkg)
+
+
+def aliases(kind: str) -> dict[str, str]:
+    """Other names of a kind's components, each with the component that it stands for."""
+    return {alias: name for name in names(kind) for alias in signatures.constant(_home(kind, name), "ALIASES", ())}
+
+
+def resolve(kind: str, name: str, key: str | None = None) -> str:
+    """Return a component's own name for its name or an alias. Raises InputError, naming `key`, for any other name."""
+    known = names(kind)
+    if name in known:
+        return name
+    other = aliases(kind)
+    one_of(key or f"{kind}.name", name, [*known, *other])
+    return other[name]
+
+
+def load(kind: str, name: str, key: str | None = None) -> Any:
+    """Import a component. `name` resolves only inside this package; raises InputError, naming `key`, for others."""
+    module = _module(kind, resolve(kind, name, key))
+    (component,) = module.__all__
+    return getattr(module, component)
+
+
+def keys(kind: str, name: str, key: str | None = None) -> signatures.Keys:
+    """Return the keys of a component, without importing it. Raises InputError as `load` does."""
+    home = _home(kind, resolve(kind, name, key))
+    (component,) = signatures.exported(home)
+    return signatures.keys(home, component)
+
+
+def summary(kind: str, name: str) -> str:
+    """Return the first line of a component's file: what it is for."""
+    return signatures.summary(_home(kind, resolve(kind, name)))
+
+
+def add_folder(kind: str, folder: Path) -> None:
+    """Let the files of another folder be components of a kind as well."""
+    _package(kind).__path__.append(str(folder))
 
 
 def recognise(path: Path, preferred: str) -> str:
-    """The data part that reads what lies at `path`: the preferred one where it knows it, else the first that does.
+    """Return the dataset that reads what `path` holds: the preferred one where it can, else the first that can.
 
-    Parts say so by a function `recognises(path)` in their file; `images`, which takes any folder, is asked last.
+    A dataset's file says so with a function `recognises(path)`. `images`, which takes any folder, is asked last.
     """
-    known = names("data")
+    known = names("dataset")
     if preferred in known and path.exists():
         for name in sorted(known, key=lambda name: (name == "images", name != preferred)):
-            knows = getattr(_module("data", name), "recognises", None)
-            if knows and knows(path):
+            recognises = getattr(_module("dataset", name), "recognises", None)
+            if recognises and recognises(path):
                 return name
     return preferred
 
 
-def load(kind: str, name: str, key: str | None = None) -> Any:
-    """A part, to be called. `name` resolves only inside this package; raises InputError, naming `key`, for others."""
-    check_name(kind, name, key)
-    module = _module(kind, name)
-    (part,) = module.__all__
-    found = getattr(module, part)
-    assert callable(found)
-    return found
-
-
-def keys(kind: str, name: str, key: str | None = None) -> signatures.Keys:
-    """The keys of a part, without importing it. Raises InputError as `load` does."""
-    check_name(kind, name, key)
-    (part,) = signatures.exported(_home(kind, name))
-    return signatures.keys(_home(kind, name), part)
-
-
-def check_name(kind: str, name: str, key: str | None = None) -> None:
-    """Raise InputError, naming `key`, where there is no part of this name."""
-    one_of(key or f"{kind}.name", name, names(kind))
+def _package(kind: str) -> ModuleType:
+    return import_module(f"tdpm_cli.{KINDS[kind]}")
 
 
 def _module(kind: str, name: str) -> ModuleType:

@@ -17,13 +17,12 @@ import yaml
 from annotated_types import Ge, Gt, Interval, Len, MinLen
 from pydantic import BeforeValidator
 
-from tdpm_cli.config import registry as parts
-from tdpm_cli.config import signatures
+from tdpm_cli.config import registry, signatures
 from tdpm_cli.config.constants import SECTIONS, parse_count
-from tdpm_cli.config.settings import HANDED_IN, Game, Prediction, Weight
+from tdpm_cli.config.settings import AdversarialSettings, Prediction, Weight
 from tdpm_cli.config.types import Fraction, Natural, Positive, PositiveFloat
 from tdpm_cli.config.validation import check, complete, known, spelled
-from tdpm_cli.runtime.errors import InputError, one_of
+from tdpm_cli.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from tdpm_cli.engine.schedule import Schedule
@@ -44,7 +43,7 @@ class DenoiserConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GameConfig(Game):
+class AdversarialConfig(AdversarialSettings):
     """The game's settings, with `start` in images, such as 200k."""
 
     start: Count = 0
@@ -84,7 +83,7 @@ class TrainConfig:
     prior_lr: PositiveFloat = 2e-5
     discriminator_lr: PositiveFloat = 2e-3
     denoiser_betas: Betas = field(default_factory=lambda: [0.9, 0.999])
-    game_betas: Betas = field(default_factory=lambda: [0.0, 0.99])
+    adversarial_betas: Betas = field(default_factory=lambda: [0.0, 0.99])
     warmup: Count = 0
     cooldown: Fraction = 0.0
     clip: PositiveFloat | None = None
@@ -94,7 +93,7 @@ class TrainConfig:
     log: Annotated[int, Ge(1), BeforeValidator(parse_count)] = 4_000
     keep: Annotated[int, Ge(2)] = 2
     score: bool = False
-    most_skipped: Positive = 10
+    max_skipped_steps: Positive = 10
     on_save_error: Literal["stop", "continue"] = "stop"
     tensorboard: bool = False
 
@@ -107,8 +106,8 @@ class SampleConfig:
     spacing: Annotated[float, Ge(1)] = 1.0
     sampler: str = "ddim"
     options: dict[str, float] = field(default_factory=dict)  # of the sampler, such as ddim's eta
-    scale: PositiveFloat = 1.0  # of guidance of the steps; 1 = off
-    prior_scale: PositiveFloat = 1.0  # of guidance of the prior
+    guidance_scale: PositiveFloat = 1.0  # of guidance of the steps; 1 = off
+    prior_guidance_scale: PositiveFloat = 1.0  # of guidance of the prior
     precision: Precision = "auto"  # of network calls
     batch: Positive = 256
 
@@ -132,7 +131,7 @@ class Part:
 
     def __call__(self, *context: Any) -> Any:
         """Build the part from what the program hands it."""
-        return parts.load(self.kind, self.name)(*context, **self.options)
+        return registry.load(self.kind, self.name)(*context, **self.options)
 
 
 @dataclass(frozen=True)
@@ -145,21 +144,18 @@ class ScheduleConfig:
 
     def __call__(self) -> "Schedule":
         """Build the truncated chain. Raises InputError for a cut that is not on it."""
-        from tdpm_cli.engine.schedule import CHAINS  # with PyTorch, which reading a preset does not need
-
         try:
-            chain = CHAINS[self.name](**self.options)
-            return chain if self.truncate is None else chain.truncate(**self.truncate)  # type: ignore[arg-type]
+            chain = registry.load("schedule", self.name)(**self.options)
+            return chain if self.truncate is None else chain.truncate(**self.truncate)
         except ValueError as error:
             cut = f"schedule.truncate is {self.truncate}" if self.truncate else "schedule"
             raise InputError(f"{cut}: {error}") from None
 
 
-CHAIN_FILE, SAMPLER_FILE = "tdpm_cli.engine.schedule", "tdpm_cli.engine.samplers"  # whose functions presets name
 DEFAULTS = {"condition": {"name": "none"}, "schedule": {"name": "linear"}, "prior": {"name": "shared"}}
 SETTINGS = {
     "denoiser": DenoiserConfig,
-    "game": GameConfig,
+    "adversarial": AdversarialConfig,
     "train": TrainConfig,
     "sample": SampleConfig,
     "eval": EvalConfig,
@@ -180,7 +176,7 @@ class Config:
     prior: Part
     discriminator: Part | None
     denoiser: DenoiserConfig
-    game: GameConfig
+    adversarial: AdversarialConfig
     train: TrainConfig
     sample: SampleConfig
     eval: EvalConfig
@@ -246,23 +242,34 @@ def schedule_of(plain: Mapping[str, Any]) -> "Schedule":
 
 def _agreed(config: Config) -> Config:
     """Refuse values that are right alone and wrong together; leave out the discriminator where there is no game."""
-    game, train, space, prior = config.game, config.train, config.space(), parts.load("prior", config.prior.name)
+    adversarial, train, space, prior = (
+        config.adversarial,
+        config.train,
+        config.space(),
+        registry.load("prior", config.prior.name),
+    )
     if prior.learns and config.discriminator is None:
         raise InputError(f"prior.name is {config.prior.name!r}, so the preset needs a section 'discriminator'")
-    if prior.shares and game.start:
+    if prior.shares and adversarial.start:
         raise InputError(
-            f"game.start is set, but the prior {config.prior.name!r} learns with the denoiser; use prior.name=copy"
+            f"adversarial.start is set, but the prior {config.prior.name!r} learns with the denoiser; "
+            "use prior.name=copy"
         )
     if train.phases == "prior" and (prior.shares or not prior.learns):
-        raise InputError(f"train.phases is 'prior', but the prior {config.prior.name!r} has no weights of its own; "
-                         "use prior.name=denoised, copy or x0-then-noise")  # fmt: skip
-    if prior.learns and game.start >= train.duration:
         raise InputError(
-            f"game.start is {game.start}, but train.duration is {train.duration}: the prior would not learn"
+            f"train.phases is 'prior', but the prior {config.prior.name!r} has no weights of its own; "
+            "use prior.name=denoised, copy or x0-then-noise"
+        )
+    if prior.learns and adversarial.start >= train.duration:
+        raise InputError(
+            f"adversarial.start is {adversarial.start}, but train.duration is {train.duration}: "
+            "the prior would not learn"
         )
     conditional = bool(config.condition().sizes)
-    if game.mismatch and not conditional:
-        raise InputError(f"game.mismatch is {game.mismatch:g}, but the model is unconditional: nothing to mismatch")
+    if adversarial.mismatch and not conditional:
+        raise InputError(
+            f"adversarial.mismatch is {adversarial.mismatch:g}, but the model is unconditional: nothing to mismatch"
+        )
     if train.flip and len(space.raw_shape) != 3:
         raise InputError("train.flip is true, but the data are no images")
     check_sampling(config.sample, config.schedule().T, conditional, prior, "sample")
@@ -281,16 +288,16 @@ def check_options(given: Mapping[str, Any]) -> None:
 
 def check_sampler(sampler: str, options: Mapping[str, Any], section: str = "--") -> dict[str, Any]:
     """The options of a sampler, converted. Raises InputError for an unknown sampler or option."""
-    one_of(spelled(section, "sampler"), sampler, signatures.functions(SAMPLER_FILE, HANDED_IN))
-    return check(signatures.keys(SAMPLER_FILE, sampler), options, f"sampler {sampler}")
+    return check(registry.keys("sampler", sampler, spelled(section, "sampler")), options, f"sampler {sampler}")
 
 
 def check_sampling(sample: SampleConfig, T: int, conditional: bool, prior: Any, section: str = "--") -> None:
     """Raise InputError for steps beyond 1..T, or guidance of what knows no condition."""
     if sample.steps > T:
-        raise InputError(f"{spelled(section, 'steps')} is {sample.steps}, but the truncated chain has {T}; "
-                         f"accepted: 1 to {T}")  # fmt: skip
-    for key, guides in (("scale", conditional), ("prior_scale", conditional and prior.learns)):
+        raise InputError(
+            f"{spelled(section, 'steps')} is {sample.steps}, but the truncated chain has {T}; accepted: 1 to {T}"
+        )
+    for key, guides in (("guidance_scale", conditional), ("prior_guidance_scale", conditional and prior.learns)):
         value = getattr(sample, key)
         if value != 1 and not guides:
             lacks = "the prior learns nothing" if conditional else "the model is unconditional"
@@ -318,26 +325,26 @@ def _section(section: str, given: Mapping[str, Any] | None) -> Any:
     elif section == "sample":
         check_sampler(settings.sampler, settings.options, section)
     elif section == "eval":
-        parts.check_name("features", settings.features, "eval.features")
+        registry.resolve("features", settings.features, "eval.features")
     return settings
 
 
 def _part(kind: str, given: Mapping[str, Any]) -> Part:
     options = dict(given)
     name = options.pop("name", None)
-    parts.check_name(kind, name)
+    registry.resolve(kind, name)
     beside = ["name"]
     if kind == "data":
         beside, path = ["name", "path"], options.pop("path", None)
         if path is not None and not isinstance(path, str):
             raise InputError(f"data.path is {path!r}: it must be the path of a file or folder")
-    return Part(kind, name, complete(parts.keys(kind, name), options, kind, beside))
+    return Part(kind, name, complete(registry.keys(kind, name), options, kind, beside))
 
 
 def _schedule(given: Mapping[str, Any]) -> ScheduleConfig:
     options = dict(given)
     name, truncate = options.pop("name", "linear"), options.pop("truncate", None)
-    one_of("schedule.name", name, signatures.functions(CHAIN_FILE))
+    registry.resolve("schedule", name)
     if truncate is not None:
         units = ("step", "sigma", "log_snr")
         if not isinstance(truncate, Mapping) or len(truncate) != 1 or next(iter(truncate)) not in units:
@@ -349,5 +356,5 @@ def _schedule(given: Mapping[str, Any]) -> ScheduleConfig:
                 f"schedule.truncate.{unit} is {value!r}: it must be a {'whole ' if unit == 'step' else ''}number"
             )
         truncate = dict(truncate)
-    options = complete(signatures.keys(CHAIN_FILE, name), options, "schedule", ["name", "truncate"])
+    options = complete(registry.keys("schedule", name), options, "schedule", ["name", "truncate"])
     return ScheduleConfig(name, options, truncate)

@@ -7,15 +7,15 @@ from tdpm_cli.config.types import Natural, NonNegative, Positive
 
 Prediction = Literal["eps", "x_0", "v"]
 Weight = Literal["simple", "min_snr"]
-GameLoss = Literal["logistic", "relativistic"]
+AdversarialLoss = Literal["logistic", "relativistic"]
 HANDED_IN = ("denoise", "x_T", "times", "schedule", "noise")  # of every sampler; what is keyword-only is an option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Game:
+class AdversarialSettings:
     """How prior and discriminator play."""
 
-    loss: GameLoss = "logistic"
+    loss: AdversarialLoss = "logistic"
     r1: NonNegative = 0.1
     r2: NonNegative = 0.0
     penalty_every: Positive = 16

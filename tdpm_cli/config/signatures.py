@@ -59,6 +59,17 @@ def exported(module: str) -> list[str]:
     return list(_source(module)["__all__"])
 
 
+def constant(module: str, name: str, default: Any) -> Any:
+    """Return the value of a constant of a module, or `default` where the module has none."""
+    source = _source(module)
+    return source[name] if name in source.nodes else default
+
+
+def summary(module: str) -> str:
+    """Return the first line of a module's docstring."""
+    return _source(module).doc.partition("\n")[0]
+
+
 def fields_of(kind: type) -> Keys:
     """The fields of a dataclass."""
     hints = get_type_hints(kind, include_extras=True)
@@ -75,9 +86,11 @@ class _Source(dict[str, Any]):
         spec = find_spec(module)
         if spec is None or spec.origin is None:
             raise ModuleNotFoundError(module)
+        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+        self.doc = ast.get_docstring(tree) or ""
         self.nodes: dict[str, ast.AST] = {}
         self._imported: dict[str, tuple[str, str]] = {}  # from where, and what it is called there
-        for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+        for node in tree.body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 self.nodes[node.name] = node
             elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):

@@ -41,7 +41,7 @@ def known(given: Mapping[str, Any], accepted: Sequence[str], section: str = "") 
 
 
 def spelled(section: str, key: str) -> str:
-    """A key as its user writes it: "train.batch" in a preset, "--prior-scale" among options."""
+    """A key as its user writes it: "train.batch" in a preset, "--prior-guidance-scale" among options."""
     if section == "--":
         return section + key.replace("_", "-")
     return f"{section}.{key}" if section else key

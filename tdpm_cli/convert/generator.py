@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from tdpm_cli.checkpoints import checkpoint, weights
-from tdpm_cli.config import schema as configuration
+from tdpm_cli.config import schema
 from tdpm_cli.config.presets import overlay
 from tdpm_cli.convert.external import Tensors, require
 from tdpm_cli.models import torchscript_store as programs
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import replacing
 from tdpm_cli.runtime.pretrained import sha256
-from tdpm_cli.sampling.build import Assembly, config_in
+from tdpm_cli.sampling.build import Components, config_in
 
 OURS, PROGRAM = "x0-then-noise", "torchscript"  # the priors that such a generator can be
 COPY = "prior.pt"  # of a program, in the folder of a run
@@ -37,14 +37,14 @@ def adopt(plain: dict[str, Any], given: str) -> dict[str, Any]:
         raise InputError(f"--init-prior {given}: no such file; {ACCEPTED}")
     if not path.is_dir() and path.suffix != ".safetensors":
         return overlay(plain, "prior", {"name": PROGRAM, "program": _trust(path)})
-    shape = configuration.space_of(plain).shape
+    shape = schema.space_of(plain).shape
     if len(shape) != 3:
         raise InputError(f"--init-prior {given}: it makes images, but the space's shape is {list(shape)}")
     _, options = _generator(path, shape)
     return overlay(plain, "prior", {"name": OURS, **options})
 
 
-def load_into(made: Assembly, given: str) -> None:
+def load_into(made: Components, given: str) -> None:
     """Copy the weights of the generator `given` into the prior. Raises InputError, naming tensors, where they do not
     fit."""
     name, path = made.config.prior.name, Path(given)
@@ -55,7 +55,7 @@ def load_into(made: Assembly, given: str) -> None:
         raise InputError(f"--init-prior {given}: prior.name is {name!r}, which is not made of it; leave prior.name out")
 
 
-def keep(made: Assembly, run: Path) -> None:
+def keep(made: Components, run: Path) -> None:
     """Put the prior's program, where it has one, into the folder of the run, which is whole with it."""
     if made.config.prior.name == PROGRAM:
         _copy(programs.place(made.config.prior.options["program"]), run / COPY)

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from tdpm_cli.config import presets
-from tdpm_cli.config import registry as parts
+from tdpm_cli.config import presets, registry
 from tdpm_cli.config.constants import parse_count
 from tdpm_cli.data.decode import is_transparent
 from tdpm_cli.runtime.console import say, table
@@ -43,8 +42,8 @@ def propose(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         raise InputError(f"--data {path}: no such file or folder")
-    name = parts.recognise(path, "images")
-    seen = _look(parts.load("data", name)(path, None))
+    name = registry.recognise(path, "images")
+    seen = _look(registry.load("dataset", name)(path, None))
     shape, why = _shape(seen)
     base = next(preset for most, preset in BASES if max(shape) <= most)
     plain = presets.read_preset(base)

@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from PIL import Image
 
-from tdpm_cli.config import registry as parts
+from tdpm_cli.config import registry
 from tdpm_cli.config.constants import COLOURS, CROPS, IMAGES, Crop, parse_size
 from tdpm_cli.data import decode
 from tdpm_cli.data import inspect as survey
@@ -227,8 +227,8 @@ def _open(path: Path) -> tuple[Any, str]:
     """The data set at `path`, and the part that reads it."""
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; accepted: {IMAGES}")
-    name = parts.recognise(path, "images")
-    data = parts.load("data", name)(path, None)
+    name = registry.recognise(path, "images")
+    data = registry.load("dataset", name)(path, None)
     if hasattr(data, "images"):
         raise InputError(f"{path}: it holds latents, not images; give what they were made of, {data.about['source']}")
     if not hasattr(data, "files") and len(data[[0]][0].shape) != 4:

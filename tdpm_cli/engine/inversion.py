@@ -5,8 +5,9 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from tdpm_cli.engine.samplers import Denoise, full
+from tdpm_cli.engine.protocols import Denoise
 from tdpm_cli.engine.schedule import Schedule
+from tdpm_cli.engine.steps import full
 
 
 def invert(

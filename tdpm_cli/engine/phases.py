@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from tdpm_cli.config.settings import Game, GameLoss
+from tdpm_cli.config.settings import AdversarialLoss, AdversarialSettings
 from tdpm_cli.engine.denoiser import antithetic_times
-from tdpm_cli.engine.game import discriminator_loss, gradient_penalty, prior_loss
+from tdpm_cli.engine.losses import discriminator_loss, gradient_penalty, prior_loss
 from tdpm_cli.engine.protocols import Cond, Condition
 from tdpm_cli.engine.tdpm import TDPM
 
@@ -156,17 +156,17 @@ def denoise_loss(model: TDPM) -> Loss:
 
 
 @torch.no_grad()
-def as_told(model: TDPM, cond: Cond) -> Cond:
+def embedded_condition(model: TDPM, cond: Cond) -> Cond:
     """What networks take of a condition, in the game: what reads it learns from the denoising loss alone."""
     return model.denoiser.read(cond)
 
 
-def adversarial_loss(model: TDPM, discriminator: nn.Module, kind: GameLoss) -> Loss:
+def adversarial_loss(model: TDPM, discriminator: nn.Module, kind: AdversarialLoss) -> Loss:
     """The prior's loss: its x_T against the discriminator. Leaves that x_T as the discriminator's fake."""
     schedule = model.denoiser.schedule
 
     def loss(batch: Batch) -> tuple[Tensor, Logs]:
-        cond = as_told(model, batch.cond)
+        cond = embedded_condition(model, batch.cond)
         x_T = model.prior(batch.normal(model.prior.z_shape), **cond).float()
         batch.x_T = x_T.detach()
         fake = discriminator(x_T, **cond).float()
@@ -181,13 +181,13 @@ def adversarial_loss(model: TDPM, discriminator: nn.Module, kind: GameLoss) -> L
     return loss
 
 
-def critic_loss(model: TDPM, discriminator: nn.Module, kind: GameLoss) -> Loss:
+def critic_loss(model: TDPM, discriminator: nn.Module, kind: AdversarialLoss) -> Loss:
     """The discriminator's loss: x_T ~ q(x_T | x_0) as real, the prior's x_T of this step as fake."""
     schedule = model.denoiser.schedule
 
     def loss(batch: Batch) -> tuple[Tensor, Logs]:
         assert batch.x_T is not None, "the prior's phase comes first"
-        x_T, cond = schedule.q_sample_T(batch.x, batch.normal(batch.x.shape[1:])), as_told(model, batch.cond)
+        x_T, cond = schedule.q_sample_T(batch.x, batch.normal(batch.x.shape[1:])), embedded_condition(model, batch.cond)
         real = discriminator(x_T, **cond).float()
         fake = discriminator(batch.x_T, **cond).float()
         value = discriminator_loss(kind, fake, real).mean()
@@ -209,7 +209,7 @@ def mismatch_loss(model: TDPM, discriminator: nn.Module, condition: Condition) -
         other = {key: value.roll(1, 0) for key, value in batch.cond.items()}
         null = {key: value.to(batch.x.device) for key, value in condition.null(len(batch.x)).items()}
         differs = ~_alike(other, batch.cond) & ~_alike(other, null)
-        value = (softplus(discriminator(x_T, **as_told(model, other)).float()) * differs).mean()
+        value = (softplus(discriminator(x_T, **embedded_condition(model, other)).float()) * differs).mean()
         return value, {"loss/mismatch": value.detach()}
 
     return loss
@@ -226,7 +226,7 @@ def penalty_loss(model: TDPM, discriminator: nn.Module, r1: float, r2: float) ->
     schedule = model.denoiser.schedule
 
     def loss(batch: Batch) -> tuple[Tensor, Logs]:
-        value, logs, cond = torch.zeros((), device=batch.x.device), Logs(), as_told(model, batch.cond)
+        value, logs, cond = torch.zeros((), device=batch.x.device), Logs(), embedded_condition(model, batch.cond)
         x_T = schedule.q_sample_T(batch.x, batch.normal(batch.x.shape[1:]))
         for name, gamma, x in (("r1", r1, x_T), ("r2", r2, batch.x_T)):
             if gamma > 0:
@@ -261,7 +261,7 @@ def tdpm_phases(
     model: TDPM,
     discriminator: nn.Module | None,
     condition: Condition,
-    game: Game,
+    adversarial: AdversarialSettings,
     optimizer: MakeOptimizer,
     clip: float | None = None,
 ) -> list[Phase]:
@@ -274,29 +274,31 @@ def tdpm_phases(
     if discriminator is None or not model.prior.learns:
         return [Phase("denoiser", model.denoiser, optimizer("denoiser", model.denoiser), [denoise], clip=clip)]
 
-    adversarial = adversarial_loss(model, discriminator, game.loss)
-    critic = [(1.0, critic_loss(model, discriminator, game.loss))]
-    critic += [(game.mismatch, mismatch_loss(model, discriminator, condition))] if game.mismatch else []
-    penalty = penalty_loss(model, discriminator, game.r1, game.r2)
+    of_prior = adversarial_loss(model, discriminator, adversarial.loss)
+    critic = [(1.0, critic_loss(model, discriminator, adversarial.loss))]
+    critic += [(adversarial.mismatch, mismatch_loss(model, discriminator, condition))] if adversarial.mismatch else []
+    penalty = penalty_loss(model, discriminator, adversarial.r1, adversarial.r2)
     if model.prior.shares:
-        both = [denoise, (game.weight, adversarial)]
+        both = [denoise, (adversarial.weight, of_prior)]
         phases = [Phase("model", model, optimizer("denoiser", model), both, clip=clip)]
     else:
         phases = [
             Phase("denoiser", model.denoiser, optimizer("denoiser", model.denoiser), [denoise], clip=clip),
-            Phase("prior", model.prior, optimizer("prior", model.prior), [(1.0, adversarial)], clip=clip,
-                  start=game.start, on_start=lambda: model.prior.start(model.denoiser.network)),
+            Phase("prior", model.prior, optimizer("prior", model.prior), [(1.0, of_prior)], clip=clip,
+                  start=adversarial.start, on_start=lambda: model.prior.start(model.denoiser.network)),
         ]  # fmt: skip
     of_discriminator = optimizer("discriminator", discriminator)
-    if game.r1 == game.r2 == 0:
-        return [*phases, Phase("discriminator", discriminator, of_discriminator, critic, start=game.start)]
-    if game.penalty_every == 1:
+    if adversarial.r1 == adversarial.r2 == 0:
+        return [*phases, Phase("discriminator", discriminator, of_discriminator, critic, start=adversarial.start)]
+    if adversarial.penalty_every == 1:
         total = [*critic, (1.0, penalty)]
-        return [*phases, Phase("discriminator", discriminator, of_discriminator, total, start=game.start)]
+        return [*phases, Phase("discriminator", discriminator, of_discriminator, total, start=adversarial.start)]
     # A penalty every k steps counts k times, which keeps its strength (Karras et al. 2020, appendix B).
-    lazy = [(float(game.penalty_every), penalty)]
+    lazy = [(float(adversarial.penalty_every), penalty)]
     return [
         *phases,
-        Phase("discriminator", discriminator, of_discriminator, critic, start=game.start),
-        Phase("penalty", discriminator, of_discriminator, lazy, every=game.penalty_every, start=game.start),
+        Phase("discriminator", discriminator, of_discriminator, critic, start=adversarial.start),
+        Phase(
+            "penalty", discriminator, of_discriminator, lazy, every=adversarial.penalty_every, start=adversarial.start
+        ),
     ]

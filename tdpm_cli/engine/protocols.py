@@ -1,6 +1,6 @@
 """What the engine asks of the parts it is given."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -10,7 +10,10 @@ from tdpm_cli.engine.noise import Noise
 
 Cond = dict[str, Tensor]  # what networks take: {} = unconditional; each tensor [B, ...]
 # What data, or the user, give: "label" int64 [B], "captions" B tuples of texts; of data also "raw", the examples.
-Given = Mapping[str, Any]
+RawCondition = Mapping[str, Any]
+
+Denoise = Callable[..., Tensor]  # (x_t [B, *shape], t [B], **cond) -> estimate of x_0 [B, *shape]
+Fresh = Callable[[], Tensor]  # () -> standard normal [B, *shape]
 
 
 class Prior(Protocol):
@@ -48,7 +51,7 @@ class Condition(Protocol):
     dropout: float  # share of training examples shown without their condition, for guidance
     option: str | None  # of the command line, by which the user chooses; None where there is nothing to choose
 
-    def encode(self, given: Given, generator: torch.Generator | None = None) -> Cond:
+    def encode(self, given: RawCondition, generator: torch.Generator | None = None) -> Cond:
         """What is given → tensors. Of several captions one is drawn; without a generator, the first."""
 
     def null(self, n: int) -> Cond:
@@ -57,17 +60,17 @@ class Condition(Protocol):
     def reader(self) -> nn.Module | None:
         """A network, trained with the denoiser, that makes what networks take of what `encode` gives; or none."""
 
-    def draw(self, n: int, noise: Noise) -> Given:
+    def draw(self, n: int, noise: Noise) -> RawCondition:
         """n conditions as the user would meet them."""
 
     def fit(self, data: Any) -> dict[str, Any]:
         """What only the data knew, as options of this part."""
 
-    def parse(self, words: Sequence[str], n: int) -> Given:
+    def parse(self, words: Sequence[str], n: int) -> RawCondition:
         """n conditions that go round through what the user wrote."""
 
 
-def taken(given: Given, positions: Sequence[int]) -> dict[str, Any]:
+def taken(given: RawCondition, positions: Sequence[int]) -> dict[str, Any]:
     """The conditions at these positions."""
     chosen = list(positions)
     return {

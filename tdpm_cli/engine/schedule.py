@@ -1,19 +1,13 @@
 """The forward process q(x_t | x_0) = N(alpha_t x_0, sigma_t² I), and where to truncate it.
 
-Each public function of this file is a base chain, found by its name; its arguments are the keys of a preset.
-
 t = 0 is data and t = T the noisiest step, so `alpha_bar[0] == 1` and there is no index -1.
 """
 
-import inspect
 import math
-from collections.abc import Callable
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 
 import torch
 from torch import Tensor
-
-from tdpm_cli.config.types import Positive, PositiveFloat, Probability
 
 
 class Schedule:
@@ -120,46 +114,11 @@ def _inwards(low: float, high: float) -> str:
     return f"{first} to {last}" if first <= last else f"{low} to {high}"
 
 
-def _from_beta(beta: Tensor) -> Schedule:
+def from_beta(beta: Tensor) -> Schedule:
+    """Schedule of beta_t [T]: alpha_bar_t = Π (1 - beta_s) over s ≤ t (Ho et al. 2020, eq. 4)."""
     return Schedule(torch.cat([torch.ones(1, dtype=torch.float64), torch.cumprod(1 - beta, 0)]))
 
 
-def _ramp(start: float, end: float, steps: int) -> Tensor:
+def ramp(start: float, end: float, steps: int) -> Tensor:
+    """`steps` float64 values from start to end, evenly spaced."""
     return torch.linspace(start, end, steps, dtype=torch.float64)
-
-
-def linear(*, steps: Positive = 1000, beta_start: Probability = 1e-4, beta_end: Probability = 0.02) -> Schedule:
-    """Linear beta (Ho et al. 2020, sec. 4)."""
-    return _from_beta(_ramp(beta_start, beta_end, steps))
-
-
-def quadratic(*, steps: Positive = 1000, beta_start: Probability = 1e-4, beta_end: Probability = 0.02) -> Schedule:
-    """Linear √beta."""
-    return _from_beta(_ramp(beta_start**0.5, beta_end**0.5, steps) ** 2)
-
-
-def sigmoid(*, steps: Positive = 1000, beta_start: Probability = 1e-4, beta_end: Probability = 0.02) -> Schedule:
-    """Beta along a logistic curve over [-6, 6]."""
-    return _from_beta(beta_start + (beta_end - beta_start) * _ramp(-6, 6, steps).sigmoid())
-
-
-def constant(*, steps: Positive = 1000, beta: Probability = 0.02) -> Schedule:
-    """The same beta at every step."""
-    return _from_beta(_ramp(beta, beta, steps))
-
-
-def jsd(*, steps: Positive = 1000) -> Schedule:
-    """beta_t = 1/(T - t + 1), so alpha_bar falls linearly to 0 (Sohl-Dickstein et al. 2015, sec. 2.4.1)."""
-    return Schedule(_ramp(1, 0, steps + 1))
-
-
-def cosine(*, steps: Positive = 1000, offset: PositiveFloat = 0.008) -> Schedule:
-    """alpha_bar along a squared cosine, beta at most 0.999 (Nichol and Dhariwal 2021, eq. 17)."""
-    angle = (_ramp(0, 1, steps + 1) + offset) / (1 + offset) * math.pi / 2
-    alpha_bar = angle.cos() ** 2
-    return _from_beta((1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999))
-
-
-CHAINS: dict[str, Callable[..., Schedule]] = {
-    name: value for name, value in globals().items() if inspect.isfunction(value) and not name.startswith("_")
-}

@@ -49,7 +49,7 @@ class Diagnosis:
         if prior > denoiser:
             return (
                 f"The prior is the weaker half: of {whole:.4g} it costs {prior:.3g}, and the denoiser {denoiser:.3g}; "
-                "train longer, with a larger discriminator or another game.r1, or truncate later (larger T)."
+                "train longer, with a larger discriminator or another adversarial.r1, or truncate later (larger T)."
             )
         return (
             f"The denoiser is the weaker half: of {whole:.4g} it costs {denoiser:.3g}, and the prior {prior:.3g}; "
@@ -76,6 +76,6 @@ def _x_T(
     loaded: Loaded, settings: SampleConfig, data: Examples, seed: int, n: int, device: torch.device, start: Start
 ) -> torch.Tensor:
     """x_T [n, D]."""
-    generated = Generated(loaded.assembly, settings, seed, n, device, start, data.data)
+    generated = Generated(loaded.components, settings, seed, n, device, start, data.data)
     chunks = [range(k, min(k + settings.batch, n)) for k in range(0, n, settings.batch)]
     return torch.cat([generated.x_T(list(chunk)).cpu().flatten(1) for chunk in chunks])

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from tdpm_cli.checkpoints.runs import run_of
-from tdpm_cli.config import registry as parts
+from tdpm_cli.config import registry
 from tdpm_cli.config.schema import Config
 from tdpm_cli.evaluation.diagnose import diagnose
 from tdpm_cli.evaluation.inputs import Examples, Input, Statistics, config_of, of_model, of_training, open_input
@@ -24,7 +24,7 @@ from tdpm_cli.runtime.console import say, table
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import replacing, writable, write_text
 from tdpm_cli.runtime.html import Page
-from tdpm_cli.sampling import build as assemble
+from tdpm_cli.sampling import build
 from tdpm_cli.sampling.settings import settings_of
 
 
@@ -67,9 +67,9 @@ def evaluate(
         sets = [open_input("IMAGES", str(images))]
     else:
         seed = seed or 0
-        loaded = assemble.load(model, device)
-        settings = settings_of(loaded.assembly, **(sampling or {}))
-        count = n or loaded.assembly.config.eval.n
+        loaded = build.load(model, device)
+        settings = settings_of(loaded.components, **(sampling or {}))
+        count = n or loaded.components.config.eval.n
         sets = [of_model(loaded, settings, seed + k, count, device) for k in range(repeats)]
     config = config_of(sets[0])
     reference = _reference(ref, config, sets[0])
@@ -174,7 +174,7 @@ def _extractor(
               if isinstance(side, Statistics) and side.protocol]  # fmt: skip
     if features is None and isinstance(samples, Statistics) and isinstance(reference, Statistics):
         return OfStatistics(theirs[0] if theirs else {"name": "features"})
-    if features is None and theirs and theirs[0]["name"] not in parts.names("features"):
+    if features is None and theirs and theirs[0]["name"] not in registry.names("features"):
         raise InputError(f"the statistics are of {theirs[0]['name']!r}; name those features with --features NAME:PATH")
     return extractor(features or (config.eval.features if config else theirs[0]["name"] if theirs else "inception"),
                      weights, device)  # fmt: skip

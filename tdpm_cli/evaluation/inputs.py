@@ -17,20 +17,19 @@ from PIL import Image
 from torch import Tensor
 
 from tdpm_cli.checkpoints.runs import run_of
-from tdpm_cli.config import presets
-from tdpm_cli.config import schema as configuration
+from tdpm_cli.config import presets, schema
 from tdpm_cli.config.constants import Start
 from tdpm_cli.config.schema import Config, SampleConfig
 from tdpm_cli.data.arrays import content_of
 from tdpm_cli.data.datasets.npz import npz
 from tdpm_cli.data.decode import bits_of, flatten, is_transparent, reason_of, to_tensor
 from tdpm_cli.data.image_files import ImageFiles
-from tdpm_cli.engine.protocols import Given, taken
+from tdpm_cli.engine.protocols import RawCondition, taken
 from tdpm_cli.evaluation.sources import ACCEPTED, check_source
 from tdpm_cli.runtime import npz as arrays
 from tdpm_cli.runtime.console import Meter
 from tdpm_cli.runtime.errors import BadFile, InputError
-from tdpm_cli.sampling import build as assemble
+from tdpm_cli.sampling import build
 from tdpm_cli.sampling.settings import Generated, describe
 
 BROKEN = 0.001  # largest share of files that cannot be decoded; more of them are no accident
@@ -114,7 +113,7 @@ def open_input(option: str, text: str) -> Input:
             return stored(ImageFiles(path, option), text)
         return read_statistics(path) if {"mu", "sigma"} <= _keys(path) else _arrays(path, text)
     try:
-        return of_config(configuration.from_dict(presets.read_preset(text)))
+        return of_config(schema.from_dict(presets.read_preset(text)))
     except InputError as error:
         raise InputError(f"{option} {text}: the data of that preset are not at hand ({error}); "
                          f"give their path as {option}") from None  # fmt: skip
@@ -123,12 +122,12 @@ def open_input(option: str, text: str) -> Input:
 def config_of(given: Input) -> Config | None:
     """The config of the model that drew these, where they say."""
     manifest = given.manifest if isinstance(given, Examples) else None
-    return configuration.from_dict(manifest["config"]) if manifest else None
+    return schema.from_dict(manifest["config"]) if manifest else None
 
 
 def of_config(config: Config) -> Examples:
     """The data that a config trains on, brought to the shape of its space."""
-    data, config = assemble.read_data(config)
+    data, config = build.read_data(config)
     data = data.images() if hasattr(data, "images") else data  # latents are scored as the images that they are of
     about = {
         "data": {"name": config.data.name, **config.data.options},
@@ -149,13 +148,13 @@ def of_training(config: Config, owner: str, advice: str = "give --ref PATH") -> 
 
 
 def of_model(
-    loaded: assemble.Loaded, settings: SampleConfig, seed: int, n: int, device: torch.device,
+    loaded: build.Loaded, settings: SampleConfig, seed: int, n: int, device: torch.device,
     start: Start = "prior", data: Any = None,
 ) -> Examples:  # fmt: skip
     """The examples 0..n-1 that a model gives under `seed`, from its prior or another `start` (see Generated)."""
-    made, manifest = loaded.assembly, describe(loaded, settings, seed) | {"start": start}
+    made, manifest = loaded.components, describe(loaded, settings, seed) | {"start": start}
     if start != "prior":
-        of_prior = made.model.nfe(0, prior_scale=settings.prior_scale)
+        of_prior = made.model.nfe(0, prior_guidance_scale=settings.prior_guidance_scale)
         manifest["nfe"] -= of_prior
         manifest["nfe_text"] = "0" + manifest["nfe_text"].removeprefix(str(of_prior))
     return Examples(
@@ -169,7 +168,7 @@ def of_model(
     )
 
 
-def model_name(loaded: assemble.Loaded) -> str:
+def model_name(loaded: build.Loaded) -> str:
     """The run's folder, or the file."""
     return str(run_of(loaded.source) or loaded.source)
 
@@ -223,7 +222,9 @@ def stored(files: ImageFiles, text: str, manifest: dict[str, Any] | None = None)
 class Stored:
     """Image files as they lie, uint8 [*shape]; `drawn` are the conditions that a model drew them from, if one did."""
 
-    def __init__(self, files: ImageFiles, indices: Sequence[int], shape: tuple[int, int, int], drawn: Given) -> None:
+    def __init__(
+        self, files: ImageFiles, indices: Sequence[int], shape: tuple[int, int, int], drawn: RawCondition
+    ) -> None:
         self.files, self.indices, self.shape, self._drawn = files, list(indices), shape, drawn
 
     def __len__(self) -> int:

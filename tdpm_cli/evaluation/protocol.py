@@ -7,7 +7,7 @@ from tdpm_cli.evaluation.inputs import Examples, Input
 from tdpm_cli.evaluation.scorer import Found, Scorer, versions
 
 OF_SAMPLES = ("model", "model_sha256", "weights", "trained_images", "truncation", "sampler", "options", "steps",
-              "spacing", "scale", "prior_scale", "labels", "start", "nfe", "nfe_text")  # fmt: skip
+              "spacing", "guidance_scale", "prior_guidance_scale", "labels", "start", "nfe", "nfe_text")  # fmt: skip
 
 
 def protocol_of(scorer: Scorer, sets: Sequence[Input], found: Sequence[Found]) -> dict[str, Any]:

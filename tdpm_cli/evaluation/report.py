@@ -70,7 +70,7 @@ def read_sweep(path: Path) -> list[dict[str, Any]]:
     """The rows of an earlier sweep. Raises InputError for a damaged file."""
     try:
         rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"]
-        return [{"prior_scale": 1.0, **row} for row in rows if row["key"]]  # which older files leave out
+        return [{"prior_guidance_scale": 1.0, **row} for row in rows if row["key"]]  # which older files leave out
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: damaged ({error!r}); move it away, or name another folder with --out") from None
 
@@ -107,7 +107,7 @@ def sweep_plot(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 def sweep_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Rows of text, without the columns that say the same everywhere."""
-    settings = ("model", "sampler", "spacing", "start", "scale", "prior_scale")
+    settings = ("model", "sampler", "spacing", "start", "guidance_scale", "prior_guidance_scale")
     columns = [key for key in settings if len({row[key] for row in rows}) > 1]
     return [
         {
@@ -126,8 +126,8 @@ def _line_of(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     said = {key: str(row[key]) for key in ("model", "sampler")}
     said |= {
         "spacing": f"spacing {row['spacing']:g}",
-        "scale": f"scale {row['scale']:g}",
-        "prior_scale": f"prior scale {row['prior_scale']:g}",
+        "guidance_scale": f"guidance scale {row['guidance_scale']:g}",
+        "prior_guidance_scale": f"prior guidance scale {row['prior_guidance_scale']:g}",
         "start": STARTS[row["start"]],
     }
     varying = [key for key in said if len({other[key] for other in rows}) > 1]

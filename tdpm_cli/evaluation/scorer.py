@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tdpm_cli.config import registry as parts
+from tdpm_cli.config import registry
 from tdpm_cli.evaluation import distances as scores
 from tdpm_cli.evaluation.inputs import Examples, Input, Statistics, refuse_broken
 from tdpm_cli.evaluation.reading import Batch, batches_of
@@ -326,7 +326,7 @@ def extractor(features: str, weights: Path | None, device: torch.device, option:
     if path and weights:
         raise InputError(f"{option} {features} and --weights {weights}: give the weights once")
     given = Path(path) if path else weights
-    found = parts.load("features", name, option)(device, given)
+    found = registry.load("features", name, option)(device, given)
     if given is not None and found.protocol["name"] == name != "inception":  # Inception knows its published file
         found.protocol["name"] += f"-{found.protocol['weights_sha256'][:8]}"
     return found

@@ -22,7 +22,7 @@ from tdpm_cli.runtime.console import say, table
 from tdpm_cli.runtime.errors import InputError, one_of
 from tdpm_cli.runtime.files import writable, write_text, writing
 from tdpm_cli.runtime.html import Page
-from tdpm_cli.sampling import build as assemble
+from tdpm_cli.sampling import build
 from tdpm_cli.sampling.build import Loaded
 from tdpm_cli.sampling.settings import nfe, settings_of
 
@@ -37,8 +37,8 @@ def sweep(
     spacings: Sequence[float] = (),
     samplers: Sequence[str] = (),
     starts: Sequence[str] = ("prior",),
-    scales: Sequence[float] = (),
-    prior_scales: Sequence[float] = (),
+    guidance_scales: Sequence[float] = (),
+    prior_guidance_scales: Sequence[float] = (),
     n: int | None = None,
     seed: int = 0,
     repeats: int = 1,
@@ -62,15 +62,15 @@ def sweep(
         Page("")  # what is missing is better known before the work
         writable("--report", report)
     device = precision.device()
-    loaded = [assemble.load(path, device) for path in models] or [assemble.load(device=device)]
-    plan = _plan(loaded, steps, spacings, samplers, starts, scales, prior_scales)
-    first = loaded[0].assembly.config
+    loaded = [build.load(path, device) for path in models] or [build.load(device=device)]
+    plan = _plan(loaded, steps, spacings, samplers, starts, guidance_scales, prior_guidance_scales)
+    first = loaded[0].components.config
     data: list[Examples] = []
     if ref is None or "data" in starts:
         advice = "give --ref PATH" if "data" not in starts else "--start data starts from them"
-        data = [of_training(each.assembly.config, model_name(each), advice) for each in loaded]
+        data = [of_training(each.components.config, model_name(each), advice) for each in loaded]
     reference = open_input("--ref", str(ref)) if ref is not None else _one_of(data, loaded)
-    is_image = len(loaded[0].assembly.space.raw_shape) == 3
+    is_image = len(loaded[0].components.space.raw_shape) == 3
     extract = extractor(features or first.eval.features, weights, device) if is_image else None
     judge = judge_of(text, device)
     out = out or _beside(loaded[0])
@@ -129,7 +129,7 @@ def _tell(rows: Sequence[dict[str, Any]], reference: Input, out: Path, report: P
         say(f"report: {report}")
     best = min((row for row in rows if row["start"] == "prior"), default=rows[0], key=_distance)
     options = f"--steps {best['steps']} --spacing {best['spacing']:g} --sampler {best['sampler']}"
-    for key in ("scale", "prior_scale"):
+    for key in ("guidance_scale", "prior_guidance_scale"):
         if len({row[key] for row in rows}) > 1:
             options += f" --{key.replace('_', '-')} {best[key]:g}"
     say(f"next: tdpm sample --model {best['model']} {options} --n 64 samples/")
@@ -137,21 +137,26 @@ def _tell(rows: Sequence[dict[str, Any]], reference: Input, out: Path, report: P
 
 def _plan(
     loaded: Sequence[Loaded], steps: Sequence[int], spacings: Sequence[float], samplers: Sequence[str],
-    starts: Sequence[str], scales: Sequence[float], prior_scales: Sequence[float],
+    starts: Sequence[str], guidance_scales: Sequence[float], prior_guidance_scales: Sequence[float],
 ) -> list[tuple[Loaded, SampleConfig, Start]]:  # fmt: skip
     """Every combination, checked."""
     for start in starts:
         one_of("--start", start, get_args(Start))
     every_sampler: list[str | None] = [*samplers] or [None]
     every_spacing: list[float | None] = [*spacings] or [None]
-    every_scale: list[float | None] = [*scales] or [None]
-    every_prior_scale: list[float | None] = [*prior_scales] or [None]
+    every_scale: list[float | None] = [*guidance_scales] or [None]
+    every_prior_guidance_scale: list[float | None] = [*prior_guidance_scales] or [None]
     plan = []
-    for each, spacing, sampler, start, scale, prior_scale, count in itertools.product(
-        loaded, every_spacing, every_sampler, starts, every_scale, every_prior_scale, sorted(set(steps))
+    for each, spacing, sampler, start, guidance_scale, prior_guidance_scale, count in itertools.product(
+        loaded, every_spacing, every_sampler, starts, every_scale, every_prior_guidance_scale, sorted(set(steps))
     ):
         settings = settings_of(
-            each.assembly, spacing=spacing, sampler=sampler, scale=scale, prior_scale=prior_scale, steps=count
+            each.components,
+            spacing=spacing,
+            sampler=sampler,
+            guidance_scale=guidance_scale,
+            prior_guidance_scale=prior_guidance_scale,
+            steps=count,
         )
         plan.append((each, settings, cast(Start, start)))
     return plan
@@ -167,16 +172,16 @@ def _one_of(data: Sequence[Examples], loaded: Sequence[Loaded]) -> Examples:
 
 
 def _row(each: Loaded, settings: SampleConfig, start: Start, found: Sequence[Score]) -> dict[str, Any]:
-    model = each.assembly.model
-    of_prior = model.nfe(0, prior_scale=settings.prior_scale)
+    model = each.components.model
+    of_prior = model.nfe(0, prior_guidance_scale=settings.prior_guidance_scale)
     calls = nfe(model, settings) - (0 if start == "prior" else of_prior)
     return {
         "model": model_name(each),
         "sampler": settings.sampler,
         "spacing": settings.spacing,
         "start": start,
-        "scale": settings.scale,
-        "prior_scale": settings.prior_scale,
+        "guidance_scale": settings.guidance_scale,
+        "prior_guidance_scale": settings.prior_guidance_scale,
         "steps": settings.steps,
         "nfe": calls,
         "metric": found[0].name,
@@ -197,7 +202,7 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     metrics = list(rows[0]["scores"])
     spread = "sd" if len(rows[0]["protocol"]["seeds"]) > 1 else "standard error"
-    identity = ("model", "sampler", "spacing", "start", "scale", "prior_scale", "steps", "nfe")
+    identity = ("model", "sampler", "spacing", "start", "guidance_scale", "prior_guidance_scale", "steps", "nfe")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*identity, "n", *itertools.chain(*((name, f"{spread} of {name}") for name in metrics)), "best"])
     for row in rows:

@@ -10,11 +10,11 @@ from tdpm_cli.checkpoints.runs import CHECKPOINTS
 from tdpm_cli.engine.tdpm import TDPM
 from tdpm_cli.evaluation.inputs import of_config, of_model
 from tdpm_cli.evaluation.scorer import Scorer, extractor
-from tdpm_cli.sampling.build import Assembly, Loaded
+from tdpm_cli.sampling.build import Components, Loaded
 from tdpm_cli.sampling.settings import settings_of
 
 
-def scoring_of(made: Assembly, run: Path, device: torch.device) -> Callable[[TDPM, int], tuple[str, float]]:
+def scoring_of(made: Components, run: Path, device: torch.device) -> Callable[[TDPM, int], tuple[str, float]]:
     """What scores the averaged weights of a run: the distance of `eval.n` samples, drawn as section `sample` says.
 
     Lower is better. Raises InputError where data or features cannot be had.
@@ -29,7 +29,7 @@ def scoring_of(made: Assembly, run: Path, device: torch.device) -> Callable[[TDP
         source = run / CHECKPOINTS / f"{seen:09d}" / f"ema-{config.train.ema[0]}.safetensors"
         loaded = Loaded(replace(made, model=model), source, "", source.stem, seen)
         training, _ = model.training, model.eval()
-        settings = settings_of(loaded.assembly, precision=config.train.precision)
+        settings = settings_of(loaded.components, precision=config.train.precision)
         found = scorer.score(of_model(loaded, settings, 0, config.eval.n, device)).scores[0]
         model.train(training)
         return found.name, found.value

@@ -14,7 +14,7 @@ from tdpm_cli.export.sampler_module import Whole, describe
 from tdpm_cli.runtime.console import say
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import writing
-from tdpm_cli.sampling import build as assemble
+from tdpm_cli.sampling import build
 from tdpm_cli.sampling.settings import settings_of
 
 MOST = 1e-3  # largest error, in x_0, of an export that is kept
@@ -37,7 +37,7 @@ def export(
     ours by more than 1e-3. Raises InputError for input that does not fit.
     """
     kind = export_format(file, format)
-    loaded = assemble.load(model)
+    loaded = build.load(model)
     if kind == "safetensors":
         if rgb or any(value is not None for value in sampling.values()):
             raise InputError("--format safetensors holds weights alone: leave --rgb and the sampling options out")
@@ -51,11 +51,11 @@ def export(
     return file
 
 
-def _weights(loaded: assemble.Loaded, file: Path, licence: str) -> str:
-    made = loaded.assembly
-    head = assemble.header(made.config, loaded.weights, loaded.seen)
+def _weights(loaded: build.Loaded, file: Path, licence: str) -> str:
+    made = loaded.components
+    head = build.header(made.config, loaded.weights, loaded.seen)
     weights.write_weights(file, made.model, head | {"licence": licence})
-    again = weights.state(assemble.load(file).assembly.model)
+    again = weights.state(build.load(file).components.model)
     differing = [name for name, tensor in weights.state(made.model).items() if not tensor.equal(again[name])]
     assert not differing, f"{file}: {differing} did not survive"
     if made.config.prior.name == "torchscript":
@@ -65,11 +65,11 @@ def _weights(loaded: assemble.Loaded, file: Path, licence: str) -> str:
 
 
 def _graph(
-    loaded: assemble.Loaded, file: Path, kind: str, licence: str, rgb: bool, sampling: dict[str, Any]
+    loaded: build.Loaded, file: Path, kind: str, licence: str, rgb: bool, sampling: dict[str, Any]
 ) -> str:  # fmt: skip
     """Write a sampler, and run it at batches other than the one it was traced with."""
     runtime = import_module(f"tdpm_cli.exporting.{GRAPHS[kind]}")
-    whole = Whole(loaded, settings_of(loaded.assembly, precision="fp32", **sampling), rgb).eval()
+    whole = Whole(loaded, settings_of(loaded.components, precision="fp32", **sampling), rgb).eval()
     about = describe(loaded, whole.settings, licence)
     say(f"tracing {about['nfe']} network calls ({whole.settings.sampler}) …")
     part = file.with_suffix(f".part{file.suffix}")  # which keeps the suffix: runtimes look at it

@@ -28,7 +28,7 @@ class Whole(nn.Module):
 
     def __init__(self, loaded: Loaded, settings: SampleConfig, rgb: bool) -> None:
         super().__init__()
-        made = loaded.assembly
+        made = loaded.components
         self.model, self.space, self.condition = made.model, made.space, made.condition
         self.settings, self.rgb, self.prior_name = settings, rgb, made.config.prior.name
         if rgb and self.space.raw_shape[0] != 1:
@@ -99,17 +99,17 @@ class Drawn:
 
 def describe(loaded: Loaded, settings: SampleConfig, licence: str) -> dict[str, str]:
     """What an exported file says of itself."""
-    config, model = loaded.assembly.config, loaded.assembly.model
+    config, model = loaded.components.config, loaded.components.model
     return {
         "made_by": f"tdpm {__version__}",
         "preset": config.preset,
         "T": str(model.denoiser.schedule.T),
-        "truncation": loaded.assembly.schedule_text,
+        "truncation": loaded.components.schedule_text,
         "sampler": settings.sampler,
         "steps": str(settings.steps),
         "spacing": f"{settings.spacing:g}",
-        "scale": f"{settings.scale:g}",
-        "prior_scale": f"{settings.prior_scale:g}",
+        "guidance_scale": f"{settings.guidance_scale:g}",
+        "prior_guidance_scale": f"{settings.prior_guidance_scale:g}",
         "nfe": f"{nfe_text(model, settings)} = {nfe(model, settings)}",
         "z_size": str(math.prod(model.prior.z_shape)),
         "weights": loaded.weights,

@@ -13,7 +13,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.checkpoints.runs import newest_run
-from tdpm_cli.config import schema as configuration
+from tdpm_cli.config import schema
 from tdpm_cli.config.schema import Config
 from tdpm_cli.engine.denoiser import Denoiser
 from tdpm_cli.engine.protocols import Condition
@@ -26,7 +26,7 @@ FORMAT = 1  # of the header of a file of weights
 
 
 @dataclass(frozen=True)
-class Assembly:
+class Components:
     """A config's space, condition and networks. `discriminator` is None where there is no game."""
 
     config: Config
@@ -41,7 +41,7 @@ class Assembly:
         return self.model.denoiser.schedule.describe()
 
 
-def assemble(config: Config, device: torch.device | str = "cpu") -> Assembly:
+def build(config: Config, device: torch.device | str = "cpu") -> Components:
     """Build everything with weights drawn from `train.seed`, the same on every device but "meta"."""
     schedule, space, condition = config.schedule(), config.space(), config.condition()
     on_meta = torch.device(device).type == "meta"
@@ -59,7 +59,7 @@ def assemble(config: Config, device: torch.device | str = "cpu") -> Assembly:
     for module in (model, discriminator):
         if module is not None and not on_meta:
             module.to(device).to(memory_format=torch.channels_last)
-    return Assembly(config, space, condition, model, discriminator)
+    return Components(config, space, condition, model, discriminator)
 
 
 def use_checkpointing(model: nn.Module, on: bool) -> None:
@@ -81,7 +81,7 @@ def read_data(config: Config) -> tuple[Any, Config]:
 class Loaded:
     """A trained model and all that sampling needs to know of it."""
 
-    assembly: Assembly
+    components: Components
     source: Path
     sha256: str
     weights: str  # which weights: "ema-500000", "model"
@@ -108,19 +108,19 @@ def load(source: Path | None = None, device: torch.device | str = "cpu") -> Load
     config = config_in(path, says)
     playing = replace(config, discriminator=None)  # which is in no such file
     with _at_most(len(shapes), path):
-        own = weights.state(assemble(playing, "meta").model)
+        own = weights.state(build(playing, "meta").model)
     weights.fits(own, shapes, str(path))  # before any memory is taken
     needed, free = sum(tensor.nbytes for tensor in own.values()), free_memory(torch.device(device))
     if needed > free:
         raise InputError(
             f"{path}: its weights need {needed / 2**30:.3g} GiB of memory, and {free / 2**30:.3g} are free"
         )
-    assembly = replace(assemble(playing, device), config=config)
-    weights.load_state(assembly.model, weights.read_weights(path)[0], str(path))
-    assembly.model.eval().requires_grad_(False)
+    components = replace(build(playing, device), config=config)
+    weights.load_state(components.model, weights.read_weights(path)[0], str(path))
+    components.model.eval().requires_grad_(False)
     sha256 = weights.sha256(path)
     distributed.agree("weights", {str(path): sha256})
-    return Loaded(assembly, path, sha256, says["weights"], int(says["seen"]))
+    return Loaded(components, path, sha256, says["weights"], int(says["seen"]))
 
 
 def _weights_of(source: Path) -> Path:
@@ -131,7 +131,7 @@ def config_in(path: Path, says: Mapping[str, str]) -> Config:
     """The config in a header. Raises InputError, naming the file, for what is none."""
     try:
         int(says["seen"]), says["weights"]
-        return configuration.from_dict(dict(json.loads(says["config"])))
+        return schema.from_dict(dict(json.loads(says["config"])))
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: its header is damaged ({type(error).__name__}: {error})") from None
     except InputError as error:

@@ -26,7 +26,7 @@ def decode(
     before = folders.read_manifest(encoded, "encode")
     x_T = _read(encoded / folders.ARRAYS)
     coder = load(model or before["model"])
-    kept = {key: before[key] for key in ("steps", "spacing", "scale", "sampler")}
+    kept = {key: before[key] for key in ("steps", "spacing", "guidance_scale", "sampler")}
     given = kept | {key: value for key, value in sampling.items() if value is not None}
     given["precision"] = folders.precision_of(out, overwrite)
     settings = coder.settings(**given)

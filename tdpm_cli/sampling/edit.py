@@ -42,7 +42,7 @@ def edit(
         "verb": "edit", "strengths": list(strengths), "asked": labels or prompts,
         "given_sha256": folders.hash_of(found.raw, found.names)}  # fmt: skip
     plan |= {
-        "nfe": coder.tdpm.nfe(settings.steps, settings.scale) - coder.tdpm.nfe(0),
+        "nfe": coder.tdpm.nfe(settings.steps, settings.guidance_scale) - coder.tdpm.nfe(0),
         "nfe_text": "0 + " + plan["nfe_text"].split(" + ")[1],
     }
 

@@ -13,8 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tdpm_cli.config import presets
-from tdpm_cli.config import schema as configuration
+from tdpm_cli.config import presets, schema
 from tdpm_cli.data.image_dataset import Decoded
 from tdpm_cli.data.image_files import SUFFIXES, ImageFiles
 from tdpm_cli.runtime.claims import Claims
@@ -52,7 +51,7 @@ def read(text: str, shape: Sequence[int], n: int | None, known: Sequence[str]) -
     path = Path(text)
     data: Any
     if text in presets.preset_names() and not path.exists():
-        data, config = read_data(configuration.from_dict(presets.read_preset(text)))
+        data, config = read_data(schema.from_dict(presets.read_preset(text)))
         if tuple(config.space().raw_shape) != tuple(shape):
             raise InputError(f"{text}: its data are {list(config.space().raw_shape)}, the model's {list(shape)}")
         names = [f"{text}[{k}]" for k in range(len(data))]

@@ -16,7 +16,7 @@ from tdpm_cli.engine.schedule import Schedule
 from tdpm_cli.engine.tdpm import TDPM
 from tdpm_cli.runtime import device as precision
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.sampling import build as assemble
+from tdpm_cli.sampling import build
 from tdpm_cli.sampling.settings import nfe, prior_options, sampler_options, settings_of
 
 Labels = Sequence[str | int] | None
@@ -25,25 +25,25 @@ Labels = Sequence[str | int] | None
 class Model:
     """What `tdpm.load` returns. Images are uint8 [n, C, H, W] (points: float32 [n, dim]), x_t is float32 [n, *shape].
 
-    Settings that are left out are the preset's: `steps`, `spacing`, `sampler`, `eta`, `scale`,
-    `prior_scale`, `precision`, `batch`.
+    Settings that are left out are the preset's: `steps`, `spacing`, `sampler`, `eta`, `guidance_scale`,
+    `prior_guidance_scale`, `precision`, `batch`.
     `labels` are classes by number or name, or prompts where the model was trained on captions, taken in turn. Every
     method raises InputError for what does not fit the model.
     """
 
-    def __init__(self, loaded: assemble.Loaded, device: torch.device) -> None:
+    def __init__(self, loaded: build.Loaded, device: torch.device) -> None:
         self.loaded, self.device = loaded, device
-        self.space, self.condition = loaded.assembly.space, loaded.assembly.condition
+        self.space, self.condition = loaded.components.space, loaded.components.condition
 
     @property
     def config(self) -> Config:
         """Everything that the model was made of."""
-        return self.loaded.assembly.config
+        return self.loaded.components.config
 
     @property
     def tdpm(self) -> TDPM:
         """The networks."""
-        return self.loaded.assembly.model
+        return self.loaded.components.model
 
     @property
     def schedule(self) -> Schedule:
@@ -56,7 +56,7 @@ class Model:
 
     def settings(self, **given: Any) -> SampleConfig:
         """The preset's settings with those given over them."""
-        return settings_of(self.loaded.assembly, **given)
+        return settings_of(self.loaded.components, **given)
 
     def sample(self, n: int, *, seed: int = 0, first: int = 0, labels: Labels = None, **settings: Any) -> Tensor:
         """Samples `first` .. `first` + n - 1 of `seed`: those that `tdpm sample` writes, whatever the batch."""
@@ -103,7 +103,7 @@ class Model:
             x = x_0[part].to(self.device)
             return self.tdpm.invert(
                 x, cond, steps=min(chosen.steps, t), spacing=chosen.spacing, iterations=iterations, t=t,
-                scale=chosen.scale, null=self._null(len(x)),
+                guidance_scale=chosen.guidance_scale, null=self._null(len(x)),
             )  # fmt: skip
 
         return self._in_batches(len(x_0), chosen.batch, self.cond(len(x_0), labels), encoded)
@@ -173,7 +173,7 @@ class Model:
         it out.
         """
         path = self.loaded.source.with_name("discriminator.safetensors")
-        made = assemble.assemble(self.config, self.device)
+        made = build.build(self.config, self.device)
         if made.discriminator is None or not path.is_file():
             raise InputError(f"{self.loaded.source}: there is no discriminator beside it; give a run or a checkpoint")
         weights.load_state(made.discriminator, weights.read_weights(path)[0], str(path))
@@ -235,7 +235,7 @@ def load(source: str | Path | None = None, device: str | torch.device | None = N
     Raises InputError for anything else. Loading executes nothing.
     """
     where = precision.device() if device is None else torch.device(device)
-    return Model(assemble.load(None if source is None else Path(source), where), where)
+    return Model(build.load(None if source is None else Path(source), where), where)
 
 
 def _parts(n: int, batch: int) -> Iterator[slice]:

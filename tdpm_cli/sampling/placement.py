@@ -10,7 +10,7 @@ from torch import nn
 from tdpm_cli.engine.tdpm import TDPM
 from tdpm_cli.runtime import device as precision
 from tdpm_cli.runtime import distributed
-from tdpm_cli.sampling.build import Assembly
+from tdpm_cli.sampling.build import Components
 
 TRIED = 4  # examples that are timed to settle on a number format
 
@@ -28,7 +28,7 @@ def shard(model: TDPM, device: torch.device) -> None:
     model.to(device)
 
 
-def with_precision(made: Assembly, device: torch.device) -> Assembly:
+def with_precision(made: Components, device: torch.device) -> Components:
     """The same with `train.precision`, where it is "auto", settled by trying a few examples."""
     if made.config.train.precision != "auto":
         precision.check("train.precision", made.config.train.precision, device)
@@ -42,7 +42,7 @@ def with_precision(made: Assembly, device: torch.device) -> Assembly:
     return replace(made, config=replace(made.config, train=replace(made.config.train, precision=fastest)))
 
 
-def try_network(made: Assembly, device: torch.device, size: int, network: nn.Module) -> None:
+def try_network(made: Components, device: torch.device, size: int, network: nn.Module) -> None:
     """One pass of the denoiser's network, or one of its build, forward and back, on `size` blank examples."""
     denoiser = made.model.denoiser
     cond = {key: value.to(device) for key, value in made.condition.null(size).items()}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tdpm_cli.config.constants import FORMATS
 from tdpm_cli.engine.noise import Noise
-from tdpm_cli.engine.protocols import Condition, Given, taken
+from tdpm_cli.engine.protocols import Condition, RawCondition, taken
 from tdpm_cli.engine.tdpm import generate
 from tdpm_cli.evaluation.inputs import Examples, open_input
 from tdpm_cli.runtime import distributed
@@ -24,9 +24,9 @@ from tdpm_cli.runtime.device import device as chosen_device
 from tdpm_cli.runtime.errors import InputError, one_of
 from tdpm_cli.runtime.files import writing
 from tdpm_cli.runtime.signals import Interrupted, Interruption
-from tdpm_cli.sampling import build as assemble
+from tdpm_cli.sampling import build
 from tdpm_cli.sampling import sample_folder as samples
-from tdpm_cli.sampling.build import Assembly
+from tdpm_cli.sampling.build import Components
 from tdpm_cli.sampling.settings import describe, nfe, nfe_text, sampler_options, settings_of
 
 GRID, POINTS = 64, 10_000  # examples in the picture
@@ -48,8 +48,8 @@ def sample(
     labels: Sequence[str] | None = None,
     prompts: Sequence[str] | None = None,
     upsample: Path | None = None,
-    scale: float | None = None,
-    prior_scale: float | None = None,
+    guidance_scale: float | None = None,
+    prior_guidance_scale: float | None = None,
     format: str | None = None,
     compile: bool = False,
     overwrite: bool = False,
@@ -64,13 +64,20 @@ def sample(
     and Interrupted when stopped.
     """
     device = chosen_device()
-    loaded = assemble.load(model, device)
-    made = loaded.assembly
+    loaded = build.load(model, device)
+    made = loaded.components
     begun_in = distributed.from_first(lambda: None if overwrite else samples.told(out).get("precision"))
     settings = settings_of(
-        made, steps=steps, spacing=spacing, sampler=sampler, scale=scale, prior_scale=prior_scale, batch=batch, eta=eta,
+        made,
+        steps=steps,
+        spacing=spacing,
+        sampler=sampler,
+        guidance_scale=guidance_scale,
+        prior_guidance_scale=prior_guidance_scale,
+        batch=batch,
+        eta=eta,
         precision=precision or begun_in,
-    )  # fmt: skip
+    )
     asked = {"--labels": labels, "--prompt": prompts}
     smaller = _to_enlarge(made.condition, upsample) if upsample else None
     n = n or (len(smaller) if smaller else 64)
@@ -85,17 +92,27 @@ def sample(
 
     def draw(piece: range) -> Tensor:
         (raw,) = generate(
-            made.model, made.space, made.condition, seed, piece, len(piece), given=taken(given, piece), device=device,
-            prior_scale=settings.prior_scale, **sampler_options(settings),
-        )  # fmt: skip
+            made.model,
+            made.space,
+            made.condition,
+            seed,
+            piece,
+            len(piece),
+            given=taken(given, piece),
+            device=device,
+            prior_guidance_scale=settings.prior_guidance_scale,
+            **sampler_options(settings),
+        )
         return raw
 
     compiled = compile and _compile(made, lambda: draw(range(min(n, settings.batch))))
     manifest = describe(loaded, settings, seed) | {
-        "labels": labels and list(labels), "prompts": prompts and list(prompts), "format": kind,
+        "labels": labels and list(labels),
+        "prompts": prompts and list(prompts),
+        "format": kind,
         "compile": compiled,
         "upsample": smaller and {"images": smaller.text, "sha256": smaller.sha256()},
-    }  # fmt: skip
+    }
     told = {key: value.tolist() if isinstance(value, Tensor) else value for key, value in given.items() if key != "low"}
     spent = Spent()
     held = samples.Images(out, spent) if kind == "png" else samples.Array(out, n)
@@ -116,7 +133,7 @@ def sample(
     say(f"done: {n} in {out}, grid {grid}\nnext: tdpm eval {verb}{out}")
 
 
-def _compile(made: Assembly, work: Callable[[], object]) -> bool:
+def _compile(made: Components, work: Callable[[], object]) -> bool:
     """Compile the network for batches as those of `work`; return whether that went well, in all processes alike."""
     compiled = compile_network(made.model.denoiser.network, work)
     distributed.agree("compilers", {"torch.compile succeeded": compiled})
@@ -125,7 +142,7 @@ def _compile(made: Assembly, work: Callable[[], object]) -> bool:
 
 def _conditions(
     condition: Condition, n: int, seed: int, asked: Mapping[str, Sequence[str] | None], smaller: Examples | None
-) -> Given:
+) -> RawCondition:
     """n conditions, as asked for by an option, those of `smaller` images, or drawn. Raises InputError for an option of
     another kind of model, and for too few smaller images, or ones without captions."""
     chosen = {option: words for option, words in asked.items() if words is not None}
@@ -154,8 +171,10 @@ def _to_enlarge(condition: Condition, folder: Path) -> Examples:
     found = open_input("--upsample", str(folder))
     if not isinstance(found, Examples) or tuple(found.shape) != takes:
         holds = f"images of {list(found.shape)}" if isinstance(found, Examples) else "statistics"
-        raise InputError(f"--upsample {folder}: it holds {holds}, but the model enlarges {list(takes)}; bring images "
-                         "to that with `tdpm data prepare`")  # fmt: skip
+        raise InputError(
+            f"--upsample {folder}: it holds {holds}, but the model enlarges {list(takes)}; bring images "
+            "to that with `tdpm data prepare`"
+        )
     return found
 
 
@@ -184,9 +203,13 @@ def grid_path(out: Path) -> Path:
 
 
 def _fill(
-    out: Path, held: samples.Images | samples.Array, draw: Callable[[range], Tensor], pieces: Sequence[range],
-    labels: Tensor | None, spent: Spent,
-) -> None:  # fmt: skip
+    out: Path,
+    held: samples.Images | samples.Array,
+    draw: Callable[[range], Tensor],
+    pieces: Sequence[range],
+    labels: Tensor | None,
+    spent: Spent,
+) -> None:
     """Draw and write what is missing, and nobody else is drawing. Raises Interrupted when stopped before the end."""
     n = pieces[-1].stop
     there = sum(len(piece) for piece in pieces if held.has(piece))

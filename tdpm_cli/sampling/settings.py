@@ -14,17 +14,17 @@ from tdpm_cli.config.schema import SampleConfig, check_sampler, check_sampling
 from tdpm_cli.config.signatures import fields_of
 from tdpm_cli.config.validation import check
 from tdpm_cli.engine.noise import Noise
-from tdpm_cli.engine.protocols import Cond, Given
+from tdpm_cli.engine.protocols import Cond, RawCondition
 from tdpm_cli.engine.tdpm import TDPM
 from tdpm_cli.runtime import device as precision
 from tdpm_cli.runtime import distributed
-from tdpm_cli.sampling.build import Assembly, Loaded
+from tdpm_cli.sampling.build import Components, Loaded
 
 EXAMPLES = 4  # of which the network is timed
 GRID = 64  # examples in a picture; a quarter of it where they are larger than 64 pixels
 
 
-def settings_of(made: Assembly, eta: float | None = None, **given: Any) -> SampleConfig:
+def settings_of(made: Components, eta: float | None = None, **given: Any) -> SampleConfig:
     """The preset's settings with what was given (not None) over them. Raises InputError for what does not fit."""
     preset = made.config.sample
     over = check(fields_of(SampleConfig), {key: value for key, value in given.items() if value is not None}, "--")
@@ -42,7 +42,7 @@ def settings_of(made: Assembly, eta: float | None = None, **given: Any) -> Sampl
 _TRIED: WeakKeyDictionary[TDPM, Any] = WeakKeyDictionary()
 
 
-def _fastest(made: Assembly) -> Any:
+def _fastest(made: Components) -> Any:
     """The number format in which the network is fastest here, by trying once."""
     if made.model in _TRIED:
         return _TRIED[made.model]
@@ -61,29 +61,29 @@ def _fastest(made: Assembly) -> Any:
 
 def sampler_options(settings: SampleConfig) -> dict[str, Any]:
     """What `TDPM.decode` takes, of the sample settings."""
-    kept = {key: getattr(settings, key) for key in ("steps", "spacing", "sampler", "scale", "precision")}
+    kept = {key: getattr(settings, key) for key in ("steps", "spacing", "sampler", "guidance_scale", "precision")}
     return kept | settings.options
 
 
 def prior_options(settings: SampleConfig) -> dict[str, Any]:
     """What `TDPM.draw_x_T` takes, of the sample settings."""
-    return {"scale": settings.prior_scale, "precision": settings.precision}
+    return {"guidance_scale": settings.prior_guidance_scale, "precision": settings.precision}
 
 
 def nfe(model: TDPM, settings: SampleConfig) -> int:
     """Network calls for one example."""
-    return model.nfe(settings.steps, settings.scale, settings.prior_scale)
+    return model.nfe(settings.steps, settings.guidance_scale, settings.prior_guidance_scale)
 
 
 def nfe_text(model: TDPM, settings: SampleConfig) -> str:
     """The network calls as the field counts them: "1 + 4", or, where steps and prior are guided, "2 + 2·4"."""
-    steps = f"{settings.steps}" if settings.scale == 1 else f"2·{settings.steps}"
-    return f"{model.nfe(0, prior_scale=settings.prior_scale)} + {steps}"
+    steps = f"{settings.steps}" if settings.guidance_scale == 1 else f"2·{settings.steps}"
+    return f"{model.nfe(0, prior_guidance_scale=settings.prior_guidance_scale)} + {steps}"
 
 
 def describe(loaded: Loaded, settings: SampleConfig, seed: int) -> dict[str, Any]:
     """Everything that examples depend on, and where they came from."""
-    config, model = loaded.assembly.config, loaded.assembly.model
+    config, model = loaded.components.config, loaded.components.model
     identity = {key: value for key, value in asdict(settings).items() if key != "batch"}
     return {
         "tdpm": __version__,
@@ -92,7 +92,7 @@ def describe(loaded: Loaded, settings: SampleConfig, seed: int) -> dict[str, Any
         "preset": config.preset,
         "weights": loaded.weights,
         "trained_images": loaded.seen,
-        "truncation": loaded.assembly.schedule_text,
+        "truncation": loaded.components.schedule_text,
         "seed": seed,
         **identity,
         "nfe": nfe(model, settings),
@@ -109,7 +109,7 @@ class Generated:
     """
 
     def __init__(
-        self, made: Assembly, settings: SampleConfig, seed: int, n: int, device: torch.device,
+        self, made: Components, settings: SampleConfig, seed: int, n: int, device: torch.device,
         start: Start = "prior", data: Any = None,
     ) -> None:  # fmt: skip
         self.made, self.settings, self.seed, self.n, self.device = made, settings, seed, n, device
@@ -119,7 +119,7 @@ class Generated:
         return self.n
 
     @torch.inference_mode()
-    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Given]:
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, RawCondition]:
         made, settings = self.made, self.settings
         x_T, noise, cond, given = self._start_of(indices)
         null = self._null(len(indices))
@@ -131,7 +131,7 @@ class Generated:
         """x_T [len(indices), *shape] of these examples."""
         return self._start_of(indices)[0]
 
-    def _start_of(self, indices: Sequence[int]) -> tuple[Tensor, Noise, Cond, Given]:
+    def _start_of(self, indices: Sequence[int]) -> tuple[Tensor, Noise, Cond, RawCondition]:
         """x_T of these examples, the rest of their noise, and their conditions, encoded and as they were given."""
         made, noise = self.made, Noise(self.seed, indices, self.device)
         if self.start == "data":
@@ -155,7 +155,7 @@ class Generated:
 
 
 @torch.inference_mode()
-def draw_panels(made: Assembly, model: TDPM, data: Any, device: torch.device) -> dict[str, Any]:
+def draw_panels(made: Components, model: TDPM, data: Any, device: torch.device) -> dict[str, Any]:
     """Pictures of the data, of x_T as the data and as the prior give it, and of the samples."""
     space, schedule = made.space, model.denoiser.schedule
     sample = replace(made.config.sample, precision=made.config.train.precision)

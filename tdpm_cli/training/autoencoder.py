@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tdpm_cli.config import registry as parts
+from tdpm_cli.config import registry
 from tdpm_cli.data.arrays import conditions_of, fingerprint_of
 from tdpm_cli.data.datasets.latents import ABOUT
 from tdpm_cli.data.image_files import LABELS
@@ -122,8 +122,8 @@ def _opened(source: Path, side: int) -> tuple[Any, str]:
     """The images at one size, square, and the part that reads them."""
     if not source.exists():
         raise InputError(f"{source}: no such file or folder; accepted: what `tdpm train --data` takes")
-    name = parts.recognise(source, "images")
-    return parts.load("data", name)(source, (3, side, side)), name
+    name = registry.recognise(source, "images")
+    return registry.load("dataset", name)(source, (3, side, side)), name
 
 
 def _network(colours: int, channels: int, factor: int, width: int, side: int) -> Any:

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import flop_registry
 
 from tdpm_cli.config.schema import Config
 from tdpm_cli.engine.phases import Batch, tdpm_phases
-from tdpm_cli.sampling.build import assemble, use_checkpointing
+from tdpm_cli.sampling.build import build, use_checkpointing
 
 SIZE = 8  # images that are counted together
 
@@ -34,7 +34,7 @@ def cost_of(config: Config) -> Cost:
     """Count a config's cost. Lazy penalties count by their share of the steps."""
     # A TorchScript program may hold constants, which cannot be on "meta": with one, everything is computed.
     device = "cpu" if config.prior.name == "torchscript" else "meta"
-    made = assemble(config, device)
+    made = build(config, device)
     size, shape = SIZE, made.space.shape
     x = torch.zeros((size, *shape), device=device)
     cond = {key: value.to(device) for key, value in made.condition.null(size).items()}
@@ -43,7 +43,7 @@ def cost_of(config: Config) -> Cost:
     with torch.no_grad():
         told = made.model.denoiser.read(cond)
         call = flops(lambda: made.model.denoiser.network(x, t, **told))
-    phases = tdpm_phases(made.model, made.discriminator, made.condition, config.game,
+    phases = tdpm_phases(made.model, made.discriminator, made.condition, config.adversarial,
                          lambda name, module: torch.optim.SGD(module.parameters(), 0.0))  # fmt: skip
     step, activations = 0.0, 0
     batch = Batch(x, cond, None)

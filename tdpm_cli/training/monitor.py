@@ -104,9 +104,9 @@ class Balance:
 
 SATURATION = (
     "the discriminator has told real from generated without fail for long, so that the prior learns next to nothing: "
-    "lower train.discriminator_lr, raise game.r1, or truncate later (a larger T makes them more alike)"
+    "lower train.discriminator_lr, raise adversarial.r1, or truncate later (a larger T makes them more alike)"
 )
 COLLAPSE = (
-    "the prior's examples have been nearly all alike for long: begin again from before it, with a higher game.r1, a "
-    "lower train.prior_lr or game.weight, or a larger T"
+    "the prior's examples have been nearly all alike for long: begin again from before it, with a higher "
+    "adversarial.r1, a lower train.prior_lr or adversarial.weight, or a larger T"
 )

@@ -14,8 +14,7 @@ from torch import nn
 from tdpm_cli.checkpoints import checkpoint
 from tdpm_cli.checkpoints import format as formats
 from tdpm_cli.conditioning.captions.precompute import embed_captions
-from tdpm_cli.config import presets
-from tdpm_cli.config import schema as configuration
+from tdpm_cli.config import presets, schema
 from tdpm_cli.config.schema import Config
 from tdpm_cli.convert import generator
 from tdpm_cli.convert.convert import load_into
@@ -28,7 +27,7 @@ from tdpm_cli.runtime.errors import BadFile, InputError
 from tdpm_cli.runtime.files import write_text
 from tdpm_cli.runtime.locks import owned
 from tdpm_cli.runtime.memory import free_memory, keep_freed
-from tdpm_cli.sampling.build import Assembly, assemble, read_data
+from tdpm_cli.sampling.build import Components, build, read_data
 from tdpm_cli.sampling.placement import with_precision
 from tdpm_cli.sampling.settings import GRID
 from tdpm_cli.training import profiling
@@ -44,9 +43,22 @@ STATED = (
     "train.gradient_checkpointing",
     "train.shard",
 )  # that change sums, but not their meaning
-MAY_CHANGE = (*STATED, "preset", "train.duration", "train.workers", "train.keep", "train.score", "train.most_skipped",
-              "train.on_save_error", "train.log", "train.tensorboard", "train.cache",
-              "data.path", "data.download", "data.quarantine")  # fmt: skip
+MAY_CHANGE = (
+    *STATED,
+    "preset",
+    "train.duration",
+    "train.workers",
+    "train.keep",
+    "train.score",
+    "train.max_skipped_steps",
+    "train.on_save_error",
+    "train.log",
+    "train.tensorboard",
+    "train.cache",
+    "data.path",
+    "data.download",
+    "data.quarantine",
+)
 NOT_OF_TRAINING = ("sample.", "eval.")  # sections that weights do not depend on
 
 
@@ -73,7 +85,7 @@ def train(
     distributed.agree("settings", _flat(config.to_dict()))
     run, folder = distributed.from_first(lambda: _place(outdir, name or config.preset, resume))
     # Weights that are shared among processes are built on the host, for they may be too many for one device.
-    made = with_precision(assemble(_settled(config, run), "cpu" if config.train.shard else device), device)
+    made = with_precision(build(_settled(config, run), "cpu" if config.train.shard else device), device)
     config = made.config
     _announce(made, data, run)
     if config.train.tensorboard:
@@ -158,7 +170,7 @@ def _settled(config: Config, run: Path) -> Config:
     path = run / "config.yaml"
     if config.train.precision != "auto" or not path.is_file():
         return config
-    before = configuration.from_dict(presets.read_yaml(path.read_text(), str(path)))
+    before = schema.from_dict(presets.read_yaml(path.read_text(), str(path)))
     return _set_train(config, precision=before.train.precision)
 
 
@@ -174,21 +186,24 @@ def _same_config(start: Path, config: Config) -> None:
     """Refuse to continue a run with another config, naming the differences; say what changes sums."""
     now, state = _flat(config.to_dict()), formats.state_of(start)
     # Through Config, for keys that are newer than the run had their default's effect.
-    before = _flat(configuration.from_dict(state["config"]).to_dict())
+    before = _flat(schema.from_dict(state["config"]).to_dict())
     differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     listed = {key: f"{key}: {before.get(key)!r} there, {now.get(key)!r} here" for key in differing}
     refused = [text for key, text in listed.items() if key not in MAY_CHANGE and not key.startswith(NOT_OF_TRAINING)]
     if refused:
         raise InputError(
-            f"{start} was trained with another config:\n  " + "\n  ".join(refused)
+            f"{start} was trained with another config:\n  "
+            + "\n  ".join(refused)
             + "\nContinue it with the same settings, or begin another with --name or --resume never."
-        )  # fmt: skip
+        )
     stated = [listed[key] for key in STATED if key in listed]
     if (processes := state.get("processes", 1)) != distributed.size():
         stated.append(f"processes: {processes} there, {distributed.size()} here")
     if config.train.cooldown and "train.duration" in listed and state["seen"] < config.train.duration:
-        say(f"note: {listed['train.duration']}; with train.cooldown, which counts from the end, learning rates are now "
-            "those of a run of this length, and may have fallen before")  # fmt: skip
+        say(
+            f"note: {listed['train.duration']}; with train.cooldown, which counts from the end, learning rates are now "
+            "those of a run of this length, and may have fallen before"
+        )
     for text in stated:
         say(f"note: {text}; the order of the images stays, but the weights will not be the very same")
 
@@ -221,8 +236,10 @@ def _same_data(run: Path, record: Mapping[str, Any]) -> None:
             f"{record['examples']:,} now, and not the same ones. Give the same data, or begin another run with --name"
         )
     if before.get("quarantined") != record["quarantined"]:
-        say(f"note: {record['quarantined']:,} images are in quarantine, {before.get('quarantined'):,} when the run "
-            "began or last continued; the order of the images is another from here on")  # fmt: skip
+        say(
+            f"note: {record['quarantined']:,} images are in quarantine, {before.get('quarantined'):,} when the run "
+            "began or last continued; the order of the images is another from here on"
+        )
 
 
 def _rehearse(trainer: Trainer, data: Any) -> None:
@@ -233,8 +250,11 @@ def _rehearse(trainer: Trainer, data: Any) -> None:
     GiB, MiB = 2**30, 2**20
     total = (cost.state_bytes + size * cost.activation_bytes) / GiB
     free = free_memory(trainer.device) / GiB
-    fitting = [n for n in range(size, 1, -1)
-               if settings.batch % n == 0 and (cost.state_bytes + n * cost.activation_bytes) / GiB <= free]  # fmt: skip
+    fitting = [
+        n
+        for n in range(size, 1, -1)
+        if settings.batch % n == 0 and (cost.state_bytes + n * cost.activation_bytes) / GiB <= free
+    ]
     rows = {
         "parameters": f"{cost.model / 1e6:.4g} M, discriminator {cost.discriminator / 1e6:.4g} M",
         "compute": f"{cost.call_flops / 1e9:.4g} GFLOP a network call, "
@@ -275,8 +295,8 @@ def _profile(trainer: Trainer, data: Any, trace: Path) -> None:
 
 def _useful_flops(config: Config) -> int:
     """Operations of such a step for one image: no lazy penalty, and nothing computed twice to save memory."""
-    game = replace(config.game, r1=0.0, r2=0.0)
-    return cost_of(_set_train(replace(config, game=game), gradient_checkpointing=False)).step_flops
+    adversarial = replace(config.adversarial, r1=0.0, r2=0.0)
+    return cost_of(_set_train(replace(config, adversarial=adversarial), gradient_checkpointing=False)).step_flops
 
 
 def _duration(seconds: float) -> str:
@@ -290,7 +310,7 @@ def _set_train(config: Config, **settings: Any) -> Config:
     return replace(config, train=replace(config.train, **settings))
 
 
-def _announce(made: Assembly, data: Any, run: Path) -> None:
+def _announce(made: Components, data: Any, run: Path) -> None:
     config = made.config
     number_format = precision.describe(config.train.precision, precision.device())
     count: Sequence[nn.Module | None] = (made.model, made.discriminator)

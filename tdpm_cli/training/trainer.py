@@ -28,7 +28,7 @@ from tdpm_cli.runtime.console import Log, Meter, say, since_the_program_began
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import write_text
 from tdpm_cli.runtime.signals import Interrupted, Interruption
-from tdpm_cli.sampling.build import Assembly, header, use_checkpointing
+from tdpm_cli.sampling.build import Components, header, use_checkpointing
 from tdpm_cli.sampling.placement import networks, shard, try_network
 from tdpm_cli.sampling.settings import draw_panels
 from tdpm_cli.training.monitor import Balance, Figures, Step
@@ -57,7 +57,7 @@ SHOWN = {  # of what is logged, beside the progress bar
 class Trainer:
     """Everything that changes while a run is trained, and how to save and restore it."""
 
-    def __init__(self, made: Assembly, run: Path, device: torch.device) -> None:
+    def __init__(self, made: Components, run: Path, device: torch.device) -> None:
         config, self.made, self.run, self.device = made.config, made, run, device
         self.settings = config.train
         self.ema: list[EMA] = []
@@ -71,7 +71,7 @@ class Trainer:
                 made.discriminator.to(device)
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.phases: list[Phase] = tdpm_phases(
-            made.model, made.discriminator, made.condition, config.game,
+            made.model, made.discriminator, made.condition, config.adversarial,
             self._optimizer, config.train.clip,
         )  # fmt: skip
         if self.settings.phases == "prior":
@@ -102,7 +102,7 @@ class Trainer:
             "prior": self.settings.prior_lr,
             "discriminator": self.settings.discriminator_lr,
         }[name]
-        betas = self.settings.denoiser_betas if name == "denoiser" else self.settings.game_betas
+        betas = self.settings.denoiser_betas if name == "denoiser" else self.settings.adversarial_betas
         optimizer = torch.optim.Adam(module.parameters(), lr, (float(betas[0]), float(betas[1])), fused=True)
         optimizer.defaults["base_lr"] = lr
         self.optimizers[name] = optimizer
@@ -145,7 +145,7 @@ class Trainer:
                     precision.synchronise(self.device)
                     say(f"first step done {since_the_program_began():.1f} s after the program began")
                 figures.add(self.seen, logs)
-                if len(figures.bad) >= settings.most_skipped:
+                if len(figures.bad) >= settings.max_skipped_steps:
                     raise self._diverged(data, figures.bad)
                 finished = self.seen >= settings.duration
                 due = due or self._passed(before, settings.snapshot)
@@ -281,7 +281,7 @@ class Trainer:
         return InputError(
             f"{named_bad} became infinite or NaN in {len(bad)} steps in a row, by {self.seen / 1000:g} kimg; none of "
             f"these updates was made, and the last checkpoint in {self.run} is sound. {path} tells all that is known. "
-            "Lower train.denoiser_lr or train.discriminator_lr, raise game.r1, or set train.clip=1"
+            "Lower train.denoiser_lr or train.discriminator_lr, raise adversarial.r1, or set train.clip=1"
         )
 
     def _nets(self) -> dict[str, nn.Module]:

@@ -9,7 +9,7 @@ from tdpm_cli.checkpoints import checkpoint
 from tdpm_cli.checkpoints import format as formats
 from tdpm_cli.config.schema import from_dict
 from tdpm_cli.evaluation.evaluate import evaluate
-from tdpm_cli.sampling import build as assemble
+from tdpm_cli.sampling import build
 from tdpm_cli.training.train import train
 
 SCORED = ("train.score=true", "eval.n=64")
@@ -34,7 +34,7 @@ def test_every_checkpoint_is_scored_and_the_best_stays(tiny, tmp_path, capsys):
     found = scores(run)
     assert list(found) == [64, 128, 192, 256]
     least = min(found, key=found.get)
-    assert assemble.load(run / "best").seen == least
+    assert build.load(run / "best").seen == least
     name, value = checkpoint.best(run)
     assert (name, value) == ("sliced W2", pytest.approx(found[least], rel=1e-5))
     assert "the best so far" in capsys.readouterr().err
@@ -77,4 +77,4 @@ def test_a_run_that_died_before_its_score_is_scored_when_it_continues(tiny, tmp_
     log.write_text("".join(line for line in log.read_text().splitlines(True) if '"score/' not in line))
     train(from_dict(tiny(*SCORED)), tmp_path, "run")
     assert scores(run) == {256: before[256]}
-    assert assemble.load(run / "best").seen == 256
+    assert build.load(run / "best").seen == 256

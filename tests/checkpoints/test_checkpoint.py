@@ -23,7 +23,7 @@ from tdpm_cli.config.schema import from_dict
 from tdpm_cli.runtime import locks as lock
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import WriteError
-from tdpm_cli.sampling import build as assembly
+from tdpm_cli.sampling import build
 from tdpm_cli.sampling.sample import sample
 from tdpm_cli.training.train import train
 
@@ -302,7 +302,7 @@ def test_weights_are_looked_at_before_memory_is_taken(tiny, tmp_path, monkeypatc
     plain["backbone"]["blocks"] = 3
     file = tmp_path / "hostile.safetensors"
     weights.write_tensors(file, tensors, header | {"config": json.dumps(plain)})
-    made = assembly.assemble
-    monkeypatch.setattr(assembly, "assemble", lambda config, device: made(config, {"meta": "meta"}[str(device)]))
+    made = build.build
+    monkeypatch.setattr(build, "build", lambda config, device: made(config, {"meta": "meta"}[str(device)]))
     with pytest.raises(InputError, match=r"weights of another model: it lacks"):
-        assembly.load(file)
+        build.load(file)

@@ -30,29 +30,165 @@ def tdpm(monkeypatch, capsys):
 
 
 SURFACE = {
-    "train": {"--preset", "--data", "--download", "--outdir", "--name", "--duration", "--batch", "--batch-gpu",
-              "--seed", "--precision", "--compile", "--init", "--init-prior", "--phases", "--resume",
-              "--on-save-error", "--set", "--nproc", "--max-restarts", "--profile", "--dry-run"},
-    "sample": {"--n", "--model", "--steps", "--spacing", "--seed", "--sampler", "--eta", "--batch", "--precision",
-               "--labels", "--prompt", "--prompts", "--upsample", "--scale", "--prior-scale", "--format", "--compile",
-               "--nproc", "--overwrite"},
-    "eval": {"--fid", "--kid", "--prdc", "--memorised", "--per-class", "--text", "--diagnose", "--features",
-             "--weights", "--ref", "--n", "--model", "--steps", "--spacing", "--sampler", "--scale",
-             "--prior-scale", "--seed", "--repeats", "--json", "--report", "--nproc", "--cache", "--ref-only", "--out"},
-    "sweep": {"--steps", "--model", "--spacing", "--sampler", "--start", "--scale", "--prior-scale", "--n", "--seed",
-              "--repeats", "--kid", "--prdc", "--text", "--features", "--weights", "--ref", "--cache", "--out",
-              "--report", "--nproc"},
-    "encode": {"--model", "--n", "--steps", "--spacing", "--iterations", "--seed", "--labels", "--prompt", "--scale",
-               "--logits", "--overwrite"},
-    "decode": {"--model", "--steps", "--spacing", "--sampler", "--scale", "--seed", "--overwrite"},
-    "reconstruct": {"--model", "--steps", "--at", "--n", "--spacing", "--iterations", "--seed", "--labels", "--prompt",
-                    "--overwrite"},
-    "interpolate": {"--model", "--images", "--seeds", "--n", "--frames", "--steps", "--spacing", "--iterations",
-                    "--sampler", "--labels", "--prompt", "--scale", "--overwrite"},
-    "edit": {"--model", "--strength", "--n", "--seed", "--steps", "--spacing", "--sampler", "--labels", "--prompt",
-             "--scale", "--overwrite"},
-    "export": {"--model", "--format", "--steps", "--spacing", "--sampler", "--eta", "--scale", "--prior-scale", "--rgb",
-               "--licence"},
+    "train": {
+        "--preset",
+        "--data",
+        "--download",
+        "--outdir",
+        "--name",
+        "--duration",
+        "--batch",
+        "--batch-gpu",
+        "--seed",
+        "--precision",
+        "--compile",
+        "--init",
+        "--init-prior",
+        "--phases",
+        "--resume",
+        "--on-save-error",
+        "--set",
+        "--nproc",
+        "--max-restarts",
+        "--profile",
+        "--dry-run",
+    },
+    "sample": {
+        "--n",
+        "--model",
+        "--steps",
+        "--spacing",
+        "--seed",
+        "--sampler",
+        "--eta",
+        "--batch",
+        "--precision",
+        "--labels",
+        "--prompt",
+        "--prompts",
+        "--upsample",
+        "--guidance-scale",
+        "--prior-guidance-scale",
+        "--format",
+        "--compile",
+        "--nproc",
+        "--overwrite",
+    },
+    "eval": {
+        "--fid",
+        "--kid",
+        "--prdc",
+        "--memorised",
+        "--per-class",
+        "--text",
+        "--diagnose",
+        "--features",
+        "--weights",
+        "--ref",
+        "--n",
+        "--model",
+        "--steps",
+        "--spacing",
+        "--sampler",
+        "--guidance-scale",
+        "--prior-guidance-scale",
+        "--seed",
+        "--repeats",
+        "--json",
+        "--report",
+        "--nproc",
+        "--cache",
+        "--ref-only",
+        "--out",
+    },
+    "sweep": {
+        "--steps",
+        "--model",
+        "--spacing",
+        "--sampler",
+        "--start",
+        "--guidance-scale",
+        "--prior-guidance-scale",
+        "--n",
+        "--seed",
+        "--repeats",
+        "--kid",
+        "--prdc",
+        "--text",
+        "--features",
+        "--weights",
+        "--ref",
+        "--cache",
+        "--out",
+        "--report",
+        "--nproc",
+    },
+    "encode": {
+        "--model",
+        "--n",
+        "--steps",
+        "--spacing",
+        "--iterations",
+        "--seed",
+        "--labels",
+        "--prompt",
+        "--guidance-scale",
+        "--logits",
+        "--overwrite",
+    },
+    "decode": {"--model", "--steps", "--spacing", "--sampler", "--guidance-scale", "--seed", "--overwrite"},
+    "reconstruct": {
+        "--model",
+        "--steps",
+        "--at",
+        "--n",
+        "--spacing",
+        "--iterations",
+        "--seed",
+        "--labels",
+        "--prompt",
+        "--overwrite",
+    },
+    "interpolate": {
+        "--model",
+        "--images",
+        "--seeds",
+        "--n",
+        "--frames",
+        "--steps",
+        "--spacing",
+        "--iterations",
+        "--sampler",
+        "--labels",
+        "--prompt",
+        "--guidance-scale",
+        "--overwrite",
+    },
+    "edit": {
+        "--model",
+        "--strength",
+        "--n",
+        "--seed",
+        "--steps",
+        "--spacing",
+        "--sampler",
+        "--labels",
+        "--prompt",
+        "--guidance-scale",
+        "--overwrite",
+    },
+    "export": {
+        "--model",
+        "--format",
+        "--steps",
+        "--spacing",
+        "--sampler",
+        "--eta",
+        "--guidance-scale",
+        "--prior-guidance-scale",
+        "--rgb",
+        "--licence",
+    },
     "presets": set(),
     "data inspect": {"--sheet", "--json", "--workers"},
     "data verify": {"--out", "--workers"},
@@ -60,7 +196,7 @@ SURFACE = {
     "data autoencoder": {"--data", "--resolution", "--channels", "--factor", "--width", "--images"},
     "data encode": {"--autoencoder", "--resolution"},
     "data matcher": {"--preset", "--data", "--images", "--set"},
-}  # fmt: skip
+}
 
 
 def test_the_command_surface():
@@ -105,7 +241,7 @@ DIGITS = ["train", "--preset", "digits", "--set"]
         ([*DIGITS, "schedule.name=lineer"], "schedule.name is 'lineer'; did you mean 'linear'"),
         ([*DIGITS, "sample.sampler=dim"], "sample.sampler is 'dim'; did you mean 'ddim'"),
         ([*DIGITS, "denoiser.prediction=eps0"], "denoiser.prediction is 'eps0'"),
-        ([*DIGITS, "game.r1=-1"], "game.r1 is -1"),
+        ([*DIGITS, "adversarial.r1=-1"], "adversarial.r1 is -1"),
         ([*DIGITS, "train.batch_gpu=5"], "train.batch_gpu is 5: it must divide train.batch"),
         ([*DIGITS, "eval.features=inceptoin"], "eval.features is 'inceptoin'; did you mean 'inception'"),
         (["train", "--preset", "digits", "--data", ".", "--precision", "fp8"], "train.precision is 'fp8'"),
@@ -113,7 +249,7 @@ DIGITS = ["train", "--preset", "digits", "--set"]
         (["sample", "--model", ".", "--sampler", "dim", "out"], "--sampler is 'dim'; did you mean 'ddim'"),
         (["sample", "--model", ".", "--steps", "0", "out"], "--steps is 0"),
         (["sample", "--model", ".", "--sampler", "ddpm", "--eta", "1", "out"], "sampler ddpm.eta: no such key"),
-        (["sample", "--model", ".", "--prior-scale", "0", "out"], "--prior-scale is 0"),
+        (["sample", "--model", ".", "--prior-guidance-scale", "0", "out"], "--prior-guidance-scale is 0"),
         (["sample", "--model", ".", "--format", "jpg", "out"], "--format is 'jpg'"),
         (["eval", "--features", "inceptoin", "."], "--features is 'inceptoin'; did you mean 'inception'"),
         (["eval", "--text", "clib", "."], "--text is 'clib'; did you mean 'clip'"),
@@ -177,9 +313,24 @@ def images(tmp_path):
     return tmp_path / "images"
 
 
-SMALL = ["--set", "backbone.channels=8", "--set", "backbone.mult=[1,1]", "--set", "backbone.attention=[4]",
-         "--set", "discriminator.channel_base=64",
-         "--set", "space.shape=[3, 8, 8]", "--set", "train.workers=0", "--batch", "4", "--duration", "8"]  # fmt: skip
+SMALL = [
+    "--set",
+    "backbone.channels=8",
+    "--set",
+    "backbone.mult=[1,1]",
+    "--set",
+    "backbone.attention=[4]",
+    "--set",
+    "discriminator.channel_base=64",
+    "--set",
+    "space.shape=[3, 8, 8]",
+    "--set",
+    "train.workers=0",
+    "--batch",
+    "4",
+    "--duration",
+    "8",
+]
 
 
 def test_the_whole_chain_on_a_folder_of_images(tdpm, images, tmp_path, monkeypatch):
@@ -212,14 +363,14 @@ def test_the_whole_chain_on_a_folder_of_images(tdpm, images, tmp_path, monkeypat
 def test_a_zip_of_class_folders_is_read_as_the_folder_is(images, tmp_path):
     from tdpm_cli.config.registry import load
 
-    folder = load("data", "images")(images, (3, 8, 8))
-    archive = load("data", "images")(tmp_path / "images.zip", (3, 8, 8))
+    folder = load("dataset", "images")(images, (3, 8, 8))
+    archive = load("dataset", "images")(tmp_path / "images.zip", (3, 8, 8))
     assert folder.names == archive.names == ["cat", "dog"]
     (raw, cond), (raw_zip, cond_zip) = folder[range(6)], archive[range(6)]
     assert torch.equal(raw, raw_zip)
     assert cond["label"].tolist() == cond_zip["label"].tolist() == [0, 0, 0, 1, 1, 1]
     assert raw.shape == (6, 3, 8, 8)
-    grey = load("data", "images")(images, (1, 12, 10))
+    grey = load("dataset", "images")(images, (1, 12, 10))
     assert grey[[0]][0].shape == (1, 1, 12, 10)
 
 
@@ -231,9 +382,9 @@ def test_folders_that_wrap_everything_and_hidden_files_do_not_count(images, tmp_
             name = path.relative_to(tmp_path)
             archive.write(path, f"data/{name}")
             archive.writestr(f"__MACOSX/data/{name.parent}/._{name.name}", "not an image")
-    data = load("data", "images")(tmp_path / "mac.zip", (3, 8, 8))
+    data = load("dataset", "images")(tmp_path / "mac.zip", (3, 8, 8))
     assert (len(data), data.names) == (6, ["cat", "dog"])
-    flat = load("data", "images")(images / "cat", (3, 8, 8))
+    flat = load("dataset", "images")(images / "cat", (3, 8, 8))
     assert (len(flat), flat.names, flat[[0]][1]) == (3, [], {})
 
 
@@ -242,7 +393,7 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path):
 
     ramp = np.linspace(0, 65535, 16, dtype=np.uint16).reshape(4, 4)
     Image.fromarray(ramp).save(tmp_path / "ramp.png")
-    raw, _ = load("data", "images")(tmp_path, (1, 4, 4))[[0]]
+    raw, _ = load("dataset", "images")(tmp_path, (1, 4, 4))[[0]]
     assert raw.flatten().tolist() == [17 * k for k in range(16)]
 
 
@@ -280,7 +431,7 @@ def test_wrong_input_gets_one_message_and_status_2(tdpm, images, tmp_path, monke
         (["sample", "--model", "nowhere", "out"], "--model nowhere: no such file or folder"),
         (["eval", "out"], "IMAGES out: no such file, folder or preset; make samples with `tdpm sample"),
         (["sweep", "--steps", "0"], "--steps is '0': it must be a count"),
-        (["sweep", "--scale", "big"], "--scale is 'big'"),
+        (["sweep", "--guidance-scale", "big"], "--guidance-scale is 'big'"),
         (["eval", "--ref-only", "images"], "--ref-only PATH and --out FILE.npz: give both"),
         (["export", "x.safetensors"], "no trained run under"),
         (["presets", "digit"], "did you mean 'digits'"),

@@ -15,7 +15,7 @@ from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.conditioning.captions import cache as embeddings
 from tdpm_cli.conditioning.captions.cache import Embedded, Embeddings
 from tdpm_cli.conditioning.text import Text
-from tdpm_cli.config import registry as parts
+from tdpm_cli.config import registry
 from tdpm_cli.config import schema as config
 from tdpm_cli.engine.phases import Batch, adversarial_loss, denoise_loss
 from tdpm_cli.evaluation.evaluate import evaluate
@@ -25,13 +25,17 @@ from tdpm_cli.evaluation.sweep import sweep
 from tdpm_cli.export.export import export
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.signals import Interrupted
-from tdpm_cli.sampling import build as assemble
+from tdpm_cli.sampling import build
 from tdpm_cli.sampling.sample import grid_path, read_prompts, sample
 from tdpm_cli.training import fit as fitting
 from tdpm_cli.training.train import train
 
-TEXT = ["condition.name=text", "condition.tokens=8", "condition.names=[zero, one, two, three, four, five, six, "
-        "seven, eight, nine]", "condition.templates=['the digit {class}', 'a {class}']"]  # fmt: skip
+TEXT = [
+    "condition.name=text",
+    "condition.tokens=8",
+    "condition.names=[zero, one, two, three, four, five, six, seven, eight, nine]",
+    "condition.templates=['the digit {class}', 'a {class}']",
+]
 
 
 class Letters:
@@ -92,7 +96,7 @@ def test_captions_become_vectors_and_zeros():
 
 
 def test_what_a_condition_cannot_do_is_said():
-    with pytest.raises(InputError, match=r"condition.encoder is 'minilmm'; did you mean 'minilm'"):
+    with pytest.raises(InputError, match=r"condition.text_encoder is 'minilmm'; did you mean 'minilm'"):
         Text(encoder="minilmm")
     with pytest.raises(InputError, match=r"condition.tokens is 257, but the encoder 'minilm' takes at most 256"):
         Text(tokens=257)
@@ -137,7 +141,7 @@ def test_training_with_captions_continues_bit_for_bit(run, tiny_images, tmp_path
 def test_prompts_are_drawn_told_and_written_under_their_rows(run, tmp_path):
     out = tmp_path / "out"
     prompts = ["the digit three", "a handwritten seven, which is a number that comes after six and before eight"]
-    sample(out, 5, run, prompts=prompts, scale=2.0)
+    sample(out, 5, run, prompts=prompts, guidance_scale=2.0)
     manifest = json.loads((out / "samples.json").read_text())
     assert manifest["prompts"] == prompts
     assert [texts[0] for texts in manifest["conditions"]["captions"]] == [prompts[k % 2] for k in range(5)]
@@ -165,7 +169,7 @@ def test_without_prompts_captions_of_the_data_are_drawn(run, tmp_path):
     manifest = json.loads((tmp_path / "out" / "samples.json").read_text())
     assert len({texts[0] for texts in manifest["conditions"]["captions"]}) > 5
     assert manifest["prompts"] is None
-    examples = assemble.load(run).assembly.config.condition.options["examples"]
+    examples = build.load(run).components.config.condition.options["examples"]
     assert len(examples) == 20
     assert {"the digit zero", "a nine"} <= set(examples)
 
@@ -216,7 +220,7 @@ def matched(tmp_path_factory):
 def digits_with_captions(folder, shift):
     """60 digits as PNGs, each with the caption of its class + shift."""
     words = TEXT[2].partition("[")[2].rstrip("]").split(", ")
-    raw, given = parts.load("data", "digits")(None, (1, 8, 8))[range(60)]
+    raw, given = registry.load("dataset", "digits")(None, (1, 8, 8))[range(60)]
     folder.mkdir()
     for k, (image, label) in enumerate(zip(raw, given["label"].tolist(), strict=True)):
         Image.fromarray(image[0].numpy()).save(folder / f"{k}.png")
@@ -247,16 +251,34 @@ def test_samples_are_scored_by_the_prompts_they_were_drawn_from(run, matched, po
 
 
 def test_a_sweep_over_scales_has_both_scores_in_every_row(run, matched, pooled, tmp_path, capsys):
-    rows = sweep([1, 2], [run], scales=[1, 3], prior_scales=[1, 2], n=12, features=pooled, text=matched,
-                 out=tmp_path / "sweep")  # fmt: skip
-    settings = [(row["scale"], row["prior_scale"], row["steps"], row["nfe"]) for row in rows]
-    assert settings == [(1, 1, 1, 2), (1, 1, 2, 3), (1, 2, 1, 3), (1, 2, 2, 4),
-                        (3, 1, 1, 3), (3, 1, 2, 5), (3, 2, 1, 4), (3, 2, 2, 6)]  # fmt: skip
+    rows = sweep(
+        [1, 2],
+        [run],
+        guidance_scales=[1, 3],
+        prior_guidance_scales=[1, 2],
+        n=12,
+        features=pooled,
+        text=matched,
+        out=tmp_path / "sweep",
+    )
+    settings = [(row["guidance_scale"], row["prior_guidance_scale"], row["steps"], row["nfe"]) for row in rows]
+    assert settings == [
+        (1, 1, 1, 2),
+        (1, 1, 2, 3),
+        (1, 2, 1, 3),
+        (1, 2, 2, 4),
+        (3, 1, 1, 3),
+        (3, 1, 2, 5),
+        (3, 2, 1, 4),
+        (3, 2, 2, 6),
+    ]
     assert all(len(row["scores"]) == 2 and row["metric"].startswith("FD-") for row in rows)
     header = (tmp_path / "sweep" / "sweep.csv").read_text().splitlines()[0].split(",")
-    assert {"prior_scale", "nfe"} <= set(header)
+    assert {"prior_guidance_scale", "nfe"} <= set(header)
     assert any("R@1" in column for column in header)
-    assert re.search(r"next: tdpm sample .* --scale [13] --prior-scale [12] ", capsys.readouterr().err)
+    assert re.search(
+        r"next: tdpm sample .* --guidance-scale [13] --prior-guidance-scale [12] ", capsys.readouterr().err
+    )
 
 
 def test_a_matcher_continues_where_it_stopped(tiny_images, tmp_path, monkeypatch):
@@ -314,14 +336,22 @@ def saved_text_network(name, folder):
     split = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
     split.pre_tokenizer = pre_tokenizers.Whitespace()
     split.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)])
-    transformers.PreTrainedTokenizerFast(tokenizer_object=split, bos_token="<s>", eos_token="</s>", pad_token="<pad>",
-                                         unk_token="<pad>").save_pretrained(folder)  # fmt: skip
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=split, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<pad>"
+    ).save_pretrained(folder)
     torch.manual_seed(0)
     if name == "clip":
         settings = transformers.CLIPTextConfig(
-            hidden_size=12, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, vocab_size=6,
-            max_position_embeddings=16, bos_token_id=0, eos_token_id=1, pad_token_id=2,
-        )  # fmt: skip
+            hidden_size=12,
+            intermediate_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            vocab_size=6,
+            max_position_embeddings=16,
+            bos_token_id=0,
+            eos_token_id=1,
+            pad_token_id=2,
+        )
         network = transformers.CLIPTextModel(settings)
     else:
         settings = transformers.T5Config(d_model=12, d_kv=6, d_ff=16, num_layers=2, num_heads=2, vocab_size=6)
@@ -350,11 +380,11 @@ def test_encoders_of_transformers(name, tmp_path):
         Text(encoder=name, weights=str(tmp_path / "nowhere"), tokens=6).encode({"captions": [("a",)]})
 
 
-LEARNED = [*TEXT, "condition.encoder=bert-tokens", "condition.dim=64"]
+LEARNED = [*TEXT, "condition.text_encoder=bert-tokens", "condition.dim=64"]
 
 
 def test_the_gradients_of_a_trained_encoder_are_the_last_to_be_sent(tiny_images):
-    made = assemble.assemble(config.from_dict(tiny_images(*LEARNED)))
+    made = build.build(config.from_dict(tiny_images(*LEARNED)))
     sent = [name for name, _ in made.model.denoiser.named_parameters()][::-1]
     assert sent[0].startswith("network.")
     assert sent[-1].startswith("reader.")
@@ -362,7 +392,7 @@ def test_the_gradients_of_a_trained_encoder_are_the_last_to_be_sent(tiny_images)
 
 def test_an_encoder_that_is_trained_learns_from_the_denoising_loss_and_is_kept(tiny_images, tmp_path):
     plain = tiny_images(*LEARNED)
-    begun = weights.state(assemble.assemble(config.from_dict(plain)).model.denoiser.reader)
+    begun = weights.state(build.build(config.from_dict(plain)).model.denoiser.reader)
     run = train(config.from_dict(plain), tmp_path, "learned")
     folder = checkpoint.steps(run)[-1]
     for file in (folder / "model.safetensors", checkpoint.newest_weights(run)):
@@ -379,27 +409,30 @@ def test_an_encoder_that_is_trained_learns_from_the_denoising_loss_and_is_kept(t
 
     export(tmp_path / "model.safetensors", run)
     models = [tdpm_cli.load(path, "cpu") for path in (run, tmp_path / "model.safetensors")]
-    drawn = [model.sample(2, labels=["the digit three", "a four"], scale=2.0, prior_scale=1.5) for model in models]
+    drawn = [
+        model.sample(2, labels=["the digit three", "a four"], guidance_scale=2.0, prior_guidance_scale=1.5)
+        for model in models
+    ]
     assert torch.equal(*drawn)
     x_T = [models[0].draw_x_T(1, labels=[f"the digit {word}"]) for word in ("three", "nine", "three")]
     assert torch.equal(x_T[0], x_T[2])
     assert not torch.equal(x_T[0], x_T[1])
-    with pytest.raises(InputError, match=r"encoder that is trained with it.*condition.encoder=minilm"):
+    with pytest.raises(InputError, match=r"encoder that is trained with it.*condition.text_encoder=minilm"):
         matcher(config.from_dict(plain), tmp_path / "matcher.safetensors")
 
 
 def test_the_game_leaves_a_trained_encoder_alone(tiny_images):
-    made = assemble.assemble(config.from_dict(tiny_images(*LEARNED)))
+    made = build.build(config.from_dict(tiny_images(*LEARNED)))
     x, cond = torch.randn(8, 1, 8, 8), made.condition.encode({"captions": [("a four",)] * 8})
     losses = {
         "denoise": denoise_loss(made.model),
-        "game": adversarial_loss(made.model, made.discriminator, "logistic"),
+        "adversarial": adversarial_loss(made.model, made.discriminator, "logistic"),
     }
     for name, loss in losses.items():
         made.model.zero_grad()
         loss(Batch(x, cond, torch.Generator().manual_seed(0)))[0].backward()
         of_reader = [parameter.grad is not None for parameter in made.model.denoiser.reader.parameters()]
-        assert (any if name == "game" else all)(of_reader) == (name == "denoise")
+        assert (any if name == "adversarial" else all)(of_reader) == (name == "denoise")
 
 
 def test_what_an_encoder_that_is_trained_cannot_do_is_said():
@@ -413,7 +446,7 @@ def test_what_an_encoder_that_is_trained_cannot_do_is_said():
 @pytest.mark.parametrize("file", ["model.pt2", "model.onnx"])
 def test_a_trained_encoder_is_in_the_exported_graph(tiny_images, tmp_path, file):
     run = train(config.from_dict(tiny_images(*LEARNED, "train.duration=32")), tmp_path, "learned")
-    export(tmp_path / file, run, steps=2, scale=2.0)  # which compares both runtimes
+    export(tmp_path / file, run, steps=2, guidance_scale=2.0)  # which compares both runtimes
 
 
 def photograph(path):
@@ -426,24 +459,29 @@ def test_coco_as_it_is_published(tmp_path):
         photograph(tmp_path / "train2017" / name)
     (tmp_path / "annotations").mkdir()
     file = tmp_path / "annotations" / "captions_train2017.json"
-    says = {"images": [{"id": 7, "file_name": "000002.jpg"}, {"id": 9, "file_name": "000001.jpg"}],
-            "annotations": [{"image_id": 7, "caption": "A bus.\n"}, {"image_id": 9, "caption": "A  cat."},
-                            {"image_id": 7, "caption": "A red bus."}]}  # fmt: skip
+    says = {
+        "images": [{"id": 7, "file_name": "000002.jpg"}, {"id": 9, "file_name": "000001.jpg"}],
+        "annotations": [
+            {"image_id": 7, "caption": "A bus.\n"},
+            {"image_id": 9, "caption": "A  cat."},
+            {"image_id": 7, "caption": "A red bus."},
+        ],
+    }
     file.write_text(json.dumps(says))
-    assert parts.recognise(tmp_path, "images") == "coco"
-    data = parts.load("data", "coco")(tmp_path, (3, 8, 8))
+    assert registry.recognise(tmp_path, "images") == "coco"
+    data = registry.load("dataset", "coco")(tmp_path, (3, 8, 8))
     raw, given = data[[0, 1]]
     assert raw.shape == (2, 3, 8, 8)
     assert given == {"captions": [("A cat.",), ("A bus.", "A red bus.")]}
     says["annotations"].pop(1)
     file.write_text(json.dumps(says))
     with pytest.raises(InputError, match=r"1 of 2 images have no caption, such as '000001.jpg'"):
-        parts.load("data", "coco")(tmp_path, (3, 8, 8))
+        registry.load("dataset", "coco")(tmp_path, (3, 8, 8))
     file.write_text("{}")
     with pytest.raises(InputError, match=r"not COCO's captions"):
-        parts.load("data", "coco")(tmp_path, (3, 8, 8))
+        registry.load("dataset", "coco")(tmp_path, (3, 8, 8))
     with pytest.raises(InputError, match=r"annotations_trainval2017.zip"):
-        parts.load("data", "coco")(tmp_path / "nowhere", (3, 8, 8))
+        registry.load("dataset", "coco")(tmp_path / "nowhere", (3, 8, 8))
 
 
 def test_birds_as_they_are_published(tmp_path):
@@ -451,16 +489,16 @@ def test_birds_as_they_are_published(tmp_path):
         photograph(tmp_path / "images" / kind / f"{name}.jpg")
         (tmp_path / "text_c10" / kind).mkdir(parents=True)
         (tmp_path / "text_c10" / kind / f"{name}.txt").write_text(f"a bird\nthis is {name}\n")
-    assert parts.recognise(tmp_path, "images") == "cub"
-    data = parts.load("data", "cub")(tmp_path, (3, 8, 8))
+    assert registry.recognise(tmp_path, "images") == "cub"
+    data = registry.load("dataset", "cub")(tmp_path, (3, 8, 8))
     _, given = data[[1]]
     assert data.names == ["001.Albatross", "002.Wren"]
     assert given["captions"] == [("a bird", "this is w_1")]
     (tmp_path / "text_c10" / "002.Wren" / "w_1.txt").unlink()
     with pytest.raises(InputError, match=r"1 of 2 images have no caption, such as '002.Wren/w_1.jpg'"):
-        parts.load("data", "cub")(tmp_path, (3, 8, 8))
+        registry.load("dataset", "cub")(tmp_path, (3, 8, 8))
     with pytest.raises(InputError, match=r"text_c10"):
-        parts.load("data", "cub")(tmp_path / "images", (3, 8, 8))
+        registry.load("dataset", "cub")(tmp_path / "images", (3, 8, 8))
 
 
 def three_with_two_captions(source, folder, second):
@@ -476,9 +514,10 @@ def three_with_two_captions(source, folder, second):
         for name in names:
             photograph(folder / "train2017" / name)
         (folder / "annotations").mkdir()
-        says = {"images": [{"id": k, "file_name": name} for k, name in enumerate(names)],
-                "annotations": [{"image_id": k, "caption": text} for k, text in enumerate(captions)
-                                if text is not None]}  # fmt: skip
+        says = {
+            "images": [{"id": k, "file_name": name} for k, name in enumerate(names)],
+            "annotations": [{"image_id": k, "caption": text} for k, text in enumerate(captions) if text is not None],
+        }
         (folder / "annotations" / "captions_train2017.json").write_text(json.dumps(says))
     elif source == "cub":
         (folder / "text_c10").mkdir(parents=True)
@@ -510,7 +549,7 @@ SOURCES = ["images", "coco", "cub", "webdataset", "huggingface"]
 def test_images_without_a_caption_are_named_dropped_or_empty(source, second, tmp_path):
     three_with_two_captions(source, tmp_path / "data", second)
     options = {"captions": "text"} if source == "huggingface" else {}
-    open_as = lambda way: parts.load("data", source)(tmp_path / "data", (3, 8, 8), uncaptioned=way, **options)
+    open_as = lambda way: registry.load("dataset", source)(tmp_path / "data", (3, 8, 8), uncaptioned=way, **options)
     said = (
         r"(no caption, such as '(b.png|0.tar/b.png|1)'|beside b.png holds no|of 0.tar/b.png is empty).*data.uncaptioned"
     )

@@ -8,7 +8,7 @@ from tdpm_cli.config.constants import parse_count
 from tdpm_cli.config.presets import override, read_preset
 from tdpm_cli.config.schema import from_dict
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.sampling.build import assemble
+from tdpm_cli.sampling.build import build
 from tdpm_cli.training.cost import cost_of
 
 
@@ -21,7 +21,7 @@ def refusal(*assignments, preset="digits"):
 @pytest.mark.parametrize("name", presets.preset_names())
 def test_every_preset_builds_on_the_meta_device_and_survives_a_round_trip(name):
     checked = from_dict(read_preset(name))
-    made = assemble(checked, "meta")
+    made = build(checked, "meta")
     assert all(p.is_meta for p in made.model.parameters())
     assert from_dict(yaml.safe_load(checked.to_yaml())) == checked
 
@@ -29,7 +29,7 @@ def test_every_preset_builds_on_the_meta_device_and_survives_a_round_trip(name):
 @pytest.mark.parametrize("name", presets.preset_names())
 def test_a_preset_states_its_parameter_counts_and_comments_every_value(name):
     text = (presets.preset_folder() / f"{name}.yaml").read_text()
-    made = assemble(from_dict(read_preset(name)), "meta")
+    made = build(from_dict(read_preset(name)), "meta")
     stated = yaml.safe_load(next(line[2:] for line in text.splitlines() if line.startswith("# parameters:")))
     count = lambda net: sum(p.numel() for p in net.parameters())
     assert stated["parameters"] == {"model": count(made.model), "discriminator": count(made.discriminator)}
@@ -114,7 +114,7 @@ def test_extends_one_level(tmp_path):
         ("sample.steps=101", ["sample.steps is 101", "accepted: 1 to 100"]),
         ("sample.steps=0", ["sample.steps is 0", "greater than or equal to 1"]),
         ("sample.sampler=dim", ["sample.sampler is 'dim'", "did you mean 'ddim'", "dpmpp_2m"]),
-        ("game.start=10", ["game.start", "the prior 'shared' learns", "prior.name=copy"]),
+        ("adversarial.start=10", ["adversarial.start", "the prior 'shared' learns", "prior.name=copy"]),
         ("denoiser.prediction=epsilon", ["denoiser.prediction is 'epsilon'", "'eps', 'x_0' or 'v'"]),
         ("condition.name=labels", ["condition.classes is missing"]),
         ("data.path=3", ["data.path is 3"]),
@@ -130,8 +130,8 @@ def test_extends_one_level(tmp_path):
         ("sample.options.eta=-1", ["sampler dpmpp_2m.eta: no such key", "Accepted in sampler dpmpp_2m: none"]),
         ("sample.spacing=0.5", ["sample.spacing is 0.5", "greater than or equal to 1"]),
         ("train.clip=hard", ["train.clip is 'hard'", "number"]),
-        ("game.mismatch=1.0", ["game.mismatch is 1", "unconditional"]),
-        ("sample.scale=2", ["sample.scale is 2", "unconditional"]),
+        ("adversarial.mismatch=1.0", ["adversarial.mismatch is 1", "unconditional"]),
+        ("sample.guidance_scale=2", ["sample.guidance_scale is 2", "unconditional"]),
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_what_is_accepted(assignment, parts_of_the_message):
@@ -144,9 +144,9 @@ def test_values_that_are_right_alone_and_wrong_together():
     with pytest.raises(InputError, match=r"train.flip is true, but the data are no images"):
         from_dict(override(read_preset("toy-mixture"), ["train.flip=true"]))
     with pytest.raises(InputError, match=r"the prior 'shared-x0' learns with the denoiser"):
-        from_dict(override(read_preset("toy-mixture"), ["prior.name=shared-x0", "game.start=10"]))
+        from_dict(override(read_preset("toy-mixture"), ["prior.name=shared-x0", "adversarial.start=10"]))
     with pytest.raises(InputError, match=r"the prior would not learn"):
-        from_dict(override(read_preset("toy-mixture"), ["prior.name=copy", "game.start=100M"]))
+        from_dict(override(read_preset("toy-mixture"), ["prior.name=copy", "adversarial.start=100M"]))
 
 
 def test_an_empty_section_is_an_absent_one():

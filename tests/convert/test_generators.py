@@ -20,7 +20,7 @@ from tdpm_cli.export.targets import onnx
 from tdpm_cli.export.targets import torch_export as program
 from tdpm_cli.models import torchscript_store as programs
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.sampling import build as assemble
+from tdpm_cli.sampling import build
 from tdpm_cli.sampling.model import load
 
 SMALL = ["latent=6", "layers=2", "channel_base=48", "channel_max=5"]
@@ -108,7 +108,7 @@ def plain_of(tiny_images, *assignments):
 @pytest.fixture
 def ours(tiny_images, tmp_path):
     """A generator's own file, and the generator."""
-    made = assemble.assemble(config.from_dict(plain_of(tiny_images, "train.seed=5")))
+    made = build.build(config.from_dict(plain_of(tiny_images, "train.seed=5")))
     path = tmp_path / "generator.safetensors"
     weights.write_weights(path, made.model.prior.generator, {})
     return path, made.model.prior.generator
@@ -135,11 +135,11 @@ def test_both_halves_begin_from_other_models(ours, tdpm):
 
 
 def test_a_run_lends_its_generator_to_another_cut(tiny_images, tdpm, tmp_path):
-    made = assemble.assemble(config.from_dict(plain_of(tiny_images, "schedule.truncate.step=30")))
+    made = build.build(config.from_dict(plain_of(tiny_images, "schedule.truncate.step=30")))
     path = tmp_path / "model.safetensors"
-    weights.write_weights(path, made.model, assemble.header(made.config, "ema-1", 0))
+    weights.write_weights(path, made.model, build.header(made.config, "ema-1", 0))
     adopted = config.from_dict(generator.adopt(tiny_images(), str(path)))
-    again = assemble.assemble(adopted)
+    again = build.build(adopted)
     generator.load_into(again, str(path))
     assert again.model.denoiser.schedule.T == 100
     assert all(map(torch.equal, again.model.prior.parameters(), made.model.prior.parameters()))
@@ -226,8 +226,8 @@ def test_what_does_not_fit_gets_one_message(ours, tdpm, tmp_path, tiny_images, c
         return file
 
     def model(name, *assignments):
-        made = assemble.assemble(config.from_dict(tiny_images(*assignments)))
-        weights.write_weights(tmp_path / name, made.model, assemble.header(made.config, "ema-1", 0))
+        made = build.build(config.from_dict(tiny_images(*assignments)))
+        weights.write_weights(tmp_path / name, made.model, build.header(made.config, "ema-1", 0))
         return tmp_path / name
 
     colour = state | {f"blocks.{k}.{end}": torch.zeros(3, *state[f"blocks.{k}.{end}"].shape[1:])

@@ -13,7 +13,7 @@ from tdpm_cli.config import presets
 from tdpm_cli.config import schema as config
 from tdpm_cli.convert.convert import adopt, load_into
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.sampling.build import assemble, load
+from tdpm_cli.sampling.build import build, load
 from tdpm_cli.training.train import train
 
 diffusers = pytest.importorskip("diffusers")
@@ -60,7 +60,7 @@ def plain(*assignments):
 
 
 def ours(init, *assignments):
-    made = assemble(config.from_dict(presets.override(adopt(plain(*assignments), init), assignments)))
+    made = build(config.from_dict(presets.override(adopt(plain(*assignments), init), assignments)))
     load_into(made, init)
     return made
 
@@ -222,10 +222,10 @@ ADM = ["backbone.channels=32", "backbone.mult=[1, 2, 2]", "backbone.attention=[8
 
 
 def test_a_checkpoint_of_guided_diffusion(tmp_path, generator):
-    network = moved(assemble(config.from_dict(plain(*ADM))).model.denoiser.network, generator)
+    network = moved(build(config.from_dict(plain(*ADM))).model.denoiser.network, generator)
     torch.save(adm_names(network), tmp_path / "adm.pt")
     made = ours(f"guided-diffusion:{tmp_path / 'adm.pt'}", "backbone.head_channels=16")
-    assert made.config.backbone.options == assemble(config.from_dict(plain(*ADM))).config.backbone.options | {
+    assert made.config.backbone.options == build(config.from_dict(plain(*ADM))).config.backbone.options | {
         "dropout": 0.0
     }
     x, t = torch.randn(2, 3, 16, 16, generator=generator), torch.tensor([3, 500])
@@ -307,7 +307,7 @@ def test_files_that_do_not_fit_are_named(tmp_path, generator, capsys):
         assert message in str(caught.value), init
     assert "executed" not in capsys.readouterr().out
     with pytest.raises(InputError, match="the weights are a U-Net's"):
-        load_into(assemble(config.from_dict(presets.read_preset("toy-mixture"))), good)
+        load_into(build(config.from_dict(presets.read_preset("toy-mixture"))), good)
 
 
 def test_a_few_step_model_from_a_baseline(tiny_images, tmp_path):
@@ -315,9 +315,9 @@ def test_a_few_step_model_from_a_baseline(tiny_images, tmp_path):
     baseline = train(
         config.from_dict(tiny_images("schedule.truncate=null", "prior.name=gaussian")), tmp_path, "baseline"
     )
-    few = tiny_images("prior.name=denoised", "train.phases=prior", f"train.init={baseline}", "game.r1=0.1")
+    few = tiny_images("prior.name=denoised", "train.phases=prior", f"train.init={baseline}", "adversarial.r1=0.1")
     run = train(config.from_dict(adopt(few, str(baseline))), tmp_path, "few")
-    before, after = load(baseline).assembly.model, load(run).assembly.model
+    before, after = load(baseline).components.model, load(run).components.model
     assert after.denoiser.schedule.T == 100
     same = zip(before.denoiser.network.parameters(), after.denoiser.network.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in same)

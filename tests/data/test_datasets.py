@@ -14,7 +14,7 @@ import torch
 from helpers import encoded, folder_of, idx_of, picture, zip_of
 from PIL import Image
 
-from tdpm_cli.config import registry as parts
+from tdpm_cli.config import registry
 from tdpm_cli.data import decode
 from tdpm_cli.data.image_files import ImageFiles, beside
 from tdpm_cli.data.loader import batches
@@ -29,7 +29,7 @@ SHAPE = (3, 10, 12)
 
 
 def load(name, path, shape=SHAPE, **options):
-    return parts.load("data", name)(path, shape, **options)
+    return registry.load("dataset", name)(path, shape, **options)
 
 
 def test_folders_and_zips_give_the_same_images_and_classes(tmp_path):
@@ -278,7 +278,7 @@ def test_lsun(tmp_path):
     for workers in (0, 2):  # a handle that this process has open must not cross the fork
         raw, _ = next(batches(data, 6, 0, 0, flip=False, workers=workers))
         assert raw.shape == (6, *shape)
-    assert parts.recognise(place, "images") == parts.recognise(tmp_path, "lsun") == "lsun"
+    assert registry.recognise(place, "images") == registry.recognise(tmp_path, "lsun") == "lsun"
     beside(place).write_text(f"{3:040x}\n")
     with pytest.raises(InputError, match=r"1 of 6 images are in quarantine"):
         load("lsun", place, shape)
@@ -313,7 +313,7 @@ def test_idx(tmp_path):
         assert np.array_equal(raw[:, 0].numpy(), images[[4, 0]])
         assert cond["label"].tolist() == [1, 0]
         assert data.names == ["0", "1", "2"]
-        assert parts.recognise(place, "images") == "idx"
+        assert registry.recognise(place, "images") == "idx"
     assert len(load("idx", place / "train-images-idx3-ubyte", None)) == 6
     assert "label" not in load("idx", idx_of(tmp_path / "bare", images), None)[[0]][1]
     with pytest.raises(InputError, match=r"examples of \[1, 5, 4\], but space\.shape is \[1, 28, 28\]"):
@@ -445,7 +445,7 @@ def test_webdataset(tmp_path):
         assert torch.equal(raw, torch.stack([raw_of(37), raw_of(2)]))
         assert cond["label"].tolist() == [1, 2]
         assert cond["captions"] == [("picture 37",), ("picture 2",)]
-    assert parts.recognise(tmp_path, "images") == "webdataset"
+    assert registry.recognise(tmp_path, "images") == "webdataset"
     order = data.order(np.random.default_rng(0))
     assert sorted(order) == list(range(40))
     assert len({k // 10 for k in order[:20]}) == 2  # two shards at a time
@@ -511,7 +511,7 @@ def test_huggingface(tmp_path):
         assert data.names == ["cat", "dog"]
         assert cond["label"].tolist() == [1, 0]
         assert cond["captions"] == [("no 5",), ("no 0",)]
-        assert parts.recognise(tmp_path / place, "images") == "huggingface"
+        assert registry.recognise(tmp_path / place, "images") == "huggingface"
     raw, _ = next(batches(data, 6, 0, 0, flip=False, workers=2))
     assert raw.shape == (6, *SHAPE)
     with pytest.raises(InputError, match=r"no column 'texts'; it has: picture, kind, text"):
@@ -526,9 +526,9 @@ def test_the_part_that_knows_the_data_reads_them(tmp_path):
     folder = folder_of(tmp_path / "x", ["1.png"])
     archive = zip_of(tmp_path / "x.zip", ["1.png"])
     for preferred in ("images", "cifar10", "lsun"):
-        assert parts.recognise(folder, preferred) == "images"
-        assert parts.recognise(archive, preferred) == "images"
-    assert parts.recognise(tmp_path / "none", "lsun") == "lsun"
-    assert parts.recognise(folder, "no-such-part") == "no-such-part"
+        assert registry.recognise(folder, preferred) == "images"
+        assert registry.recognise(archive, preferred) == "images"
+    assert registry.recognise(tmp_path / "none", "lsun") == "lsun"
+    assert registry.recognise(folder, "no-such-part") == "no-such-part"
     np.savez(tmp_path / "x.npz", arr_0=np.zeros((2, 4, 4, 3), np.uint8))
-    assert parts.recognise(tmp_path / "x.npz", "images") == "npz"
+    assert registry.recognise(tmp_path / "x.npz", "images") == "npz"

@@ -12,7 +12,7 @@ from helpers import encoded, folder_of, idx_of, picture, zip_of
 from PIL import Image
 
 from tdpm_cli.checkpoints import checkpoint
-from tdpm_cli.config import registry as parts
+from tdpm_cli.config import registry
 from tdpm_cli.config.presets import override, read_preset, with_data
 from tdpm_cli.config.schema import from_dict
 from tdpm_cli.data.auto_preset import propose
@@ -22,7 +22,7 @@ from tdpm_cli.data.tools import inspect, prepare, verify
 from tdpm_cli.runtime.console import Meter
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.signals import Interrupted
-from tdpm_cli.sampling import build as assembly
+from tdpm_cli.sampling import build
 from tdpm_cli.training.cost import cost_of, flops
 from tdpm_cli.training.train import train
 
@@ -143,9 +143,9 @@ def test_prepare_makes_the_same_zip_however_often_it_is_stopped(tmp_path, monkey
         says = json.loads(archive.read("dataset.json"))
         assert says["labels"][0] == ["00000/img00000000.png", 0]
         assert says["labels"][-1] == ["00004/img00000039.png", 1]
-    data = parts.load("data", "images")(tmp_path / "a.zip", (3, 8, 8))
+    data = registry.load("dataset", "images")(tmp_path / "a.zip", (3, 8, 8))
     assert data.names == ["a", "b"]
-    whole = parts.load("data", "images")(folder, (3, 8, 8))
+    whole = registry.load("dataset", "images")(folder, (3, 8, 8))
     assert torch.equal(data[range(40)][0], whole[range(40)][0])  # what training would have made of them
     assert data[range(40)][1]["label"].tolist() == whole[range(40)][1]["label"].tolist()
 
@@ -154,11 +154,11 @@ def test_prepare_keeps_captions_and_reads_any_source(tmp_path):
     says = {"captions": {f"{k}.png": [f"no {k}", "a picture"] for k in range(3)}}
     source = zip_of(tmp_path / "x.zip", [f"{k}.png" for k in range(3)], [("dataset.json", json.dumps(says))])
     prepare(source, tmp_path / "y.zip", "6x5")
-    data = parts.load("data", "images")(tmp_path / "y.zip", (3, 5, 6))
+    data = registry.load("dataset", "images")(tmp_path / "y.zip", (3, 5, 6))
     assert data[[2]][1]["captions"] == [("no 2", "a picture")]
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8), np.uint8)
     prepare(idx_of(tmp_path / "idx", images, np.arange(5, dtype=np.uint8)), tmp_path / "z.zip", "8")
-    data = parts.load("data", "images")(tmp_path / "z.zip", (1, 8, 8))
+    data = registry.load("dataset", "images")(tmp_path / "z.zip", (1, 8, 8))
     assert np.array_equal(data[range(5)][0][:, 0].numpy(), images)
     assert data[[4]][1]["label"].tolist() == [4]
 
@@ -190,7 +190,7 @@ def test_a_preset_is_proposed_for_any_data(tmp_path, capsys):
         plain = propose(folder_of(tmp_path / f"{size[0]}", names, size=size))
         assert plain["space"]["shape"] == shape
         config = from_dict(plain)
-        assembly.assemble(config, "meta")
+        build.build(config, "meta")
         assert config.condition.name == ("labels" if classes else "none")
         assert config.train.duration == 2000 * len(names)
     out = capsys.readouterr().out
@@ -201,7 +201,7 @@ def test_a_preset_is_proposed_for_any_data(tmp_path, capsys):
     images = torch.zeros(4, 28, 28, dtype=torch.uint8).numpy()
     plain = propose(idx_of(tmp_path / "idx", images))
     assert plain["space"]["shape"] == [1, 28, 28]
-    assembly.assemble(from_dict(plain), "meta")
+    build.build(from_dict(plain), "meta")
     folder = folder_of(tmp_path / "small", ["1.png"])
     picture(1, size=(50, 11)).save(folder / "2.png")
     with pytest.raises(InputError, match=r"10 pixels at their smaller side, and at least 32"):
@@ -219,7 +219,7 @@ def test_download_is_for_data_that_can_be_fetched():
 
 def test_the_cost_of_a_config(tiny_images):
     plain = tiny_images()
-    cost, made = cost_of(from_dict(plain)), assembly.assemble(from_dict(plain))
+    cost, made = cost_of(from_dict(plain)), build.build(from_dict(plain))
     assert cost.model == sum(p.numel() for p in made.model.parameters())
     wide = cost_of(from_dict(override(plain, ["backbone.channels=16"])))
     assert 2 < wide.call_flops / cost.call_flops < 4

@@ -1,9 +1,10 @@
 import pytest
 import torch
+from helpers import to_pure_noise
 from torch import nn
 
 from tdpm_cli.engine.denoiser import Denoiser, antithetic_times
-from tdpm_cli.engine.schedule import jsd, linear
+from tdpm_cli.engine.schedules.linear import linear
 
 
 class Oracle(nn.Module):
@@ -47,9 +48,9 @@ def test_min_snr_weighs_the_error_in_x_0_alike_for_every_prediction(gamma):
 
 def test_eps_is_refused_where_no_signal_is_left():
     with pytest.raises(ValueError, match="predict v or x_0"):
-        Denoiser(nn.Identity(), jsd(), "eps")
-    Denoiser(nn.Identity(), jsd(), "v")
-    Denoiser(nn.Identity(), jsd().truncate(step=999), "eps")
+        Denoiser(nn.Identity(), to_pure_noise(), "eps")
+    Denoiser(nn.Identity(), to_pure_noise(), "v")
+    Denoiser(nn.Identity(), to_pure_noise().truncate(step=999), "eps")
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7, 64])

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.functional import softplus
 
-from tdpm_cli.engine.game import discriminator_loss, gradient_penalty, prior_loss
+from tdpm_cli.engine.losses import discriminator_loss, gradient_penalty, prior_loss
 
 
 def test_losses_are_the_papers():

@@ -4,12 +4,21 @@ from torch import nn
 
 from tdpm_cli.config.registry import load
 from tdpm_cli.config.schema import from_dict
-from tdpm_cli.engine.phases import Batch, Game, Phase, drop, mismatch_loss, penalty_loss, tdpm_phases, train_step
-from tdpm_cli.sampling.build import assemble
+from tdpm_cli.engine.phases import (
+    AdversarialSettings,
+    Batch,
+    Phase,
+    drop,
+    mismatch_loss,
+    penalty_loss,
+    tdpm_phases,
+    train_step,
+)
+from tdpm_cli.sampling.build import build
 
 
-def phases_of(plain, game=None):
-    made = assemble(from_dict(plain))
+def phases_of(plain, adversarial=None):
+    made = build(from_dict(plain))
     made_with = {}
 
     def optimizer(name, module):
@@ -18,7 +27,7 @@ def phases_of(plain, game=None):
 
     return (
         made,
-        tdpm_phases(made.model, made.discriminator, made.condition, game or Game(), optimizer),
+        tdpm_phases(made.model, made.discriminator, made.condition, adversarial or AdversarialSettings(), optimizer),
         made_with,
     )
 
@@ -56,12 +65,12 @@ def test_micro_batches_give_the_gradient_of_the_whole(generator):
 
 
 def test_the_lists(tiny):
-    names = lambda *assignments, game=None: [p.name for p in phases_of(tiny(*assignments), game)[1]]
+    names = lambda *assignments, adversarial=None: [p.name for p in phases_of(tiny(*assignments), adversarial)[1]]
     assert names() == ["model", "discriminator", "penalty"]
     assert names("prior.name=copy") == ["denoiser", "prior", "discriminator", "penalty"]
     assert names("prior.name=gaussian") == ["denoiser"]
-    assert names(game=Game(penalty_every=1)) == ["model", "discriminator"]
-    assert names(game=Game(r1=0.0)) == ["model", "discriminator"]
+    assert names(adversarial=AdversarialSettings(penalty_every=1)) == ["model", "discriminator"]
+    assert names(adversarial=AdversarialSettings(r1=0.0)) == ["model", "discriminator"]
 
 
 def test_each_phase_moves_its_own_module_and_computes_no_other_gradient(tiny):
@@ -96,7 +105,7 @@ def test_a_shared_prior_learns_from_both_losses_with_one_optimizer(tiny):
     assert made.model.prior.network is network
     grads = {}
     for weight in (0.0, 1.0):
-        made, phases, _ = phases_of(tiny(), Game(weight=weight))
+        made, phases, _ = phases_of(tiny(), AdversarialSettings(weight=weight))
         logs = train_step(phases[:1], [batch()], 0, 0)
         assert {"loss/denoise", "loss/prior"} <= logs.keys()
         grads[weight] = [p.grad.clone() for p in made.model.parameters()]
@@ -104,7 +113,7 @@ def test_a_shared_prior_learns_from_both_losses_with_one_optimizer(tiny):
 
 
 def test_lazy_penalties_keep_their_strength(tiny):
-    made, phases, _ = phases_of(tiny(), Game(r1=3.0, penalty_every=4))
+    made, phases, _ = phases_of(tiny(), AdversarialSettings(r1=3.0, penalty_every=4))
     penalty = phases[-1]
     assert penalty.every == 4
     data = batch()
@@ -131,7 +140,7 @@ def test_r2_is_the_penalty_on_the_fake(tiny):
 
 
 def test_a_copy_starts_from_the_denoisers_weights_when_the_game_starts(tiny):
-    made, phases, _ = phases_of(tiny("prior.name=copy"), Game(start=16))
+    made, phases, _ = phases_of(tiny("prior.name=copy"), AdversarialSettings(start=16))
     network, prior = made.model.denoiser.network, made.model.prior.network
     logs = train_step(phases, [batch()], 0, 0)
     assert "loss/prior" not in logs
@@ -202,9 +211,9 @@ def test_dropping_conditions_leaves_the_stated_share():
 def test_the_prior_and_the_discriminator_win_a_game_they_can(tiny):
     # Data at a single place: after a little play the shared prior's x_T has moved there.
     plain = tiny("train.denoiser_lr=1e-3")
-    made = assemble(from_dict(plain))
+    made = build(from_dict(plain))
     phases = tdpm_phases(
-        made.model, made.discriminator, made.condition, Game(penalty_every=4),
+        made.model, made.discriminator, made.condition, AdversarialSettings(penalty_every=4),
         lambda name, module: torch.optim.Adam(module.parameters(), 2e-3, betas=(0.0, 0.99), fused=True),
     )  # fmt: skip
     generator = torch.Generator().manual_seed(0)
@@ -218,7 +227,7 @@ def test_the_prior_and_the_discriminator_win_a_game_they_can(tiny):
 
 
 def test_real_examples_with_the_condition_of_another_are_fakes(tiny):
-    made = assemble(from_dict(tiny()))
+    made = build(from_dict(tiny()))
     label = torch.tensor([1, 1, 4, 4, 2, 10])
     labels = load("condition", "labels")(classes=10)  # 10 is "nothing", which fits every example
     asked = []
@@ -237,8 +246,8 @@ def test_real_examples_with_the_condition_of_another_are_fakes(tiny):
 
 def test_mismatch_is_a_term_of_the_discriminator(tiny_images):
     labels = ["condition.name=labels", "condition.classes=10"]
-    made = assemble(from_dict(tiny_images(*labels, "game.mismatch=0.5")))
-    phases = tdpm_phases(made.model, made.discriminator, made.condition, Game(mismatch=0.5),
+    made = build(from_dict(tiny_images(*labels, "adversarial.mismatch=0.5")))
+    phases = tdpm_phases(made.model, made.discriminator, made.condition, AdversarialSettings(mismatch=0.5),
                          lambda name, module: torch.optim.SGD(module.parameters(), 0.1, fused=True))  # fmt: skip
     (phase,) = [phase for phase in phases if phase.name == "discriminator"]
     assert [weight for weight, _ in phase.terms] == [1.0, 0.5]

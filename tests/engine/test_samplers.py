@@ -4,9 +4,13 @@ import math
 
 import pytest
 import torch
+from helpers import to_pure_noise
 
-from tdpm_cli.engine import samplers
-from tdpm_cli.engine.schedule import Schedule, cosine, jsd, linear
+from tdpm_cli.config import registry
+from tdpm_cli.engine.guidance import clipped, guided
+from tdpm_cli.engine.schedule import Schedule
+from tdpm_cli.engine.schedules.cosine import cosine
+from tdpm_cli.engine.schedules.linear import linear
 
 MEAN, STD = 0.7, 0.5  # of Gaussian data
 
@@ -35,18 +39,9 @@ def fixed_noise(shape, seed=3):
 
 def run(name, schedule, x_T, steps, denoise=None, **options):
     denoise = denoise or gaussian_denoiser(schedule)
-    return samplers.names()[name](
+    return registry.load("sampler", name)(
         denoise, x_T, schedule.respace(steps), schedule, noise=fixed_noise(x_T.shape), **options
     )
-
-
-def test_a_sampler_is_a_public_function_of_the_file_that_starts_as_its_head_says(monkeypatch):
-    known = samplers.names()
-    assert all(known[name] is getattr(samplers, name) for name in ("ddim", "ddpm"))
-    assert not {"guided", "clipped", "full", "names"} & set(known)
-    for name in ("mine", "_mine"):
-        monkeypatch.setattr(samplers, name, lambda denoise, x_T, times, schedule, noise: x_T, raising=False)
-    assert set(samplers.names()) == {*known, "mine"}
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 50, 400])
@@ -71,7 +66,9 @@ def test_one_ddpm_step_has_the_mean_and_variance_of_the_posterior(t, s):
     count = 200_000
     noise = fixed_noise((count,))
     denoise = lambda x, t: torch.full_like(x, x_0)
-    out = samplers.ddpm(denoise, torch.full((count,), x_t, dtype=torch.float64), [t, s], schedule, noise=noise)
+    out = registry.load("sampler", "ddpm")(
+        denoise, torch.full((count,), x_t, dtype=torch.float64), [t, s], schedule, noise=noise
+    )
     assert float(out.mean()) == pytest.approx(mean, abs=3e-3)
     assert float(out.var()) == pytest.approx(variance, abs=3e-3)
 
@@ -80,10 +77,10 @@ def test_large_variance_is_beta_and_the_last_step_adds_none():
     schedule, count = linear(), 200_000
     x_t = torch.full((count,), 1.3, dtype=torch.float64)
     denoise = lambda x, t: torch.full_like(x, 0.4)
-    out = samplers.ddpm_large(denoise, x_t, [400, 200], schedule, noise=fixed_noise((count,)))
+    out = registry.load("sampler", "ddpm_large")(denoise, x_t, [400, 200], schedule, noise=fixed_noise((count,)))
     beta = 1 - (schedule.alpha(400) / schedule.alpha(200)) ** 2
     assert float(out.var()) == pytest.approx(beta, rel=0.02)
-    last = samplers.ddpm_large(denoise, x_t, [5, 0], schedule, noise=fixed_noise((count,)))
+    last = registry.load("sampler", "ddpm_large")(denoise, x_t, [5, 0], schedule, noise=fixed_noise((count,)))
     assert torch.allclose(last, torch.full_like(last, 0.4))
 
 
@@ -100,7 +97,7 @@ def test_order_of_convergence(name, order):
         kept = (x_T - schedule.alpha(schedule.T) * MEAN) / marginal(schedule.T)
         exact = schedule.alpha(1) * MEAN + marginal(1) * kept
         times = list(range(schedule.T, 0, -1))
-        out = samplers.names()[name](gaussian_denoiser(schedule), x_T, times, schedule, noise=None)
+        out = registry.load("sampler", name)(gaussian_denoiser(schedule), x_T, times, schedule, noise=None)
         return float((out - exact).abs().max())
 
     rate = math.log2(error(32) / error(128)) / 2
@@ -126,7 +123,7 @@ def test_from_real_x_T_the_data_come_back(name, cut):
     assert float(out.std()) == pytest.approx(STD, abs=0.015)
 
 
-@pytest.mark.parametrize("name", sorted(samplers.names()))
+@pytest.mark.parametrize("name", registry.names("sampler"))
 @pytest.mark.parametrize("T", [1, 2, 3, 50])
 def test_any_number_of_steps_from_1_to_T_with_one_call_each(name, T):
     schedule = linear().truncate(step=T)
@@ -147,8 +144,8 @@ def test_any_number_of_steps_from_1_to_T_with_one_call_each(name, T):
             assert torch.allclose(out, exact(x_T, torch.full((4,), T)))
 
 
-@pytest.mark.parametrize("name", sorted(samplers.names()))
-@pytest.mark.parametrize("chain", [jsd, cosine])
+@pytest.mark.parametrize("name", registry.names("sampler"))
+@pytest.mark.parametrize("chain", [to_pure_noise, cosine])
 def test_chains_that_end_in_pure_noise_are_walked_too(name, chain):
     schedule = chain(steps=40)
     out = run(name, schedule, torch.randn(4, 2, dtype=torch.float64), 10)
@@ -159,13 +156,13 @@ def test_guidance_is_linear_in_its_scale_and_off_at_1():
     denoise = lambda x, t, label: x * 0 + label[:, None].double()
     null, cond = {"label": torch.tensor([10, 10])}, {"label": torch.tensor([1, 3])}
     x, t = torch.zeros(2, 1, dtype=torch.float64), torch.tensor([1, 1])
-    assert samplers.guided(denoise, null, 1.0) is denoise
+    assert guided(denoise, null, 1.0) is denoise
     for scale in (0.0, 0.5, 2.0, 3.0):
-        out = samplers.guided(denoise, null, scale)(x, t, **cond)
+        out = guided(denoise, null, scale)(x, t, **cond)
         assert out[:, 0].tolist() == pytest.approx([10 + scale * (1 - 10), 10 + scale * (3 - 10)])
 
 
 def test_clipping_bounds_the_estimate_of_x_0():
     denoise = lambda x, t: x * 10
-    assert samplers.clipped(denoise, (-1, 1))(torch.tensor([-3.0, 0.05, 3.0]), None).tolist() == [-1, 0.5, 1]
-    assert samplers.clipped(denoise, None) is denoise
+    assert clipped(denoise, (-1, 1))(torch.tensor([-3.0, 0.05, 3.0]), None).tolist() == [-1, 0.5, 1]
+    assert clipped(denoise, None) is denoise

@@ -24,7 +24,7 @@ from tdpm_cli.evaluation.report import is_best
 from tdpm_cli.evaluation.scorer import Scorer, extractor
 from tdpm_cli.evaluation.sweep import sweep
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.sampling import build as assembly
+from tdpm_cli.sampling import build
 from tdpm_cli.sampling.sample import sample
 from tdpm_cli.training.train import train
 
@@ -73,7 +73,7 @@ def test_extra_scores_stand_beside_the_distance(runs, tmp_path):
 
 def test_the_scores_of_the_data_against_themselves_are_zero(runs, tmp_path):
     pytest.importorskip("efficientnet_lite_pytorch")
-    data, _ = assembly.read_data(assembly.load(runs["images"]).assembly.config)
+    data, _ = build.read_data(build.load(runs["images"]).components.config)
     for k, image in enumerate(data[range(40)][0]):
         (tmp_path / "a").mkdir(exist_ok=True)
         Image.fromarray(image[0].numpy()).save(tmp_path / "a" / f"{k}.png")
@@ -414,7 +414,7 @@ def test_a_model_is_scored_as_its_samples_are(runs, tmp_path, pooled):
         assert drawn["scores"][name] == pytest.approx(value, rel=1e-2, abs=0.05)
     assert distance(drawn) == pytest.approx(distance(stored), rel=1e-3)
     samples = drawn["protocol"]["samples"]
-    assert (samples["steps"], samples["nfe"], samples["model_sha256"]) == (2, 3, assembly.load(runs["labels"]).sha256)
+    assert (samples["steps"], samples["nfe"], samples["model_sha256"]) == (2, 3, build.load(runs["labels"]).sha256)
     assert drawn["protocol"]["seeds"] == [3]
     assert (tmp_path / "out-nearest.png").is_file()
     assert (runs["labels"] / "nearest.png").is_file()
@@ -597,7 +597,7 @@ def test_a_sweep_continues_where_it_stopped_and_forgets_nothing(runs, tmp_path, 
 
 
 def test_sweeps_of_several_models_need_one_reference(runs, tmp_path, pooled):
-    rows = sweep([1], [runs["images"], runs["labels"]], scales=[1], n=20, features=pooled, out=tmp_path)
+    rows = sweep([1], [runs["images"], runs["labels"]], guidance_scales=[1], n=20, features=pooled, out=tmp_path)
     assert [row["model"] for row in rows] == [str(runs["images"]), str(runs["labels"])]
     with pytest.raises(InputError, match=r"trained on different data .* give --ref"):
         sweep([1], [runs["images"], runs["points"]], n=20, features=pooled, out=tmp_path)

@@ -8,7 +8,7 @@ import torch
 from helpers import scripted
 from PIL import Image
 
-from tdpm_cli.config import registry as parts
+from tdpm_cli.config import registry
 from tdpm_cli.evaluation.features import inception
 from tdpm_cli.evaluation.features.clip import Clip
 from tdpm_cli.evaluation.features.dinov2 import Dinov2
@@ -222,14 +222,14 @@ def test_registers_are_not_left_out_unsaid(transformers, tmp_path):
 def test_a_missing_package_is_named(name, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(InputError, match=r"pip install 'tdpm-cli\[transformers\]'"):
-        parts.load("features", name)(CPU, tmp_path)
+        registry.load("features", name)(CPU, tmp_path)
 
 
 @pytest.mark.parametrize(("name", "hub"), [("dinov2", "facebook/dinov2-large"), ("clip", "openai/clip-vit-large-pat")])
 def test_without_hub_and_cache_the_way_out_is_told_at_once(name, hub, no_hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("it retries for minutes"))
     with pytest.raises(InputError) as caught:
-        parts.load("features", name)(CPU)
+        registry.load("features", name)(CPU)
     message = str(caught.value)
     assert hub in message
     assert f"Give a local folder by --features {name}:PATH or --weights PATH, or run once with a network" in message
@@ -252,7 +252,7 @@ def test_what_is_wrong_with_weights_of_efficientnet_is_told(tmp_path):
         ("nowhere", "no such file"), ("text", "no file that torch.save wrote"), ("other", "other names or shapes")
     ):  # fmt: skip
         with pytest.raises(InputError, match=rf"{name}: not EfficientNet-Lite0's weights \(.*{wrong}\); leave it out"):
-            parts.load("features", "efficientnet-lite0")(CPU, tmp_path / name)
+            registry.load("features", "efficientnet-lite0")(CPU, tmp_path / name)
 
 
 class Means(torch.nn.Module):

@@ -16,7 +16,7 @@ from tdpm_cli.export.export import export
 from tdpm_cli.export.targets import onnx
 from tdpm_cli.export.targets import torch_export as program
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.sampling import build as assemble
+from tdpm_cli.sampling import build
 from tdpm_cli.sampling.model import load
 
 
@@ -26,12 +26,12 @@ def model(tiny_images, tiny, tmp_path, generator):
 
     def make(*assignments, points=False):
         plain = tiny("prior.name=shared") if points else tiny_images("backbone.groups=4", *assignments)
-        made = assemble.assemble(config.from_dict(plain))
+        made = build.build(config.from_dict(plain))
         with torch.no_grad():
             for weight in made.model.parameters():
                 weight += 0.05 * torch.randn(weight.shape, generator=generator)
         path = tmp_path / f"model-{len(list(tmp_path.iterdir()))}.safetensors"
-        weights.write_weights(path, made.model, assemble.header(made.config, "ema-1", 128))
+        weights.write_weights(path, made.model, build.header(made.config, "ema-1", 128))
         return path
 
     return make
@@ -42,7 +42,7 @@ LABELS = ["condition.name=labels", "condition.classes=10"]
 
 def test_a_program_runs_without_our_code(model, tmp_path):
     source = model(*LABELS)
-    path = export(tmp_path / "m.pt2", source, steps=2, sampler="ddpm", scale=2.0, licence="CC0-1.0")
+    path = export(tmp_path / "m.pt2", source, steps=2, sampler="ddpm", guidance_scale=2.0, licence="CC0-1.0")
     about = {"tdpm.json": ""}
     program = torch.export.load(path, extra_files=about).module()
     about = json.loads(about["tdpm.json"])
@@ -68,7 +68,7 @@ TEXT = ["condition.name=text", "condition.tokens=6", "condition.examples=[one, a
 def test_a_sampler_takes_conditions(model, tmp_path, kind, suffix):
     if suffix == "onnx":
         pytest.importorskip("onnxruntime")
-    settings, source = {"steps": 1, "sampler": "ddim", "scale": 2.0}, model(*kind)
+    settings, source = {"steps": 1, "sampler": "ddim", "guidance_scale": 2.0}, model(*kind)
     path = export(tmp_path / f"m.{suffix}", source, **settings)
     asked = ["a two", "three of them"] if kind is TEXT else ["2", "3"]
     made = load(source, "cpu")
@@ -183,7 +183,7 @@ def test_a_folder_of_diffusers_and_back(model, tmp_path, generator, kind):
     # The truncated chain is theirs as a table of betas, which is no chain of ours: the U-Net alone goes back.
     plain = {**theirs, "schedule": {**theirs["schedule"], "truncate": {"step": 100}}}
     init = f"diffusers:{folder / 'unet'}"
-    made = assemble.assemble(config.from_dict(adopt(plain, init)))
+    made = build.build(config.from_dict(adopt(plain, init)))
     load_into(made, init)
     network, ours = made.model.denoiser.network.eval(), load(source, "cpu").tdpm.denoiser.network
     x, t = torch.randn(3, 1, 8, 8, generator=generator), torch.tensor([1, 50, 100])
@@ -201,9 +201,9 @@ def test_diffusers_to_ours_to_diffusers_is_bit_for_bit(tmp_path, generator):
     )  # fmt: skip
     unet.save_pretrained(tmp_path / "theirs")
     init = f"diffusers:{tmp_path / 'theirs'}"
-    made = assemble.assemble(config.from_dict(adopt(presets.read_preset("digits"), init)))
+    made = build.build(config.from_dict(adopt(presets.read_preset("digits"), init)))
     load_into(made, init)
-    weights.write_weights(tmp_path / "m.safetensors", made.model, assemble.header(made.config, "ema-1", 0))
+    weights.write_weights(tmp_path / "m.safetensors", made.model, build.header(made.config, "ema-1", 0))
     folder = export(tmp_path / "again", tmp_path / "m.safetensors", "diffusers", sampler="ddim", spacing=1.0)
     again = diffusers.UNet2DModel.from_pretrained(folder, subfolder="unet").state_dict()
     assert again.keys() == unet.state_dict().keys()
@@ -217,7 +217,7 @@ def test_diffusers_to_ours_to_diffusers_is_bit_for_bit(tmp_path, generator):
         ("m.onnx", {"format": "coreml"}, "--format coreml: accepted"),
         ("m.safetensors", {"steps": 2}, "holds weights alone"),
         ("m.onnx", {"steps": 101}, "--steps is 101"),
-        ("m.onnx", {"scale": 2.0}, "the model is unconditional"),
+        ("m.onnx", {"guidance_scale": 2.0}, "the model is unconditional"),
         ("folder", {"format": "diffusers", "steps": 3, "sampler": "ddim", "spacing": 1.0}, "as many as divide T = 100"),
         ("folder", {"format": "diffusers"}, "even steps of ddim"),
     ],

@@ -11,7 +11,7 @@ from tdpm_cli.config.presets import read_yaml
 from tdpm_cli.config.schema import from_dict
 from tdpm_cli.runtime import device as precision
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.sampling.build import assemble
+from tdpm_cli.sampling.build import build
 from tdpm_cli.sampling.settings import settings_of
 from tdpm_cli.training.train import train
 
@@ -39,7 +39,7 @@ def test_a_run_keeps_what_auto_was_settled_as(tiny, tmp_path, monkeypatch):
 def test_sampling_tries_a_model_once(tiny, monkeypatch):
     tried = []
     monkeypatch.setattr(precision, "fastest", lambda work, where: tried.append(work()) or "bf16")
-    made = assemble(from_dict(tiny("sample.precision=auto")))
+    made = build(from_dict(tiny("sample.precision=auto")))
     assert [settings_of(made).precision for _ in range(2)] == ["bf16", "bf16"]
     assert len(tried) == 1
 

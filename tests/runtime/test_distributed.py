@@ -42,8 +42,8 @@ def tensors(run):
 @pytest.mark.parametrize(
     "assignments",
     [
-        ["game.penalty_every=2", "game.r2=0.1", "train.clip=0.5"],
-        ["prior.name=copy", "game.loss=relativistic", "game.penalty_every=1", "condition.name=labels",
+        ["adversarial.penalty_every=2", "adversarial.r2=0.1", "train.clip=0.5"],
+        ["prior.name=copy", "adversarial.loss=relativistic", "adversarial.penalty_every=1", "condition.name=labels",
          "condition.classes=10", "train.batch_gpu=4"],
     ],
 )  # fmt: skip

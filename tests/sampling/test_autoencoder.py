@@ -15,12 +15,12 @@ from tdpm_cli.checkpoints import weights
 from tdpm_cli.cli import main
 from tdpm_cli.config import schema as config
 from tdpm_cli.engine.interpolation import between_x_T, slerp
-from tdpm_cli.engine.schedule import linear
+from tdpm_cli.engine.schedules.linear import linear
 from tdpm_cli.evaluation.reconstruct import reconstruct
 from tdpm_cli.runtime import claims
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.signals import Interrupted
-from tdpm_cli.sampling import build as assemble
+from tdpm_cli.sampling import build
 from tdpm_cli.sampling import image_folder as folders
 from tdpm_cli.sampling import sample_folder as samples
 from tdpm_cli.sampling.decode import decode
@@ -96,8 +96,8 @@ def test_reconstruct_tells_what_is_lost(runs, tmp_path):
 def of_32(tiny_images, tmp_path):
     """A model of 32×32 in colour that nobody trained, and four pictures."""
     plain = tiny_images("data.name=images", "space.shape=[3, 32, 32]", "prior.name=gaussian", "backbone.attention=[]")
-    made = assemble.assemble(config.from_dict(plain))
-    weights.write_weights(tmp_path / "m.safetensors", made.model, assemble.header(made.config, "ema-1", 0))
+    made = build.build(config.from_dict(plain))
+    weights.write_weights(tmp_path / "m.safetensors", made.model, build.header(made.config, "ema-1", 0))
     (tmp_path / "four").mkdir()
     for k in range(4):
         pixels = np.random.default_rng(k).integers(0, 256, (32, 32, 3), dtype=np.uint8)

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import tdpm_cli as tdpm
-from tdpm_cli.engine import samplers
 from tdpm_cli.engine.inversion import invert
-from tdpm_cli.engine.schedule import linear
+from tdpm_cli.engine.samplers.ddim import ddim
+from tdpm_cli.engine.schedules.linear import linear
 from tdpm_cli.sampling.sample import sample
 
 README = Path(__file__).parents[2] / "README.md"
@@ -108,7 +108,7 @@ def test_inversion_with_many_iterations_undoes_ddim(generator):
 
     def error(iterations):
         x_T = invert(denoise, x_0, times, schedule, iterations=iterations)
-        return float((samplers.ddim(denoise, x_T, times, schedule, noise=None) - x_0).abs().max())
+        return float((ddim(denoise, x_T, times, schedule, noise=None) - x_0).abs().max())
 
     assert error(1) > 0.01
     assert error(60) < 1e-9

@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
+from tdpm_cli.config import registry
 from tdpm_cli.config import schema as config
 from tdpm_cli.config.schema import from_dict
-from tdpm_cli.engine import samplers
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.export.export import export
 from tdpm_cli.runtime import claims
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.sampling import build as assembly
+from tdpm_cli.sampling import build
 from tdpm_cli.sampling import sample_folder as samples
 from tdpm_cli.sampling.sample import grid_path, sample
 from tdpm_cli.sampling.settings import nfe_text, settings_of
@@ -39,7 +39,7 @@ def test_images_are_written_with_everything_they_depend_on(runs, tmp_path):
         assert grid.format == "PNG"
     manifest = json.loads((out / "samples.json").read_text())
     assert (manifest["steps"], manifest["seed"], manifest["nfe"], manifest["nfe_text"]) == (3, 7, 4, "1 + 3")
-    assert manifest["model_sha256"] == assembly.load(runs["images"]).sha256
+    assert manifest["model_sha256"] == build.load(runs["images"]).sha256
     assert from_dict(manifest["config"]).data.name == "digits"
 
 
@@ -174,11 +174,11 @@ def test_other_settings_and_other_folders_are_refused(runs, tmp_path):
         ({"steps": 101}, "--steps is 101.*accepted: 1 to 100"),
         ({"sampler": "dmpp"}, "--sampler is 'dmpp'.*did you mean"),
         ({"sampler": "ddpm", "eta": 0.5}, "sampler ddpm.eta: no such key. Accepted in sampler ddpm: none"),
-        ({"scale": 2.0}, "unconditional"),
+        ({"guidance_scale": 2.0}, "unconditional"),
         ({"labels": ["3"]}, "--labels, but the model is unconditional"),
         ({"format": "jpg"}, "--format is 'jpg'; did you mean 'png'"),
         ({"sampler": "ddim", "eta": float("nan")}, "eta is nan"),
-        ({"scale": -1.0}, "--scale is -1.0"),
+        ({"guidance_scale": -1.0}, "--guidance-scale is -1.0"),
         ({"batch": 0}, "--batch is 0"),
         ({"steps": 0}, "--steps is 0"),
     ],
@@ -207,7 +207,7 @@ def test_no_run_or_a_wrong_one(tmp_path, monkeypatch):
 
 
 def test_labels_are_taken_by_number_or_name_in_turn(runs, tmp_path):
-    sample(tmp_path / "a", 4, runs["labels"], labels=["3", "7"], scale=2.0, format="npz")
+    sample(tmp_path / "a", 4, runs["labels"], labels=["3", "7"], guidance_scale=2.0, format="npz")
     with np.load(tmp_path / "a" / "samples.npz") as file:
         assert file["arr_0"].shape == (4, 8, 8, 1)
         assert file["arr_0"].dtype == np.uint8
@@ -235,37 +235,37 @@ def test_the_grid_lies_beside_the_folder_however_it_is_named(tmp_path, monkeypat
 
 
 def test_guidance_costs_what_it_says(runs):
-    made = assembly.load(runs["labels"]).assembly
+    made = build.load(runs["labels"]).components
     examples = []
     network = made.model.denoiser.network
     network.register_forward_hook(lambda module, args, output: examples.append(len(args[0])))
     from tdpm_cli.engine.tdpm import generate
 
-    for scale, prior_scale in itertools.product((1.0, 3.0), repeat=2):
+    for scale, prior_guidance_scale in itertools.product((1.0, 3.0), repeat=2):
         examples.clear()
-        guidance = {"scale": scale, "prior_scale": prior_scale}
+        guidance = {"guidance_scale": scale, "prior_guidance_scale": prior_guidance_scale}
         list(generate(made.model, made.space, made.condition, 0, range(2), 2, steps=3, **guidance))
         assert sum(examples) == 2 * made.model.nfe(3, **guidance)
-    settings = settings_of(made, steps=3, scale=3.0, prior_scale=2.0)
+    settings = settings_of(made, steps=3, guidance_scale=3.0, prior_guidance_scale=2.0)
     assert nfe_text(made.model, settings) == "2 + 2·3"
 
 
 def test_a_guided_prior_is_drawn_told_and_refused_where_there_is_nothing_to_guide(runs, tmp_path):
-    sample(tmp_path / "guided", 4, runs["labels"], labels=["3"], prior_scale=3.0)
+    sample(tmp_path / "guided", 4, runs["labels"], labels=["3"], prior_guidance_scale=3.0)
     sample(tmp_path / "plain", 4, runs["labels"], labels=["3"])
     pictures = [[Image.open(tmp_path / name / f"{k:06d}.png").tobytes() for k in range(4)] for name in
                 ("guided", "plain")]  # fmt: skip
     assert pictures[0] != pictures[1]
     manifest = json.loads((tmp_path / "guided" / "samples.json").read_text())
-    assert (manifest["prior_scale"], manifest["nfe"], manifest["nfe_text"]) == (3.0, 6, "2 + 4")
-    with pytest.raises(InputError, match=r"--prior-scale is 2, but the model is unconditional"):
-        sample(tmp_path / "out", 2, runs["images"], prior_scale=2.0)
+    assert (manifest["prior_guidance_scale"], manifest["nfe"], manifest["nfe_text"]) == (3.0, 6, "2 + 4")
+    with pytest.raises(InputError, match=r"--prior-guidance-scale is 2, but the model is unconditional"):
+        sample(tmp_path / "out", 2, runs["images"], prior_guidance_scale=2.0)
 
 
 @pytest.mark.parametrize("name", ["shared-x0", "x0-then-noise"])
 def test_guidance_leaves_the_noise_of_a_prior_of_x_0_at_T(tiny_images, name):
     labels = ["condition.name=labels", "condition.classes=10", f"prior.name={name}"]
-    made = assembly.assemble(config.from_dict(tiny_images(*labels)))
+    made = build.build(config.from_dict(tiny_images(*labels)))
     for parameter in made.model.parameters():
         if not parameter.any():  # zeroed layers would hide what is to be seen
             torch.nn.init.normal_(parameter, std=0.1)
@@ -277,13 +277,13 @@ def test_guidance_leaves_the_noise_of_a_prior_of_x_0_at_T(tiny_images, name):
     eps = (other - z).flatten(1)[:, -size:].view(2, 1, 8, 8)
     schedule = made.model.denoiser.schedule
     with torch.no_grad():
-        found, moved = (made.model.x_T_of(each, cond, scale=4.0, null=null) for each in (z, other))
+        found, moved = (made.model.x_T_of(each, cond, guidance_scale=4.0, null=null) for each in (z, other))
         plain = made.model.x_T_of(z, cond)
     assert torch.allclose(moved - found, schedule.sigma(schedule.T) * eps, atol=1e-4)
     assert not torch.allclose(found, plain, atol=1e-3)
 
 
-@pytest.mark.parametrize("sampler", sorted(samplers.names()))
+@pytest.mark.parametrize("sampler", registry.names("sampler"))
 def test_every_sampler_is_reached_by_its_name(runs, tmp_path, sampler):
     sample(tmp_path / sampler, 2, runs["points"], sampler=sampler, steps=3)
     with np.load(tmp_path / sampler / "samples.npz") as file:
@@ -296,7 +296,7 @@ def test_an_exported_file_needs_nothing_else(runs, tmp_path):
         sample(tmp_path / name, 3, model, seed=1)
     first, second = pixels(tmp_path / "run"), pixels(tmp_path / "file")
     assert all((first[name] == second[name]).all() for name in first)
-    assert assembly.load(file).assembly.config.condition.options["names"] == [str(k) for k in range(10)]
+    assert build.load(file).components.config.condition.options["names"] == [str(k) for k in range(10)]
     with pytest.raises(InputError, match=r"--format pickle"):
         export(tmp_path / "x", runs["labels"], "pickle")
     with pytest.raises(InputError, match=r"it is a folder"):

@@ -12,8 +12,7 @@ from helpers import Stopped
 from PIL import Image
 
 from tdpm_cli.checkpoints import checkpoint, weights
-from tdpm_cli.config import presets
-from tdpm_cli.config import registry as parts
+from tdpm_cli.config import presets, registry
 from tdpm_cli.config import schema as config
 from tdpm_cli.data.loader import batches
 from tdpm_cli.data.tools import inspect
@@ -24,7 +23,7 @@ from tdpm_cli.export.targets import diffusers, onnx
 from tdpm_cli.export.targets import torch_export as program
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.signals import Interrupted
-from tdpm_cli.sampling import build as assemble
+from tdpm_cli.sampling import build
 from tdpm_cli.sampling.model import load
 from tdpm_cli.sampling.sample import sample
 from tdpm_cli.spaces.latents import Autoencoder
@@ -68,7 +67,7 @@ def encoded(images, coder):
 def plain(coder, data, *assignments):
     small = ["backbone.channels=8", "backbone.mult=[1, 1]", "backbone.attention=[2]", "discriminator.channel_base=32",
              f"space.shape=[3, {SIDE}, {SIDE}]", f"space.autoencoder={coder}", "space.channels=3", "space.factor=2",
-             "sample.scale=1.0",
+             "sample.guidance_scale=1.0",
              "train.duration=64", "train.batch=16", "train.snapshot=32", "train.log=16", "train.precision=fp32",
              "condition.tokens=8"]  # fmt: skip
     made = presets.override(presets.read_preset("emoji-64-latent"), [*small, *assignments])
@@ -80,7 +79,7 @@ def test_an_autoencoder_learns_and_is_one_of_diffusers(coder, images):
 
     found = Autoencoder(str(coder))
     assert (found.channels, found.factor, found.kind) == (3, 2, "AutoencoderKL")
-    data = parts.load("data", "images")(images, (3, SIDE, SIDE))
+    data = registry.load("dataset", "images")(images, (3, SIDE, SIDE))
     x = data[range(40)][0].float() / 127.5 - 1
     mean, std = found.encode(x)
     assert mean.shape == std.shape == (40, 3, 4, 4)
@@ -103,7 +102,7 @@ def test_a_vector_quantised_autoencoder_is_taken_too(tmp_path):
         block_out_channels=(8, 8), norm_num_groups=4, latent_channels=2, num_vq_embeddings=16, scaling_factor=0.5,
         down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
     ).save_pretrained(tmp_path)  # fmt: skip
-    space = parts.load("space", "latents")(shape=[3, 16, 16], autoencoder=str(tmp_path), channels=2, factor=2)
+    space = registry.load("space", "latents")(shape=[3, 16, 16], autoencoder=str(tmp_path), channels=2, factor=2)
     raw = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
     x = space.encode(raw, torch.Generator().manual_seed(0))
     assert torch.equal(x, space.encode(raw))  # nothing is random
@@ -112,9 +111,9 @@ def test_a_vector_quantised_autoencoder_is_taken_too(tmp_path):
 
 
 def test_latents_that_were_stored_are_those_of_the_images(coder, encoded, images):
-    space = parts.load("space", "latents")(shape=[3, SIDE, SIDE], autoencoder=str(coder), channels=3, factor=2)
-    pixels = parts.load("data", "images")(images, (3, SIDE, SIDE))
-    stored = parts.load("data", "latents")(encoded, (3, SIDE, SIDE))
+    space = registry.load("space", "latents")(shape=[3, SIDE, SIDE], autoencoder=str(coder), channels=3, factor=2)
+    pixels = registry.load("dataset", "images")(images, (3, SIDE, SIDE))
+    stored = registry.load("dataset", "latents")(encoded, (3, SIDE, SIDE))
     assert len(stored) == 40
     raw, given = stored[[3, 17]]
     original, captions = pixels[[3, 17]]
@@ -164,18 +163,18 @@ def test_a_model_of_latents_is_trained_sampled_and_scored_as_images(coder, encod
     scores = evaluate(model=run, n=40, features=pooled)
     assert scores["protocol"]["reference"]["n"] == 40
     assert all(np.isfinite(value) for value in scores["scores"].values())
-    assert assemble.load(run).assembly.space.shape == (3, 4, 4)
+    assert build.load(run).components.space.shape == (3, 4, 4)
 
 
 @pytest.mark.parametrize("suffix", [pytest.param("pt2", marks=pytest.mark.slow), "onnx", "folder"])
 def test_a_model_of_latents_is_exported_with_its_decoder(coder, images, tmp_path, generator, suffix):
     pytest.importorskip("onnxruntime")
     settled = plain(coder, images, "backbone.groups=4").to_dict() | {"condition": {"name": "none"}}
-    made = assemble.assemble(config.from_dict(settled))
+    made = build.build(config.from_dict(settled))
     for weight in made.model.parameters():
         weight.data += 0.1 * torch.randn(weight.shape, generator=generator)
     source = tmp_path / "model.safetensors"
-    weights.write_weights(source, made.model, assemble.header(made.config, "ema-1", 0))
+    weights.write_weights(source, made.model, build.header(made.config, "ema-1", 0))
     settings = {"steps": 2, "sampler": "ddim", "spacing": 1.0}
     kind = "diffusers" if suffix == "folder" else None
     path = export(tmp_path / f"exported.{suffix}", source, kind, **settings)
@@ -195,7 +194,7 @@ def test_a_model_of_latents_is_exported_with_its_decoder(coder, images, tmp_path
 
 def test_images_may_be_given_in_place_of_latents(coder, images, tmp_path):
     run = train(plain(coder, images, "train.duration=16", "train.flip=true"), tmp_path, "images")
-    assert assemble.load(run).assembly.config.data.name == "images"
+    assert build.load(run).components.config.data.name == "images"
 
 
 @pytest.mark.parametrize(
@@ -214,11 +213,11 @@ def test_a_damaged_latent_is_named_and_takes_no_memory(encoded, tmp_path, shape,
         np.lib.format.write_array_header_1_0(bad, {"shape": shape, "fortran_order": False, "descr": np.dtype(kind).str})
         archive.writestr("00000/00000000.npy", bad.getvalue())
     with pytest.raises(InputError, match=rf"00000000.npy is damaged \(.*{says}"):
-        parts.load("data", "latents")(damaged, None)[[0]]
+        registry.load("dataset", "latents")(damaged, None)[[0]]
 
 
 def test_what_does_not_fit_is_said(coder, encoded, images, tmp_path):
-    latents = parts.load("space", "latents")
+    latents = registry.load("space", "latents")
     raw = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
     other = tmp_path / "other"
     other.mkdir()
@@ -236,13 +235,14 @@ def test_what_does_not_fit_is_said(coder, encoded, images, tmp_path):
         (lambda: make(shape=[3, 9, 8]), r"must divide by space.factor, 2"),
         (lambda: make(channels=4).encode(raw), r"space.channels is 4 and space.factor 2, but .* 3 channels at 1/2"),
         (lambda: make(factor=4).encode(raw), r"space.factor 4, but"),
-        (lambda: make(scale=77.0).encode(raw), r"space.scale is 77, but .* states"),
+        (lambda: make(guidance_scale=77.0).encode(raw), r"space.scale is 77, but .* states"),
         (lambda: make(autoencoder="nowhere").encode(raw), r"no such folder(.|\n)*tdpm data autoencoder"),
         (lambda: make(autoencoder=str(other)).encode(raw), r"is of a UNet2DModel; accepted: AutoencoderKL, VQModel"),
         (lambda: make(autoencoder=str(images)).encode(raw), r"no config.json of an autoencoder"),
-        (lambda: parts.load("data", "latents")(None, None), r"no latents: give a zip"),
-        (lambda: parts.load("data", "latents")(encoded, (3, 4, 4)), r"of images \[3, 8, 8\], but space"),
-        (lambda: parts.load("data", "latents")(moved, None).images(), r"/nowhere, are not there(.|\n)*--ref PATH"),
+        (lambda: registry.load("dataset", "latents")(None, None), r"no latents: give a zip"),
+        (lambda: registry.load("dataset", "latents")(encoded, (3, 4, 4)), r"of images \[3, 8, 8\], but space"),
+        (lambda: registry.load("dataset", "latents")(moved, None).images(),
+         r"/nowhere, are not there(.|\n)*--ref PATH"),
         (lambda: inspect(encoded), r"it holds latents, not images"),
         (lambda: encode(images, tmp_path / "x.npz", str(coder), SIDE), r"the latents are a zip"),
         (lambda: encode(images, tmp_path / "x.zip", str(coder), 7), r"--resolution is 7"),

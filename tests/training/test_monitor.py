@@ -11,12 +11,12 @@ from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.config.schema import from_dict
 from tdpm_cli.data.loader import order_from
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.sampling.build import assemble, read_data
+from tdpm_cli.sampling.build import build, read_data
 from tdpm_cli.training import monitor as health
 from tdpm_cli.training.train import train
 from tdpm_cli.training.trainer import Trainer
 
-GAME = ["prior.name=copy", "game.penalty_every=1000"]  # four phases
+GAME = ["prior.name=copy", "adversarial.penalty_every=1000"]  # four phases
 
 
 def spoil(monkeypatch, name, steps, gradient_only=False):
@@ -64,7 +64,7 @@ def test_an_update_left_out_leaves_weights_and_moments_alone(tiny, tmp_path):
     config = from_dict(tiny(*GAME))
     data, _ = read_data(config)
     raw, conditions = data[range(32)]
-    trainer = Trainer(assemble(config), tmp_path, torch.device("cpu"))
+    trainer = Trainer(build(config), tmp_path, torch.device("cpu"))
     trainer.train_on(raw, conditions, nullcontext)
     for phase in trainer.phases[:3]:
         state = lambda phase=phase: [
@@ -81,7 +81,7 @@ def test_an_update_left_out_leaves_weights_and_moments_alone(tiny, tmp_path):
 
 def test_many_in_a_row_stop_the_run_with_all_that_is_known(tiny, tmp_path, monkeypatch):
     spoil(monkeypatch, "discriminator", range(4, 100))
-    config = from_dict(tiny(*GAME, "train.most_skipped=3", "train.snapshot=32", "train.keep=2"))
+    config = from_dict(tiny(*GAME, "train.max_skipped_steps=3", "train.snapshot=32", "train.keep=2"))
     with pytest.raises(InputError, match=r"D/fake.*gradient/discriminator.*3 steps in a row") as caught:
         train(config, tmp_path, "run")
     run = tmp_path / "run"

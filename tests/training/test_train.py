@@ -16,7 +16,7 @@ from tdpm_cli.config.presets import override
 from tdpm_cli.config.schema import from_dict
 from tdpm_cli.data.loader import batches
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.sampling import build as assembly
+from tdpm_cli.sampling import build
 from tdpm_cli.training.train import train
 
 
@@ -65,8 +65,8 @@ def test_a_run_leaves_what_it_promises(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("preset", "assignments"),
     [
-        ("tiny", ["game.penalty_every=3", "train.score=true", "eval.n=64"]),
-        ("tiny", ["prior.name=copy", "game.start=96", "train.ema=[100, 1000]", "game.r2=0.1"]),
+        ("tiny", ["adversarial.penalty_every=3", "train.score=true", "eval.n=64"]),
+        ("tiny", ["prior.name=copy", "adversarial.start=96", "train.ema=[100, 1000]", "adversarial.r2=0.1"]),
         ("tiny_images", ["backbone.dropout=0.2", "train.flip=true"]),
         ("tiny_images", ["condition.name=labels", "condition.classes=10", "train.workers=1"]),
         (
@@ -104,13 +104,13 @@ def test_another_seed_is_another_run(tiny, tmp_path):
 
 def test_shared_weights_are_stored_once(tiny, tmp_path):
     run = train(from_dict(tiny("train.duration=64")), tmp_path, "run")
-    loaded = assembly.load(run)
-    model = loaded.assembly.model
+    loaded = build.load(run)
+    model = loaded.components.model
     assert model.prior.network is model.denoiser.network
     tensors, header = weights.read_weights(loaded.source)
     assert not [name for name in tensors if name.startswith("prior")]
     assert sum(t.numel() for t in tensors.values()) == sum(p.numel() for p in model.parameters())
-    assert from_dict(json.loads(header["config"])) == loaded.assembly.config
+    assert from_dict(json.loads(header["config"])) == loaded.components.config
 
 
 def test_another_config_is_refused_with_the_differences(tiny, tmp_path):
@@ -185,14 +185,16 @@ def test_a_place_that_cannot_be_written_is_named(tiny, tmp_path):
 
 
 def test_a_copy_begins_its_average_where_it_starts(tiny, tmp_path):
-    plain = tiny("prior.name=copy", "game.start=64", "train.duration=96", "train.ema=[1M]", "train.ema_ramp=null")
-    loaded = assembly.load(train(from_dict(plain), tmp_path, "run"))
-    random = assembly.assemble(from_dict(plain)).model
-    prior = dict(loaded.assembly.model.prior.named_parameters())
+    plain = tiny(
+        "prior.name=copy", "adversarial.start=64", "train.duration=96", "train.ema=[1M]", "train.ema_ramp=null"
+    )
+    loaded = build.load(train(from_dict(plain), tmp_path, "run"))
+    random = build.build(from_dict(plain)).model
+    prior = dict(loaded.components.model.prior.named_parameters())
     away = sum((p - prior[name]).abs().sum().item() for name, p in random.prior.named_parameters())
     still = sum(
         (p - q).abs().sum().item()
-        for p, q in zip(random.denoiser.parameters(), loaded.assembly.model.denoiser.parameters(), strict=True)
+        for p, q in zip(random.denoiser.parameters(), loaded.components.model.denoiser.parameters(), strict=True)
     )
     assert away > 100 * still  # the average of the denoiser has hardly moved; the prior's began anew
 
@@ -221,10 +223,10 @@ def test_tensorboard_gets_what_the_log_gets(tiny, tmp_path):
 def test_weights_of_another_model_are_refused(tiny, tmp_path):
     run = train(from_dict(tiny("train.duration=64")), tmp_path, "run")
     tensors, _ = weights.read_weights(checkpoint.newest_weights(run))
-    other = assembly.assemble(from_dict(tiny("backbone.width=8")))
+    other = build.build(from_dict(tiny("backbone.width=8")))
     with pytest.raises(InputError, match="weights of another model"):
         weights.load_state(other.model, tensors, "x")
-    other = assembly.assemble(from_dict(tiny("backbone.blocks=2")))
+    other = build.build(from_dict(tiny("backbone.blocks=2")))
     with pytest.raises(InputError, match="weights of another model"):
         weights.load_state(other.model, tensors, "x")
 

@@ -80,7 +80,7 @@ class Encoded:
         if not source.exists():
             raise InputError(f"{self.entries.path}: the images that its latents are of, {source}, are not there; "
                              "put them back, or give others with --ref PATH")  # fmt: skip
-        return load("data", self.about["data"])(source, tuple(self.about["shape"]))
+        return load("dataset", self.about["data"])(source, tuple(self.about["shape"]))
 
     def fingerprint(self) -> str:
         """Of all entries, and of the autoencoder."""

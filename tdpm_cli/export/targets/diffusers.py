@@ -78,7 +78,7 @@ def write(whole: Whole, inputs: Inputs, path: Path, about: Mapping[str, str]) ->
     if whole.prior_name not in X_T:
         raise InputError(f"--format diffusers: the prior {whole.prior_name!r} is no network of diffusers; "
                          f"accepted: {', '.join(X_T)}; others: --format onnx or torch")  # fmt: skip
-    guided = settings.scale != 1 or settings.prior_scale != 1
+    guided = settings.guidance_scale != 1 or settings.prior_guidance_scale != 1
     if settings.sampler != "ddim" or settings.spacing != 1 or guided or whole.draws or T % settings.steps:
         fitting = ", ".join(str(n) for n in range(1, min(T, 65)) if T % n == 0)
         raise InputError("--format diffusers: its DDIMScheduler takes even steps of ddim, without noise or guidance, "

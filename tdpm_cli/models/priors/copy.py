@@ -14,7 +14,7 @@ __all__ = ["Copy"]
 class Copy(nn.Module):
     """x_T = network'(z, T + 1). network' takes over the denoiser's weights when the game starts.
 
-    With `game.start` at 0 it begins from the denoiser's random weights; later is warmer.
+    With `adversarial.start` at 0 it begins from the denoiser's random weights; later is warmer.
     """
 
     nfe, learns, shares = 1, True, False

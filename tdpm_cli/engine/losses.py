@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from tdpm_cli.config.settings import GameLoss
+from tdpm_cli.config.settings import AdversarialLoss
 
 Critic = Callable[..., Tensor]
 
 
-def prior_loss(loss: GameLoss, fake: Tensor, real: Tensor) -> Tensor:
+def prior_loss(loss: AdversarialLoss, fake: Tensor, real: Tensor) -> Tensor:
     """Loss of the prior from the discriminator's logits [B] on fake and real: [B].
 
     "logistic" is the non-saturating loss (Goodfellow et al. 2014, sec. 3), which leaves `real` unused;
@@ -21,7 +21,7 @@ def prior_loss(loss: GameLoss, fake: Tensor, real: Tensor) -> Tensor:
     return softplus(-fake) if loss == "logistic" else softplus(real - fake)
 
 
-def discriminator_loss(loss: GameLoss, fake: Tensor, real: Tensor) -> Tensor:
+def discriminator_loss(loss: AdversarialLoss, fake: Tensor, real: Tensor) -> Tensor:
     """Loss of the discriminator from its logits [B] on fake and real: [B]."""
     return softplus(fake) + softplus(-real) if loss == "logistic" else softplus(fake - real)
 
