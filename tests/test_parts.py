@@ -39,7 +39,7 @@ SMALL = {  # keyword arguments that make a part small, or that it must have
 
 UNNEEDED = {
     ("space", "points"),
-    ("data", "latents"),
+    ("dataset", "latents"),
     ("features", "torchscript"),
 }  # parts of the same name as others of another kind
 
@@ -269,7 +269,7 @@ def test_sentences_that_mean_the_same_are_near():
     assert near(one, two) > near(one, other) + 0.3
 
 
-@pytest.mark.parametrize("name", of("data"))
+@pytest.mark.parametrize("name", of("dataset"))
 def test_data(name):
     options = SMALL.get(name, {})
     data = registry.load("dataset", name)(None, (1, 8, 8) if name == "digits" else POINTS, **options)
