@@ -123,7 +123,7 @@ def with_data(
         if not path.exists():
             raise InputError(f"--data {path}: no such file or folder")
         if name is not None:
-            registry.resolve("dataset", name)
+            registry.resolve("dataset", name, "data.name")
         name = registry.recognise(path, str(name))
         plain = overlay(plain, "data", {"name": name, "path": str(path.resolve())})
         key = lambda assignment: assignment.partition("=")[0].strip()

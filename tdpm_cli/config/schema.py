@@ -329,16 +329,17 @@ def _section(section: str, given: Mapping[str, Any] | None) -> Any:
     return settings
 
 
-def _part(kind: str, given: Mapping[str, Any]) -> Part:
+def _part(section: str, given: Mapping[str, Any]) -> Part:
     options = dict(given)
     name = options.pop("name", None)
-    registry.resolve(kind, name)
+    kind = "dataset" if section == "data" else section
+    registry.resolve(kind, name, f"{section}.name")
     beside = ["name"]
-    if kind == "data":
+    if section == "data":
         beside, path = ["name", "path"], options.pop("path", None)
         if path is not None and not isinstance(path, str):
             raise InputError(f"data.path is {path!r}: it must be the path of a file or folder")
-    return Part(kind, name, complete(registry.keys(kind, name), options, kind, beside))
+    return Part(kind, name, complete(registry.keys(kind, name), options, section, beside))
 
 
 def _schedule(given: Mapping[str, Any]) -> ScheduleConfig:
