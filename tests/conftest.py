@@ -1,6 +1,9 @@
 import os
+import sys
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+sys.path.append(str(Path(__file__).parent.parent))  # the scripts; last, so that tests use the installed package
 
 import pytest
 import torch

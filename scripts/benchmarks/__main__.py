@@ -1,4 +1,7 @@
-"""Speed, ours beside a peer in one call: scripts/bench startup | train | sample | merge | all | …"""
+"""Measure the speed of tdpm next to a reference in the same call: scripts/bench train | sample | startup | all | …
+
+Prints a line for each figure, with the ratio to the reference. `scripts/bench NAME --help` describes one benchmark.
+"""
 
 import argparse
 
@@ -10,7 +13,6 @@ from scripts.benchmarks import (
     growth,
     latents,
     loading,
-    merging,
     parallel,
     sampling,
     scores,
@@ -19,13 +21,12 @@ from scripts.benchmarks import (
     training,
 )
 
-WHAT = {
+BENCHMARKS = {
     "startup": startup,
     "eval": evaluation,
     "data": loading,
     "supply": supply,
     "train": training,
-    "merge": merging,
     "attention": attention,
     "sample": sampling,
     "export": export,
@@ -39,17 +40,18 @@ WHAT = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    commands = parser.add_subparsers(dest="what", required=True)
-    for name, module in WHAT.items():
-        about = module.__doc__ or ""
+    commands = parser.add_subparsers(dest="benchmark", required=True)
+    for name, module in BENCHMARKS.items():
+        description = module.__doc__ or ""
         command = commands.add_parser(
-            name, help=about.splitlines()[0], description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+            name,
+            help=description.splitlines()[0],
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.options(command)
-        command.set_defaults(run=module.run)
-    given = vars(parser.parse_args())
-    given.pop("what")
-    given.pop("run")(**given)
+    options = vars(parser.parse_args())
+    BENCHMARKS[options.pop("benchmark")].run(**options)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A training step of a preset's networks, ours against the schedule of passes of the reference's step in fp32.
+"""A training step of a preset's networks, ours against the reference's order of passes in fp32.
 
 Both train the same networks on the same batch, each in a process of its own, in turn. Every 16th step has a penalty:
 both kinds of step are timed, and counted by their share. The peak of memory is that of these steps, beyond what
@@ -40,7 +40,7 @@ def run(preset: str, batch: int, rounds: int, assignments: list[str]) -> None:
     print(f"training {preset}, batch {batch}; {machine()}; medians of {rounds}")
     ours_text, peer_text = (f"{batch / mean[side]:.3g} img/s" for side in sides)
     row("ours", ours_text)
-    row("reference's schedule of passes, fp32", peer_text, mean["peer"] / mean["ours"])
+    row("reference's order of passes, fp32", peer_text, mean["peer"] / mean["ours"])
     row("ours, peak of memory", f"{memory['ours']:.0f} MiB")
     row("reference's, peak of memory", f"{memory['peer']:.0f} MiB", memory["ours"] / memory["peer"])
 

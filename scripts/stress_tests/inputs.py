@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from scripts.tortures.victims import Outcome
+from scripts.stress_tests.processes import Outcome
 from tdpm_cli.cli import main
 from tdpm_cli.config import constants as words
 from tdpm_cli.config import presets

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts.tortures import damage, faults, hostile, inputs, kills
-from scripts.tortures.victims import Outcome
+from scripts.stress_tests import damage, faults, hostile, inputs, kills
+from scripts.stress_tests.processes import Outcome
 
 PARTS: dict[str, tuple[Callable[[int, Path], Outcome], int]] = {  # and how often, where nothing else is said
     "kills": (kills.training, 100),
@@ -23,7 +23,7 @@ PARTS: dict[str, tuple[Callable[[int, Path], Outcome], int]] = {  # and how ofte
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="scripts/torture", description=__doc__)
+    parser = argparse.ArgumentParser(prog="scripts/stress", description=__doc__)
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all of them where none is named")
     parser.add_argument(
         "--n", type=int, help="how often, in place of " + ", ".join(f"{k} {n}" for k, (_, n) in PARTS.items())
@@ -40,10 +40,10 @@ def main() -> None:
         work, often = PARTS[name]
         often = given.n or max(1, round(often * given.share))
         begin = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix=f"torture-{name}-") as folder:
+        with tempfile.TemporaryDirectory(prefix=f"stress-{name}-") as folder:
             outcome = work(often, Path(folder))
         took = time.monotonic() - begin
-        command = f"scripts/torture {name}" + ("" if often == PARTS[name][1] else f" --n {often}")
+        command = f"scripts/stress {name}" + ("" if often == PARTS[name][1] else f" --n {often}")
         if given.json:
             print(json.dumps({"part": name, "figure": outcome.figure, "failures": outcome.failures}), flush=True)
         else:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from scripts.tortures.victims import IMAGES, POINTS, Outcome, kill_within, plain, quiet, start, status_of
+from scripts.stress_tests.processes import IMAGES, POINTS, Outcome, kill_within, plain, quiet, start, status_of
 from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.checkpoints import format as formats
 from tdpm_cli.checkpoints.runs import CHECKPOINTS

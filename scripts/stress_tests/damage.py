@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts.tortures.victims import POINTS, Outcome, plain
+from scripts.stress_tests.processes import POINTS, Outcome, plain
 from tdpm_cli.checkpoints import checkpoint
 from tdpm_cli.checkpoints import format as formats
 from tdpm_cli.config.schema import from_dict

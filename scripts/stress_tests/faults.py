@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from scripts.tortures.victims import POINTS, Outcome, plain, quiet, start, status_of
+from scripts.stress_tests.processes import POINTS, Outcome, plain, quiet, start, status_of
 from tdpm_cli.checkpoints import checkpoint
 from tdpm_cli.checkpoints import format as formats
 from tdpm_cli.config.schema import from_dict
@@ -38,7 +38,7 @@ def faults(n: int, folder: Path) -> Outcome:
     if built.returncode:
         return Outcome(promise, test, "not tried", [f"{source.name} does not compile: {built.stderr[-500:]}"])
     done = subprocess.run(
-        [sys.executable, "-m", "scripts.tortures.faults", str(folder), str(n)],
+        [sys.executable, "-m", "scripts.stress_tests.faults", str(folder), str(n)],
         env={**os.environ, "LD_PRELOAD": str(library)}, capture_output=True, text=True,
     )  # fmt: skip
     if done.returncode:

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from scripts.tortures.inputs import called
-from scripts.tortures.victims import IMAGES, POINTS, Outcome, plain, quiet
+from scripts.stress_tests.inputs import called
+from scripts.stress_tests.processes import IMAGES, POINTS, Outcome, plain, quiet
 from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.checkpoints import format as formats
 from tdpm_cli.config.schema import from_dict

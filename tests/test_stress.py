@@ -1,0 +1,33 @@
+"""scripts/stress: a small share of every part in the ordinary suite, and each part in full among the slow tests."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PARTS = ["kills", "sampling", "damage", "configs", "lines", "hostile", "faults"]
+ROOT = Path(__file__).parent.parent
+
+
+def run_stress(*arguments):
+    """Run scripts/stress and return one result for each part."""
+    process = subprocess.run(
+        [sys.executable, "-m", "scripts.stress_tests", "--json", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    results = [json.loads(line) for line in process.stdout.splitlines() if line.startswith('{"part"')]
+    assert process.returncode == 0, (results, process.stderr)
+    return results
+
+
+def test_a_share_of_every_part_passes():
+    pytest.importorskip("hypothesis")
+    assert [result["part"] for result in run_stress("--share", "0.006")] == PARTS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_passes_in_full(part):
+    (result,) = run_stress(part)
+    assert result["failures"] == []
