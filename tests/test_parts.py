@@ -251,15 +251,15 @@ def test_encoders(name):
     words = registry.load("text_encoder", name)().words(12, None)
     assert words.cut(TEXTS) == [TEXTS[3]]
     torch.manual_seed(0)
-    reader = words.reader() or dict
-    read = lambda texts: reader(**words.encode(texts))
+    text_encoder = words.text_encoder() or dict
+    read = lambda texts: text_encoder(**words.encode(texts))
     found, alone = read(TEXTS), read(TEXTS[:1])
     assert found["context"].shape == (4, 12, words.dim)
     assert found["pooled"].shape == (4, words.dim)
     for value, same in zip(found.values(), alone.values(), strict=True):
         assert torch.allclose(value[:1], same, atol=1e-3)  # padding beside longer texts changes nothing
         assert not torch.allclose(value[0], value[2], atol=0.1)
-    null = reader(**words.null(2))
+    null = text_encoder(**words.null(2))
     assert not torch.allclose(null["pooled"][0], found["pooled"][0], atol=0.1)
 
 

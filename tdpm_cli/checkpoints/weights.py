@@ -1,6 +1,7 @@
 """Weights in files: safetensors, which hold numbers and text, and nothing that could be executed."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise InputError(f"{path}: no such run or weights file")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            return {_current(name): file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except UNREADABLE as error:
         raise InputError(f"{path}: not a safetensors file that can be read ({error})") from None
 
@@ -81,10 +82,15 @@ def read_header(path: Path) -> tuple[dict[str, list[int]], dict[str, str]]:
         raise InputError(f"{path}: no such run or weights file")
     try:
         with safe_open(path, framework="pt") as file:
-            shapes = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            shapes = {_current(name): list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             return shapes, file.metadata() or {}
     except UNREADABLE as error:
         raise InputError(f"{path}: not a safetensors file that can be read ({error})") from None
+
+
+def _current(name: str) -> str:
+    """Return the present name of a tensor in a weights file. tdpm 0.1.0 called the text encoder `reader`."""
+    return re.sub(r"^denoiser\.reader\.", "denoiser.text_encoder.", name)
 
 
 def sha256(path: Path) -> str:

@@ -40,7 +40,7 @@ class Labels:
         """The label `classes`, n times."""
         return {"label": torch.full((n,), self.classes)}
 
-    def reader(self) -> None:
+    def text_encoder(self) -> None:
         """Networks take it as it is."""
 
     def draw(self, n: int, noise: Noise) -> RawCondition:

@@ -36,7 +36,7 @@ class Nothing:
         """Raise InputError: there is nothing to choose."""
         raise InputError(f"{', '.join(words)}: the model is unconditional; there is nothing to choose")
 
-    def reader(self) -> None:
+    def text_encoder(self) -> None:
         """Networks take it as it is."""
 
     def draw(self, n: int, noise: Noise) -> RawCondition:

@@ -57,9 +57,9 @@ class Text:
         """A caption of no words, n times."""
         return self.words.null(n)
 
-    def reader(self) -> nn.Module | None:
+    def text_encoder(self) -> nn.Module | None:
         """The encoder's network, where it is trained with the model."""
-        return self.words.reader()
+        return self.words.text_encoder()
 
     def draw(self, n: int, noise: Noise) -> RawCondition:
         """Captions drawn uniformly from the examples."""

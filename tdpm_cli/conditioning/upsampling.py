@@ -46,9 +46,9 @@ class Upsampling:
         """Grey images without words."""
         return {**self.text.null(n), "low": torch.zeros(n, *self.low)}
 
-    def reader(self) -> nn.Module | None:
+    def text_encoder(self) -> nn.Module | None:
         """The text encoder's network, where it is trained with the model."""
-        return self.text.reader()
+        return self.text.text_encoder()
 
     def draw(self, n: int, noise: Noise) -> RawCondition:
         """Raise InputError: images to enlarge must be given."""

@@ -13,8 +13,8 @@ class Denoiser(nn.Module):
 
     v = alpha_t eps - sigma_t x_0 (Salimans and Ho 2022, appendix D). `weight` is "simple" (the mean squared
     error of the prediction itself; Ho et al. 2020, eq. 14) or "min_snr" (Hang et al. 2023, sec. 3.4), whose
-    clamp is `gamma`. `reader` is the condition's own network, if it has one, which is trained with this one. Raises
-    ValueError for an eps or v prediction on a chain it cannot be inverted on.
+    clamp is `gamma`. `text_encoder` is the condition's own network, which is trained with this one; None if the
+    condition has none. Raises ValueError for an eps prediction where the schedule ends in pure noise.
     """
 
     def __init__(
@@ -24,18 +24,18 @@ class Denoiser(nn.Module):
         prediction: Prediction = "eps",
         weight: Weight = "simple",
         gamma: float = 5.0,
-        reader: nn.Module | None = None,
+        text_encoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if prediction == "eps" and schedule.alpha(schedule.T) == 0:
-            raise ValueError("eps says nothing of x_0 where alpha_bar is 0; predict v or x_0, or cut earlier")
-        # In the order in which they compute, for whoever sends gradients while earlier layers still compute theirs.
-        self.reader, self.network, self.schedule = reader, network, schedule
+            raise ValueError("eps does not determine x_0 where alpha_bar is 0; predict v or x_0, or truncate earlier")
+        # In the order of computation, so that gradients can be sent while earlier layers still compute theirs.
+        self.text_encoder, self.network, self.schedule = text_encoder, network, schedule
         self.prediction, self.weight, self.gamma = prediction, weight, gamma
 
-    def read(self, cond: Cond) -> Cond:
-        """What networks take of a condition."""
-        return cond if self.reader is None else self.reader(**cond)
+    def encode_condition(self, cond: Cond) -> Cond:
+        """Turn the tensors of a condition into the inputs of the networks, by the text encoder if there is one."""
+        return cond if self.text_encoder is None else self.text_encoder(**cond)
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         """Estimate x_0 [B, *shape] from x_t [B, *shape] and integer t [B] in 1..T."""

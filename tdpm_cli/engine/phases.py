@@ -148,7 +148,7 @@ def denoise_loss(model: TDPM) -> Loss:
 
     def loss(batch: Batch) -> tuple[Tensor, Logs]:
         t = batch.own(lambda n: antithetic_times(n, schedule.T, batch.generator, batch.x.device))
-        cond = model.denoiser.read(batch.cond)
+        cond = model.denoiser.encode_condition(batch.cond)
         value = model.denoiser.loss(batch.x, t, batch.normal(batch.x.shape[1:]), **cond).mean()
         return value, {"loss/denoise": value.detach()}
 
@@ -158,7 +158,7 @@ def denoise_loss(model: TDPM) -> Loss:
 @torch.no_grad()
 def embedded_condition(model: TDPM, cond: Cond) -> Cond:
     """What networks take of a condition, in the game: what reads it learns from the denoising loss alone."""
-    return model.denoiser.read(cond)
+    return model.denoiser.encode_condition(cond)
 
 
 def adversarial_loss(model: TDPM, discriminator: nn.Module, kind: AdversarialLoss) -> Loss:

@@ -57,7 +57,7 @@ class Condition(Protocol):
     def null(self, n: int) -> Cond:
         """The condition "nothing", n times."""
 
-    def reader(self) -> nn.Module | None:
+    def text_encoder(self) -> nn.Module | None:
         """A network, trained with the denoiser, that makes what networks take of what `encode` gives; or none."""
 
     def draw(self, n: int, noise: Noise) -> RawCondition:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 class Schedule:
-    """A chain of noise levels: `alpha_bar` float64 [T+1], strictly decreasing from alpha_bar[0] = 1.
+    """Noise levels: `alpha_bar` float64 [T+1], strictly decreasing from alpha_bar[0] = 1.
 
     alpha_t = √alpha_bar_t scales the data, sigma_t = √(1 - alpha_bar_t) the noise (Ho et al. 2020, eq. 4).
-    Raises ValueError for a table that is not such a chain.
+    Raises ValueError for any other table.
     """
 
     def __init__(self, alpha_bar: Tensor) -> None:
@@ -24,7 +24,7 @@ class Schedule:
         if not bool((alpha_bar.diff() < 0).all()) or alpha_bar[-1] < 0:
             raise ValueError("alpha_bar must decrease strictly and stay at or above 0")
         self.alpha_bar = alpha_bar
-        self.whole = self  # the chain that this one was cut from
+        self.untruncated = self  # the schedule that this one was truncated from
         self._values = alpha_bar.tolist()
         self._tables: dict[torch.device, Tensor] = {alpha_bar.device: alpha_bar}
 
@@ -65,27 +65,27 @@ class Schedule:
         return self.alpha(self.T) * x_0 + self.sigma(self.T) * noise
 
     def truncate(self, step: int | None = None, sigma: float | None = None, log_snr: float | None = None) -> "Schedule":
-        """Keep t = 0..T where T is `step`, or the step whose sigma or log-SNR is nearest to the one given.
+        """Keep t = 0..T, where T is `step`, or the step whose sigma or log-SNR is nearest to `sigma` or `log_snr`.
 
-        Raises ValueError unless exactly one is given and it lies on the chain.
+        Raises ValueError unless exactly one of the three is set and the schedule contains it.
         """
-        if sum(given is not None for given in (step, sigma, log_snr)) != 1:
-            raise ValueError("give exactly one of step, sigma, log_snr")
+        if sum(unit is not None for unit in (step, sigma, log_snr)) != 1:
+            raise ValueError("set exactly one of step, sigma, log_snr")
         if sigma is not None:
             step = self._nearest_step("sigma", sigma, [self.sigma(t) for t in range(1, self.T + 1)])
         if log_snr is not None:
             step = self._nearest_step("log_snr", log_snr, [self.log_snr(t) for t in range(1, self.T + 1)])
         assert step is not None
         if not 1 <= step <= self.T:
-            raise ValueError(f"step {step} is not on the chain; accepted: 1 to {self.T}")
-        cut = Schedule(self.alpha_bar[: step + 1])
-        cut.whole = self.whole
-        return cut
+            raise ValueError(f"step {step} is outside the schedule; accepted: 1 to {self.T}")
+        truncated = Schedule(self.alpha_bar[: step + 1])
+        truncated.untruncated = self.untruncated
+        return truncated
 
     def _nearest_step(self, name: str, wanted: float, levels: list[float]) -> int:
         low, high = min(levels), max(levels)
         if not low <= wanted <= high:
-            raise ValueError(f"{name} {wanted} is not on the chain; accepted: {_inwards(low, high)}")
+            raise ValueError(f"{name} {wanted} is outside the schedule; accepted: {_inwards(low, high)}")
         return 1 + min(range(len(levels)), key=lambda k: levels[k] != wanted and abs(levels[k] - wanted))
 
     def respace(self, steps: int, spacing: float = 1.0) -> list[int]:
@@ -94,14 +94,14 @@ class Schedule:
         A spacing of 1 is even; above 1 steps are shorter near the data (2: Song et al. 2021, appendix D.2).
         """
         if not 1 <= steps <= self.T:
-            raise ValueError(f"{steps} steps on a chain of {self.T}; accepted: 1 to {self.T}")
+            raise ValueError(f"{steps} steps on a schedule of {self.T}; accepted: 1 to {self.T}")
         times = [0]
         for k in range(1, steps + 1):
             times.append(max(round(self.T * (k / steps) ** spacing), times[-1] + 1))
         return times[::-1]
 
     def describe(self) -> str:
-        """The cut in every unit: "T = 100, sigma 0.324, log-SNR 2.14"."""
+        """The truncation point in every unit: "T = 100, sigma 0.324, log-SNR 2.14"."""
         return f"T = {self.T}, sigma {self.sigma(self.T):.4g}, log-SNR {self.log_snr(self.T):.4g}"
 
 

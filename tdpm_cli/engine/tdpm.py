@@ -1,7 +1,8 @@
 """TDPM: a denoiser and a prior; and `generate`, from seeds to finished examples."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +14,21 @@ from tdpm_cli.engine.guidance import clipped, guided
 from tdpm_cli.engine.inversion import invert
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.protocols import Cond, Condition, RawCondition, Space, taken
+from tdpm_cli.engine.schedule import Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReverseSettings:
+    """How to compute x_0 from x_t: the times, the sampler, and how each call of the denoiser is changed."""
+
+    steps: int
+    spacing: float = 1.0  # see `Schedule.respace`
+    sampler: str = "ddim"
+    options: Mapping[str, float] = field(default_factory=dict)  # of the sampler
+    guidance_scale: float = 1.0  # 1 = off; other values need the condition "nothing"
+    precision: str = "fp32"  # of the network calls: fp32 or bf16
+    bounds: tuple[float, float] | None = None  # to clip each estimate of x_0 to; None = no clipping
+    t: int | None = None  # the noise level to start from; None = T
 
 
 class TDPM(nn.Module):
@@ -50,62 +66,42 @@ class TDPM(nn.Module):
         stays at T. Other priors make noise and data in one, and what differs of the noise grows, too.
         """
         with _autocast(z, precision):
-            x_T = self._guided(self.prior, null, guidance_scale)(z, **self.denoiser.read(cond))
+            x_T = self._guided(self.prior, null, guidance_scale)(z, **self.denoiser.encode_condition(cond))
         return x_T.float()
 
     def decode(
-        self,
-        x_T: Tensor,
-        noise: Noise,
-        cond: Cond,
-        *,
-        steps: int,
-        sampler: str = "ddim",
-        spacing: float = 1.0,
-        t: int | None = None,
-        guidance_scale: float = 1.0,
-        null: Cond | None = None,
-        bounds: tuple[float, float] | None = None,
-        precision: str = "fp32",
-        **options: float,
+        self, x_t: Tensor, noise: Noise, cond: Cond, settings: ReverseSettings, null: Cond | None = None
     ) -> Tensor:
-        """x_0 [B, *shape] from x_T [B, *shape], drawn or real, in `steps` reverse steps.
+        """Return x_0 [B, *shape] from x_t [B, *shape], whose noise level is `settings.t`.
 
-        Where `t` is given, from x_t. `spacing` is of `Schedule.respace`; `guidance_scale` other than 1 needs `null`,
-        the condition "nothing"; `precision` is of network calls, "fp32" or "bf16"; `options` are the sampler's own.
+        `noise` serves the samplers that add noise. `null` is the condition "nothing", which guidance needs.
         """
-        schedule = self.denoiser.schedule if t is None else self.denoiser.schedule.truncate(step=t)
-        denoise, cond = (
-            clipped(self._guided(self.denoiser, null, guidance_scale), bounds),
-            self.denoiser.read(cond),
-        )
-        reverse = registry.load("sampler", sampler)
-        fresh = lambda: noise.normal(x_T.shape[1:])
-        with _autocast(x_T, precision):  # elementwise operations, all that a sampler does itself, stay in float32
-            return reverse(denoise, x_T, schedule.respace(steps, spacing), schedule, noise=fresh, **options, **cond)
+        schedule = self._schedule(settings)
+        denoise = clipped(self._guided(self.denoiser, null, settings.guidance_scale), settings.bounds)
+        sampler = registry.load("sampler", settings.sampler)
+        with _autocast(x_t, settings.precision):  # a sampler's own elementwise operations stay in float32
+            return sampler(
+                denoise, x_t, schedule.respace(settings.steps, settings.spacing), schedule,
+                noise=lambda: noise.normal(x_t.shape[1:]), **settings.options, **self.denoiser.encode_condition(cond),
+            )  # fmt: skip
 
     def invert(
-        self,
-        x_0: Tensor,
-        cond: Cond,
-        *,
-        steps: int,
-        spacing: float = 1.0,
-        iterations: int = 1,
-        t: int | None = None,
-        guidance_scale: float = 1.0,
-        null: Cond | None = None,
+        self, x_0: Tensor, cond: Cond, settings: ReverseSettings, *, iterations: int = 1, null: Cond | None = None
     ) -> Tensor:
-        """x_T (x_t, where `t` is given) [B, *shape] that `decode` brings back to x_0 [B, *shape].
+        """Return the x_t [B, *shape] that `decode` with DDIM and without bounds maps to x_0 [B, *shape].
 
-        By as many steps of ddim, without `bounds`; see `engine.inversion`.
+        See `engine.inversion` for `iterations`.
         """
-        schedule = self.denoiser.schedule if t is None else self.denoiser.schedule.truncate(step=t)
-        denoise, cond = self._guided(self.denoiser, null, guidance_scale), self.denoiser.read(cond)
-        return invert(denoise, x_0, schedule.respace(steps, spacing), schedule, iterations=iterations, **cond)
+        schedule, times = self._schedule(settings), self._schedule(settings).respace(settings.steps, settings.spacing)
+        denoise = self._guided(self.denoiser, null, settings.guidance_scale)
+        return invert(denoise, x_0, times, schedule, iterations=iterations, **self.denoiser.encode_condition(cond))
+
+    def _schedule(self, settings: ReverseSettings) -> Schedule:
+        schedule = self.denoiser.schedule
+        return schedule if settings.t is None else schedule.truncate(step=settings.t)
 
     def _guided(self, call: Callable[..., Tensor], null: Cond | None, guidance_scale: float) -> Callable[..., Tensor]:
-        return call if guidance_scale == 1 else guided(call, self.denoiser.read(null or {}), guidance_scale)
+        return call if guidance_scale == 1 else guided(call, self.denoiser.encode_condition(null or {}), guidance_scale)
 
 
 def _autocast(x: Tensor, precision: str) -> AbstractContextManager[object]:
@@ -124,13 +120,12 @@ def generate(
     given: RawCondition | None = None,
     device: torch.device | str = "cpu",
     prior_guidance_scale: float = 1.0,
-    precision: str = "fp32",
-    **sampler: Any,
+    settings: ReverseSettings,
 ) -> Iterator[Tensor]:
     """Yield batches of raw, the examples `indices`; example k depends on (seed, k) and its condition alone.
 
     `given` are the conditions of all of `indices`; without them they are drawn. `prior_guidance_scale` guides the
-    prior, and `sampler` goes to `TDPM.decode`.
+    prior.
     """
     for start in range(0, len(indices), batch):
         chunk = indices[start : start + batch]
@@ -138,6 +133,6 @@ def generate(
         chosen = condition.draw(len(chunk), noise) if given is None else taken(given, range(start, start + len(chunk)))
         cond = {key: value.to(device) for key, value in condition.encode(chosen).items()}
         null = {key: value.to(device) for key, value in condition.null(len(chunk)).items()}
-        x_T = model.draw_x_T(noise, cond, guidance_scale=prior_guidance_scale, null=null, precision=precision)
-        x_0 = model.decode(x_T, noise, cond, null=null, bounds=space.bounds, precision=precision, **sampler)
+        x_T = model.draw_x_T(noise, cond, guidance_scale=prior_guidance_scale, null=null, precision=settings.precision)
+        x_0 = model.decode(x_T, noise, cond, settings, null)
         yield space.decode(x_0)

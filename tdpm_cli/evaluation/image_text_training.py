@@ -39,7 +39,7 @@ def matcher(config: Config, out: Path, images: int = 200_000) -> None:
     condition, shape = config.condition(), config.space().raw_shape
     if not isinstance(condition, Text) or len(shape) != 3:
         raise InputError(f"the preset {config.preset!r} has no images with captions; use one such as cifar10-text")
-    if condition.reader() is not None:
+    if condition.text_encoder() is not None:
         raise InputError(f"the preset {config.preset!r} has an encoder that is trained with it; the matcher needs one "
                          "that is ready: --set condition.text_encoder=minilm --set condition.dim=null")  # fmt: skip
     device, side = precision.device(), min(*shape[1:], MOST_SIDE)

@@ -14,7 +14,7 @@ from tdpm_cli.config.schema import SampleConfig
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling.build import Loaded
-from tdpm_cli.sampling.settings import nfe, nfe_text, prior_options, sampler_options
+from tdpm_cli.sampling.settings import nfe, nfe_text, prior_options, reverse_settings
 
 Inputs = dict[str, Tensor]
 
@@ -46,8 +46,8 @@ class Whole(nn.Module):
         drawn = Drawn([z.view(-1, *self.model.prior.z_shape), *(() if noise is None else noise.unbind(1))])
         null = {key: value.expand(z.shape[0], *value.shape[1:]) for key, value in self.null.items()}
         x_T = self.model.draw_x_T(drawn, rest, null=null, **prior_options(self.settings))  # type: ignore[arg-type]
-        x_0 = self.model.decode(x_T, drawn, rest, null=null, bounds=self.space.bounds,  # type: ignore[arg-type]
-                                **sampler_options(self.settings))  # fmt: skip
+        reverse = reverse_settings(self.settings, self.space.bounds)
+        x_0 = self.model.decode(x_T, drawn, rest, reverse, null)  # type: ignore[arg-type]
         images = self.space.decode(x_0)
         return (images.expand(-1, 3, -1, -1) if self.rgb else images), x_0
 
@@ -63,7 +63,7 @@ class Whole(nn.Module):
     def _count(self) -> int:
         """How often the sampler draws noise."""
         noise = Drawn([], spare=torch.zeros(1, *self.space.shape))
-        self.model.decode(noise.spare, noise, self.null, null=self.null, **sampler_options(self.settings))  # type: ignore[arg-type]
+        self.model.decode(noise.spare, noise, self.null, reverse_settings(self.settings, None), self.null)  # type: ignore[arg-type]
         return noise.used
 
 

@@ -49,7 +49,7 @@ def build(config: Config, device: torch.device | str = "cpu") -> Components:
         torch.manual_seed(config.train.seed)
         network = config.backbone(space.shape, condition.sizes)
         try:
-            denoiser = Denoiser(network, schedule, **vars(config.denoiser), reader=condition.reader())
+            denoiser = Denoiser(network, schedule, **vars(config.denoiser), text_encoder=condition.text_encoder())
         except ValueError as error:
             raise InputError(f"denoiser.prediction is {config.denoiser.prediction!r}: {error}") from None
         model = TDPM(denoiser, config.prior(space.shape, condition.sizes, schedule, network))

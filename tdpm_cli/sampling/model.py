@@ -17,7 +17,7 @@ from tdpm_cli.engine.tdpm import TDPM
 from tdpm_cli.runtime import device as precision
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling import build
-from tdpm_cli.sampling.settings import nfe, prior_options, sampler_options, settings_of
+from tdpm_cli.sampling.settings import nfe, prior_options, reverse_settings, settings_of
 
 Labels = Sequence[str | int] | None
 
@@ -101,10 +101,8 @@ class Model:
 
         def encoded(part: slice, cond: Cond) -> Tensor:
             x = x_0[part].to(self.device)
-            return self.tdpm.invert(
-                x, cond, steps=min(chosen.steps, t), spacing=chosen.spacing, iterations=iterations, t=t,
-                guidance_scale=chosen.guidance_scale, null=self._null(len(x)),
-            )  # fmt: skip
+            settings = reverse_settings(chosen, None, t)
+            return self.tdpm.invert(x, cond, settings, iterations=iterations, null=self._null(len(x)))
 
         return self._in_batches(len(x_0), chosen.batch, self.cond(len(x_0), labels), encoded)
 
@@ -181,7 +179,7 @@ class Model:
         x_T = self.noised(images, seed=seed, first=first)
         return self._in_batches(
             len(x_T), self.settings().batch, self.cond(len(x_T), labels),
-            lambda part, cond: judge(x_T[part].to(self.device), **self.tdpm.denoiser.read(cond)),
+            lambda part, cond: judge(x_T[part].to(self.device), **self.tdpm.denoiser.encode_condition(cond)),
         )  # fmt: skip
 
     def cond(self, n: int, labels: Labels) -> Cond:
@@ -214,11 +212,8 @@ class Model:
     def _decode(
         self, x_t: Tensor, noise: Noise, cond: Cond, chosen: SampleConfig, t: int | None = None, clip: bool = True
     ) -> Tensor:
-        options = sampler_options(chosen)
-        if t is not None:
-            options["steps"] = min(chosen.steps, t)
-        bounds = self.space.bounds if clip else None
-        x_0 = self.tdpm.decode(x_t, noise, cond, t=t, null=self._null(len(x_t)), bounds=bounds, **options)
+        settings = reverse_settings(chosen, self.space.bounds if clip else None, t)
+        x_0 = self.tdpm.decode(x_t, noise, cond, settings, self._null(len(x_t)))
         images: Tensor = self.space.decode(x_0)
         return images
 

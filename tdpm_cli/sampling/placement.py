@@ -23,7 +23,7 @@ def networks(model: TDPM) -> list[nn.Module]:
 def shard(model: TDPM, device: torch.device) -> None:
     """Share the weights of a model's networks among processes, and bring the rest to the device: those of the denoiser,
     of the prior of the same build, and of what reads the condition. No network is ever whole on the device."""
-    for network in (*networks(model), *filter(None, [model.denoiser.reader])):
+    for network in (*networks(model), *filter(None, [model.denoiser.text_encoder])):
         distributed.shard(network)
     model.to(device)
 
@@ -48,7 +48,7 @@ def try_network(made: Components, device: torch.device, size: int, network: nn.M
     cond = {key: value.to(device) for key, value in made.condition.null(size).items()}
     t = torch.ones(size, dtype=torch.long, device=device)
     x = torch.zeros((size, *made.space.shape), device=device)
-    loss = network(x, t, **denoiser.read(cond)).float().square().mean()
+    loss = network(x, t, **denoiser.encode_condition(cond)).float().square().mean()
     if loss.requires_grad:  # not of a denoiser that stays as it is
         loss.backward()
     for module in (network, denoiser):

@@ -27,7 +27,7 @@ from tdpm_cli.runtime.signals import Interrupted, Interruption
 from tdpm_cli.sampling import build
 from tdpm_cli.sampling import sample_folder as samples
 from tdpm_cli.sampling.build import Components
-from tdpm_cli.sampling.settings import describe, nfe, nfe_text, sampler_options, settings_of
+from tdpm_cli.sampling.settings import describe, nfe, nfe_text, reverse_settings, settings_of
 
 GRID, POINTS = 64, 10_000  # examples in the picture
 
@@ -101,7 +101,7 @@ def sample(
             given=taken(given, piece),
             device=device,
             prior_guidance_scale=settings.prior_guidance_scale,
-            **sampler_options(settings),
+            settings=reverse_settings(settings, made.space.bounds),
         )
         return raw
 

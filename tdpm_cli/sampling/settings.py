@@ -15,7 +15,7 @@ from tdpm_cli.config.signatures import fields_of
 from tdpm_cli.config.validation import check
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.protocols import Cond, RawCondition
-from tdpm_cli.engine.tdpm import TDPM
+from tdpm_cli.engine.tdpm import TDPM, ReverseSettings
 from tdpm_cli.runtime import device as precision
 from tdpm_cli.runtime import distributed
 from tdpm_cli.sampling.build import Components, Loaded
@@ -53,16 +53,26 @@ def _fastest(made: Components) -> Any:
         torch.ones(EXAMPLES, dtype=torch.long, device=where),
     )
     with torch.inference_mode():
-        cond = made.model.denoiser.read(cond)
+        cond = made.model.denoiser.encode_condition(cond)
         work = lambda: made.model.denoiser.network(x, t, **cond)
         _TRIED[made.model] = distributed.from_first(lambda: precision.fastest(work, where))
     return _TRIED[made.model]
 
 
-def sampler_options(settings: SampleConfig) -> dict[str, Any]:
-    """What `TDPM.decode` takes, of the sample settings."""
-    kept = {key: getattr(settings, key) for key in ("steps", "spacing", "sampler", "guidance_scale", "precision")}
-    return kept | settings.options
+def reverse_settings(
+    settings: SampleConfig, bounds: tuple[float, float] | None, t: int | None = None
+) -> ReverseSettings:
+    """Return the settings of `TDPM.decode`; at most t steps where it starts from t."""
+    return ReverseSettings(
+        steps=settings.steps if t is None else min(settings.steps, t),
+        spacing=settings.spacing,
+        sampler=settings.sampler,
+        options=settings.options,
+        guidance_scale=settings.guidance_scale,
+        precision=settings.precision,
+        bounds=bounds,
+        t=t,
+    )
 
 
 def prior_options(settings: SampleConfig) -> dict[str, Any]:
@@ -123,7 +133,7 @@ class Generated:
         made, settings = self.made, self.settings
         x_T, noise, cond, given = self._start_of(indices)
         null = self._null(len(indices))
-        x_0 = made.model.decode(x_T, noise, cond, null=null, bounds=made.space.bounds, **sampler_options(settings))
+        x_0 = made.model.decode(x_T, noise, cond, reverse_settings(settings, made.space.bounds), null)
         return made.space.decode(x_0).cpu(), given
 
     @torch.inference_mode()
@@ -173,7 +183,7 @@ def draw_panels(made: Components, model: TDPM, data: Any, device: torch.device) 
         cond = {key: value.to(device) for key, value in made.condition.encode({**conditions, "raw": raw}).items()}
         null = {key: value.to(device) for key, value in made.condition.null(len(raw)).items()}
         x_T = model.draw_x_T(noise, cond, null=null, **prior_options(sample))
-        drawn = model.decode(x_T, noise, cond, null=null, bounds=space.bounds, **sampler_options(sample))
+        drawn = model.decode(x_T, noise, cond, reverse_settings(sample, space.bounds), null)
         for panel, x in zip(panels.values(), (x_0, real, x_T, drawn), strict=True):
             panel.append(x.cpu())
     model.train(training)

@@ -41,7 +41,7 @@ def cost_of(config: Config) -> Cost:
     use_checkpointing(made.model, config.train.gradient_checkpointing)
     t = torch.ones(size, dtype=torch.long, device=device)
     with torch.no_grad():
-        told = made.model.denoiser.read(cond)
+        told = made.model.denoiser.encode_condition(cond)
         call = flops(lambda: made.model.denoiser.network(x, t, **told))
     phases = tdpm_phases(made.model, made.discriminator, made.condition, config.adversarial,
                          lambda name, module: torch.optim.SGD(module.parameters(), 0.0))  # fmt: skip

@@ -387,20 +387,20 @@ def test_the_gradients_of_a_trained_encoder_are_the_last_to_be_sent(tiny_images)
     made = build.build(config.from_dict(tiny_images(*LEARNED)))
     sent = [name for name, _ in made.model.denoiser.named_parameters()][::-1]
     assert sent[0].startswith("network.")
-    assert sent[-1].startswith("reader.")
+    assert sent[-1].startswith("text_encoder.")
 
 
 def test_an_encoder_that_is_trained_learns_from_the_denoising_loss_and_is_kept(tiny_images, tmp_path):
     plain = tiny_images(*LEARNED)
-    begun = weights.state(build.build(config.from_dict(plain)).model.denoiser.reader)
+    begun = weights.state(build.build(config.from_dict(plain)).model.denoiser.text_encoder)
     run = train(config.from_dict(plain), tmp_path, "learned")
     folder = checkpoint.steps(run)[-1]
     for file in (folder / "model.safetensors", checkpoint.newest_weights(run)):
         kept, _ = weights.read_weights(file)
-        moved = [not torch.equal(kept[f"denoiser.reader.{name}"], tensor) for name, tensor in begun.items()]
+        moved = [not torch.equal(kept[f"denoiser.text_encoder.{name}"], tensor) for name, tensor in begun.items()]
         assert sum(moved) > 0.9 * len(moved)
     discriminator, _ = weights.read_weights(folder / "discriminator.safetensors")
-    assert not [name for name in discriminator if "reader" in name]
+    assert not [name for name in discriminator if "text_encoder" in name]
     half = tmp_path / "half"
     train(config.from_dict(tiny_images(*LEARNED, "train.duration=64")), tmp_path, "half")
     train(config.from_dict(plain), tmp_path, "half")
@@ -431,7 +431,7 @@ def test_the_game_leaves_a_trained_encoder_alone(tiny_images):
     for name, loss in losses.items():
         made.model.zero_grad()
         loss(Batch(x, cond, torch.Generator().manual_seed(0)))[0].backward()
-        of_reader = [parameter.grad is not None for parameter in made.model.denoiser.reader.parameters()]
+        of_reader = [parameter.grad is not None for parameter in made.model.denoiser.text_encoder.parameters()]
         assert (any if name == "adversarial" else all)(of_reader) == (name == "denoise")
 
 

@@ -108,7 +108,7 @@ def test_extends_one_level(tmp_path):
         ("schedule.name=lineer", ["schedule.name is 'lineer'", "did you mean 'linear'"]),
         ("schedule.truncate.step=1001", ["schedule.truncate is {'step': 1001}", "accepted: 1 to 1000"]),
         ("schedule.truncate.step=0", ["accepted: 1 to 1000"]),
-        ("schedule.truncate.sigma=1.5", ["sigma 1.5 is not on the chain", "accepted: 0.01 to 0.9999"]),
+        ("schedule.truncate.sigma=1.5", ["sigma 1.5", "accepted: 0.01 to 0.9999"]),
         ("schedule.truncate.step=2.5", ["schedule.truncate.step is 2.5", "whole number"]),
         ("schedule.truncate.sigmas=0.5", ["give one of step, sigma, log_snr"]),
         ("sample.steps=101", ["sample.steps is 101", "accepted: 1 to 100"]),

@@ -239,12 +239,14 @@ def test_guidance_costs_what_it_says(runs):
     examples = []
     network = made.model.denoiser.network
     network.register_forward_hook(lambda module, args, output: examples.append(len(args[0])))
-    from tdpm_cli.engine.tdpm import generate
+    from tdpm_cli.engine.tdpm import ReverseSettings, generate
 
     for scale, prior_guidance_scale in itertools.product((1.0, 3.0), repeat=2):
         examples.clear()
         guidance = {"guidance_scale": scale, "prior_guidance_scale": prior_guidance_scale}
-        list(generate(made.model, made.space, made.condition, 0, range(2), 2, steps=3, **guidance))
+        settings = ReverseSettings(steps=3, guidance_scale=scale)
+        list(generate(made.model, made.space, made.condition, 0, range(2), 2,
+                      prior_guidance_scale=prior_guidance_scale, settings=settings))  # fmt: skip
         assert sum(examples) == 2 * made.model.nfe(3, **guidance)
     settings = settings_of(made, steps=3, guidance_scale=3.0, prior_guidance_scale=2.0)
     assert nfe_text(made.model, settings) == "2 + 2·3"

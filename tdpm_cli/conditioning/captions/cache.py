@@ -111,7 +111,7 @@ class Vectors:
         """Those of the texts that are longer than `tokens`."""
         return self._embeddings.cut(texts)
 
-    def reader(self) -> None:
+    def text_encoder(self) -> None:
         """There is nothing to train."""
 
     @cached_property

@@ -62,7 +62,7 @@ class Pieces:
         encodings = split.encode_batch(list(texts))
         return [text for text, encoding in zip(texts, encodings, strict=True) if len(encoding.ids) > self.tokens]
 
-    def reader(self) -> nn.Module:
+    def text_encoder(self) -> nn.Module:
         """The network, with weights drawn at random."""
         return Reader(tokenizer().get_vocab_size(), self.dim, self.tokens)
 

@@ -159,7 +159,7 @@ def _pipeline(whole: Whole, others: Sequence[str]) -> str:
     values: dict[str, Any] = {"alpha_T": schedule.alpha(schedule.T), "sigma_T": schedule.sigma(schedule.T)}
     x_T = X_T[whole.prior_name]
     if whole.prior_name == "denoised":
-        values |= {"time": prior.t - 1, "alpha_t": schedule.whole.alpha(prior.t), "sigma_t": prior.sigma_t}
+        values |= {"time": prior.t - 1, "alpha_t": schedule.untruncated.alpha(prior.t), "sigma_t": prior.sigma_t}
         x_T = x_T.replace("$x_0", X_0[prior.denoiser.prediction])
     return PIPELINE.substitute(
         x_T=Template(x_T).substitute(values), T=schedule.T, steps=whole.settings.steps,

@@ -30,11 +30,11 @@ class Denoised(nn.Module):
         t: Positive = 430, prediction: Prediction = "eps",
     ) -> None:  # fmt: skip
         super().__init__()
-        if t > schedule.whole.T:
-            raise InputError(f"prior.t is {t}, but the whole chain has {schedule.whole.T} steps")
-        self.denoiser, self.t = Denoiser(copy.deepcopy(network), schedule.whole, prediction), t
+        if t > schedule.untruncated.T:
+            raise InputError(f"prior.t is {t}, but the untruncated schedule has {schedule.untruncated.T} steps")
+        self.denoiser, self.t = Denoiser(copy.deepcopy(network), schedule.untruncated, prediction), t
         self.z_shape = (2 * shape[0], *shape[1:])
-        self.sigma_t = schedule.whole.sigma(t)
+        self.sigma_t = schedule.untruncated.sigma(t)
         self.alpha_T, self.sigma_T = schedule.alpha(schedule.T), schedule.sigma(schedule.T)
 
     def forward(self, z: Tensor, **cond: Tensor) -> Tensor:
