@@ -33,6 +33,7 @@ class Arrays:
         if labels is not None and len(labels) != len(raw):
             raise InputError(f"{text}: {len(labels):,} labels for {len(raw):,} examples")
         self._raw, self._labels = raw, None if labels is None else labels.long()
+        self.shape = tuple(raw.shape[1:])
         highest = -1 if self._labels is None else int(self._labels.max())
         self.names = list(names) if highest < len(names) else numbered(highest, text)
 

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from tdpm_cli.config import registry
+from tdpm_cli.data.stored_images import reject_broken
 from tdpm_cli.evaluation import distances as scores
-from tdpm_cli.evaluation.inputs import Examples, Input, Statistics, refuse_broken
+from tdpm_cli.evaluation.inputs import Examples, Input, Statistics
 from tdpm_cli.evaluation.reading import Batch, batches_of
 from tdpm_cli.evaluation.summary import Gathering, Summary, cached
 from tdpm_cli.runtime import distributed
@@ -187,7 +188,7 @@ class Scorer:
                         alignment.append(batch.cond["alignment"])
                 broken += batch.broken
                 meter.advance(len(batch.indices) + len(batch.broken))
-        refuse_broken(source.text, broken, source.files or len(source))
+        reject_broken(source.text, broken, source.files or len(source))
         summary = gathering.summary(tuple(broken))
         return replace(summary, alignment=torch.cat(alignment)) if captioned else summary
 

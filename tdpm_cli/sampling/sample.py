@@ -11,10 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from tdpm_cli.config.constants import FORMATS
+from tdpm_cli.data.arrays import Arrays, content_of
+from tdpm_cli.data.stored_images import StoredImages, open_stored
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.protocols import Condition, RawCondition, taken
 from tdpm_cli.engine.tdpm import generate
-from tdpm_cli.evaluation.inputs import Examples, open_input
 from tdpm_cli.runtime import distributed
 from tdpm_cli.runtime import grids as pictures
 from tdpm_cli.runtime.claims import Claims, divided
@@ -111,7 +112,7 @@ def sample(
         "prompts": prompts and list(prompts),
         "format": kind,
         "compile": compiled,
-        "upsample": smaller and {"images": smaller.text, "sha256": smaller.sha256()},
+        "upsample": smaller and {"images": str(upsample), "sha256": content_of(smaller)},
     }
     told = {key: value.tolist() if isinstance(value, Tensor) else value for key, value in given.items() if key != "low"}
     spent = Spent()
@@ -141,7 +142,11 @@ def _compile(made: Components, work: Callable[[], object]) -> bool:
 
 
 def _conditions(
-    condition: Condition, n: int, seed: int, asked: Mapping[str, Sequence[str] | None], smaller: Examples | None
+    condition: Condition,
+    n: int,
+    seed: int,
+    asked: Mapping[str, Sequence[str] | None],
+    smaller: StoredImages | Arrays | None,
 ) -> RawCondition:
     """n conditions, as asked for by an option, those of `smaller` images, or drawn. Raises InputError for an option of
     another kind of model, and for too few smaller images, or ones without captions."""
@@ -154,28 +159,25 @@ def _conditions(
     if smaller is None:
         return found or condition.draw(n, Noise(seed, range(n)))
     if n > len(smaller):
-        raise InputError(f"--n is {n:,}, but {smaller.text} holds {len(smaller):,} images")
-    raw, given = smaller.data[range(n)]
+        raise InputError(f"--n is {n:,}, but --upsample holds {len(smaller):,} images")
+    raw, given = smaller[range(n)]
     if found is None and "captions" not in given:
-        raise InputError(
-            f"--upsample {smaller.text}: its images have no captions; give --prompt, or a .txt beside each"
-        )
+        raise InputError("--upsample: its images have no captions; give --prompt, or a .txt beside each")
     return {**(found or given), "low": raw}
 
 
-def _to_enlarge(condition: Condition, folder: Path) -> Examples:
+def _to_enlarge(condition: Condition, folder: Path) -> StoredImages | Arrays:
     """The smaller images of a folder. Raises InputError for others than the model enlarges, or one that does not."""
     takes = getattr(condition, "low", None)
     if takes is None:
         raise InputError("--upsample, but the model does not enlarge images; leave it out")
-    found = open_input("--upsample", str(folder))
-    if not isinstance(found, Examples) or tuple(found.shape) != takes:
-        holds = f"images of {list(found.shape)}" if isinstance(found, Examples) else "statistics"
+    smaller = open_stored(folder, "--upsample", samples.told(folder))
+    if smaller.shape != takes:
         raise InputError(
-            f"--upsample {folder}: it holds {holds}, but the model enlarges {list(takes)}; bring images "
+            f"--upsample {folder}: images of {list(smaller.shape)}; the model enlarges {list(takes)}; bring images "
             "to that with `tdpm data prepare`"
         )
-    return found
+    return smaller
 
 
 def read_prompts(path: Path) -> list[str]:

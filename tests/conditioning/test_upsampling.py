@@ -102,7 +102,7 @@ def test_what_cannot_be_enlarged_is_said(run, runs, tmp_path):
         (
             run,
             {"n": None, "upsample": tmp_path / "other"},
-            r"holds images of \[1, 8, 8\], but the model enlarges \[1, 4",
+            r"images of \[1, 8, 8\]; the model enlarges \[1, 4",
         ),
         (run, {"n": 2}, r"there are none to draw from"),
         (run, {"n": 2, "prompts": ["a nine"]}, r"give a folder of them with --upsample"),

@@ -235,10 +235,10 @@ def test_files_that_run_code_are_never_loaded(tmp_path, pooled):
 @pytest.mark.parametrize(
     ("mode", "size", "message"),
     [
-        ("RGB", (9, 8), r"different kinds: 20 colour of 8×8, such as 000\.png; 1 colour of 9×8, such as odd\.png"),
-        ("L", (8, 8), r"different kinds: 20 colour of 8×8, .*; 1 grey of 8×8, such as odd\.png"),
-        ("RGBA", (8, 8), r"20 colour .*; 1 transparent of 8×8"),
-        ("I;16", (8, 8), r"20 colour .*; 1 of 16 bits a channel of 8×8"),
+        ("RGB", (9, 8), r"20 colour 8×8, such as 000\.png; 1 colour 9×8, such as odd\.png"),
+        ("L", (8, 8), r"20 colour 8×8, .*; 1 grey 8×8, such as odd\.png"),
+        ("RGBA", (8, 8), r"20 colour .*; 1 transparent 8×8"),
+        ("I;16", (8, 8), r"20 colour .*; 1 16-bit 8×8"),
     ],
 )
 def test_mixtures_are_refused_with_an_example_of_each(tmp_path, pooled, mode, size, message):
@@ -259,7 +259,7 @@ def test_colour_of_16_bits_is_refused_though_pillow_reads_it_as_8(tmp_path, pool
         )
     with Image.open(tmp_path / "deep" / "0.png") as image:
         assert image.mode == "RGB"
-    with pytest.raises(InputError, match=r"3 of 3 images are of 16 bits a channel, such as 0\.png; scores need opaque"):
+    with pytest.raises(InputError, match=r"3 of 3 images are 16-bit, such as 0\.png"):
         evaluate(tmp_path / "deep", ref=tmp_path / "deep", features=pooled)
 
 
@@ -276,12 +276,12 @@ def test_linked_folders_are_read_and_links_to_nowhere_are_broken_files(tmp_path,
 
 
 def test_all_transparent_or_16_bit_images_are_refused(tmp_path, pooled):
-    for mode, what in (("RGBA", "transparent"), ("I;16", "of 16 bits a channel")):
+    for mode, what in (("RGBA", "transparent"), ("I;16", "16-bit")):
         folder = tmp_path / what
         folder.mkdir()
         for k in range(3):
             Image.new(mode, (8, 8)).save(folder / f"{k}.png")
-        with pytest.raises(InputError, match=rf"3 of 3 images are {what}, such as 0\.png; scores need opaque"):
+        with pytest.raises(InputError, match=rf"3 of 3 images are {what}, such as 0\.png"):
             evaluate(folder, ref=folder, features=pooled)
 
 
@@ -295,7 +295,7 @@ def test_a_few_broken_files_are_left_out_and_named_and_many_are_refused(tmp_path
     assert distance(result) == pytest.approx(whole, abs=1e-9)
     assert result["protocol"]["n"] == 2100
     empty, cut = result["protocol"]["broken"]  # found in its head, and while it was decoded
-    assert empty == "empty.png: it is empty"
+    assert empty == "empty.png: the file is empty"
     assert cut == "cut.png: image file is truncated"
     assert "left out of the samples" in capsys.readouterr().err
     (folder / "text.png").write_text("no picture")
@@ -480,7 +480,7 @@ def test_references_are_cached_by_content_and_protocol(tmp_path, pooled, monkeyp
 def test_processes_that_build_one_reference_at_once_do_not_disturb_each_other(tmp_path):
     script = """
 import torch
-from tdpm_cli.scoring.summary import Summary, cached, cache_folder
+from tdpm_cli.evaluation.summary import Summary, cached, cache_folder
 whole = Summary(9, torch.zeros(300), torch.eye(300), torch.zeros(200, 300), torch.arange(200))
 for k in range(60):
     found = cached({"k": k}, lambda: whole)  # an error in reading what others write would show here
@@ -535,7 +535,7 @@ def test_the_json_carries_the_protocol(runs, tmp_path, pooled):
     protocol = json.loads((tmp_path / "s.json").read_text())["protocol"]
     assert {"n", "seeds", "samples", "samples_sha256", "broken", "reference", "features", "text", "quantised",
             "definitions", "kept", "versions"} == set(protocol)  # fmt: skip
-    assert {"model_sha256", "weights", "sampler", "steps", "nfe", "scale"} <= set(protocol["samples"])
+    assert {"model_sha256", "weights", "sampler", "steps", "nfe", "guidance_scale"} <= set(protocol["samples"])
     assert set(protocol["features"]) == {"name", "resize", "weights_sha256"}
     assert protocol["features"]["name"].startswith("torchscript-")
     assert protocol["reference"]["data"] == {"name": "digits"}

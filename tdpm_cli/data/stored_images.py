@@ -1,0 +1,162 @@
+"""Read images unchanged, as scores and upsampling need them: no crop, no resize, no change of mode."""
+
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tdpm_cli.data.arrays import Arrays
+from tdpm_cli.data.datasets.npz import npz
+from tdpm_cli.data.decode import bits_of, flatten, is_transparent, reason_of, to_tensor
+from tdpm_cli.data.image_files import ImageFiles
+from tdpm_cli.runtime.console import Meter
+from tdpm_cli.runtime.errors import BadFile, InputError
+
+MAX_BROKEN_SHARE = 0.001  # of the files that cannot be decoded; a larger share is not an accident
+SAMPLES_ARRAY = "samples.npz"  # the file in which `tdpm sample --format npz` writes its samples
+
+
+class ImageKind(NamedTuple):
+    """Pixel format ("grey", "colour", or one that is not accepted) and (width, height) of an image file."""
+
+    pixels: str
+    size: tuple[int, int]
+
+
+class StoredImages:
+    """Images from files, unchanged: uint8 [C, H, W], all of one size, all grey or all colour, 8 bits, opaque.
+
+    The constructor reads the header of every file. It skips files that are not images and lists them in `broken`.
+    `recorded` are the labels or captions that `tdpm sample` drew images from, indexed by the number in a file's name.
+    EXIF orientation is not applied. Raises InputError for images of mixed kinds and for too many broken files.
+    """
+
+    def __init__(self, files: ImageFiles, recorded: Mapping[str, Sequence[Any]] | None = None) -> None:
+        self.files = files
+        kinds = _kinds_of(files)
+        self.broken = tuple(
+            f"{name}: {kind}" for name, kind in zip(files.names, kinds, strict=True) if isinstance(kind, str)
+        )
+        self.file_count = len(kinds)
+        reject_broken(str(files.path), self.broken, self.file_count)
+        self.shape = _common_shape(files, kinds)
+        self.names = list(files.classes)
+        self._positions = [k for k, kind in enumerate(kinds) if not isinstance(kind, str)]
+        self._recorded = _by_file_name(files.names, recorded or {})
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, dict[str, Any]]:
+        positions = [self._positions[k] for k in indices]
+        raw = torch.stack([self._read(k) for k in positions])
+        recorded = {
+            key: torch.tensor([values[k] for k in positions]) if key == "label" else [values[k] for k in positions]
+            for key, values in self._recorded.items()
+        }
+        return raw, self.files.conditions_of(positions) | recorded
+
+    def fingerprint(self) -> str:
+        """Hash of the names and sizes of the files: cheap, for noticing a change."""
+        return self.files.fingerprint()
+
+    def sha256(self) -> str:
+        """Hash of the names, contents and classes of the files."""
+        return self.files.sha256()
+
+    def _read(self, position: int) -> Tensor:
+        return to_tensor(flatten(self.files.open(position, upright=False), self.shape[0]))
+
+
+def open_stored(path: Path, option: str, manifest: Mapping[str, Any] | None = None) -> StoredImages | Arrays:
+    """Open a folder or zip of image files, an .npz, or a folder that `tdpm sample` wrote with this `manifest`.
+
+    Raises InputError, naming `option`, for anything else.
+    """
+    manifest = manifest or {}
+    if path.is_dir() and manifest.get("format") == "npz":
+        if not (path / SAMPLES_ARRAY).is_file():
+            raise InputError(
+                f"{path / SAMPLES_ARRAY}: missing, because sampling stopped early; run the same `tdpm sample` again"
+            )
+        return npz(path / SAMPLES_ARRAY)
+    if path.is_dir() or path.suffix.lower() == ".zip":
+        return StoredImages(ImageFiles(path, option), manifest.get("conditions"))
+    return npz(path)
+
+
+def reject_broken(source: str, broken: Sequence[str], file_count: int) -> None:
+    """Raise InputError if more than MAX_BROKEN_SHARE of `file_count` files cannot be decoded."""
+    if len(broken) > MAX_BROKEN_SHARE * file_count:
+        raise InputError(
+            f"{source}: {len(broken):,} of {file_count:,} files cannot be decoded (accepted: {MAX_BROKEN_SHARE:.1%}): "
+            + "; ".join(broken[:5]) + (" …" if len(broken) > 5 else "") + ". Repair or remove them."
+        )  # fmt: skip
+
+
+def _kinds_of(files: ImageFiles) -> list[ImageKind | str]:
+    """Kind of every file, or the reason why it is not an image."""
+    kinds: list[ImageKind | str] = []
+    with Meter(f"reading headers of {files.path}", len(files.names)) as meter, ThreadPoolExecutor() as pool:
+        for kind in pool.map(partial(_kind_of, files), range(len(files))):
+            kinds.append(kind)
+            meter.advance(1)
+    return kinds
+
+
+def _kind_of(files: ImageFiles, k: int) -> ImageKind | str:
+    try:
+        if not (content := files.content(k)):
+            return "the file is empty"
+        with Image.open(io.BytesIO(content)) as image:
+            bits = bits_of(content, image)
+            return ImageKind(f"{bits}-bit" if bits > 8 else _pixels_of(image), image.size)
+    except BadFile as error:
+        return error.reason
+    except Exception as error:  # decoders raise anything on damaged data
+        return reason_of(error)
+
+
+def _pixels_of(image: Image.Image) -> str:
+    if is_transparent(image):
+        return "transparent"
+    if image.mode in ("1", "L"):
+        return "grey"
+    return "colour" if image.mode in ("RGB", "P", "CMYK", "YCbCr") else f"mode {image.mode}"
+
+
+def _common_shape(files: ImageFiles, kinds: Sequence[ImageKind | str]) -> tuple[int, int, int]:
+    """[C, H, W] that all images share. Raises InputError if they differ, or are of a kind that cannot be scored."""
+    counts = Counter(kind for kind in kinds if not isinstance(kind, str))
+    first = lambda kind: files.names[kinds.index(kind)]
+    (pixels, (width, height)), _ = counts.most_common(1)[0]
+    if pixels not in ("grey", "colour"):
+        count = sum(n for kind, n in counts.items() if kind.pixels == pixels)
+        example = next(kind for kind in kinds if not isinstance(kind, str) and kind.pixels == pixels)
+        raise InputError(
+            f"{files.option} {files.path}: {count:,} of {len(kinds):,} images are {pixels}, such as {first(example)}; "
+            "accepted: opaque images of 8 bits a channel. Convert them first."
+        )
+    if len(counts) > 1:
+        listed = "; ".join(
+            f"{count:,} {kind.pixels} {kind.size[0]}×{kind.size[1]}, such as {first(kind)}"
+            for kind, count in counts.most_common(4)
+        )
+        raise InputError(f"{files.option} {files.path}: images of mixed kinds: {listed}. Use one size and one mode.")
+    return (1 if pixels == "grey" else 3), height, width
+
+
+def _by_file_name(names: Sequence[str], recorded: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """Recorded conditions by position; {} unless every file is named by a number that they cover."""
+    numbers = [PurePath(name).stem for name in names]
+    count = min((len(values) for values in recorded.values()), default=0)
+    if not all(number.isdigit() and int(number) < count for number in numbers):
+        return {}
+    return {key: [values[int(number)] for number in numbers] for key, values in recorded.items()}
