@@ -4,7 +4,6 @@ import inspect
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +14,6 @@ from tdpm_cli.engine.samplers.ddim import ddim
 from tdpm_cli.engine.schedules.linear import linear
 from tdpm_cli.sampling.sample import sample
 
-README = Path(__file__).parents[2] / "README.md"
 NAMES = ["Denoiser", "InputError", "Model", "Noise", "Schedule", "TDPM", "invert", "load", "samplers"]
 METHODS = ["cond", "config", "decode", "draw_x_T", "edit", "encode", "interpolate", "interpolate_z", "logits", "nfe",
            "noised", "sample", "schedule", "settings", "tdpm"]  # fmt: skip
@@ -152,11 +150,3 @@ def test_editing_keeps_more_at_less_strength(runs):
         for strength in (0.02, 0.3, 1.0)
     ]
     assert changed == sorted(changed)
-
-
-@pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL))
-def test_the_examples_of_the_readme_run(runs, tmp_path, monkeypatch, example):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "digits").symlink_to(runs["images"])
-    exec(compile(example, "README", "exec"), {})
