@@ -7,42 +7,21 @@ sys.path.append(str(Path(__file__).parent.parent))  # the scripts; last, so that
 
 import pytest
 import torch
-from helpers import scripted
+from helpers import scripted, tiny_image_preset, tiny_preset
 
-from tdpm_cli.config import presets
 from tdpm_cli.config import schema as config
 
 
 @pytest.fixture
 def tiny():
-    """Plain values of a tiny preset of points: a second of training."""
-
-    def make(*assignments: str) -> dict:
-        plain = presets.read_preset("toy-mixture")
-        small = [
-            "data.count=512", "backbone.width=16", "backbone.blocks=1", "discriminator.width=16",
-            "train.duration=256", "train.batch=32", "train.snapshot=64", "train.log=32", "train.precision=fp32",
-            "sample.precision=fp32",
-        ]  # fmt: skip
-        return presets.override(plain, [*small, *assignments])
-
-    return make
+    """Make the values of a tiny preset of points, which trains in a second, with assignments."""
+    return tiny_preset
 
 
 @pytest.fixture
 def tiny_images():
-    """Plain values of a tiny preset of images."""
-
-    def make(*assignments: str) -> dict:
-        plain = presets.read_preset("digits")
-        small = [
-            "backbone.channels=8", "backbone.mult=[1, 2]", "discriminator.channel_base=32", "train.duration=128",
-            "train.batch=16", "train.snapshot=64", "train.log=16", "train.precision=fp32", "sample.precision=fp32",
-            "train.cooldown=0.0",
-        ]  # fmt: skip
-        return presets.override(plain, [*small, *assignments])
-
-    return make
+    """Make the values of a tiny preset of images."""
+    return tiny_image_preset
 
 
 @pytest.fixture(scope="session")
@@ -51,12 +30,11 @@ def runs(tmp_path_factory):
     from tdpm_cli.training.train import train
 
     folder = tmp_path_factory.mktemp("runs")
-    points, images = (fixture.__wrapped__() for fixture in (tiny, tiny_images))
     labels = ["condition.name=labels", "condition.classes=10"]
     return {
-        "points": train(config.from_dict(points()), folder, "points"),
-        "images": train(config.from_dict(images()), folder, "images"),
-        "labels": train(config.from_dict(images(*labels)), folder, "labels"),
+        "points": train(config.from_dict(tiny_preset()), folder, "points"),
+        "images": train(config.from_dict(tiny_image_preset()), folder, "images"),
+        "labels": train(config.from_dict(tiny_image_preset(*labels)), folder, "labels"),
     }
 
 

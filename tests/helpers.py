@@ -1,4 +1,4 @@
-"""What several tests make: images and files of images, TorchScript files, and a signal that came at once."""
+"""What several tests share: tiny presets, image files, TorchScript files, and an interruption."""
 
 import gzip
 import io
@@ -10,8 +10,29 @@ import numpy as np
 import torch
 from PIL import Image
 
+from tdpm_cli.config import presets
 from tdpm_cli.engine.schedule import Schedule
 from tdpm_cli.runtime.signals import Interruption
+
+
+def tiny_preset(*assignments: str) -> dict:
+    """Values of a tiny preset of points, which trains in a second."""
+    small = [
+        "data.count=512", "backbone.width=16", "backbone.blocks=1", "discriminator.width=16",
+        "train.duration=256", "train.batch=32", "train.snapshot=64", "train.log=32", "train.precision=fp32",
+        "sample.precision=fp32",
+    ]  # fmt: skip
+    return presets.override(presets.read_preset("toy-mixture"), [*small, *assignments])
+
+
+def tiny_image_preset(*assignments: str) -> dict:
+    """Values of a tiny preset of images."""
+    small = [
+        "backbone.channels=8", "backbone.mult=[1, 2]", "discriminator.channel_base=32", "train.duration=128",
+        "train.batch=16", "train.snapshot=64", "train.log=16", "train.precision=fp32", "sample.precision=fp32",
+        "train.cooldown=0.0",
+    ]  # fmt: skip
+    return presets.override(presets.read_preset("digits"), [*small, *assignments])
 
 
 def to_pure_noise(steps=1000):

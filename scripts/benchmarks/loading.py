@@ -24,6 +24,7 @@ def run(rounds: int, data: Path | None, n: int, workers: int) -> None:
     import torch
 
     from tdpm_cli.config import registry
+    from tdpm_cli.data.dataset import KeepsInMemory
     from tdpm_cli.data.loader import batches
 
     batch = 128
@@ -35,7 +36,7 @@ def run(rounds: int, data: Path | None, n: int, workers: int) -> None:
 
         def ours(name: str) -> tuple[float, float]:
             found = registry.load("dataset", sources[name])(place / (f"{name}.zip" if name == "zip" else name), shape)
-            if hasattr(found, "keep_in_memory"):
+            if isinstance(found, KeepsInMemory):
                 found.keep_in_memory(1e12)
             stream = batches(found, batch, 0, 0, flip=False, workers=workers)
             rates = [rate(stream) for _ in range(2)]
@@ -86,6 +87,7 @@ def write_sources(place: Path, data: Path | None, n: int) -> tuple[int, ...]:
     import torch
     from PIL import Image
 
+    from tdpm_cli.data.stored_images import StoredImages
     from tdpm_cli.evaluation.inputs import open_input
 
     source = open_input("--data", "fashion-mnist" if data is None else str(data))
@@ -97,8 +99,8 @@ def write_sources(place: Path, data: Path | None, n: int) -> tuple[int, ...]:
     environment = lmdb.open(str(place / "lmdb"), map_size=1 << 32)
     with zipfile.ZipFile(place / "zip.zip", "w") as archive, environment.begin(write=True) as transaction:
         for k, (image, label) in enumerate(zip(raw, labels, strict=True)):
-            if hasattr(source.data, "files"):  # as they were encoded
-                content, suffix = source.data.files.content(source.data.indices[chosen[k]]), "jpg"
+            if isinstance(source.data, StoredImages):  # as they were encoded
+                content, suffix = source.data.files.content(source.data.positions[chosen[k]]), "jpg"
             else:
                 pixels = image.permute(1, 2, 0).numpy()
                 buffer = io.BytesIO()

@@ -69,13 +69,13 @@ def data_of(name: str, config: Any, place: Path) -> Any:
     from PIL import Image
 
     from tdpm_cli.config import registry
-    from tdpm_cli.data.arrays import Arrays
+    from tdpm_cli.data.tensor_dataset import TensorDataset
 
     shape = config.space().raw_shape
     if config.data.name == "points":
         return registry.load("dataset", "points")(None, shape, **config.data.options)
     if config.data.name not in ("images", "lsun", "celeba"):
-        return Arrays(torch.randint(256, (ARRAYS, *shape)).byte(), shape, name)
+        return TensorDataset(torch.randint(256, (ARRAYS, *shape)).byte(), shape, name)
     width, height, format = PUBLISHED.get(name, (*reversed(shape[1:]), "PNG"))
     rng = np.random.default_rng(0)
     for k in range(FILES):

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from tdpm_cli.config.types import Positive, Probability
+from tdpm_cli.config.types import Positive, Probability, RawCondition
 from tdpm_cli.engine.noise import Noise
-from tdpm_cli.engine.protocols import Cond, RawCondition
+from tdpm_cli.engine.protocols import Cond
 from tdpm_cli.runtime.errors import InputError, nearest
 
 __all__ = ["Labels"]
@@ -49,7 +49,7 @@ class Labels:
 
     def fit(self, data: Any) -> dict[str, Any]:
         """Take over the names of the data's classes. Raises InputError where their number differs."""
-        names = data.names
+        names = data.class_names
         if names and len(names) != self.classes:
             listed = ", ".join(names[:20])
             raise InputError(f"condition.classes is {self.classes}, but the data have {len(names)} classes: {listed}")

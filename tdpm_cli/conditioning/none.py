@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
+from tdpm_cli.config.types import RawCondition
 from tdpm_cli.engine.noise import Noise
-from tdpm_cli.engine.protocols import Cond, RawCondition
+from tdpm_cli.engine.protocols import Cond
 from tdpm_cli.runtime.errors import InputError
 
 __all__ = ["Nothing"]

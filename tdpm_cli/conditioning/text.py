@@ -8,10 +8,9 @@ import torch
 from torch import nn
 
 from tdpm_cli.config.registry import load
-from tdpm_cli.config.types import Positive, Probability
-from tdpm_cli.data.arrays import conditions_of
+from tdpm_cli.config.types import Positive, Probability, RawCondition
 from tdpm_cli.engine.noise import Noise
-from tdpm_cli.engine.protocols import Cond, RawCondition
+from tdpm_cli.engine.protocols import Cond
 from tdpm_cli.runtime.errors import InputError
 
 __all__ = ["Text"]
@@ -69,11 +68,11 @@ class Text:
 
     def fit(self, data: Any) -> dict[str, Any]:
         """Take over class names, and captions of examples drawn at random. Raises InputError where there are none."""
-        self.names = self.names or list(data.names)
+        self.names = self.names or list(data.class_names)
         if self.examples:
             return {"names": self.names, "examples": self.examples, "dim": self.dim}
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:EXAMPLES].tolist()
-        captions = self.captions_of(conditions_of(data, sorted(order)))
+        captions = self.captions_of(data.raw_condition(sorted(order)))
         examples = sorted({text for texts in captions for text in texts})
         order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(0))[:EXAMPLES].tolist()
         return {"names": self.names, "examples": [examples[k] for k in sorted(order)], "dim": self.dim}

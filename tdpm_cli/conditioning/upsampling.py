@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from tdpm_cli.conditioning.text import Text
-from tdpm_cli.config.types import Positive, Probability
+from tdpm_cli.config.types import Positive, Probability, RawCondition
 from tdpm_cli.engine.noise import Noise
-from tdpm_cli.engine.protocols import Cond, RawCondition
+from tdpm_cli.engine.protocols import Cond
 from tdpm_cli.runtime.errors import InputError
 
 __all__ = ["Upsampling"]

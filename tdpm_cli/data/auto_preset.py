@@ -11,6 +11,7 @@ from PIL import Image
 
 from tdpm_cli.config import presets, registry
 from tdpm_cli.config.constants import parse_count
+from tdpm_cli.data.dataset import Dataset, FromImageFiles
 from tdpm_cli.data.decode import is_transparent
 from tdpm_cli.runtime.console import say, table
 from tdpm_cli.runtime.errors import InputError
@@ -78,13 +79,13 @@ def propose(path: Path) -> dict[str, Any]:
     return plain
 
 
-def _look(data: Any) -> Seen:
-    if not hasattr(data, "files"):
+def _look(data: Dataset) -> Seen:
+    if not isinstance(data, FromImageFiles):
         raw = data[[0]][0]
         if raw.ndim != 4:
             raise InputError("--preset auto: the data are points, not images; use toy-mixture as a pattern")
         channels, height, width = raw.shape[1:]
-        return Seen(len(data), channels, (height, width), min(height, width), list(data.names),
+        return Seen(len(data), channels, (height, width), min(height, width), list(data.class_names),
                     f"{len(data):,} images of {width}×{height}")  # fmt: skip
     files, sizes, coloured, transparent = data.files, Counter[tuple[int, int]](), 0, 0
     chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:LOOKED_AT].tolist()
@@ -105,7 +106,7 @@ def _look(data: Any) -> Seen:
         f", of {len(chosen):,} looked at {transparent:,} transparent" if transparent else ""
     )
     return Seen(len(data), 3 if coloured else 1, next(iter(sizes)) if len(sizes) == 1 else None,
-                sides[len(sides) // 100], list(data.names), text)  # fmt: skip
+                sides[len(sides) // 100], list(data.class_names), text)  # fmt: skip
 
 
 def _shape(seen: Seen) -> tuple[tuple[int, int], str]:

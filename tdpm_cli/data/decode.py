@@ -10,6 +10,11 @@ from torch import Tensor
 
 from tdpm_cli.config.constants import Crop
 
+
+class TooSmall(ValueError):
+    """An image that is smaller than it must be."""
+
+
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 MOST_PIXELS = Image.MAX_IMAGE_PIXELS = 1 << 27  # of one image; more is a mistake, or a bomb
 BACKGROUND = (255, 255, 255)  # that transparent pixels are laid on
@@ -104,9 +109,10 @@ def _dhariwal(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 def prepare(
     content: bytes, shape: Sequence[int], crop: Crop = "centre", upscale: bool = False, box: Box | None = None
 ) -> Image.Image:
-    """The image in `content`, or a `box` of it, upright, grey or RGB, brought to `shape` [C, H, W].
+    """Return the image in `content`, or a `box` of it, upright, grey or RGB, in the size of `shape` [C, H, W].
 
-    Raises ValueError for what cannot be decoded, and for one smaller than the box, or than the shape unless `upscale`.
+    Raises ValueError for an image that cannot be decoded or that is smaller than the box, and TooSmall for one smaller
+    than the shape without `upscale`.
     """
     channels, height, width = shape
     image = upright(open_image(content))
@@ -115,7 +121,7 @@ def prepare(
             raise ValueError(f"{image.width}×{image.height} pixels, and the box {box} reaches beyond them")
         image = image.crop(box)
     if not upscale and (image.width < width or image.height < height):
-        raise ValueError(f"{image.width}×{image.height} pixels, smaller than {width}×{height}")
+        raise TooSmall(f"{image.width}×{image.height} pixels, smaller than {width}×{height}")
     return fit(flatten(image, channels), (width, height), crop)
 
 

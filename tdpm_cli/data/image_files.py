@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tdpm_cli.data.arrays import numbered
+from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.captions import Uncaptioned, keep, lines_of
 from tdpm_cli.data.decode import open_image
 from tdpm_cli.data.decode import upright as turned
+from tdpm_cli.data.labels import numbered_names
 from tdpm_cli.runtime.errors import BadFile, InputError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -41,12 +42,12 @@ class Container(Protocol):
 
 
 class ImageFiles:
-    """The image files of a container, sorted by `names`; their `classes`, and the captions where there are any.
+    """The image files of a container, sorted by `names`; their `class_names`, and the captions where there are any.
 
     Classes are the numbers of a `dataset.json`, or else, where all images lie in two or more folders of the first
     level, these folders in alphabetical order; folders that wrap everything, and hidden files, do not count.
     Captions are those of `dataset.json`, {"captions": {name: text or [texts]}}, or the lines of a .txt of the image's
-    name. `quarantined` are the names that a list keeps out, `aside` the files that are nothing of all that.
+    name. `quarantined` are the names that a list keeps out, `other_files` the files that are nothing of all that.
     Without `classed` there are no classes; `captions`, by image, stand for those of `dataset.json`. Raises InputError
     for a missing or empty path, and for labels and captions that do not match; of images that lack a caption where
     others have one, `uncaptioned` says what to do.
@@ -75,22 +76,23 @@ class ImageFiles:
         self._json |= {"captions": dict(captions)} if captions is not None else {}
         by_json = bool(self._json.get("labels"))
         classed = classed and not self._json.get("unlabelled")  # its folders are no classes, then
-        self.classes, numbers = ([], []) if not classed else self._by_json() if by_json else self._by_folder(shown)
-        self._labels = torch.tensor(numbers) if self.classes else None
+        self.class_names, numbers = ([], []) if not classed else self._by_json() if by_json else self._by_folder(shown)
+        self._labels = torch.tensor(numbers) if self.class_names else None
         self._texts = {PurePosixPath(name).with_suffix("").as_posix() for name in shown if name.endswith(".txt")}
-        self.without_caption: Collection[str] = ()
+        self.without_caption: Sequence[str] = ()
+        self._uncaptioned: frozenset[str] = frozenset()
         self.has_captions = self._check_captions(uncaptioned)
         known = {*images, LABELS}
         if self.has_captions:
             known |= {PurePosixPath(name).with_suffix(".txt").as_posix() for name in images}
-        self.aside = sorted(name for name in shown if name not in known)
+        self.other_files = sorted(name for name in shown if name not in known)
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def conditions_of(self, indices: Sequence[int]) -> dict[str, Any]:
+    def raw_condition(self, indices: Sequence[int]) -> RawCondition:
         """{"label": int64 [n]} where the files have classes, {"captions": n tuples of texts} where they have those."""
-        found: dict[str, Any] = {}
+        found: RawCondition = {}
         if self._labels is not None:
             found["label"] = self._labels[torch.as_tensor(indices)]
         if self.has_captions:
@@ -116,7 +118,7 @@ class ImageFiles:
     def captions_of(self, k: int) -> tuple[str, ...]:
         """All captions of image k; "" alone where it has none and may."""
         name = self.names[k]
-        if name in self.without_caption:
+        if name in self._uncaptioned:
             return ("",)
         if captions := self._json.get("captions"):
             given = captions[name]
@@ -149,7 +151,7 @@ class ImageFiles:
 
     def fingerprint(self) -> str:
         """Of the names and sizes (in a zip, checksums) of all images, quarantined too: cheap, for noticing a change."""
-        digest = hashlib.sha256(str(self.classes).encode())
+        digest = hashlib.sha256(str(self.class_names).encode())
         for name, stamp in self._stamps.items():
             digest.update(f"{name}\0{stamp}\n".encode())
         return digest.hexdigest()
@@ -157,7 +159,7 @@ class ImageFiles:
     def sha256(self) -> str:
         """Of the names, contents and classes of the images; of a zip, by its own checksums."""
         labels = [] if self._labels is None else self._labels.tolist()
-        digest = hashlib.sha256(f"{self.classes} {labels}".encode())
+        digest = hashlib.sha256(f"{self.class_names} {labels}".encode())
         for name in self.names:
             digest.update(f"{name}\0{self._stamps[name]}\n".encode())
             if not isinstance(self.container, Folder):
@@ -210,7 +212,7 @@ class ImageFiles:
             raise InputError(f"{self.path}: {LABELS} has labels other than the numbers of classes; take it out")
         classes, highest = self._json["classes"], max(numbers)
         if classes is None:
-            return numbered(highest, f"{self.path}: {LABELS}"), numbers
+            return numbered_names(highest, f"{self.path}: {LABELS}"), numbers
         if not isinstance(classes, list) or len(classes) <= highest:
             raise InputError(f"{self.path}: {LABELS} names fewer classes than its labels count ({highest + 1})")
         return [str(name) for name in classes], numbers
@@ -227,7 +229,7 @@ class ImageFiles:
             return False
         if len(without) == len(self.names):
             return False  # notes beside the images, not captions
-        self.without_caption = dict.fromkeys(without)
+        self.without_caption, self._uncaptioned = without, frozenset(without)
         self._take(keep(self.path, self.names, self.without_caption, uncaptioned, self.option))
         return True
 

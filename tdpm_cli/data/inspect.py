@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
+from tdpm_cli.data.dataset import FromImageFiles
 from tdpm_cli.data.decode import bits_of, flatten, is_transparent, open_image, reason_of
 from tdpm_cli.runtime.errors import BadFile, InputError
 
@@ -32,7 +33,7 @@ class Look:
     broken: str = ""
 
 
-def look_at(data: Any, indices: Sequence[int], whole: bool) -> list[Look]:
+def look_at(data: FromImageFiles, indices: Sequence[int], whole: bool) -> list[Look]:
     """Look at images of a data set, by their heads, or by decoding the `whole` of each."""
     return [_look(data.files.content, k, whole) for k in indices]
 

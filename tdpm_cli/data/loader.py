@@ -3,21 +3,22 @@
 import os
 import time
 from collections.abc import Generator, Iterator
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from tdpm_cli.config.types import RawCondition
+from tdpm_cli.data.dataset import EncodedImages, Examples, OrdersEpochs
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.signals import leave_to_the_main_process
 
-Item = tuple[Tensor, dict[str, Any]]
+Item = tuple[Tensor, RawCondition]
 
 
 def batches(
-    data: Any, batch: int, seed: int, seen: int, *, flip: bool, workers: int, rows: range | None = None
+    data: Examples, batch: int, seed: int, seen: int, *, flip: bool, workers: int, rows: range | None = None
 ) -> Generator[Item, None, None]:
     """Yield (raw [batch, ...], conditions) for ever, from image `seen` on; of each batch only `rows`, where given.
 
@@ -73,17 +74,17 @@ class Supply:
         return share
 
 
-def order_from(data: Any, batch: int, seed: int, seen: int, *, flip: bool) -> Iterator[list[int]]:
+def order_from(data: Examples, batch: int, seed: int, seen: int, *, flip: bool) -> Iterator[list[int]]:
     """The indices of these batches, for ever; those from len(data) on are mirror images."""
     return iter(_Order(data, flip, batch, seed, seen))
 
 
 class _Order(Sampler[list[int]]):
-    def __init__(self, data: Any, flip: bool, batch: int, seed: int, seen: int, rows: range | None = None) -> None:
+    def __init__(self, data: Examples, flip: bool, batch: int, seed: int, seen: int, rows: range | None = None) -> None:
         self.rows = rows or range(batch)
         self.count, self.flip, self.batch, self.seed, self.seen = len(data), flip, batch, seed, seen
         self.size = 2 * self.count if flip else self.count
-        self.order = getattr(data, "order", None)
+        self.order = data.epoch_order() if isinstance(data, OrdersEpochs) else None
 
     def __iter__(self) -> Iterator[list[int]]:
         epoch, position = divmod(self.seen, self.size)
@@ -109,7 +110,7 @@ class _Order(Sampler[list[int]]):
 class _Reader(Dataset[Item]):
     """Reads lists of indices; those beyond the data are mirror images. Errors travel as values."""
 
-    def __init__(self, data: Any) -> None:
+    def __init__(self, data: Examples) -> None:
         self.data = data
 
     def __getitem__(self, indices: list[int]) -> Item | InputError:  # type: ignore[override]
@@ -121,7 +122,7 @@ class _Reader(Dataset[Item]):
         except MemoryError:
             return InputError("out of memory while reading data; set train.cache=false, or fewer train.workers")
         mirrored = torch.tensor([k >= size for k in indices])
-        if mirrored.any() and hasattr(self.data, "mirrored"):  # what is no picture has mirror images of its own
+        if mirrored.any() and isinstance(self.data, EncodedImages):
             raw[mirrored] = self.data.mirrored([k % size for k in indices if k >= size])
         elif mirrored.any():
             raw = torch.where(mirrored.view(-1, *[1] * (raw.ndim - 1)), raw.flip(-1), raw)

@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tdpm_cli.data.arrays import Arrays
+from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.datasets.npz import npz
 from tdpm_cli.data.decode import bits_of, flatten, is_transparent, reason_of, to_tensor
 from tdpm_cli.data.image_files import ImageFiles
+from tdpm_cli.data.tensor_dataset import TensorDataset
 from tdpm_cli.runtime.console import Meter
 from tdpm_cli.runtime.errors import BadFile, InputError
 
@@ -47,21 +48,28 @@ class StoredImages:
         self.file_count = len(kinds)
         reject_broken(str(files.path), self.broken, self.file_count)
         self.shape = _common_shape(files, kinds)
-        self.names = list(files.classes)
-        self._positions = [k for k, kind in enumerate(kinds) if not isinstance(kind, str)]
+        self.class_names = list(files.class_names)
+        self.prepared = "as stored (EXIF orientation is not applied)"
+        self.notes: Sequence[str] = ()
+        self.positions = [k for k, kind in enumerate(kinds) if not isinstance(kind, str)]
         self._recorded = _by_file_name(files.names, recorded or {})
 
     def __len__(self) -> int:
-        return len(self._positions)
+        return len(self.positions)
 
-    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, dict[str, Any]]:
-        positions = [self._positions[k] for k in indices]
-        raw = torch.stack([self._read(k) for k in positions])
-        recorded = {
-            key: torch.tensor([values[k] for k in positions]) if key == "label" else [values[k] for k in positions]
-            for key, values in self._recorded.items()
-        }
-        return raw, self.files.conditions_of(positions) | recorded
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, RawCondition]:
+        raw = torch.stack([self._read(self.positions[k]) for k in indices])
+        return raw, self.raw_condition(indices)
+
+    def raw_condition(self, indices: Sequence[int]) -> RawCondition:
+        """Return the labels and captions of the files; those that `tdpm sample` recorded come first."""
+        positions = [self.positions[k] for k in indices]
+        raw_condition = self.files.raw_condition(positions)
+        if labels := self._recorded.get("label"):
+            raw_condition["label"] = torch.tensor([labels[k] for k in positions])
+        if captions := self._recorded.get("captions"):
+            raw_condition["captions"] = [tuple(captions[k]) for k in positions]
+        return raw_condition
 
     def fingerprint(self) -> str:
         """Hash of the names and sizes of the files: cheap, for noticing a change."""
@@ -75,7 +83,7 @@ class StoredImages:
         return to_tensor(flatten(self.files.open(position, upright=False), self.shape[0]))
 
 
-def open_stored(path: Path, option: str, manifest: Mapping[str, Any] | None = None) -> StoredImages | Arrays:
+def open_stored(path: Path, option: str, manifest: Mapping[str, Any] | None = None) -> StoredImages | TensorDataset:
     """Open a folder or zip of image files, an .npz, or a folder that `tdpm sample` wrote with this `manifest`.
 
     Raises InputError, naming `option`, for anything else.

@@ -18,6 +18,7 @@ from tdpm_cli.config import registry
 from tdpm_cli.config.constants import COLOURS, CROPS, IMAGES, Crop, parse_size
 from tdpm_cli.data import decode
 from tdpm_cli.data import inspect as survey
+from tdpm_cli.data.dataset import Dataset, EncodedImages, FromImageFiles
 from tdpm_cli.data.image_dataset import PREPARED
 from tdpm_cli.data.image_files import LABELS, QUARANTINED, beside
 from tdpm_cli.runtime import grids as pictures
@@ -40,7 +41,7 @@ def inspect(path: Path, sheet: Path | None = None, json_file: Path | None = None
     data, name = _open(path)
     lines: dict[str, Any] = {"read as": name}
     labels = _labels(data)
-    if hasattr(data, "files"):
+    if isinstance(data, FromImageFiles):
         lines |= survey.summary_of(_look_at_all(data, path, False, workers))
     else:
         shape = tuple(data[[0]][0].shape[1:])
@@ -49,16 +50,14 @@ def inspect(path: Path, sheet: Path | None = None, json_file: Path | None = None
     counts: dict[str, int] = {}
     if labels is not None:
         found = Counter(labels.tolist())
-        counts = {label: found.get(k, 0) for k, label in enumerate(data.names)}
+        counts = {label: found.get(k, 0) for k, label in enumerate(data.class_names)}
         lines["classes"] = f"{len(counts):,}, of {min(counts.values()):,} to {max(counts.values()):,} images"
-    captions = (
-        data[[0]][1].get("captions") if not hasattr(data, "files") else data.files.conditions_of([0]).get("captions")
-    )
+    captions = data.raw_condition([0]).get("captions")
     lines["captions"] = f"such as {captions[0][0]!r}" if captions else "none"
     table(f"tdpm data inspect {path}", [{"": key, " ": str(value)} for key, value in lines.items()])
     if counts:
         table("classes", [{"class": label, "images": f"{count:,}"} for label, count in _balance(counts)])
-    for note in getattr(data, "notes", []):
+    for note in data.notes:
         say(f"note: {note}")
     if json_file:
         write_text(json_file, json.dumps({"path": str(path), **lines, "class_counts": counts}, indent=1))
@@ -70,7 +69,7 @@ def verify(path: Path, out: Path | None = None, workers: int | None = None) -> N
     """Decode every image. Raises InputError where some cannot be, once they are listed in a quarantine list beside
     the data, or in `out`, which `tdpm train` honours."""
     data, _ = _open(path)
-    if not hasattr(data, "files"):
+    if not isinstance(data, FromImageFiles):
         say(f"sound: all {len(data):,} examples of {path}")
         return
     place = out or beside(path)
@@ -157,7 +156,7 @@ def prepare(
 
 
 def _prepare_part(
-    data: Any, indices: Sequence[int], *, place: Path, size: tuple[int, int], crop: Crop, upscale: bool,
+    data: Dataset, indices: Sequence[int], *, place: Path, size: tuple[int, int], crop: Crop, upscale: bool,
     channels: int,
 ) -> None:  # fmt: skip
     """Write the PNGs of some images to a zip, and what was broken to a JSON beside it, which comes last."""
@@ -176,9 +175,9 @@ def _prepare_part(
 
 
 def _image(
-    data: Any, k: int, size: tuple[int, int], crop: Crop, upscale: bool, channels: int
+    data: Dataset, k: int, size: tuple[int, int], crop: Crop, upscale: bool, channels: int
 ) -> Image.Image:  # fmt: skip
-    if hasattr(data, "files"):
+    if isinstance(data, FromImageFiles):
         return decode.prepare(data.files.content(k), (channels, size[1], size[0]), crop, upscale, data.box)
     image = decode.flatten(_from_tensor(data[[k]][0][0]), channels)
     if not upscale and (image.width < size[0] or image.height < size[1]):
@@ -186,20 +185,20 @@ def _image(
     return decode.fit(image, size, crop)
 
 
-def _assemble(out: Path, place: Path, data: Any, broken: dict[str, str], count: int, crop: Crop) -> None:
+def _assemble(out: Path, place: Path, data: Dataset, broken: dict[str, str], count: int, crop: Crop) -> None:
     """One zip of all parts, in order, and `dataset.json`."""
     kept = [k for k in range(len(data)) if _name_of(data, k) not in broken]
     labels: list[Any] = []
     captions: list[Any] = []
     for start in range(0, len(kept), CHUNK):
         chunk = kept[start : start + CHUNK]
-        conditions = data.files.conditions_of(chunk) if hasattr(data, "files") else data[chunk][1]
+        conditions = data.raw_condition(chunk)
         if "label" in conditions:
             labels += [[_entry(k), int(label)] for k, label in zip(chunk, conditions["label"], strict=True)]
         if "captions" in conditions:
             captions += [[_entry(k), list(texts)] for k, texts in zip(chunk, conditions["captions"], strict=True)]
     says: dict[str, Any] = {"labels": labels or None, "prepared": PREPARED[crop]}
-    says |= {"classes": list(data.names)} if labels else {}
+    says |= {"classes": list(data.class_names)} if labels else {}
     says |= {"captions": captions} if captions else {}
     with replacing(out) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for number in range(count):
@@ -223,20 +222,20 @@ def _begin(place: Path, settings: dict[str, Any]) -> None:
     write_text(plan, text)
 
 
-def _open(path: Path) -> tuple[Any, str]:
+def _open(path: Path) -> tuple[Dataset, str]:
     """The data set at `path`, and the part that reads it."""
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; accepted: {IMAGES}")
     name = registry.recognise(path, "images")
     data = registry.load("dataset", name)(path, None)
-    if hasattr(data, "images"):
-        raise InputError(f"{path}: it holds latents, not images; give what they were made of, {data.about['source']}")
-    if not hasattr(data, "files") and len(data[[0]][0].shape) != 4:
+    if isinstance(data, EncodedImages):
+        raise InputError(f"{path}: it holds latents, not images; name the images that they were encoded from")
+    if not isinstance(data, FromImageFiles) and len(data[[0]][0].shape) != 4:
         raise InputError(f"{path}: it holds points, not images")
     return data, name
 
 
-def _look_at_all(data: Any, path: Path, whole: bool, workers: int | None) -> list[survey.Look]:
+def _look_at_all(data: Dataset, path: Path, whole: bool, workers: int | None) -> list[survey.Look]:
     chunks = [range(k, min(k + survey.CHUNK, len(data))) for k in range(0, len(data), survey.CHUNK)]
     looks: dict[int, list[survey.Look]] = {}
     with Meter(f"looking at {path.name}", len(data)) as meter, Interruption() as interrupted:
@@ -248,9 +247,9 @@ def _look_at_all(data: Any, path: Path, whole: bool, workers: int | None) -> lis
     return [look for number in range(len(chunks)) for look in looks[number]]
 
 
-def _channels(data: Any, path: Path, workers: int | None) -> int:
+def _channels(data: Dataset, path: Path, workers: int | None) -> int:
     """1 where all images are grey, else 3."""
-    if not hasattr(data, "files"):
+    if not isinstance(data, FromImageFiles):
         return int(data[[0]][0].shape[1])
     looks = _look_at_all(data, path, False, workers)
     return (
@@ -258,7 +257,7 @@ def _channels(data: Any, path: Path, workers: int | None) -> int:
     )
 
 
-def _contact_sheet(data: Any) -> Image.Image:
+def _contact_sheet(data: Dataset) -> Image.Image:
     """Some images drawn at random, each in a square."""
     count = min(SHOWN, len(data))
     chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:count].tolist()
@@ -268,7 +267,9 @@ def _contact_sheet(data: Any) -> Image.Image:
         left, top = 4 + position % columns * (SIDE + 4), 4 + position // columns * (SIDE + 4)
         try:
             image = (
-                decode.open_image(data.files.content(k)) if hasattr(data, "files") else _from_tensor(data[[k]][0][0])
+                decode.open_image(data.files.content(k))
+                if isinstance(data, FromImageFiles)
+                else _from_tensor(data[[k]][0][0])
             )
             image = decode.flatten(image, 3)
         except (ValueError, InputError):
@@ -286,12 +287,11 @@ def _from_tensor(raw: torch.Tensor) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
-def _labels(data: Any) -> torch.Tensor | None:
+def _labels(data: Dataset) -> torch.Tensor | None:
     everything = range(len(data))
-    conditions = data.files.conditions_of if hasattr(data, "files") else lambda indices: data[indices][1]
-    if "label" not in conditions([0]):
+    if "label" not in data.raw_condition([0]):
         return None
-    return torch.cat([conditions(everything[k : k + 10_000])["label"] for k in range(0, len(data), 10_000)])
+    return torch.cat([data.raw_condition(everything[k : k + 10_000])["label"] for k in range(0, len(data), 10_000)])
 
 
 def _balance(counts: dict[str, int]) -> list[tuple[str, int]]:
@@ -300,15 +300,15 @@ def _balance(counts: dict[str, int]) -> list[tuple[str, int]]:
     return ordered if len(ordered) <= 2 * LISTED else [*ordered[:LISTED], *ordered[-LISTED:]]
 
 
-def _names_hash(data: Any) -> str:
-    if not hasattr(data, "files"):
+def _names_hash(data: Dataset) -> str:
+    if not isinstance(data, FromImageFiles):
         return hashlib.sha256(data[range(len(data))][0].numpy().tobytes()).hexdigest()
     names = hashlib.sha256("\n".join(data.files.names).encode()).hexdigest()
     return f"{data.files.fingerprint()} {names}"
 
 
-def _name_of(data: Any, k: int) -> str:
-    return str(data.files.names[k]) if hasattr(data, "files") else str(k)
+def _name_of(data: Dataset, k: int) -> str:
+    return str(data.files.names[k]) if isinstance(data, FromImageFiles) else str(k)
 
 
 def _entry(k: int) -> str:

@@ -6,11 +6,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from tdpm_cli.config.types import RawCondition
 from tdpm_cli.engine.noise import Noise
 
 Cond = dict[str, Tensor]  # what networks take: {} = unconditional; each tensor [B, ...]
-# What data, or the user, give: "label" int64 [B], "captions" B tuples of texts; of data also "raw", the examples.
-RawCondition = Mapping[str, Any]
 
 Denoise = Callable[..., Tensor]  # (x_t [B, *shape], t [B], **cond) -> estimate of x_0 [B, *shape]
 Fresh = Callable[[], Tensor]  # () -> standard normal [B, *shape]
@@ -70,9 +69,10 @@ class Condition(Protocol):
         """n conditions that go round through what the user wrote."""
 
 
-def taken(given: RawCondition, positions: Sequence[int]) -> dict[str, Any]:
+def taken(given: RawCondition, positions: Sequence[int]) -> RawCondition:
     """The conditions at these positions."""
     chosen = list(positions)
-    return {
-        key: value[chosen] if isinstance(value, Tensor) else [value[k] for k in chosen] for key, value in given.items()
+    return {  # type: ignore[return-value]
+        key: value[chosen] if isinstance(value, Tensor) else [value[k] for k in chosen]  # type: ignore[index]
+        for key, value in given.items()
     }

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from tdpm_cli.config import registry
+from tdpm_cli.config.types import RawCondition
 from tdpm_cli.engine.denoiser import Denoiser
 from tdpm_cli.engine.guidance import clipped, guided
 from tdpm_cli.engine.inversion import invert
 from tdpm_cli.engine.noise import Noise
-from tdpm_cli.engine.protocols import Cond, Condition, RawCondition, Space, taken
+from tdpm_cli.engine.protocols import Cond, Condition, Space, taken
 from tdpm_cli.engine.schedule import Schedule
 
 

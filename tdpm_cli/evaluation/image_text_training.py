@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from tdpm_cli.checkpoints import weights
 from tdpm_cli.conditioning.captions.precompute import embed_captions
 from tdpm_cli.conditioning.text import Text
 from tdpm_cli.config.schema import Config
-from tdpm_cli.data.arrays import conditions_of, fingerprint_of
+from tdpm_cli.config.types import RawCondition
 from tdpm_cli.evaluation.features.image_text import FORMAT, Matcher
 from tdpm_cli.runtime import device as precision
 from tdpm_cli.runtime.console import say
@@ -49,7 +48,7 @@ def matcher(config: Config, out: Path, images: int = 200_000) -> None:
         network = Matcher(shape[0], side, condition.dim)
     network.to(device)
 
-    def loss(raw: Tensor, given: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(raw: Tensor, given: RawCondition, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         captions = condition.captions_of(given)
         texts = network.of_texts(condition.encode(given, generator)["pooled"].to(device))
         found = network.of_images(_varied(network.prepared(raw), generator))
@@ -61,15 +60,15 @@ def matcher(config: Config, out: Path, images: int = 200_000) -> None:
         accuracy = belongs.gather(1, logits.argmax(1)[:, None]).mean()
         return (by_image + by_text) / 2, {"accuracy in the batch": accuracy}
 
-    plan = {"data": fingerprint_of(data), "condition": config.to_dict()["condition"], "images": images}
+    plan = {"data": data.fingerprint(), "condition": config.to_dict()["condition"], "images": images}
     state = out.with_name(out.name + ".state")
     fit("match captions", network, loss, data, state, plan, images=images, batch=min(BATCH, len(data)), lr=RATE,
         flip=False, device=device)  # fmt: skip
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:GROUPS].tolist()
-    groups = sorted(set(condition.captions_of(conditions_of(data, sorted(order)))))
+    groups = sorted(set(condition.captions_of(data.raw_condition(sorted(order)))))
     options = config.condition.options
     settings = {
-        "channels": shape[0], "side": side, "dim": condition.dim, "encoder": options["encoder"],
+        "channels": shape[0], "side": side, "dim": condition.dim, "encoder": options["text_encoder"],
         "weights": options["weights"], "tokens": condition.tokens, "captions": groups,
         "data": f"{config.data.name} {config.path or ''}".strip(), "images": images,
     }  # fmt: skip

@@ -16,8 +16,9 @@ from tdpm_cli.checkpoints.runs import run_of
 from tdpm_cli.config import presets, schema
 from tdpm_cli.config.constants import Start
 from tdpm_cli.config.schema import Config, SampleConfig
-from tdpm_cli.data.arrays import Arrays, content_of
+from tdpm_cli.data.dataset import EncodedImages
 from tdpm_cli.data.stored_images import SAMPLES_ARRAY, StoredImages, open_stored
+from tdpm_cli.data.tensor_dataset import TensorDataset
 from tdpm_cli.evaluation.sources import ACCEPTED, check_source
 from tdpm_cli.runtime import npz as arrays
 from tdpm_cli.runtime.errors import InputError
@@ -116,16 +117,17 @@ def config_of(given: Input) -> Config | None:
 def of_config(config: Config) -> Examples:
     """The data that a config trains on, brought to the shape of its space."""
     data, config = build.read_data(config)
-    data = data.images() if hasattr(data, "images") else data  # latents are scored as the images that they are of
+    if isinstance(data, EncodedImages):
+        data = data.images()
     about = {
         "data": {"name": config.data.name, **config.data.options},
         "path": config.path and str(config.path),
         "split": config.data.options.get("split", "all"),
-        "prepared": getattr(data, "prepared", "as they are"),
+        "prepared": data.prepared,
     }
     text = f"{config.data.name}{f' {config.path}' if config.path else ''}"
-    return Examples(text, data, tuple(config.space().raw_shape), cache(lambda: content_of(data)), about,
-                    list(data.names), on_disk=config.path is not None)  # fmt: skip
+    return Examples(text, data, tuple(config.space().raw_shape), cache(data.sha256), about,
+                    list(data.class_names), on_disk=config.path is not None)  # fmt: skip
 
 
 def of_training(config: Config, owner: str, advice: str = "give --ref PATH") -> Examples:
@@ -174,18 +176,21 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return manifest if known else None
 
 
-def _stored(data: StoredImages | Arrays, path: Path, text: str, manifest: dict[str, Any] | None = None) -> Examples:
+def _stored(
+    data: StoredImages | TensorDataset, path: Path, text: str, manifest: dict[str, Any] | None = None
+) -> Examples:
     """Examples of stored images or arrays, with the classes that the model that drew them names."""
     names = manifest["config"].get("condition", {}).get("names", []) if manifest else []
+    names = list(names or data.class_names)
     if isinstance(data, StoredImages):
-        about = {"path": str(path), "split": "all", "prepared": "as they lie (EXIF's orientation is not applied)"}
-        return Examples(text, data, data.shape, cache(data.sha256), about, list(names) or data.names, data.broken,
+        about = {"path": str(path), "split": "all", "prepared": data.prepared}
+        return Examples(text, data, data.shape, cache(data.sha256), about, names, data.broken,
                         manifest, on_disk=True, files=data.file_count)  # fmt: skip
     if manifest:
         path = path / SAMPLES_ARRAY
-    about = {"path": str(path), "split": "all", "prepared": "as they are"}
+    about = {"path": str(path), "split": "all", "prepared": data.prepared}
     shape = tuple(data[[0]][0].shape[1:])
-    return Examples(text, data, shape, cache(lambda: content_of(data)), about, list(names) or data.names,
+    return Examples(text, data, shape, cache(data.sha256), about, names,
                     manifest=manifest)  # fmt: skip
 
 

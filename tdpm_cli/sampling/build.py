@@ -15,6 +15,7 @@ from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.checkpoints.runs import newest_run
 from tdpm_cli.config import schema
 from tdpm_cli.config.schema import Config
+from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.engine.denoiser import Denoiser
 from tdpm_cli.engine.protocols import Condition
 from tdpm_cli.engine.tdpm import TDPM
@@ -69,7 +70,7 @@ def use_checkpointing(model: nn.Module, on: bool) -> None:
             setattr(network, "checkpointing", on)  # noqa: B010 (mypy knows modules as attributes only)
 
 
-def read_data(config: Config) -> tuple[Any, Config]:
+def read_data(config: Config) -> tuple[Dataset, Config]:
     """Open the data; return them and the config with what only the data knew (the names of the classes)."""
     data = config.data(config.path, config.space().raw_shape)
     found = config.condition().fit(data)

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from tdpm_cli.config import presets, schema
-from tdpm_cli.data.image_dataset import Decoded
+from tdpm_cli.data.image_dataset import ImageDataset
 from tdpm_cli.data.image_files import SUFFIXES, ImageFiles
 from tdpm_cli.runtime.claims import Claims
 from tdpm_cli.runtime.console import Meter, say
@@ -56,11 +56,11 @@ def read(text: str, shape: Sequence[int], n: int | None, known: Sequence[str]) -
             raise InputError(f"{text}: its data are {list(config.space().raw_shape)}, the model's {list(shape)}")
         names = [f"{text}[{k}]" for k in range(len(data))]
     else:
-        data = Decoded(_files(path), shape, upscale=True)
+        data = ImageDataset(_files(path), shape, upscale=True)
         names = list(data.files.names)
     count = min(n or len(data), len(data))
     raw, given = data[range(count)]
-    labels = [data.names[k] for k in given["label"].tolist()] if "label" in given and data.names else None
+    labels = [data.class_names[k] for k in given["label"].tolist()] if "label" in given and data.class_names else None
     fits = labels is not None and set(labels) <= set(known)
     return Pictures(raw, names[:count], labels if fits else None)
 

@@ -11,10 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from tdpm_cli.config.constants import FORMATS
-from tdpm_cli.data.arrays import Arrays, content_of
+from tdpm_cli.config.types import RawCondition
+from tdpm_cli.data.dataset import take
 from tdpm_cli.data.stored_images import StoredImages, open_stored
+from tdpm_cli.data.tensor_dataset import TensorDataset
 from tdpm_cli.engine.noise import Noise
-from tdpm_cli.engine.protocols import Condition, RawCondition, taken
+from tdpm_cli.engine.protocols import Condition
 from tdpm_cli.engine.tdpm import generate
 from tdpm_cli.runtime import distributed
 from tdpm_cli.runtime import grids as pictures
@@ -83,7 +85,7 @@ def sample(
     smaller = _to_enlarge(made.condition, upsample) if upsample else None
     n = n or (len(smaller) if smaller else 64)
     given = _conditions(made.condition, n, seed, asked, smaller)
-    made.condition.encode(taken(given, range(min(n, 1))))  # a missing text encoder fails before a folder is made
+    made.condition.encode(take(given, range(min(n, 1))))  # a missing text encoder fails before a folder is made
     is_image = len(made.space.raw_shape) == 3
     if format is not None:
         one_of("--format", format, FORMATS)
@@ -99,7 +101,7 @@ def sample(
             seed,
             piece,
             len(piece),
-            given=taken(given, piece),
+            given=take(given, piece),
             device=device,
             prior_guidance_scale=settings.prior_guidance_scale,
             settings=reverse_settings(settings, made.space.bounds),
@@ -112,7 +114,7 @@ def sample(
         "prompts": prompts and list(prompts),
         "format": kind,
         "compile": compiled,
-        "upsample": smaller and {"images": str(upsample), "sha256": content_of(smaller)},
+        "upsample": smaller and {"images": str(upsample), "sha256": smaller.sha256()},
     }
     told = {key: value.tolist() if isinstance(value, Tensor) else value for key, value in given.items() if key != "low"}
     spent = Spent()
@@ -146,7 +148,7 @@ def _conditions(
     n: int,
     seed: int,
     asked: Mapping[str, Sequence[str] | None],
-    smaller: StoredImages | Arrays | None,
+    smaller: StoredImages | TensorDataset | None,
 ) -> RawCondition:
     """n conditions, as asked for by an option, those of `smaller` images, or drawn. Raises InputError for an option of
     another kind of model, and for too few smaller images, or ones without captions."""
@@ -166,7 +168,7 @@ def _conditions(
     return {**(found or given), "low": raw}
 
 
-def _to_enlarge(condition: Condition, folder: Path) -> StoredImages | Arrays:
+def _to_enlarge(condition: Condition, folder: Path) -> StoredImages | TensorDataset:
     """The smaller images of a folder. Raises InputError for others than the model enlarges, or one that does not."""
     takes = getattr(condition, "low", None)
     if takes is None:

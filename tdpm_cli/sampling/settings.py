@@ -12,9 +12,10 @@ from tdpm_cli import __version__
 from tdpm_cli.config.constants import Start
 from tdpm_cli.config.schema import SampleConfig, check_sampler, check_sampling
 from tdpm_cli.config.signatures import fields_of
+from tdpm_cli.config.types import RawCondition
 from tdpm_cli.config.validation import check
 from tdpm_cli.engine.noise import Noise
-from tdpm_cli.engine.protocols import Cond, RawCondition
+from tdpm_cli.engine.protocols import Cond
 from tdpm_cli.engine.tdpm import TDPM, ReverseSettings
 from tdpm_cli.runtime import device as precision
 from tdpm_cli.runtime import distributed

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from tdpm_cli.config import registry
-from tdpm_cli.data.arrays import conditions_of, fingerprint_of
+from tdpm_cli.config.types import RawCondition
+from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.data.datasets.latents import ABOUT
 from tdpm_cli.data.image_files import LABELS
 from tdpm_cli.runtime import device as precision
@@ -52,14 +53,14 @@ def autoencoder(
         torch.manual_seed(0)
         network = _network(data[[0]][0].shape[1], channels, factor, width, side).to(device)
 
-    def loss(raw: Tensor, given: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def loss(raw: Tensor, given: RawCondition, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
         x = raw.float() / 127.5 - 1
         latents = network.encode(x).latent_dist
         draw = latents.mean + latents.std * torch.randn(latents.mean.shape, generator=generator, device=x.device)
         error = (network.decode(draw).sample.float() - x).abs().mean()
         return error + KL * latents.kl().float().mean() / x[0].numel(), {"error": error.detach()}
 
-    plan = {"data": fingerprint_of(data), "side": side, "channels": channels, "factor": factor, "width": width,
+    plan = {"data": data.fingerprint(), "side": side, "channels": channels, "factor": factor, "width": width,
             "images": images}  # fmt: skip
     state = out.with_name(out.name + ".state")
     fit("autoencoder", network, loss, data, state, plan, images=images, batch=min(BATCH, len(data)), lr=RATE, flip=True,
@@ -91,7 +92,7 @@ def encode(source: Path, out: Path, autoencoder: str, side: int) -> None:
     coder, device = Autoencoder(autoencoder), precision.device()
     about = {
         "shape": list(data[[0]][0].shape[1:]), "autoencoder": autoencoder, "autoencoder_sha256": coder.sha256,
-        "source": str(source.resolve()), "data": name, "fingerprint": fingerprint_of(data),
+        "source": str(source.resolve()), "data": name, "fingerprint": data.fingerprint(),
     }  # fmt: skip
     if side % coder.factor:
         raise InputError(f"--resolution is {side}, but {autoencoder} makes maps of 1/{coder.factor}: it must divide")
@@ -169,11 +170,14 @@ def _begun(part: Path, about: dict[str, Any]) -> int:
     return 0
 
 
-def _labels_and_captions(data: Any) -> dict[str, Any]:
-    given = conditions_of(data, range(len(data)))
+def _labels_and_captions(data: Dataset) -> dict[str, Any]:
+    given = data.raw_condition(range(len(data)))
     says: dict[str, Any] = {"labels": None}
     if "label" in given:
-        says |= {"labels": [[_entry(k), int(label)] for k, label in enumerate(given["label"])], "classes": data.names}
+        says |= {
+            "labels": [[_entry(k), int(label)] for k, label in enumerate(given["label"])],
+            "classes": data.class_names,
+        }
     if "captions" in given:
         says["captions"] = [[_entry(k), list(texts)] for k, texts in enumerate(given["captions"])]
     return says

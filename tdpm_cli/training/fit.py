@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.loader import batches
 from tdpm_cli.runtime import device as precision
 from tdpm_cli.runtime.console import Meter
@@ -15,7 +16,7 @@ from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import replacing
 from tdpm_cli.runtime.signals import Interrupted, Interruption
 
-Loss = Callable[[Tensor, dict[str, Any], torch.Generator], tuple[Tensor, Mapping[str, Tensor]]]
+Loss = Callable[[Tensor, RawCondition, torch.Generator], tuple[Tensor, Mapping[str, Tensor]]]
 SAVES = 20  # times that progress is saved
 SHOWN = 50  # steps between values beside the progress bar
 TRIED = 8  # examples that are timed to settle on a number format

@@ -18,7 +18,7 @@ from tdpm_cli.config import presets, schema
 from tdpm_cli.config.schema import Config
 from tdpm_cli.convert import generator
 from tdpm_cli.convert.convert import load_into
-from tdpm_cli.data.arrays import fingerprint_of
+from tdpm_cli.data.dataset import Dataset, FromImageFiles, KeepsInMemory
 from tdpm_cli.evaluation.while_training import scoring_of
 from tdpm_cli.runtime import device as precision
 from tdpm_cli.runtime import distributed
@@ -115,7 +115,7 @@ def train(
     return run
 
 
-def _learn(trainer: Trainer, data: Any, folder: Path | None, scoring: Scoring | None) -> None:
+def _learn(trainer: Trainer, data: Dataset, folder: Path | None, scoring: Scoring | None) -> None:
     """Continue the run from its newest checkpoint, or from `folder`, if there is one; else begin it."""
     made, run, is_new = trainer.made, trainer.run, not trainer.run.exists()
     config, record, writes = made.config, _record(data), distributed.is_first()
@@ -133,7 +133,7 @@ def _learn(trainer: Trainer, data: Any, folder: Path | None, scoring: Scoring | 
             write_text(run / "config.yaml", config.to_yaml())
             write_text(run / DATA, json.dumps(record, indent=1))
             generator.keep(made, run)
-        if config.train.cache and hasattr(data, "keep_in_memory"):
+        if config.train.cache and isinstance(data, KeepsInMemory):
             data.keep_in_memory(CACHED * free_memory(torch.device("cpu")) / distributed.size_here())
         try:
             trainer.fit(data, scoring)
@@ -215,10 +215,10 @@ def _flat(plain: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _record(data: Any) -> dict[str, Any]:
+def _record(data: Dataset) -> dict[str, Any]:
     """What a run's data were when it began."""
-    quarantined = getattr(getattr(data, "files", None), "quarantined", 0)
-    return {"examples": len(data), "quarantined": quarantined, "fingerprint": fingerprint_of(data)}
+    quarantined = data.files.quarantined if isinstance(data, FromImageFiles) else 0
+    return {"examples": len(data), "quarantined": quarantined, "fingerprint": data.fingerprint()}
 
 
 def _same_data(run: Path, record: Mapping[str, Any]) -> None:
@@ -242,7 +242,7 @@ def _same_data(run: Path, record: Mapping[str, Any]) -> None:
         )
 
 
-def _rehearse(trainer: Trainer, data: Any) -> None:
+def _rehearse(trainer: Trainer, data: Dataset) -> None:
     """Print what the run would cost, and how fast a few steps are here."""
     config, settings = trainer.made.config, trainer.settings
     cost, size = cost_of(config), settings.batch_gpu or settings.batch
@@ -269,7 +269,7 @@ def _rehearse(trainer: Trainer, data: Any) -> None:
     table("cost", [{"": key, " ": value} for key, value in rows.items()])
 
 
-def _profile(trainer: Trainer, data: Any, trace: Path) -> None:
+def _profile(trainer: Trainer, data: Dataset, trace: Path) -> None:
     """Print where the time of a step goes, and write it down for a viewer of traces."""
     settings, device = trainer.settings, trainer.device
     raw, conditions = data[[k % len(data) for k in range(settings.batch // distributed.size())]]
@@ -310,7 +310,7 @@ def _set_train(config: Config, **settings: Any) -> Config:
     return replace(config, train=replace(config.train, **settings))
 
 
-def _announce(made: Components, data: Any, run: Path) -> None:
+def _announce(made: Components, data: Dataset, run: Path) -> None:
     config = made.config
     number_format = precision.describe(config.train.precision, precision.device())
     count: Sequence[nn.Module | None] = (made.model, made.discriminator)
@@ -325,5 +325,5 @@ def _announce(made: Components, data: Any, run: Path) -> None:
         "run": str(run),
     }
     table(f"tdpm train {config.preset}", [{"": key, " ": value} for key, value in rows.items()])
-    for note in getattr(data, "notes", []):
+    for note in data.notes:
         say(f"note: {note}")

@@ -17,6 +17,7 @@ from tdpm_cli.checkpoints import weights
 from tdpm_cli.checkpoints.checkpoint import Snapshot
 from tdpm_cli.checkpoints.writer import Idle, Saver
 from tdpm_cli.config.schema import TrainConfig
+from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.loader import Supply, batches, order_from
 from tdpm_cli.engine.ema import EMA
 from tdpm_cli.engine.phases import Batch, Phase, drop, tdpm_phases, train_step
@@ -186,7 +187,7 @@ class Trainer:
             log.write(self.seen, {f"score/{name}": value})
             saver.keep_if_best(self.seen, name, value)
 
-    def train_on(self, raw: Tensor, conditions: Mapping[str, Tensor], cast: Any) -> dict[str, Tensor]:
+    def train_on(self, raw: Tensor, conditions: RawCondition, cast: Any) -> dict[str, Tensor]:
         """One step: every phase that is due, then the averages."""
         made, settings = self.made, self.settings
         # All of a step's randomness follows from (seed, seen), so there is no generator state to save. Dropout

@@ -365,7 +365,7 @@ def test_a_zip_of_class_folders_is_read_as_the_folder_is(images, tmp_path):
 
     folder = load("dataset", "images")(images, (3, 8, 8))
     archive = load("dataset", "images")(tmp_path / "images.zip", (3, 8, 8))
-    assert folder.names == archive.names == ["cat", "dog"]
+    assert folder.class_names == archive.class_names == ["cat", "dog"]
     (raw, cond), (raw_zip, cond_zip) = folder[range(6)], archive[range(6)]
     assert torch.equal(raw, raw_zip)
     assert cond["label"].tolist() == cond_zip["label"].tolist() == [0, 0, 0, 1, 1, 1]
@@ -383,9 +383,9 @@ def test_folders_that_wrap_everything_and_hidden_files_do_not_count(images, tmp_
             archive.write(path, f"data/{name}")
             archive.writestr(f"__MACOSX/data/{name.parent}/._{name.name}", "not an image")
     data = load("dataset", "images")(tmp_path / "mac.zip", (3, 8, 8))
-    assert (len(data), data.names) == (6, ["cat", "dog"])
+    assert (len(data), data.class_names) == (6, ["cat", "dog"])
     flat = load("dataset", "images")(images / "cat", (3, 8, 8))
-    assert (len(flat), flat.names, flat[[0]][1]) == (3, [], {})
+    assert (len(flat), flat.class_names, flat[[0]][1]) == (3, [], {})
 
 
 def test_sixteen_bits_are_scaled_to_eight(tmp_path):

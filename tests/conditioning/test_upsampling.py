@@ -60,9 +60,9 @@ def test_both_networks_look_at_the_smaller_image():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    from helpers import tiny_images
+    from helpers import tiny_image_preset
 
-    return train(config.from_dict(tiny_images.__wrapped__()(*LARGER)), tmp_path_factory.mktemp("larger"), "larger")
+    return train(config.from_dict(tiny_image_preset(*LARGER)), tmp_path_factory.mktemp("larger"), "larger")
 
 
 def small_images(folder, n, captions=True):

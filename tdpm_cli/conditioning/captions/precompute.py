@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 
-from tdpm_cli.data.arrays import conditions_of
 from tdpm_cli.runtime import distributed
 from tdpm_cli.runtime.console import Meter, say
 from tdpm_cli.runtime.signals import Interrupted, Interruption
@@ -21,7 +20,7 @@ def embed_captions(condition: Any, data: Any, device: torch.device) -> None:
         return
     texts: set[str] = set()
     for start in range(0, len(data), LOOKED_AT):
-        given = conditions_of(data, range(start, min(start + LOOKED_AT, len(data))))
+        given = data.raw_condition(range(start, min(start + LOOKED_AT, len(data))))
         texts.update(text for captions in condition.captions_of(given) for text in captions)
     ordered = sorted(texts)
     _embed(condition, distributed.own_here(ordered), device)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from platformdirs import user_cache_path
 
-from tdpm_cli.data.image_dataset import Decoded
+from tdpm_cli.data.image_dataset import ImageDataset
 from tdpm_cli.data.image_files import ImageFiles
 from tdpm_cli.runtime.errors import InputError
 
@@ -20,7 +20,7 @@ FACE = (25, 57, 153, 185)  # 128² pixels around (89, 121), as DDIM's code cuts 
 def celeba(
     path: Path | None, raw_shape: Sequence[int] | None, *, split: Literal["train", "valid", "test", "all"] = "train",
     download: bool = False, quarantine: str | None = None,
-) -> Decoded:  # fmt: skip
+) -> ImageDataset:  # fmt: skip
     """The square of 128 pixels around the face, resized by Lanczos.
 
     `path` is the folder or the zip of the images, or the one that holds them, with `list_eval_partition.txt` there or
@@ -40,7 +40,7 @@ def celeba(
     if split != "all":
         chosen = _chosen(images, split)
         files.restrict(lambda name: Path(name).name in chosen, f"the split {split!r} of {SPLITS}; use data.split=all")
-    return Decoded(files, raw_shape, box=FACE)
+    return ImageDataset(files, raw_shape, box=FACE)
 
 
 def recognises(path: Path) -> bool:

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from platformdirs import user_cache_path
 
-from tdpm_cli.data.arrays import Arrays
 from tdpm_cli.data.datasets.idx import Split
+from tdpm_cli.data.tensor_dataset import TensorDataset
 from tdpm_cli.runtime.errors import InputError
 
 __all__ = ["cifar10"]
@@ -18,7 +18,7 @@ URL = f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"
 
 def cifar10(
     path: Path | None, raw_shape: Sequence[int] | None, *, split: Split = "train", download: bool = False
-) -> Arrays:
+) -> TensorDataset:
     """uint8 [3, 32, 32] and labels 0..9, in memory.
 
     `path` is the folder `cifar-10-batches-py`, or the one that holds it or its archive; without it the user's cache.
@@ -40,7 +40,7 @@ def cifar10(
             "zip are read by --data alone"
         ) from None
     images = torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous()
-    return Arrays(images, raw_shape, str(root), torch.tensor(data.targets), data.classes)
+    return TensorDataset(images, raw_shape, str(root), torch.tensor(data.targets), data.classes)
 
 
 def recognises(path: Path) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tdpm_cli.config.constants import Crop
 from tdpm_cli.data.captions import Uncaptioned
-from tdpm_cli.data.image_dataset import Decoded
+from tdpm_cli.data.image_dataset import ImageDataset
 from tdpm_cli.data.image_files import ImageFiles
 from tdpm_cli.runtime.errors import InputError
 
@@ -16,7 +16,7 @@ __all__ = ["coco"]
 def coco(
     path: Path | None, raw_shape: Sequence[int] | None, *, split: str = "train2017", crop: Crop = "centre",
     upscale: bool = True, quarantine: str | None = None, uncaptioned: Uncaptioned = "fail",
-) -> Decoded:  # fmt: skip
+) -> ImageDataset:  # fmt: skip
     """The images of `path`/`split`, with the captions of `path`/annotations/captions_`split`.json."""
     if path is None or not _annotations(path, split).is_file() or not (path / split).is_dir():
         raise InputError(
@@ -33,7 +33,7 @@ def coco(
         raise InputError(f"{_annotations(path, split)}: not COCO's captions ({error!r}); fetch it again") from None
     files = ImageFiles(path / split, quarantine=Path(quarantine) if quarantine else None, classed=False,
                        captions=captions, uncaptioned=uncaptioned)  # fmt: skip
-    return Decoded(files, raw_shape, crop=crop, upscale=upscale)
+    return ImageDataset(files, raw_shape, crop=crop, upscale=upscale)
 
 
 def recognises(path: Path) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tdpm_cli.config.constants import Crop
 from tdpm_cli.data.captions import Uncaptioned, lines_of
-from tdpm_cli.data.image_dataset import Decoded
+from tdpm_cli.data.image_dataset import ImageDataset
 from tdpm_cli.data.image_files import SUFFIXES, ImageFiles
 from tdpm_cli.runtime.errors import InputError
 
@@ -17,7 +17,7 @@ TEXTS = ("text_c10", "text")  # folders that the captions come in
 def cub(
     path: Path | None, raw_shape: Sequence[int] | None, *, crop: Crop = "centre", upscale: bool = True,
     quarantine: str | None = None, uncaptioned: Uncaptioned = "fail",
-) -> Decoded:  # fmt: skip
+) -> ImageDataset:  # fmt: skip
     """The images of `path`/images/KIND/, with the captions of `path`/text_c10/KIND/NAME.txt, one a line."""
     texts = next((path / name for name in TEXTS if (path / name).is_dir()), None) if path else None
     if path is None or texts is None or not (path / "images").is_dir():
@@ -34,7 +34,7 @@ def cub(
             captions[name.as_posix()] = list(lines_of(text))
     files = ImageFiles(path / "images", quarantine=Path(quarantine) if quarantine else None, captions=captions,
                        uncaptioned=uncaptioned)  # fmt: skip
-    return Decoded(files, raw_shape, crop=crop, upscale=upscale)
+    return ImageDataset(files, raw_shape, crop=crop, upscale=upscale)
 
 
 def recognises(path: Path) -> bool:

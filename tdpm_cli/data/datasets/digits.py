@@ -5,13 +5,13 @@ from pathlib import Path
 
 import torch
 
-from tdpm_cli.data.arrays import Arrays
+from tdpm_cli.data.tensor_dataset import TensorDataset
 from tdpm_cli.runtime.errors import InputError
 
 __all__ = ["digits"]
 
 
-def digits(path: Path | None, raw_shape: Sequence[int]) -> Arrays:
+def digits(path: Path | None, raw_shape: Sequence[int]) -> TensorDataset:
     """uint8 [1, 8, 8] and labels 0..9 (Alpaydin and Kaynak, UCI 1998: the test set)."""
     if path is not None:
         raise InputError(
@@ -27,4 +27,4 @@ def digits(path: Path | None, raw_shape: Sequence[int]) -> Arrays:
     loaded = load_digits()
     images = torch.from_numpy(loaded.images / 16 * 255).round().byte().unsqueeze(1)  # 0..16 → 0..255
     labels = torch.from_numpy(loaded.target)
-    return Arrays(images, raw_shape, "the data 'digits'", labels, [str(digit) for digit in range(10)])
+    return TensorDataset(images, raw_shape, "the data 'digits'", labels, [str(digit) for digit in range(10)])

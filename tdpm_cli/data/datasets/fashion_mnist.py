@@ -5,8 +5,8 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from tdpm_cli.data.arrays import Arrays
 from tdpm_cli.data.datasets.idx import PREFIX, Split, find, read
+from tdpm_cli.data.tensor_dataset import TensorDataset
 from tdpm_cli.runtime.errors import InputError
 
 __all__ = ["fashion_mnist"]
@@ -18,7 +18,7 @@ INSIDE = Path("FashionMNIST/raw")  # of the root of torchvision's data set
 
 def fashion_mnist(
     path: Path | None, raw_shape: Sequence[int] | None, *, split: Split = "train", download: bool = False
-) -> Arrays:
+) -> TensorDataset:
     """uint8 [1, 28, 28] and labels 0..9.
 
     Read from `path` (the idx files, or torchvision's root), or where Debian puts them, or from the user's cache;
@@ -39,7 +39,7 @@ def fashion_mnist(
     images, labels = (find(folder, split, what) for what in ("images", "labels"))
     assert images is not None, "the folder is complete"
     assert labels is not None, "the folder is complete"
-    return Arrays(read(images, 3)[:, None], raw_shape, str(folder), read(labels, 1), CLASSES)
+    return TensorDataset(read(images, 3)[:, None], raw_shape, str(folder), read(labels, 1), CLASSES)
 
 
 def recognises(path: Path) -> bool:

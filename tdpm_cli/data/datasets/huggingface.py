@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from tdpm_cli.config.constants import Crop
-from tdpm_cli.data.arrays import numbered
+from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.captions import Uncaptioned, keep
-from tdpm_cli.data.image_dataset import Decoded
+from tdpm_cli.data.image_dataset import ImageDataset
+from tdpm_cli.data.labels import numbered_names
 from tdpm_cli.runtime.errors import InputError
 
 __all__ = ["huggingface"]
@@ -22,7 +23,7 @@ def huggingface(
     path: Path | None, raw_shape: Sequence[int] | None, *, hub: str | None = None, split: str = "train",
     image: str | None = None, label: str | None = None, captions: str | None = None,
     crop: Crop = "centre", upscale: bool = False, uncaptioned: Uncaptioned = "fail",
-) -> Decoded:  # fmt: skip
+) -> ImageDataset:  # fmt: skip
     """Images of the column `image`, by default the first of images; labels of `label`, by default the first of
     classes; captions of `captions`.
 
@@ -51,7 +52,7 @@ def huggingface(
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"--data {path or hub}: the data set cannot be read ({reason})") from None
     rows = Rows(found, path or Path(str(hub)), image, label, captions, uncaptioned)
-    return Decoded(rows, raw_shape, crop=crop, upscale=upscale)
+    return ImageDataset(rows, raw_shape, crop=crop, upscale=upscale)
 
 
 def recognises(path: Path) -> bool:
@@ -64,7 +65,8 @@ def recognises(path: Path) -> bool:
 class Rows:
     """The images of a data set by number."""
 
-    quarantined, aside = 0, ()
+    quarantined = 0
+    other_files: Sequence[str] = ()
 
     def __init__(
         self, data: Any, path: Path, image: str | None, label: str | None, captions: str | None,
@@ -80,10 +82,10 @@ class Rows:
                 raise InputError(f"{path}: no column {column!r}; it has: {', '.join(features)}")
         if self.image is None:
             raise InputError(f"{path}: no column of images; it has: {', '.join(features)}. Name one by data.image")
-        self.names, self.without_caption = [str(k) for k in range(len(data))], dict[str, None]()
+        self.names, self.without_caption = [str(k) for k in range(len(data))], list[str]()
         if captions:
             without = [name for name, cell in zip(self.names, data[captions], strict=True) if not _texts(cell)]
-            self.without_caption = dict.fromkeys(without)
+            self.without_caption = without
             kept = keep(path, self.names, self.without_caption, uncaptioned)
             data, self.names = data.select(kept), [self.names[k] for k in kept]
         if not self.names:
@@ -91,7 +93,9 @@ class Rows:
         classed = label or next((key for key, f in features.items() if isinstance(f, datasets.ClassLabel)), None)
         self._labels = torch.tensor(data[classed][:]) if classed else None
         names = getattr(features[classed], "names", None) if classed else []
-        self.classes = list(names or numbered(-1 if self._labels is None else int(self._labels.max()), str(path)))
+        self.class_names = list(
+            names or numbered_names(-1 if self._labels is None else int(self._labels.max()), str(path))
+        )
         if self._labels is not None and int(self._labels.min()) < 0:
             raise InputError(
                 f"{path}: {classed} has labels below 0, for examples without a class; choose another split"
@@ -108,9 +112,9 @@ class Rows:
         except (TypeError, OSError) as error:
             raise InputError(f"{self.path}: the image of row {k} is missing ({error})") from None
 
-    def conditions_of(self, indices: Sequence[int]) -> dict[str, Any]:
+    def raw_condition(self, indices: Sequence[int]) -> RawCondition:
         """Labels and captions, where there are any."""
-        found: dict[str, Any] = {}
+        found: RawCondition = {}
         if self._labels is not None:
             found["label"] = self._labels[torch.as_tensor(indices)]
         if self._captions:
@@ -120,7 +124,9 @@ class Rows:
 
     def fingerprint(self) -> str:
         """Of the number of rows, and what `datasets` knows of the content."""
-        return hashlib.sha256(f"{len(self.names)} {self._data.info.dataset_size} {self.classes}".encode()).hexdigest()
+        return hashlib.sha256(
+            f"{len(self.names)} {self._data.info.dataset_size} {self.class_names}".encode()
+        ).hexdigest()
 
     def sha256(self) -> str:
         """Of the contents of all images."""

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tdpm_cli.data.arrays import Arrays
+from tdpm_cli.data.tensor_dataset import TensorDataset
 from tdpm_cli.runtime.errors import InputError
 
 __all__ = ["idx"]
@@ -21,7 +21,7 @@ PREFIX = {"train": "train", "test": "t10k"}  # of the published files
 MOST = 1 << 33  # bytes that a file may say it holds
 
 
-def idx(path: Path | None, raw_shape: Sequence[int] | None, *, split: Split = "train") -> Arrays:
+def idx(path: Path | None, raw_shape: Sequence[int] | None, *, split: Split = "train") -> TensorDataset:
     """uint8 [1, H, W] and labels, from a folder with `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, or their
     .gz; `t10k-` for the split "test"; or from a file of images itself. Labels may be missing.
 
@@ -34,7 +34,9 @@ def idx(path: Path | None, raw_shape: Sequence[int] | None, *, split: Split = "t
         raise InputError(f"--data {path}: no {PREFIX[split]}-images-idx3-ubyte or .gz there")
     labels = images.with_name(images.name.replace("images", "labels").replace("idx3", "idx1"))
     raw = read(images, 3)[:, None]
-    return Arrays(raw, raw_shape, str(images), read(labels, 1) if labels != images and labels.is_file() else None)
+    return TensorDataset(
+        raw, raw_shape, str(images), read(labels, 1) if labels != images and labels.is_file() else None
+    )
 
 
 def recognises(path: Path) -> bool:

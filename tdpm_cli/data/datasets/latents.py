@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from tdpm_cli.config.registry import load
+from tdpm_cli.config.types import RawCondition
+from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.data.image_files import ImageFiles
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.npz import array_of
@@ -57,30 +59,32 @@ class Encoded:
 
     def __init__(self, path: Path, about: dict[str, Any]) -> None:
         self.entries, self.about = ImageFiles(path, suffixes={SUFFIX}), about
-        self.names = self.entries.classes
+        self.class_names, self.notes = self.entries.class_names, list[str]()
+        self.shape = tuple(self._one(0, 0).shape)
         self.prepared = f"encoded by {about['autoencoder']}"
 
     def __len__(self) -> int:
         return len(self.entries.names)
 
-    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, dict[str, Any]]:
-        return self._read(indices, 0), self.conditions_of(indices)
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, RawCondition]:
+        return self._read(indices, 0), self.raw_condition(indices)
 
     def mirrored(self, indices: Sequence[int]) -> Tensor:
         """Of the mirror images."""
         return self._read(indices, 1)
 
-    def conditions_of(self, indices: Sequence[int]) -> dict[str, Any]:
+    def raw_condition(self, indices: Sequence[int]) -> RawCondition:
         """Labels and captions, where there are any."""
-        return self.entries.conditions_of(indices)
+        return self.entries.raw_condition(indices)
 
-    def images(self) -> Any:
+    def images(self) -> Dataset:
         """The images that these are of. Raises InputError where they are no longer there."""
         source = Path(self.about["source"])
         if not source.exists():
             raise InputError(f"{self.entries.path}: the images that its latents are of, {source}, are not there; "
                              "put them back, or give others with --ref PATH")  # fmt: skip
-        return load("dataset", self.about["data"])(source, tuple(self.about["shape"]))
+        images: Dataset = load("dataset", self.about["data"])(source, tuple(self.about["shape"]))
+        return images
 
     def fingerprint(self) -> str:
         """Of all entries, and of the autoencoder."""

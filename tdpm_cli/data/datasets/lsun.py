@@ -11,7 +11,8 @@ import numpy as np
 from platformdirs import user_cache_path
 
 from tdpm_cli.config.constants import Crop
-from tdpm_cli.data.image_dataset import Decoded
+from tdpm_cli.config.types import RawCondition
+from tdpm_cli.data.image_dataset import ImageDataset
 from tdpm_cli.data.image_files import read_quarantine, refuse_many
 from tdpm_cli.runtime.errors import InputError
 
@@ -25,7 +26,7 @@ def lsun(
     path: Path | None, raw_shape: Sequence[int] | None, *, category: str = "bedroom",
     split: Literal["train", "val"] = "train", crop: Crop = "centre", upscale: bool = False,
     quarantine: str | None = None,
-) -> Decoded:  # fmt: skip
+) -> ImageDataset:  # fmt: skip
     """Images of an LMDB: `path` is its folder, or the one that holds `<category>_<split>_lmdb`.
 
     Raises InputError, with the steps to get the data, where there is none, and for one that is cut short.
@@ -39,7 +40,7 @@ def lsun(
     if place is None:
         hint = f"it is a zip: unzip {path} first" if path.suffix == ".zip" else steps
         raise InputError(f"--data {path}: no {DATA} there, nor in {name}_lmdb below it; {hint}")
-    return Decoded(Lmdb(place, Path(quarantine) if quarantine else None), raw_shape, crop=crop, upscale=upscale)
+    return ImageDataset(Lmdb(place, Path(quarantine) if quarantine else None), raw_shape, crop=crop, upscale=upscale)
 
 
 def recognises(path: Path) -> bool:
@@ -54,10 +55,11 @@ class Lmdb:
     user's cache.
     """
 
-    aside: Sequence[str] = ()
+    other_files: Sequence[str] = ()
+    without_caption: Sequence[str] = ()
 
     def __init__(self, path: Path, quarantine: Path | None = None) -> None:
-        self.path, self.classes, self._place = path, list[str](), path.resolve()
+        self.path, self.class_names, self._place = path, list[str](), path.resolve()
         keys = self._keys()
         kept_out = read_quarantine(path, quarantine)
         kept = np.array([key.decode() not in kept_out for key in keys.tolist()]) if kept_out else None
@@ -83,7 +85,7 @@ class Lmdb:
             raise InputError(f"{self.path}: the key {key.decode()} is gone: the LMDB has changed; start again")
         return bytes(found)
 
-    def conditions_of(self, indices: Sequence[int]) -> dict[str, Any]:
+    def raw_condition(self, indices: Sequence[int]) -> RawCondition:
         """Nothing: LSUN has one LMDB for each category."""
         return {}
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tdpm_cli.data.arrays import Arrays
+from tdpm_cli.data.tensor_dataset import TensorDataset
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.npz import read, told
 
 __all__ = ["npz"]
 
 
-def npz(path: Path | None, raw_shape: Sequence[int] | None = None) -> Arrays:
+def npz(path: Path | None, raw_shape: Sequence[int] | None = None) -> TensorDataset:
     """uint8 [C, H, W] of `arr_0`, or float32 [dim] where it holds points; all of it in memory.
 
     Raises InputError for a file that is damaged, holds other arrays, or images that are not of the space's shape.
@@ -37,7 +37,7 @@ def npz(path: Path | None, raw_shape: Sequence[int] | None = None) -> Arrays:
             f"{len(x)} examples"
         )
     raw = x.permute(0, 3, 1, 2) if is_image else x.float()
-    return Arrays(raw, raw_shape, str(path), None if label is None else torch.from_numpy(label.astype(np.int64)))
+    return TensorDataset(raw, raw_shape, str(path), None if label is None else torch.from_numpy(label.astype(np.int64)))
 
 
 def recognises(path: Path) -> bool:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tdpm_cli.config.types import Natural, Positive
+from tdpm_cli.config.types import Natural, Positive, RawCondition
+from tdpm_cli.data.dataset import content_sha256
 from tdpm_cli.runtime.errors import InputError
 
 __all__ = ["Points"]
@@ -34,14 +35,27 @@ class Points:
         points, labels = KINDS[kind](rng, count)
         self._points = torch.from_numpy(points.astype(np.float32))
         self._labels = torch.from_numpy(labels)
-        self.names: list[str] = []
+        self.shape, self.prepared = (2,), "as drawn"
+        self.class_names: Sequence[str] = ()
+        self.notes: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self._points)
 
-    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
-        chosen = torch.as_tensor(indices)
-        return self._points[chosen], {"label": self._labels[chosen]}
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, RawCondition]:
+        return self._points[torch.as_tensor(indices)], self.raw_condition(indices)
+
+    def raw_condition(self, indices: Sequence[int]) -> RawCondition:
+        """Return the component or arm of each point."""
+        return {"label": self._labels[torch.as_tensor(indices)]}
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the content."""
+        return self.sha256()
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of all points and labels."""
+        return content_sha256(self)
 
 
 Draw = tuple[np.ndarray, np.ndarray]

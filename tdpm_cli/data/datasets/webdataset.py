@@ -10,21 +10,20 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import torch
 from platformdirs import user_cache_path
 
 from tdpm_cli.config.constants import Crop
-from tdpm_cli.config.types import Positive
-from tdpm_cli.data.arrays import numbered
+from tdpm_cli.config.types import Positive, RawCondition
 from tdpm_cli.data.captions import Uncaptioned, keep, lines_of
-from tdpm_cli.data.image_dataset import Decoded
+from tdpm_cli.data.image_dataset import ImageDataset
 from tdpm_cli.data.image_files import MOST_BYTES, SUFFIXES, read_quarantine, refuse_many
+from tdpm_cli.data.labels import numbered_names
 from tdpm_cli.runtime.errors import BadFile, InputError
 
 __all__ = ["webdataset"]
@@ -33,14 +32,14 @@ __all__ = ["webdataset"]
 def webdataset(
     path: Path | None, raw_shape: Sequence[int] | None, *, crop: Crop = "centre", upscale: bool = False,
     window: Positive = 8, quarantine: str | None = None, uncaptioned: Uncaptioned = "fail",
-) -> Decoded:  # fmt: skip
+) -> ImageDataset:  # fmt: skip
     """Images of one shard, or of all `*.tar` in a folder; labels of `.cls`, captions of `.txt`.
 
     An epoch takes shards in random order, `window` of them at a time, and their samples in random order.
     """
     if path is None:
         raise InputError("no images: give a folder of .tar shards with --data PATH")
-    return Decoded(Shards(path, window, Path(quarantine) if quarantine else None, uncaptioned), raw_shape,
+    return ImageDataset(Shards(path, window, Path(quarantine) if quarantine else None, uncaptioned), raw_shape,
                    crop=crop, upscale=upscale)  # fmt: skip
 
 
@@ -52,7 +51,7 @@ def recognises(path: Path) -> bool:
 class Shards:
     """The images in tars by number, in the order of the shards and of their samples there."""
 
-    aside: Sequence[str] = ()
+    other_files: Sequence[str] = ()
 
     def __init__(
         self, path: Path, window: int, quarantine: Path | None = None, uncaptioned: Uncaptioned = "fail"
@@ -71,20 +70,21 @@ class Shards:
             )
         self._samples, self._found = samples, found
         self.names = [f"{shard.name}/{sample['image'][0]}" for shard, sample in samples]
-        self.without_caption: Collection[str] = ()
+        self.without_caption: Sequence[str] = ()
+        self._uncaptioned: frozenset[str] = frozenset()
         self._captioned = self._check_captions(uncaptioned)
         self._labels = self._read_labels()
         highest = -1 if self._labels is None else int(self._labels.max())
-        self.classes = numbered(highest, f"--data {path}")
+        self.class_names = numbered_names(highest, f"--data {path}")
 
     def content(self, k: int) -> bytes:
         """The bytes of image k."""
         shard, sample = self._samples[k]
         return _read(shard, *sample["image"])
 
-    def conditions_of(self, indices: Sequence[int]) -> dict[str, Any]:
+    def raw_condition(self, indices: Sequence[int]) -> RawCondition:
         """Labels and captions, where there are any."""
-        found: dict[str, Any] = {}
+        found: RawCondition = {}
         if self._labels is not None:
             found["label"] = self._labels[torch.as_tensor(indices)]
         if self._captioned:
@@ -120,7 +120,7 @@ class Shards:
             return False
         without = [name for k, name in enumerate(self.names)
                    if not (has[k] and (uncaptioned == "fail" or self._captions(k)))]  # fmt: skip
-        self.without_caption = dict.fromkeys(without)
+        self.without_caption, self._uncaptioned = without, frozenset(without)
         kept = keep(self.path, self.names, self.without_caption, uncaptioned)
         self.names, self._samples = [self.names[k] for k in kept], [self._samples[k] for k in kept]
         return True
@@ -141,7 +141,7 @@ class Shards:
         return torch.tensor(labels)
 
     def _caption(self, k: int) -> tuple[str, ...]:
-        if self.names[k] in self.without_caption:
+        if self.names[k] in self._uncaptioned:
             return ("",)
         if not (found := self._captions(k)):
             raise InputError(f"{self.path}: the caption of {self.names[k]} is empty; write one or take the sample out, "
