@@ -1,4 +1,4 @@
-"""Checkpoints that are not what was written."""
+"""Damaged checkpoints: tdpm must skip and name them, and must never load one."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ def pick(folder: Path, rng: random.Random) -> Path:
     return rng.choice(sorted(folder.iterdir()))
 
 
-def cut_short(folder: Path, older: Path, rng: random.Random) -> None:
+def truncated(folder: Path, older: Path, rng: random.Random) -> None:
     path = pick(folder, rng)
     os.truncate(path, rng.randrange(path.stat().st_size))
 
@@ -38,7 +38,7 @@ def missing(folder: Path, older: Path, rng: random.Random) -> None:
 
 
 def swapped(folder: Path, older: Path, rng: random.Random) -> None:
-    """Two of its files, or one for that of another checkpoint."""
+    """Swap two files of the checkpoint, or replace one by that of the older checkpoint."""
     one = pick(folder, rng)
     if rng.random() < 0.5:
         other = rng.choice([path for path in sorted(folder.iterdir()) if path.read_bytes() != one.read_bytes()])
@@ -50,7 +50,7 @@ def swapped(folder: Path, older: Path, rng: random.Random) -> None:
 
 
 def zeroed(folder: Path, older: Path, rng: random.Random) -> None:
-    """A block, as after a power cut."""
+    """Fill a block with zeros, as a power failure may."""
     path = pick(folder, rng)
     content = bytearray(path.read_bytes())
     begin = rng.choice([k for k in range(0, len(content), 512) if any(content[k : k + 512])])
@@ -64,18 +64,18 @@ def longer(folder: Path, older: Path, rng: random.Random) -> None:
 
 
 def replaced(folder: Path, older: Path, rng: random.Random) -> None:
-    """By another checkpoint under its name."""
+    """Replace the checkpoint by the older one."""
     shutil.rmtree(folder)
     shutil.copytree(older, folder)
 
 
 KINDS: list[Callable[[Path, Path, random.Random], None]] = [
-    cut_short, bit_flipped, missing, swapped, zeroed, longer, replaced,
+    truncated, bit_flipped, missing, swapped, zeroed, longer, replaced,
 ]  # fmt: skip
 
 
-def damaged(n: int, folder: Path) -> Outcome:
-    """Damage the newer of two checkpoints n times; each time it must be named and passed over, or refused."""
+def damaged_checkpoints(n: int, folder: Path) -> Outcome:
+    """Damage the newer of two checkpoints n times. Each time tdpm must skip it and name it, or reject it."""
     console.quiet = True
     run = train(from_dict(plain("toy-mixture", *POINTS, "train.duration=128", "train.snapshot=64")), folder, "run")
     assert run is not None
@@ -90,16 +90,16 @@ def damaged(n: int, folder: Path) -> Outcome:
         damage = KINDS[trial % len(KINDS)]
         damage(newer, older, rng)
         what = f"{damage.__name__} (trial {trial})"
-        said = io.StringIO()
-        console.file = said
+        printed = io.StringIO()
+        console.file = printed
         try:
             if checkpoint.newest(run) != older:
                 silent.append(what)
-            elif str(newer) not in said.getvalue():
+            elif str(newer) not in printed.getvalue():
                 unnamed.append(what)
             with contextlib.suppress(formats.Damaged):
                 formats.verify(newer)
-                silent.append(f"{what}, asked for by name")
+                silent.append(f"{what}, requested by path")
             before = newer / f"ema-{formats.state_of(older)['ema'][0]}.safetensors"
             loaded = build.load(run)
             if loaded.source == before and before.read_bytes() != (sound / before.name).read_bytes():
@@ -109,8 +109,9 @@ def damaged(n: int, folder: Path) -> Outcome:
         finally:
             console.file = None  # type: ignore[assignment]
     return Outcome(
-        "a damaged checkpoint is passed over and named; one that is asked for is an error",
-        f"{n} times the newer of two: " + ", ".join(kind.__name__.replace("_", " ") for kind in KINDS),
+        "tdpm skips a damaged checkpoint and names it; if it was requested by path, tdpm rejects it",
+        f"damage to the newer of two checkpoints, {n} times: "
+        + ", ".join(kind.__name__.replace("_", " ") for kind in KINDS),
         f"{len(silent)} loaded silently, {len(unnamed)} not named, {len(crashed)} tracebacks",
         [f"loaded silently: {what}" for what in silent] + [f"not named: {what}" for what in unnamed] + crashed,
     )

@@ -1,5 +1,5 @@
-/* Calls that change a disk, counted while armed; the one chosen fails, writes half, or ends the process.
- * Compiled and preloaded by faults.py. */
+/* Count the calls that change the disk while armed; make the chosen one fail, write half, or kill the process.
+ * faults.py compiles and preloads this file. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -20,7 +20,7 @@ static __thread int how, with_errno;
 void faults_arm(long number, int mode, int error) { count = 0; chosen = number; how = mode; with_errno = error; armed = 1; }
 long faults_disarm(void) { armed = 0; return count; }
 
-/* Whether this call is the chosen one and fails; does not return where it ends the process. */
+/* Return whether this call is the chosen one, which fails. Does not return if it kills the process. */
 static int strikes(void) {
     if (!armed || ++count != chosen || how == COUNT) return 0;
     if (how == KILL) kill(getpid(), SIGKILL);
@@ -32,7 +32,7 @@ static int strikes(void) {
 
 ssize_t write(int fd, const void *buffer, size_t size) {
     if (fd > 2 && strikes()) {
-        if (size > 1) REAL(write)(fd, buffer, size / 2); /* some of it is on the disk, all the same */
+        if (size > 1) REAL(write)(fd, buffer, size / 2); /* a failed write may leave part of the data */
         errno = with_errno;
         return -1;
     }

@@ -1,4 +1,4 @@
-"""A disk that fails, and a process that dies, at every single call that changes the disk."""
+"""Failures of the disk, and kills, at every call that changes the disk while a checkpoint is saved."""
 
 import ctypes
 import errno
@@ -26,9 +26,9 @@ ERRORS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EDQUOT": errno.EDQUOT, "ERO
 
 
 def faults(n: int, folder: Path) -> Outcome:
-    """Compile the faults, and try them, at n calls at most, in a process that has them preloaded."""
-    promise = "a disk that fails, and a death, at any call while saving leave the older checkpoint"
-    test = "each `write`, `rename`, `fsync`, `open`, `mkdir`, `unlink`, `chmod` while a checkpoint is saved"
+    """Compile faults.c, and fail at most n calls in a process that preloads it."""
+    promise = "a failing disk or a kill at any call while a checkpoint is saved keeps the older checkpoint"
+    test = "failure of each `write`, `rename`, `fsync`, `open`, `mkdir`, `unlink`, `chmod` while a checkpoint is saved"
     library = folder / "faults.so"
     source = Path(__file__).with_suffix(".c")
     built = subprocess.run(
@@ -36,23 +36,23 @@ def faults(n: int, folder: Path) -> Outcome:
         capture_output=True, text=True,
     )  # fmt: skip
     if built.returncode:
-        return Outcome(promise, test, "not tried", [f"{source.name} does not compile: {built.stderr[-500:]}"])
+        return Outcome(promise, test, "not run", [f"{source.name} does not compile: {built.stderr[-500:]}"])
     done = subprocess.run(
         [sys.executable, "-m", "scripts.stress_tests.faults", str(folder), str(n)],
         env={**os.environ, "LD_PRELOAD": str(library)}, capture_output=True, text=True,
     )  # fmt: skip
     if done.returncode:
-        return Outcome(promise, test, "not tried", [done.stderr[-2000:]])
-    found = json.loads(done.stdout)
-    figure = (
-        f"{found['struck']} of {found['calls']} calls, each made to fail by {', '.join(ERRORS)}, and to be the last: "
-        f"{found['tried']} saves left {found['older']} times the older checkpoint, {found['newer']} times the new one"
+        return Outcome(promise, test, "not run", [done.stderr[-2000:]])
+    counts = json.loads(done.stdout)
+    result = (
+        f"{counts['failed']} of {counts['calls']} calls, each failed with {', '.join(ERRORS)}, and each killed: of "
+        f"{counts['saves']} saves, {counts['older']} left the older checkpoint and {counts['newer']} the new one"
     )
-    return Outcome(promise, test, figure, found["failures"])
+    return Outcome(promise, test, result, counts["failures"])
 
 
 def inside(folder: Path, n: int) -> dict[str, object]:
-    """Try every call, or n of them; run with the faults preloaded."""
+    """Fail every call, or n of them. The process must have preloaded faults.so."""
     quiet()
     library = ctypes.CDLL(str(folder / "faults.so"))
     library.faults_arm.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_int)
@@ -73,22 +73,22 @@ def inside(folder: Path, n: int) -> dict[str, object]:
 
     before = folder / "before"
     shutil.copytree(run, before)
-    status = status_of(start(partial(save, 0, COUNT, 0), folder / "told"))
-    assert status == 0, (folder / "told").read_text()
+    status = status_of(start(partial(save, 0, COUNT, 0), folder / "log"))
+    assert status == 0, (folder / "log").read_text()
     calls = int((folder / "calls").read_text())
     counts, failures = {"older": 0, "newer": 0}, []
     ways = [("killed", KILL, 0), *((name, FAIL, error) for name, error in ERRORS.items())]
-    struck = range(1, calls + 1, max(1, calls // n))
-    for number in struck:
+    failed = range(1, calls + 1, max(1, calls // n))
+    for number in failed:
         for name, mode, error in ways:
             shutil.rmtree(run)
             shutil.copytree(before, run)
-            status = status_of(start(partial(save, number, mode, error), folder / "told"))
+            status = status_of(start(partial(save, number, mode, error), folder / "log"))
             what = f"call {number}, {name}"
             if status not in ((-signal.SIGKILL,) if mode == KILL else (0, 2)):
-                failures.append(f"{what}: it ended with {status}: {(folder / 'told').read_text()[-500:]}")
+                failures.append(f"{what}: it exited with {status}: {(folder / 'log').read_text()[-500:]}")
             failures += [f"{what}: {problem}" for problem in after(run, status, counts, snapshot)]
-    return {"calls": calls, "struck": len(struck), "tried": len(struck) * len(ways), **counts, "failures": failures}
+    return {"calls": calls, "failed": len(failed), "saves": len(failed) * len(ways), **counts, "failures": failures}
 
 
 def after(run: Path, status: int, counts: dict[str, int], snapshot: checkpoint.Snapshot) -> list[str]:
@@ -98,7 +98,7 @@ def after(run: Path, status: int, counts: dict[str, int], snapshot: checkpoint.S
     if newest is None or newest.name not in ("000000064", "000000096"):
         return [f"the newest checkpoint is {newest}"]
     if status == 0 and newest.name != "000000096":
-        problems.append("it ended well, and there is no new checkpoint")
+        problems.append("it exited with 0 without a new checkpoint")
     counts["newer" if newest.name == "000000096" else "older"] += 1
     sound = [folder for folder in checkpoint.steps(run) if _is_sound(lambda folder=folder: formats.verify(folder))]
     if len(sound) < 2:

@@ -1,4 +1,4 @@
-"""Files made to do harm: what they would execute, write or fill memory with must not happen."""
+"""Hostile files: tdpm must execute nothing of them, write nothing outside its folders, and bound its memory."""
 
 import io
 import json
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from scripts.stress_tests.inputs import called
+from scripts.stress_tests.inputs import call
 from scripts.stress_tests.processes import IMAGES, POINTS, Outcome, plain, quiet
 from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.checkpoints import format as formats
@@ -24,13 +24,13 @@ from tdpm_cli.config.schema import from_dict
 from tdpm_cli.training.train import train
 
 GiB = 1 << 30
-MOST = GiB  # of memory
-HARMLESS = ("a PNG that unpacks to more than it says",)  # of which what is told is read, and no more
-CANARY = "executed"  # the file that hostile code would make
+MAX_MEMORY = GiB
+HARMLESS = ("a PNG with more rows than its header states",)  # tdpm reads the rows of the header only
+CANARY = "executed"  # the file that hostile code would create
 
 
 class Trap:
-    """What runs a command when it is unpickled."""
+    """An object that runs a command when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self.command = f"touch {folder / CANARY}"
@@ -39,59 +39,59 @@ class Trap:
         return os.system, (self.command,)
 
 
-def hostile(n: int, folder: Path) -> Outcome:
-    """Hand every hostile file to the command line, in a process of its own."""
+def hostile_files(n: int, folder: Path) -> Outcome:
+    """Pass every hostile file to the command line, each in its own process."""
     quiet()
     run = train(from_dict(plain("toy-mixture", *POINTS, "train.duration=64")), folder, "run")
     images = train(from_dict(plain("digits", *IMAGES)), folder, "images")
     assert run is not None
     assert images is not None
     failures, highest, base = [], 0, 0
-    cases = {name: case for maker in (models, arrays, pictures, texts) for name, case in maker(folder, run).items()}
+    cases = {name: case for write in (models, arrays, image_files, texts) for name, case in write(folder, run).items()}
     for _ in range(n):
-        for name, words in {"nothing hostile": ["presets"], **cases}.items():
-            status, told, memory = apart(words, folder / "told")
+        for name, arguments in {"nothing hostile": ["presets"], **cases}.items():
+            status, output, memory = call_in_process(arguments, folder / "log")
             if name == "nothing hostile":
                 base = memory
                 continue
             highest = max(highest, memory)
-            if status != (0 if name in HARMLESS else 2) or "Traceback" in told:
-                failures.append(f"{name}: status {status}: {told[-400:]}")
+            if status != (0 if name in HARMLESS else 2) or "Traceback" in output:
+                failures.append(f"{name}: status {status}: {output[-400:]}")
             if (folder / CANARY).exists():
                 failures.append(f"{name}: it was executed")
                 (folder / CANARY).unlink()
-            if memory > MOST:
+            if memory > MAX_MEMORY:
                 failures.append(f"{name}: {memory / GiB:.2f} GiB of memory")
     if escaped := list(folder.parent.glob("escaped*")):
         failures.append(f"written outside: {escaped}")
     return Outcome(
-        "loading a file executes nothing of it, and takes no more memory than is told and checked before",
+        "loading a file executes nothing of it, and needs no more memory than tdpm checks beforehand",
         f"{len(cases)} hostile files: " + ", ".join(cases),
-        f"{len(failures)} executed, written elsewhere or not of status 2 (0 where harmless); at most "
-        f"{highest / 2**20:.0f} MiB of memory, where doing nothing takes {base / 2**20:.0f}",
+        f"{len(failures)} executed, wrote elsewhere or exited with a status other than 2 (0 for harmless ones); memory "
+        f"at most {highest / 2**20:.0f} MiB, of which an empty process has {base / 2**20:.0f}",
         failures,
     )  # fmt: skip
 
 
-def apart(words: list[str], told: Path) -> tuple[int, str, int]:
-    """The command line in a process of its own: status, what it told, and the most memory it had, in bytes."""
+def call_in_process(arguments: list[str], log: Path) -> tuple[int, str, int]:
+    """Call the command line in its own process. Return its status, output, and peak memory in bytes."""
     child = os.fork()
     if not child:
         status = 1
         try:
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            status, text = called(words)
-            told.write_text(text)
+            status, text = call(arguments)
+            log.write_text(text)
         finally:
             os._exit(status)
     _, code, used = os.wait4(child, 0)
-    text = told.read_text(errors="replace") if told.exists() else ""
-    told.unlink(missing_ok=True)
+    text = log.read_text(errors="replace") if log.exists() else ""
+    log.unlink(missing_ok=True)
     return os.waitstatus_to_exitcode(code), text, used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def models(folder: Path, run: Path) -> dict[str, list[str]]:
-    """Files in the place of a model."""
+    """Write files that pose as models."""
     sample = lambda path: ["sample", "--model", str(path), "--n", "4", str(folder / "out")]
     cases = {}
     path = folder / "pickle.safetensors"
@@ -110,9 +110,9 @@ def models(folder: Path, run: Path) -> dict[str, list[str]]:
         weights.write_tensors(path, tensors, header | {"config": json.dumps(changed)})
         return sample(path)
 
-    cases["a config that asks for wide networks"] = spoiled("wide", backbone={"width": 1 << 20})
-    cases["a config that asks for deep networks"] = spoiled("deep", backbone={"blocks": 1 << 20})
-    cases["a config that asks for a long chain"] = spoiled("long", schedule={"steps": 1 << 40})
+    cases["a config with extremely wide networks"] = spoiled("wide", backbone={"width": 1 << 20})
+    cases["a config with extremely deep networks"] = spoiled("deep", backbone={"blocks": 1 << 20})
+    cases["a config with an extremely long schedule"] = spoiled("long", schedule={"steps": 1 << 40})
     cases["a config that names a module"] = spoiled("module", backbone={"name": "os"})
     path = folder / "header.safetensors"
     path.write_bytes(struct.pack("<Q", 1 << 62) + b"{}")
@@ -136,7 +136,7 @@ def models(folder: Path, run: Path) -> dict[str, list[str]]:
 
 
 def arrays(folder: Path, run: Path) -> dict[str, list[str]]:
-    """Files in the place of an .npz."""
+    """Write files that pose as an .npz."""
     score = lambda path: ["eval", str(path), "--ref", "digits", "--features", "efficientnet-lite0"]
     cases = {}
     path = folder / "objects.npz"
@@ -157,22 +157,22 @@ def arrays(folder: Path, run: Path) -> dict[str, list[str]]:
         for _ in range(2048):
             file.write(bytes(1 << 20))
     cases["an .npz of 2 GiB of zeros"] = score(path)
-    path = folder / "lies.npz"
+    path = folder / "false-header.npz"
     with zipfile.ZipFile(path, "w") as archive, archive.open("arr_0.npy", "w") as file:
         np.lib.format.write_array_header_1_0(
             file, {"descr": "|u1", "fortran_order": False, "shape": (1 << 30, 64, 64, 3)}
         )
-    cases["an .npz that says it has terabytes"] = score(path)
+    cases["an .npz whose header states terabytes"] = score(path)
     return cases
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
-    """A chunk of a PNG."""
+    """Return a chunk of a PNG."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def png(width: int, height: int, *, rows: int, extra: bytes = b"") -> bytes:
-    """A PNG, grey and black, that says it is of that size, and holds so many rows."""
+    """Return a black grey-scale PNG whose header states a size, and which contains `rows` rows."""
     head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     packer = zlib.compressobj(9)
     row = bytes(1 + width)
@@ -180,22 +180,22 @@ def png(width: int, height: int, *, rows: int, extra: bytes = b"") -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + extra + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
 
 
-def pictures(folder: Path, run: Path) -> dict[str, list[str]]:
-    """Files in the place of images."""
+def image_files(folder: Path, run: Path) -> dict[str, list[str]]:
+    """Write files that pose as images."""
     cases = {}
-    look = lambda path: ["train", "--preset", "digits", "--data", str(path), "--outdir", str(folder),
+    train_on = lambda path: ["train", "--preset", "digits", "--data", str(path), "--outdir", str(folder),
                          "--duration", "64", "--name", f"run-{path.name}", "--set", "data.upscale=true"]  # fmt: skip
 
-    def among(name: str, content: bytes) -> list[str]:
-        place = folder / name
-        place.mkdir()
-        (place / "0.png").write_bytes(content)
-        return look(place)
+    def in_folder(name: str, content: bytes) -> list[str]:
+        images = folder / name
+        images.mkdir()
+        (images / "0.png").write_bytes(content)
+        return train_on(images)
 
-    cases["a PNG of 50,000 × 50,000"] = among("huge", png(50_000, 50_000, rows=2000))
-    cases["a PNG that unpacks to more than it says"] = among("more", png(64, 64, rows=1 << 20))
+    cases["a PNG of 50,000 × 50,000"] = in_folder("huge", png(50_000, 50_000, rows=2000))
+    cases["a PNG with more rows than its header states"] = in_folder("more", png(64, 64, rows=1 << 20))
     text = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 28), 9))
-    cases["a PNG with 256 MiB of packed text"] = among("text", png(64, 64, rows=32, extra=text * 8))
+    cases["a PNG with 256 MiB of packed text"] = in_folder("text", png(64, 64, rows=32, extra=text * 8))
     sound = io.BytesIO()
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(sound, "PNG")
 
@@ -204,9 +204,9 @@ def pictures(folder: Path, run: Path) -> dict[str, list[str]]:
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for entry, content in entries.items():
                 archive.writestr(entry, content)
-        return look(path)
+        return train_on(path)
 
-    cases["a zip that leads out of its place"] = zipped("slip.zip", {"../escaped.png": sound.getvalue()})
+    cases["a zip with a path outside its folder"] = zipped("slip.zip", {"../escaped.png": sound.getvalue()})
     cases["a zip bomb"] = zipped("bomb.zip", {"a.png": bytes((1 << 29) + 1)})
     deep = b'{"labels": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"
     cases["labels nested 200,000 deep"] = zipped("deep.zip", {"a.png": sound.getvalue(), "dataset.json": deep})
@@ -221,7 +221,7 @@ def pictures(folder: Path, run: Path) -> dict[str, list[str]]:
 
 
 def texts(folder: Path, run: Path) -> dict[str, list[str]]:
-    """Files in the place of presets."""
+    """Write files that pose as presets."""
     cases = {}
 
     def preset(name: str, content: str) -> list[str]:
@@ -229,14 +229,16 @@ def texts(folder: Path, run: Path) -> dict[str, list[str]]:
         path.write_text(content)
         return ["train", "--preset", str(path), "--outdir", str(folder)]
 
-    cases["a YAML tag that calls"] = preset("tag", f"data: !!python/object/apply:os.system ['touch {folder / CANARY}']")
+    cases["a YAML tag that calls a function"] = preset(
+        "tag", f"data: !!python/object/apply:os.system ['touch {folder / CANARY}']"
+    )
     lol = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
         f"a{k}: &a{k} [{','.join([f'*a{k - 1}'] * 10)}]\n" for k in range(1, 12)
     )
     cases["a billion laughs"] = preset("laughs", lol + "train: *a11\n")
     cases["a YAML nested 100,000 deep"] = preset("nested", "data: " + "[" * 100_000)
     cases["a YAML of 64 MiB"] = preset("long", "# " + "x" * (1 << 26))
-    cases["a preset that is binary"] = preset("binary", "\0\1\2")
+    cases["a binary preset"] = preset("binary", "\0\1\2")
     return cases
 
 

@@ -1,4 +1,4 @@
-"""Processes to be killed: forked from one that has PyTorch loaded already, so that a hundred of them take minutes."""
+"""Processes for the stress tests to kill: forked from one that has imported PyTorch, so that each starts at once."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ from tdpm_cli.runtime.console import console
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.signals import Interrupted, raise_interrupted
 
-torch.set_num_threads(1)  # a fork does not survive the threads of its parent
+torch.set_num_threads(1)  # a forked process does not have the threads of its parent
 
 POINTS = (
     "data.count=512", "backbone.width=16", "backbone.blocks=1", "discriminator.width=16", "train.batch=32",
@@ -32,24 +32,24 @@ IMAGES = (
 
 @dataclass
 class Outcome:
-    """A line of the table, and what went wrong."""
+    """A line of the table: what is promised, how it was tested, the result, and each failure."""
 
     promise: str
     test: str
-    figure: str
+    result: str
     failures: list[str] = field(default_factory=list)
 
 
 def plain(preset: str, *assignments: str) -> dict[str, Any]:
-    """Plain values of a preset with some changed."""
+    """Return the values of a preset, with some of them changed."""
     return presets.override(presets.read_preset(preset), list(assignments))
 
 
-def start(work: Callable[[], object], told: Path) -> int:
-    """Begin `work` in a process of its own, which ends as the command line does; what it tells goes to a file."""
+def start(work: Callable[[], object], log: Path) -> int:
+    """Fork a process that does `work`, prints to `log`, and exits as the command line does. Return its process id."""
     if child := os.fork():
         return child
-    handle = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     status = 1
@@ -69,13 +69,13 @@ def start(work: Callable[[], object], told: Path) -> int:
 
 
 def status_of(child: int) -> int:
-    """Wait for its end: its exit status, or minus the signal that ended it."""
+    """Wait until a process ends. Return its exit status, or minus the number of the signal that ended it."""
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status)
 
 
 def kill_within(child: int, seconds: float, rng: random.Random) -> int:
-    """SIGKILL it at a random instant, unless it is done before; its status."""
+    """Kill a process at a random instant, unless it ends earlier. Return its status."""
     until = time.monotonic() + rng.uniform(0, seconds)
     while time.monotonic() < until:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -88,5 +88,5 @@ def kill_within(child: int, seconds: float, rng: random.Random) -> int:
 
 
 def quiet() -> None:
-    """Let the product tell nothing here."""
+    """Print nothing of what tdpm prints."""
     console.quiet = True
