@@ -223,7 +223,7 @@ def test_spaces_round_trip(name):
     if space.bounds:
         assert space.bounds[0] <= x.min()
         assert x.max() <= space.bounds[1]
-    picture = space.picture(raw)
+    picture = space.to_image(raw)
     assert min(picture.size) >= 64
 
 

@@ -113,10 +113,10 @@ def our_step(made: Any, raw: Any, device: Any) -> Step:
     from pathlib import Path
 
     from tdpm_cli.runtime import device as precision
-    from tdpm_cli.runtime.memory import keep_freed
+    from tdpm_cli.runtime.malloc import keep_freed_memory
     from tdpm_cli.training.trainer import Trainer
 
-    keep_freed()
+    keep_freed_memory()
     kind = made.config.train.precision
     trainer, cast = Trainer(made, Path(), device), precision.autocast(kind, device)
 

@@ -21,7 +21,7 @@ import torch
 
 from tdpm_cli.checkpoints import weights
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import sync
+from tdpm_cli.runtime.files import sha256, sync
 
 FORMAT = 2
 MANIFEST, STATE, OPTIMIZERS = "manifest.json", "state.json", "optimizers.safetensors"
@@ -37,7 +37,7 @@ class Damaged(InputError):
 
 def seal(folder: Path) -> None:
     """Write the manifest of all that lies in a folder, and wait until everything is on the disk."""
-    files = {path.name: {"size": path.stat().st_size, "sha256": weights.sha256(path)} for path in folder.iterdir()}
+    files = {path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in folder.iterdir()}
     _write(folder / MANIFEST, _text({"format": FORMAT, "files": files}))
     for path in [*folder.iterdir(), folder]:
         sync(path)
@@ -57,7 +57,7 @@ def verify(folder: Path, *names: str) -> None:
             raise Damaged(f"{folder}: {name} is missing")
         if (size := path.stat().st_size) != told["size"]:
             raise Damaged(f"{folder}: {name} has {size:,} bytes, not {told['size']:,}")
-        if weights.sha256(path) != told["sha256"]:
+        if sha256(path) != told["sha256"]:
             raise Damaged(f"{folder}: {name} is not what was written (its SHA-256 is another)")
     _named_rightly(folder, state_of(folder)["seen"])
 

@@ -1,6 +1,5 @@
 """Weights in files: safetensors, which hold numbers and text, and nothing that could be executed."""
 
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -91,12 +90,3 @@ def read_header(path: Path) -> tuple[dict[str, list[int]], dict[str, str]]:
 def _current(name: str) -> str:
     """Return the present name of a tensor in a weights file. tdpm 0.1.0 called the text encoder `reader`."""
     return re.sub(r"^denoiser\.reader\.", "denoiser.text_encoder.", name)
-
-
-def sha256(path: Path) -> str:
-    """Hash of a file's content."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from tdpm_cli.checkpoints.weights import read_weights
 from tdpm_cli.models.backbones.unet import UNet
+from tdpm_cli.runtime.device import free_memory
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.memory import free_memory
 
 Tensors = dict[str, Tensor]
 

@@ -13,8 +13,7 @@ from tdpm_cli.config.presets import overlay
 from tdpm_cli.convert.external import Tensors, require
 from tdpm_cli.models import torchscript_store as programs
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import replacing
-from tdpm_cli.runtime.pretrained import sha256
+from tdpm_cli.runtime.files import replacing, sha256
 from tdpm_cli.sampling.build import Components, config_in
 
 OURS, PROGRAM = "x0-then-noise", "torchscript"  # the priors that such a generator can be

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.pretrained import first_line, sha256
+from tdpm_cli.runtime.errors import InputError, first_line
+from tdpm_cli.runtime.files import sha256
 
 URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"  # torchvision's; its end begins its SHA-256
 SMALLEST = 31  # pixels, of what AlexNet takes

@@ -73,7 +73,7 @@ def reconstruct(
         names = [f"{k:06d}.png" for k in range(len(back))]
         filling.write_pictures(back, names)
         last = f"back from t = {pairs[-1][0]} in {pairs[-1][1]} steps"
-        sheet = {"pictures": coder.space.picture(found.raw), last: coder.space.picture(back)}
+        sheet = {"pictures": coder.space.to_image(found.raw), last: coder.space.to_image(back)}
         pictures.save(pictures.side_by_side(sheet), out / folders.SHEET)
         of_each = folders.psnr(back, found.raw).tolist()
         judged = {"lpips": perceptual.protocol} if perceptual else {}

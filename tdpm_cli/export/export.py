@@ -13,7 +13,7 @@ from tdpm_cli.config.constants import GRAPHS, export_format
 from tdpm_cli.export.sampler_module import Whole, describe
 from tdpm_cli.runtime.console import say
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import writing
+from tdpm_cli.runtime.files import sha256, writing
 from tdpm_cli.sampling import build
 from tdpm_cli.sampling.settings import settings_of
 
@@ -61,7 +61,7 @@ def _weights(loaded: build.Loaded, file: Path, licence: str) -> str:
     if made.config.prior.name == "torchscript":
         say(f"note: its prior is the program {made.model.prior.file}, which is code and not in {file}: where "
             "that is used, the program must be there, and trusted")  # fmt: skip
-    return f"sha256 {weights.sha256(file)[:16]}…\nnext: tdpm sample --model {file} --n 16 samples/"
+    return f"sha256 {sha256(file)[:16]}…\nnext: tdpm sample --model {file} --n 16 samples/"
 
 
 def _graph(

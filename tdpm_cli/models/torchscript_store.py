@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from platformdirs import user_data_path
 
-from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.pretrained import first_line, sha256
+from tdpm_cli.runtime.errors import InputError, first_line
+from tdpm_cli.runtime.files import sha256
 
 
 def place(digest: str) -> Path:

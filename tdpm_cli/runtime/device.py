@@ -1,5 +1,6 @@
 """Devices, number formats, and compiling: what this machine does well, found by trying."""
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -74,6 +75,16 @@ def compile_network(network: nn.Module, work: Callable[[], object]) -> bool:
         return False
     say(f"compiled in {time.perf_counter() - begin:.0f} s")
     return True
+
+
+def free_memory(where: torch.device) -> int:
+    """Return the bytes of free memory of a device or, for the CPU, of the machine; 0 if unknown."""
+    if where.type == "cuda":
+        return int(torch.cuda.mem_get_info(where)[0])
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return 0
 
 
 def synchronise(where: torch.device) -> None:

@@ -38,3 +38,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     begun = [name for name in known if word and name.startswith(word)]
     found = list(dict.fromkeys([*get_close_matches(word, known, n=2, cutoff=0.5), *begun]))[:3]
     return f"; did you mean {' or '.join(map(repr, found))}?" if found else "."
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or the name of its class."""
+    return (str(error) or type(error).__name__).strip().splitlines()[0]

@@ -1,11 +1,14 @@
 """Files written whole or not at all, and a clear message where they cannot be."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tdpm_cli.runtime.errors import InputError
+
+HASHED_BYTES = 1 << 20  # that `sha256` reads at a time
 
 
 class WriteError(InputError):
@@ -41,6 +44,15 @@ def write_text(path: Path, text: str) -> None:
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
         sync(part)
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, read in pieces: it may be larger than memory."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(HASHED_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -1,10 +1,10 @@
 """Networks that were trained elsewhere, of transformers: from a local folder, or Hugging Face's hub and its cache."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
-from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.errors import InputError, first_line
+from tdpm_cli.runtime.files import sha256
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # of a folder that transformers saved
 TOKENIZER = ["tokenizer*.json", "special_tokens_map.json", "vocab.json", "merges.txt", "spiece.model"]
@@ -65,17 +65,3 @@ def cached(name: str, hub: str, option: str) -> Path:
             f"({first_line(error)}). Give a local folder by {option}, or "
             "run once with a network"
         ) from None
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in a line."""
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
-
-
-def sha256(path: Path) -> str:
-    """Hash of a file's content, read in pieces: weights may be larger than memory."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

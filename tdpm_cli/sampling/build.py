@@ -20,8 +20,9 @@ from tdpm_cli.engine.denoiser import Denoiser
 from tdpm_cli.engine.protocols import Condition
 from tdpm_cli.engine.tdpm import TDPM
 from tdpm_cli.runtime import distributed
+from tdpm_cli.runtime.device import free_memory
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.memory import free_memory
+from tdpm_cli.runtime.files import sha256
 
 FORMAT = 1  # of the header of a file of weights
 
@@ -119,9 +120,9 @@ def load(source: Path | None = None, device: torch.device | str = "cpu") -> Load
     components = replace(build(playing, device), config=config)
     weights.load_state(components.model, weights.read_weights(path)[0], str(path))
     components.model.eval().requires_grad_(False)
-    sha256 = weights.sha256(path)
-    distributed.agree("weights", {str(path): sha256})
-    return Loaded(components, path, sha256, says["weights"], int(says["seen"]))
+    digest = sha256(path)
+    distributed.agree("weights", {str(path): digest})
+    return Loaded(components, path, digest, says["weights"], int(says["seen"]))
 
 
 def _weights_of(source: Path) -> Path:

@@ -49,7 +49,7 @@ def decode(
         raw = filling.by_pieces("decode", len(x_T), settings.batch, decoded)
         names = [f"{k:06d}.png" for k in range(len(raw))]
         filling.write_pictures(raw, names)
-        sheet = {"x_T": coder.space.picture(coder.space.decode(x_T[:64])), "decoded": coder.space.picture(raw)}
+        sheet = {"x_T": coder.space.to_image(coder.space.decode(x_T[:64])), "decoded": coder.space.to_image(raw)}
         pictures.save(pictures.side_by_side(sheet), out / folders.SHEET)
         filling.finish(plan, [{"file": name, "source": source} for name, source in zip(names, sources, strict=True)])
     say(f"done: {len(raw)} in {out}, sheet {out / folders.SHEET}")

@@ -50,7 +50,7 @@ def edit(
         labels = folders.among(asked, part)
         return coder.edit(found.raw[part], strength, seed=seed, first=part.start, labels=labels, **sampling)
 
-    panels, listed, rows = {"pictures": coder.space.picture(found.raw)}, [], []
+    panels, listed, rows = {"pictures": coder.space.to_image(found.raw)}, [], []
     with folders.filling(out, plan, overwrite) as filling:
         if filling is None:
             return
@@ -62,7 +62,7 @@ def edit(
             filling.write_pictures(made, names)
             t = max(round(strength * coder.schedule.T), 1)
             kept = folders.psnr(made, found.raw)
-            panels[f"strength {strength:g}, t = {t}"] = coder.space.picture(made)
+            panels[f"strength {strength:g}, t = {t}"] = coder.space.to_image(made)
             rows.append({
                 "strength": f"{strength:g}", "t": str(t), "sigma": f"{coder.schedule.sigma(t):.3g}",
                 "steps": str(min(settings.steps, t)), "PSNR to the pictures": f"{float(kept.mean()):.4g}",

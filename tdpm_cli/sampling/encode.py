@@ -60,7 +60,7 @@ def encode(
         with replacing(out / folders.ARRAYS) as part, part.open("wb") as file:
             np.savez(file, x_T=x_T.numpy())
         sheet = pictures.side_by_side({
-            "pictures": coder.space.picture(found.raw), f"x_T, T = {coder.schedule.T}": coder.space.picture(
+            "pictures": coder.space.to_image(found.raw), f"x_T, T = {coder.schedule.T}": coder.space.to_image(
                 coder.space.decode(x_T[:64]))})  # fmt: skip
         pictures.save(sheet, out / folders.SHEET)
         filling.finish(plan, [

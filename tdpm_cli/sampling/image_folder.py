@@ -16,10 +16,10 @@ from torch import Tensor
 from tdpm_cli.config import presets, schema
 from tdpm_cli.data.image_dataset import ImageDataset
 from tdpm_cli.data.image_files import SUFFIXES, ImageFiles
-from tdpm_cli.runtime.claims import Claims
 from tdpm_cli.runtime.console import Meter, say
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import replacing, write_text, writing
+from tdpm_cli.runtime.locks import WorkLocks
 from tdpm_cli.runtime.signals import Interrupted, Interruption
 from tdpm_cli.sampling import sample_folder as samples
 from tdpm_cli.sampling.build import read_data
@@ -90,9 +90,9 @@ def filling(out: Path, plan: Mapping[str, Any], overwrite: bool) -> "Iterator[Fi
         samples.refuse_others(out, before, plan, "pictures")
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    claims, done = Claims(out / samples.CLAIMS), False
+    locks, done = WorkLocks(out / samples.CLAIMS), False
     try:
-        if not claims.take(0):
+        if not locks.acquire(0):
             raise InputError(f"{out}: another process writes there; wait for it, or name another folder")
         for path in list(out.iterdir()):
             if path.name.endswith(".part") or (overwrite and _is_made(path.name)):  # .part: of one that was killed
@@ -110,7 +110,7 @@ def filling(out: Path, plan: Mapping[str, Any], overwrite: bool) -> "Iterator[Fi
         if done:
             Pieces(out / UNDER_WAY).remove()
     finally:
-        claims.close(done)
+        locks.close(done)
 
 
 class Filling:

@@ -20,12 +20,12 @@ from tdpm_cli.engine.protocols import Condition
 from tdpm_cli.engine.tdpm import generate
 from tdpm_cli.runtime import distributed
 from tdpm_cli.runtime import grids as pictures
-from tdpm_cli.runtime.claims import Claims, divided
 from tdpm_cli.runtime.console import Meter, Spent, say
 from tdpm_cli.runtime.device import compile_network
 from tdpm_cli.runtime.device import device as chosen_device
 from tdpm_cli.runtime.errors import InputError, one_of
 from tdpm_cli.runtime.files import writing
+from tdpm_cli.runtime.locks import WorkLocks, unfinished
 from tdpm_cli.runtime.signals import Interrupted, Interruption
 from tdpm_cli.sampling import build
 from tdpm_cli.sampling import sample_folder as samples
@@ -128,9 +128,9 @@ def sample(
     if not distributed.is_first():
         return
     shown = held.read(min(n, GRID if is_image else POINTS))
-    picture = _by_prompt(made.space, shown, prompts) if prompts else made.space.picture(shown)
+    picture = _by_prompt(made.space, shown, prompts) if prompts else made.space.to_image(shown)
     if smaller is not None:
-        picture = pictures.side_by_side({"given": made.space.picture(given["low"][:GRID]), "enlarged": picture})
+        picture = pictures.side_by_side({"given": made.space.to_image(given["low"][:GRID]), "enlarged": picture})
     grid = pictures.save(picture, grid_path(out))
     verb = "--fid " if is_image else ""
     say(f"done: {n} in {out}, grid {grid}\nnext: tdpm eval {verb}{out}")
@@ -197,7 +197,7 @@ def _by_prompt(space: Any, raw: Tensor, prompts: Sequence[str]) -> Image.Image:
     """A row of each prompt's images, the prompt written under it."""
     count = len(prompts)
     return pictures.captioned(
-        {prompts[k]: space.picture(raw[k::count][:8], columns=8) for k in range(min(count, len(raw)))}
+        {prompts[k]: space.to_image(raw[k::count][:8], columns=8) for k in range(min(count, len(raw)))}
     )
 
 
@@ -217,7 +217,7 @@ def _fill(
     """Draw and write what is missing, and nobody else is drawing. Raises Interrupted when stopped before the end."""
     n = pieces[-1].stop
     there = sum(len(piece) for piece in pieces if held.has(piece))
-    claims = Claims(out / samples.CLAIMS)
+    locks = WorkLocks(out / samples.CLAIMS)
     done, begun = False, deque[range]()
     try:
         bar = Meter("sample", n, there, processes=distributed.size())
@@ -225,7 +225,7 @@ def _fill(
             stopped = lambda: interrupted.number
 
             def stream() -> Iterator[Tensor]:
-                for piece in divided(pieces, held.has, claims, 0, stopped):
+                for piece in unfinished(pieces, held.has, locks, 0, stopped):
                     begun.append(piece)
                     raw = draw(piece)
                     yield raw.permute(0, 2, 3, 1) if raw.ndim == 4 else raw
@@ -235,7 +235,7 @@ def _fill(
                 meter.advance(len(piece))
             held.wait()
             if isinstance(held, samples.Array):  # one process puts the pieces together
-                for _ in divided([range(n)], lambda _: held.count() == n, claims, len(pieces), stopped):
+                for _ in unfinished([range(n)], lambda _: held.count() == n, locks, len(pieces), stopped):
                     held.finish(pieces, labels)
             done = held.count() == n and all(map(held.has, pieces))
         if there < n:
@@ -244,7 +244,7 @@ def _fill(
             assert interrupted.number is not None
             raise Interrupted(interrupted.number, f"stopped; {out} is sound, and the same command continues")
     finally:
-        claims.close(done)
+        locks.close(done)
 
 
 def on_host(stream: Iterator[Tensor], spent: Spent) -> Iterator[Tensor]:

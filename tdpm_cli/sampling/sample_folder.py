@@ -20,12 +20,12 @@ from PIL import Image
 from torch import Tensor
 
 from tdpm_cli.runtime import npz
-from tdpm_cli.runtime.claims import MOST, Claims, one_at_a_time
 from tdpm_cli.runtime.console import Spent
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import replacing, write_text, writing
+from tdpm_cli.runtime.locks import MAX_NUMBERS, WorkLocks, exclusive
 
-MANIFEST, ARRAY, PIECES, CLAIMS = "samples.json", "samples.npz", ".pieces", ".claims"
+MANIFEST, ARRAY, PIECES, CLAIMS = "samples.json", "samples.npz", ".pieces", ".locks"
 MAY_DIFFER = ("config", "model", "tdpm")  # between the commands that fill one folder
 
 
@@ -49,9 +49,9 @@ def prepare(
     for folder in (out, out.resolve().parent):  # the grid lies beside the folder
         if not os.access(folder, os.W_OK):
             raise InputError(f"{folder}: it cannot be written to; name an output folder elsewhere")
-    with one_at_a_time(out / CLAIMS) as claims:
+    with exclusive(out / CLAIMS) as locks:
         if overwrite:
-            _clear(out, claims)
+            _clear(out, locks)
         _refuse_others(held, n, manifest)  # another process may have come first
         write_text(out / MANIFEST, json.dumps({**manifest, "conditions": conditions}, indent=1))
 
@@ -225,9 +225,9 @@ def _is_passing(name: str) -> bool:
     return name in (PIECES, CLAIMS) or name.endswith(".part")
 
 
-def _clear(out: Path, claims: Claims) -> None:
+def _clear(out: Path, locks: WorkLocks) -> None:
     """Remove all samples. Raises InputError while another process makes some."""
-    if not claims.take(0, MOST):
+    if not locks.acquire(0, MAX_NUMBERS):
         raise InputError(f"{out}: another process writes samples there; wait for it, or name another folder")
     shutil.rmtree(out / PIECES, ignore_errors=True)
     for path in list(out.iterdir()):

@@ -188,4 +188,4 @@ def draw_panels(made: Components, model: TDPM, data: Any, device: torch.device) 
         for panel, x in zip(panels.values(), (x_0, real, x_T, drawn), strict=True):
             panel.append(x.cpu())
     model.train(training)
-    return {title: space.picture(space.decode(torch.cat(x))) for title, x in panels.items()}
+    return {title: space.to_image(space.decode(torch.cat(x))) for title, x in panels.items()}

@@ -62,9 +62,9 @@ class Latents:
         latents = x / (self.scale or autoencoder.scale) + autoencoder.shift
         return self._pixels.decode(autoencoder.decode(latents, self.slices))
 
-    def picture(self, raw: Tensor, columns: int | None = None) -> "Image.Image":
+    def to_image(self, raw: Tensor, columns: int | None = None) -> "Image.Image":
         """As of pixels."""
-        return self._pixels.picture(raw, columns)
+        return self._pixels.to_image(raw, columns)
 
     @cached_property
     def autoencoder(self) -> "Autoencoder":

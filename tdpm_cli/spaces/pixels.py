@@ -38,7 +38,7 @@ class Pixels:
         """[-1, 1] → the nearest of 0..255."""
         return (x.float() * 127.5 + 127.5).round().clamp(0, 255).byte()
 
-    def picture(self, raw: Tensor, columns: int | None = None) -> "Image.Image":
+    def to_image(self, raw: Tensor, columns: int | None = None) -> "Image.Image":
         """The first 64 images in rows of 8, or of `columns`, enlarged to be seen."""
         from PIL import Image
 

@@ -31,7 +31,7 @@ class Points:
         """Multiply by the scale."""
         return x.float() * self.scale
 
-    def picture(self, raw: Tensor) -> "Image.Image":
+    def to_image(self, raw: Tensor) -> "Image.Image":
         """Density of the first two coordinates over ±3 scales; 256² pixels, darker is denser."""
         from PIL import Image
 

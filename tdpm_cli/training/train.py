@@ -23,10 +23,11 @@ from tdpm_cli.evaluation.while_training import scoring_of
 from tdpm_cli.runtime import device as precision
 from tdpm_cli.runtime import distributed
 from tdpm_cli.runtime.console import say, summary_writer, table
+from tdpm_cli.runtime.device import free_memory
 from tdpm_cli.runtime.errors import BadFile, InputError
 from tdpm_cli.runtime.files import write_text
-from tdpm_cli.runtime.locks import owned
-from tdpm_cli.runtime.memory import free_memory, keep_freed
+from tdpm_cli.runtime.locks import lock_run
+from tdpm_cli.runtime.malloc import keep_freed_memory
 from tdpm_cli.sampling.build import Components, build, read_data
 from tdpm_cli.sampling.placement import with_precision
 from tdpm_cli.sampling.settings import GRID
@@ -79,7 +80,7 @@ def train(
     saved.
     """
     device = precision.device()
-    keep_freed()
+    keep_freed_memory()
     distributed.rows(config.train.batch)
     data, config = read_data(config)
     distributed.agree("settings", _flat(config.to_dict()))
@@ -120,7 +121,7 @@ def _learn(trainer: Trainer, data: Dataset, folder: Path | None, scoring: Scorin
     made, run, is_new = trainer.made, trainer.run, not trainer.run.exists()
     config, record, writes = made.config, _record(data), distributed.is_first()
     distributed.agree("data", record)
-    with owned(run) if writes else nullcontext():
+    with lock_run(run) if writes else nullcontext():
         if start := distributed.from_first(lambda: _start(run, folder)):
             _same_config(start, config)
             _same_data(run, record)

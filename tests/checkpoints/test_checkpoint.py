@@ -267,21 +267,21 @@ def test_training_goes_on_beyond_a_full_disk_where_asked(tiny, tmp_path, monkeyp
 
 def test_a_run_has_one_owner_and_a_killed_one_is_none(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from tdpm_cli.runtime.locks import owned\n"
-        "with owned(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from tdpm_cli.runtime.locks import lock_run\n"
+        "with lock_run(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], cwd=tmp_path, stdout=subprocess.PIPE, text=True
     )
     assert other.stdout.readline() == "held\n"
     with pytest.raises(InputError, match=rf"another process trains this run \(process {other.pid} on "):  # noqa: SIM117
-        with lock.owned(tmp_path):
+        with lock.lock_run(tmp_path):
             pass
     other.kill()
     other.wait()
     other.stdout.close()
     assert str(other.pid) in (tmp_path / "lock").read_text()
-    with lock.owned(tmp_path):
+    with lock.lock_run(tmp_path):
         assert str(os.getpid()) in (tmp_path / "lock").read_text()
     assert (tmp_path / "lock").read_text() == ""
 

@@ -72,9 +72,9 @@ def test_a_compiled_network_is_used(monkeypatch, capsys):
 def test_freed_memory_is_kept_for_the_next_step(tmp_path):
     script = """
 import resource, sys, torch
-from tdpm_cli.run.memory import keep_freed
+from tdpm_cli.runtime.malloc import keep_freed_memory
 if sys.argv[1] == "keep":
-    keep_freed()
+    keep_freed_memory()
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 def work():
     for _ in range(10):

@@ -17,7 +17,7 @@ from tdpm_cli.config import schema as config
 from tdpm_cli.engine.interpolation import between_x_T, slerp
 from tdpm_cli.engine.schedules.linear import linear
 from tdpm_cli.evaluation.reconstruct import reconstruct
-from tdpm_cli.runtime import claims
+from tdpm_cli.runtime import locks
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.signals import Interrupted
 from tdpm_cli.sampling import build
@@ -238,7 +238,7 @@ def test_settings_are_not_mixed_in_one_folder(runs, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"verb: 'edit' there, 'encode' here"):
         encode("digits", out, runs["images"], n=5)
     with monkeypatch.context() as patched:
-        patched.setattr(claims.Claims, "take", lambda *given: False)
+        patched.setattr(locks.WorkLocks, "acquire", lambda *given: False)
         with pytest.raises(InputError, match="another process writes there"):
             edit("digits", out, runs["images"], n=5, strengths=[0.3, 1.0])
     edit("digits", out, runs["images"], n=5, strengths=[0.5], seed=1, overwrite=True)

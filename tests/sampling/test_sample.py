@@ -14,7 +14,7 @@ from tdpm_cli.config import schema as config
 from tdpm_cli.config.schema import from_dict
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.export.export import export
-from tdpm_cli.runtime import claims
+from tdpm_cli.runtime import locks
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling import build
 from tdpm_cli.sampling import sample_folder as samples
@@ -123,17 +123,17 @@ def test_several_processes_fill_one_folder(runs, tmp_path):
 
 def test_a_piece_is_one_processes_at_a_time(tmp_path):
     code = (
-        "import sys, time; from tdpm_cli.runtime.claims import *; held = Claims(Path(sys.argv[1]))\n"
-        "print(held.take(1), flush=True); time.sleep(60)"
+        "import sys, time; from tdpm_cli.runtime.locks import *; held = WorkLocks(Path(sys.argv[1]))\n"
+        "print(held.acquire(1), flush=True); time.sleep(60)"
     )
     other = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "x")], cwd=tmp_path, stdout=subprocess.PIPE, text=True
     )
     assert other.stdout.readline() == "True\n"
-    mine, done = claims.Claims(tmp_path / "x"), set()
-    assert [mine.take(k) for k in range(3)] == [True, False, True]
+    mine, done = locks.WorkLocks(tmp_path / "x"), set()
+    assert [mine.acquire(k) for k in range(3)] == [True, False, True]
     pieces = [range(k, k + 1) for k in range(3)]
-    stream = claims.divided(pieces, done.__contains__, mine, 0, lambda: False)
+    stream = locks.unfinished(pieces, done.__contains__, mine, 0, lambda: False)
     order = []
     for piece in stream:
         order.append(piece.start)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from tdpm_cli.conditioning.captions.cache import Embedded, Vectors
-from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.pretrained import CONFIG, cached, first_line, pretrained
+from tdpm_cli.runtime.errors import InputError, first_line
+from tdpm_cli.runtime.pretrained import CONFIG, cached, pretrained
 
 OPTION = "condition.weights"  # that names the folder of a text encoder
 

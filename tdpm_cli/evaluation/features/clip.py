@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from tdpm_cli.evaluation.features.dinov2 import standardised
-from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.pretrained import first_line, pretrained
+from tdpm_cli.runtime.errors import InputError, first_line
+from tdpm_cli.runtime.pretrained import pretrained
 
 __all__ = ["Clip"]
 

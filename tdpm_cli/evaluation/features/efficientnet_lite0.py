@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.pretrained import sha256
+from tdpm_cli.runtime.files import sha256
 
 __all__ = ["EfficientNetLite0"]
 

@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate, normalize
 from tdpm_cli.conditioning.captions.cache import Embeddings
 from tdpm_cli.config.registry import load
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.pretrained import sha256
+from tdpm_cli.runtime.files import sha256
 
 __all__ = ["ImageText"]
 

@@ -12,7 +12,7 @@ from platformdirs import user_cache_path
 from torch import Tensor
 
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.pretrained import sha256
+from tdpm_cli.runtime.files import sha256
 
 __all__ = ["Inception"]
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tdpm_cli.models.torchscript_store import read
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.pretrained import sha256
+from tdpm_cli.runtime.files import sha256
 
 __all__ = ["TorchScript"]
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from tdpm_cli.export.sampler_module import Inputs, Whole
-from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.pretrained import first_line
+from tdpm_cli.runtime.errors import InputError, first_line
 
 ABOUT = "tdpm.json"  # in the file
 
