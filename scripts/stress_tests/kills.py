@@ -129,4 +129,4 @@ def sampling(n: int, folder: Path) -> Outcome:
 def contents(folder: Path) -> dict[str, bytes]:
     """Read all files of a folder, except those that exist only while tdpm writes it."""
     return {path.name: path.read_bytes() for path in folder.glob("*")
-            if path.is_file() and path.name != ".claims" and not path.name.endswith(".part")}  # fmt: skip
+            if path.is_file() and path.name != ".locks" and not path.name.endswith(".part")}  # fmt: skip

@@ -84,13 +84,13 @@ def filling(out: Path, plan: Mapping[str, Any], overwrite: bool) -> "Iterator[Fi
     plan = json.loads(json.dumps(plan))  # as it will be read
     before = {} if overwrite else begun(out)
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if names - {samples.CLAIMS} and not names & {MANIFEST, UNDER_WAY}:
+    if names - {samples.LOCKS} and not names & {MANIFEST, UNDER_WAY}:
         raise InputError(f"{out}: it is not empty; name another folder")
     if before:
         samples.refuse_others(out, before, plan, "pictures")
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    locks, done = WorkLocks(out / samples.CLAIMS), False
+    locks, done = WorkLocks(out / samples.LOCKS), False
     try:
         if not locks.acquire(0):
             raise InputError(f"{out}: another process writes there; wait for it, or name another folder")

@@ -217,7 +217,7 @@ def _fill(
     """Draw and write what is missing, and nobody else is drawing. Raises Interrupted when stopped before the end."""
     n = pieces[-1].stop
     there = sum(len(piece) for piece in pieces if held.has(piece))
-    locks = WorkLocks(out / samples.CLAIMS)
+    locks = WorkLocks(out / samples.LOCKS)
     done, begun = False, deque[range]()
     try:
         bar = Meter("sample", n, there, processes=distributed.size())

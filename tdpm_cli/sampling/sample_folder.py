@@ -25,7 +25,7 @@ from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import replacing, write_text, writing
 from tdpm_cli.runtime.locks import MAX_NUMBERS, WorkLocks, exclusive
 
-MANIFEST, ARRAY, PIECES, CLAIMS = "samples.json", "samples.npz", ".pieces", ".locks"
+MANIFEST, ARRAY, PIECES, LOCKS = "samples.json", "samples.npz", ".pieces", ".locks"
 MAY_DIFFER = ("config", "model", "tdpm")  # between the commands that fill one folder
 
 
@@ -49,7 +49,7 @@ def prepare(
     for folder in (out, out.resolve().parent):  # the grid lies beside the folder
         if not os.access(folder, os.W_OK):
             raise InputError(f"{folder}: it cannot be written to; name an output folder elsewhere")
-    with exclusive(out / CLAIMS) as locks:
+    with exclusive(out / LOCKS) as locks:
         if overwrite:
             _clear(out, locks)
         _refuse_others(held, n, manifest)  # another process may have come first
@@ -222,7 +222,7 @@ def _write_png(path: Path, image: np.ndarray, spent: Spent) -> None:
 
 def _is_passing(name: str) -> bool:
     """Whether it lies there only while samples are made."""
-    return name in (PIECES, CLAIMS) or name.endswith(".part")
+    return name in (PIECES, LOCKS) or name.endswith(".part")
 
 
 def _clear(out: Path, locks: WorkLocks) -> None:
