@@ -40,7 +40,7 @@ PLAIN = {f"even {name.upper()}": {"sampler": name, "spacing": 1.0, **UNGUIDED} f
 
 
 def trained(plain: dict[str, Any], outdir: Path, name: str) -> build.Loaded:
-    settings = config.from_dict(plain)
+    settings = config.load_config(plain)
     return build.load(train(settings, outdir, name) or outdir / name)
 
 
@@ -120,7 +120,7 @@ def main() -> None:
     baseline_plain = presets.override(plain, ["schedule.truncate=null", "prior.name=gaussian"])
     ours = trained(plain, given.outdir, plain["preset"])
     baseline = trained(baseline_plain, given.outdir, plain["preset"] + "-baseline")
-    rows = compare(ours, baseline, config.from_dict(plain).sample, count("--n", given.n), given.text, given.repeats)
+    rows = compare(ours, baseline, config.load_config(plain).sample, count("--n", given.n), given.text, given.repeats)
     table(f"compare {given.preset}", rows)
     if given.write:
         given.write.parent.mkdir(parents=True, exist_ok=True)

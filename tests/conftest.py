@@ -32,9 +32,9 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     labels = ["condition.name=labels", "condition.classes=10"]
     return {
-        "points": train(config.from_dict(tiny_preset()), folder, "points"),
-        "images": train(config.from_dict(tiny_image_preset()), folder, "images"),
-        "labels": train(config.from_dict(tiny_image_preset(*labels)), folder, "labels"),
+        "points": train(config.load_config(tiny_preset()), folder, "points"),
+        "images": train(config.load_config(tiny_image_preset()), folder, "images"),
+        "labels": train(config.load_config(tiny_image_preset(*labels)), folder, "labels"),
     }
 
 

@@ -48,7 +48,7 @@ def test_commands_exist_with_these_options(page, number, words, monkeypatch):
         from_file = context.params.get("init_prior")  # which knows some of the keys
         if words[0] == "train" and context.params["preset"] != "auto" and not from_file:
             plain = presets.override(presets.read_preset(context.params["preset"]), context.params["set_"] or [])
-            config.from_dict(plain)
+            config.load_config(plain)
     elif words[0].startswith("scripts/"):
         assert os.access(ROOT / words[0], os.X_OK)
     else:

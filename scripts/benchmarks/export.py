@@ -23,7 +23,7 @@ def run(model: Path | None, preset: str, steps: int, batch: int, rounds: int) ->
     import torch
 
     from tdpm_cli.checkpoints.weights import write_weights
-    from tdpm_cli.config import presets, schema
+    from tdpm_cli.config import schema
     from tdpm_cli.export.sampler_module import Whole
     from tdpm_cli.export.targets import onnx
     from tdpm_cli.export.targets import torch_export as program
@@ -33,7 +33,7 @@ def run(model: Path | None, preset: str, steps: int, batch: int, rounds: int) ->
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         if model is None:
-            made = build.build(schema.from_dict(presets.read_preset(preset)))
+            made = build.build(schema.load_config(preset))
             for weights in made.model.parameters():  # layers that begin at zero would make some of the work trivial
                 torch.nn.init.normal_(weights, std=0.02)
             model = place / "model.safetensors"

@@ -56,11 +56,11 @@ def calls(batch: int, side: int, rounds: int) -> tuple[float, float]:
 def samples(rounds: int) -> dict[int, float]:
     """Milliseconds a sample of the digits' networks, by how many are drawn, 256 at a time, and written."""
     from tdpm_cli.checkpoints.weights import write_weights
-    from tdpm_cli.config import presets, schema
+    from tdpm_cli.config import schema
     from tdpm_cli.sampling.build import build, header
     from tdpm_cli.sampling.sample import sample
 
-    made = build(schema.from_dict(presets.read_preset("digits")))
+    made = build(schema.load_config("digits"))
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         write_weights(place / "model.safetensors", made.model, header(made.config, "model", 0))

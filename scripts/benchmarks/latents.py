@@ -34,7 +34,7 @@ def run(preset: str, autoencoder: str | None, batch: int, rounds: int) -> None:
             f"train.batch={batch}", "condition.text_encoder=minilm",
         ])  # fmt: skip
         device = precision.device()
-        made = build(config.from_dict(plain), device)
+        made = build(config.load_config(plain), device)
         trainer = Trainer(made, Path("unused"), device)
         images = torch.randint(0, 256, (batch, *made.space.raw_shape), dtype=torch.uint8)
         encoded = torch.cat(made.space.autoencoder.encode(images.to(device) / 127.5 - 1), 1)

@@ -26,14 +26,14 @@ def run(preset: str, steps: int, n: int, batch: int, rounds: int, precision: str
     import torch
 
     from tdpm_cli.checkpoints.weights import write_weights
-    from tdpm_cli.config import presets, schema
+    from tdpm_cli.config import schema
     from tdpm_cli.runtime.device import device
     from tdpm_cli.sampling.build import build, header
     from tdpm_cli.sampling.sample import sample
     from tdpm_cli.sampling.settings import settings_of
 
     where = device()
-    made = build(schema.from_dict(presets.read_preset(preset)), where)
+    made = build(schema.load_config(preset), where)
     for weights in made.model.parameters():  # layers that begin at zero would make some of the work trivial
         torch.nn.init.normal_(weights, std=0.02)
     settings = settings_of(made, precision=None if precision == "auto" else precision)

@@ -38,7 +38,7 @@ def run(preset: str, duration: str, seeds: int, n: int) -> None:
                             f"train.precision={precision}", f"sample.precision={precision}",
                             f"train.compile={compiled}"]  # fmt: skip
                 plain = presets.override(presets.read_preset(preset), settings)
-                model = train(schema.from_dict(plain), Path(folder), f"{kind.replace(' ', '-')}-{seed}")
+                model = train(schema.load_config(plain), Path(folder), f"{kind.replace(' ', '-')}-{seed}")
                 ((name, score),) = evaluate(model=model, n=n)["scores"].items()
                 found[kind].append(float(score))
                 print(f"{kind}, seed {seed}: {name} {score:.4g}", flush=True)

@@ -39,7 +39,7 @@ def run(names: list[str]) -> None:
     peak = fastest_product()
     print(f"{machine()}: {peak / 1e9:.0f} GFLOP a second at most")
     for name in names or presets.preset_names():
-        config = schema.from_dict(presets.read_preset(name))
+        config = schema.load_config(name)
         needed = peak / cost_of(config).step_flops
         with tempfile.TemporaryDirectory() as place:
             data = data_of(name, config, Path(place))
@@ -70,8 +70,9 @@ def data_of(name: str, config: Any, place: Path) -> Any:
 
     from tdpm_cli.config import registry
     from tdpm_cli.data.tensor_dataset import TensorDataset
+    from tdpm_cli.sampling.build import build_space
 
-    shape = config.space().raw_shape
+    shape = build_space(config).raw_shape
     if config.data.name == "points":
         return registry.load("dataset", "points")(None, shape, **config.data.options)
     if config.data.name not in ("images", "lsun", "celeba"):

@@ -103,7 +103,7 @@ def assembled(preset: str, batch: int, assignments: list[str]) -> tuple[Any, Any
 
     plain = presets.override(presets.read_preset(preset), [f"train.batch={batch}", *assignments])
     device = precision.device()
-    made = with_precision(build(schema.from_dict(plain), device), device)
+    made = with_precision(build(schema.load_config(plain), device), device)
     raw = torch.randint(256, (batch, *made.space.raw_shape), dtype=torch.uint8)
     return made, raw, device
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from scripts.stress_tests.processes import POINTS, Outcome, plain
 from tdpm_cli.checkpoints import checkpoint
 from tdpm_cli.checkpoints import format as formats
-from tdpm_cli.config.schema import from_dict
+from tdpm_cli.config import load_config
 from tdpm_cli.runtime.console import console
 from tdpm_cli.sampling import build
 from tdpm_cli.training.train import train
@@ -77,7 +77,7 @@ KINDS: list[Callable[[Path, Path, random.Random], None]] = [
 def damaged_checkpoints(n: int, folder: Path) -> Outcome:
     """Damage the newer of two checkpoints n times. Each time tdpm must skip it and name it, or reject it."""
     console.quiet = True
-    run = train(from_dict(plain("toy-mixture", *POINTS, "train.duration=128", "train.snapshot=64")), folder, "run")
+    run = train(load_config(plain("toy-mixture", *POINTS, "train.duration=128", "train.snapshot=64")), folder, "run")
     assert run is not None
     older, newer = checkpoint.steps(run)
     sound = folder / "sound"

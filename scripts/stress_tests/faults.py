@@ -17,7 +17,7 @@ import torch
 from scripts.stress_tests.processes import POINTS, Outcome, plain, quiet, start, status_of
 from tdpm_cli.checkpoints import checkpoint
 from tdpm_cli.checkpoints import format as formats
-from tdpm_cli.config.schema import from_dict
+from tdpm_cli.config import load_config
 from tdpm_cli.sampling.build import build
 from tdpm_cli.training.trainer import Trainer
 
@@ -58,7 +58,7 @@ def inside(folder: Path, n: int) -> dict[str, object]:
     library.faults_arm.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_int)
     library.faults_disarm.restype = ctypes.c_long
     run = folder / "run"
-    trainer = Trainer(build(from_dict(plain("toy-mixture", *POINTS))), run, torch.device("cpu"))
+    trainer = Trainer(build(load_config(plain("toy-mixture", *POINTS))), run, torch.device("cpu"))
     for trainer.seen in (32, 64):
         checkpoint.save(run, trainer.snapshot(), keep=2)
     trainer.seen = 96

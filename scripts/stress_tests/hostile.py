@@ -20,7 +20,7 @@ from scripts.stress_tests.inputs import call
 from scripts.stress_tests.processes import IMAGES, POINTS, Outcome, plain, quiet
 from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.checkpoints import format as formats
-from tdpm_cli.config.schema import from_dict
+from tdpm_cli.config import load_config
 from tdpm_cli.training.train import train
 
 GiB = 1 << 30
@@ -42,8 +42,8 @@ class Trap:
 def hostile_files(n: int, folder: Path) -> Outcome:
     """Pass every hostile file to the command line, each in its own process."""
     quiet()
-    run = train(from_dict(plain("toy-mixture", *POINTS, "train.duration=64")), folder, "run")
-    images = train(from_dict(plain("digits", *IMAGES)), folder, "images")
+    run = train(load_config(plain("toy-mixture", *POINTS, "train.duration=64")), folder, "run")
+    images = train(load_config(plain("digits", *IMAGES)), folder, "images")
     assert run is not None
     assert images is not None
     failures, highest, base = [], 0, 0

@@ -61,7 +61,7 @@ def configs(n: int, folder: Path) -> Outcome:
         else:
             plain, named = {**plain, section: {**below, key: value}}, [str(key), section]
         try:
-            config.from_dict(plain)
+            config.load_config(plain)
             accepted[0] += 1
         except InputError as error:
             rejected[0] += 1

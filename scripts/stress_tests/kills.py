@@ -13,7 +13,7 @@ from scripts.stress_tests.processes import IMAGES, POINTS, Outcome, kill_within,
 from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.checkpoints import format as formats
 from tdpm_cli.checkpoints.runs import CHECKPOINTS
-from tdpm_cli.config.schema import from_dict
+from tdpm_cli.config import load_config
 from tdpm_cli.sampling.sample import sample
 from tdpm_cli.training.train import train
 
@@ -24,7 +24,7 @@ PARTS = 5  # into which kills divide a run, roughly
 def training(n: int, folder: Path) -> Outcome:
     """Kill training n times. Each time the run must resume, and end exactly as an uninterrupted run."""
     quiet()
-    config = from_dict(plain("toy-mixture", *POINTS, f"train.duration={DURATION}", f"train.snapshot={INTERVAL}",
+    config = load_config(plain("toy-mixture", *POINTS, f"train.duration={DURATION}", f"train.snapshot={INTERVAL}",
                              "train.log=32"))  # fmt: skip
     uninterrupted, begin = folder / "uninterrupted" / "run", time.monotonic()
     status = status_of(start(partial(train, config, folder / "uninterrupted", "run"), folder / "log"))
@@ -94,7 +94,7 @@ def differences(one: Path, other: Path) -> list[str]:
 def sampling(n: int, folder: Path) -> Outcome:
     """Kill sampling n times. Each finished folder must equal that of an uninterrupted run, byte for byte."""
     quiet()
-    model = train(from_dict(plain("digits", *IMAGES)), folder, "model")
+    model = train(load_config(plain("digits", *IMAGES)), folder, "model")
     work = partial(sample, n=240, model=model, batch=8, seed=1)
     failures, partial_images, begin = list[str](), 0, time.monotonic()
     if status := status_of(start(partial(work, folder / "uninterrupted"), folder / "log")):

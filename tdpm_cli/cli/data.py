@@ -90,12 +90,12 @@ def matcher(
     from tdpm_cli.config import presets, schema
 
     number, assignments = count("--images", images), set_ or []
-    plain = presets.override(presets.read_preset(preset), assignments)
-    schema.check_words(plain, {"data"} if data else ())
+    plain = presets.merge(preset, assignments)
+    schema.validate_sections(plain, {"data"} if data else ())
 
     from tdpm_cli.evaluation.image_text_training import matcher as run
 
-    run(schema.from_dict(presets.with_data(plain, data, False, assignments)), file, number)
+    run(schema.load_config(presets.with_data(plain, data, False, assignments)), file, number)
 
 
 @app.command()

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tdpm_cli.config.presets import preset_names, preset_path, read_preset, read_yaml
-from tdpm_cli.config.schema import from_dict
+from tdpm_cli.config import load_config
+from tdpm_cli.config.presets import preset_names, preset_path, read_yaml
 from tdpm_cli.runtime.console import say, table
+from tdpm_cli.sampling.build import build_schedule, build_space
 
 
 def presets(name: str | None = None) -> None:
@@ -16,17 +17,17 @@ def presets(name: str | None = None) -> None:
         return
     rows = []
     for known in preset_names():
-        config = from_dict(read_preset(known))
+        config = load_config(known)
         stated = _stated(known)
         model, discriminator = (stated["parameters"][key] / 1e6 for key in ("model", "discriminator"))
-        schedule = config.schedule()
+        schedule = build_schedule(config)
         classes = f", {config.condition.options['classes']} classes" if config.condition.name == "labels" else ""
         cost = stated.get("cost")
         rows.append(
             {
                 "preset": known,
                 "data": config.data.name + classes,
-                "shape": _shape(config.space().raw_shape),
+                "shape": _shape(build_space(config).raw_shape),
                 "T, σ": f"{schedule.T}, {schedule.sigma(schedule.T):.2f}",
                 "parameters": f"{model:.3g} + {discriminator:.3g}",
                 "GFLOP": f"{cost['call_gflop']:g}, {cost['image_gflop']:g}" if cost else "–",

@@ -101,7 +101,7 @@ def train(
     elsewhere = {"data"} if data else set()  # sections that are known when other files are read
     elsewhere |= {"backbone", "schedule", "denoiser", "condition"} if init else set()
     elsewhere |= {"prior"} if init_prior else set()
-    schema.check_words(plain, elsewhere)
+    schema.validate_sections(plain, elsewhere)
 
     if init is not None:
         from tdpm_cli.convert.convert import adopt
@@ -111,7 +111,7 @@ def train(
         from tdpm_cli.convert.generator import adopt as convert_generator
 
         plain = settled(convert_generator(plain, init_prior))
-    config = schema.from_dict(presets.with_data(plain, data, download, set_ or []))
+    config = schema.load_config(presets.with_data(plain, data, download, set_ or []))
 
     from tdpm_cli.training.train import train as run
 

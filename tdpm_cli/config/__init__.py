@@ -1,1 +1,17 @@
-"""Configuration: the schema, presets and the registry of components. Imports no PyTorch."""
+"""Configuration: presets, their schema, and the registry of components. Imports no PyTorch."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tdpm_cli.config.schema import Config, load_config
+
+__all__ = ["Config", "load_config"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import pydantic only when a config is loaded: `tdpm --help` needs none."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from tdpm_cli.config import schema
+
+    return getattr(schema, name)

@@ -3,14 +3,16 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
 from tdpm_cli.config import registry
 from tdpm_cli.config.constants import SECTIONS
+from tdpm_cli.config.types import Value
 from tdpm_cli.runtime.errors import InputError, nearest
 
+Override: TypeAlias = str | Mapping[str, Mapping[str, Value]]  # "section.key=value", or sections with keys
 LONGEST = 1 << 20  # characters of a preset
 
 
@@ -76,6 +78,23 @@ def read_preset(name: str) -> dict[str, Any]:
         plain = {**below, **{key: _merge(below.get(key), value) for key, value in plain.items()}}
     plain["preset"] = Path(name).stem if name.endswith((".yaml", ".yml")) else name
     return plain
+
+
+def merge(preset: str | Path | Mapping[str, Any], overrides: Sequence[Override] = ()) -> dict[str, Any]:
+    """Read a preset, unless it is a mapping already, and put the overrides over it, the last one on top.
+
+    Assignments ("section.key=value") between two mappings count as one: their order does not matter.
+    """
+    plain = dict(preset) if isinstance(preset, Mapping) else read_preset(str(preset))
+    assignments: list[str] = []
+    for over in overrides:
+        if isinstance(over, str):
+            assignments.append(over)
+            continue
+        plain, assignments = override(plain, assignments), []
+        for section, values in over.items():
+            plain = overlay(plain, section, values)
+    return override(plain, assignments)
 
 
 def _read_file(name: str) -> dict[str, Any]:

@@ -72,6 +72,13 @@ def keys(kind: str, name: str, key: str | None = None) -> signatures.Keys:
     return signatures.keys(home, component)
 
 
+def attribute(kind: str, name: str, attribute: str) -> Any:
+    """Return a class attribute of a component, such as a prior's `learns`, without importing it."""
+    home = _home(kind, resolve(kind, name))
+    (component,) = signatures.exported(home)
+    return signatures.attribute(home, component, attribute)
+
+
 def summary(kind: str, name: str) -> str:
     """Return the first line of a component's file: what it is for."""
     return signatures.summary(_home(kind, resolve(kind, name)))

@@ -5,12 +5,12 @@ The files of parts, samplers and chains import PyTorch, which takes seconds; the
 
 import ast
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 PACKAGE = __name__.partition(".")[0]
 
@@ -70,11 +70,30 @@ def summary(module: str) -> str:
     return _source(module).doc.partition("\n")[0]
 
 
-def fields_of(kind: type) -> Keys:
-    """The fields of a dataclass."""
-    hints = get_type_hints(kind, include_extras=True)
-    made = lambda field: field.default if field.default_factory is MISSING else field.default_factory()
-    return {field.name: Key(hints[field.name], made(field)) for field in fields(kind)}
+def attribute(module: str, name: str, attribute: str) -> Any:
+    """Return the value of a class's attribute that is set in the body of the class."""
+    source = _source(module)
+    node = source.nodes[name]
+    assert isinstance(node, ast.ClassDef), f"{module}.{name} is not a class"
+    for statement in node.body:
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value:
+            pairs: list[tuple[ast.expr, ast.expr]] = [(statement.target, statement.value)]
+        elif isinstance(statement, ast.Assign):
+            pairs = _assigned(statement)
+        else:
+            continue
+        for target, value in pairs:
+            if isinstance(target, ast.Name) and target.id == attribute:
+                return source.value(value)
+    raise AttributeError(f"{module}.{name} sets no {attribute}")
+
+
+def _assigned(statement: ast.Assign) -> list[tuple[ast.expr, ast.expr]]:
+    """Return targets with their values: `a = 1` has one of each, `a, b = 1, 2` has two."""
+    target, value = statement.targets[0], statement.value
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+        return list(zip(target.elts, value.elts, strict=True))
+    return [(target, value)]
 
 
 class _Source(dict[str, Any]):

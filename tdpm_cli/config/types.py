@@ -1,14 +1,17 @@
-"""Ranges for part signatures: the signature is the schema that a preset is checked against."""
+"""Types of values in presets: plain values, ranges of numbers, and what data and users condition on."""
 
-from typing import TYPE_CHECKING, Annotated, TypedDict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, TypeAlias, TypedDict
 
 from annotated_types import Ge, Gt, Interval, MinLen
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MOST = 1 << 20  # of anything that is built, drawn or held at a time; more is a mistake, or a trap
-Positive = Annotated[int, Interval(ge=1, le=MOST)]
+Value: TypeAlias = "bool | int | float | str | list[Value] | Mapping[str, Value] | None"  # as YAML holds it
+
+LARGEST = 1 << 20  # of sizes and counts in presets; a larger one is a mistake or an attack
+Positive = Annotated[int, Interval(ge=1, le=LARGEST)]
 Natural = Annotated[int, Ge(0)]
 PositiveFloat = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]

@@ -3,12 +3,15 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from tdpm_cli.config.signatures import Key, Keys
 from tdpm_cli.runtime.errors import InputError, nearest
+
+STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def check(accepted: Keys, given: Mapping[str, Any], section: str, beside: Sequence[str] = ()) -> dict[str, Any]:
@@ -30,6 +33,21 @@ def complete(accepted: Keys, given: Mapping[str, Any], section: str, beside: Seq
     return {name: checked.get(name, copy.copy(key.default)) for name, key in accepted.items()}
 
 
+def validated(model: type[Model], values: Mapping[str, Any], section: str) -> Model:
+    """Fill a section's model with values. Raises InputError for the first key or value that is not accepted."""
+    known(values, list(model.model_fields), section)
+    for key, field in model.model_fields.items():
+        if key not in values and field.is_required():
+            raise InputError(f"{spelled(section, key)} is missing; the preset must set it")
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name, *inside = first["loc"]
+        value = values[str(name)]
+        raise _refusal(spelled(section, str(name)), value, inside, first["input"], first["msg"]) from None
+
+
 def known(given: Mapping[str, Any], accepted: Sequence[str], section: str = "") -> None:
     """Raise InputError for a key that is not accepted, with the nearest that is."""
     for key in given:
@@ -49,10 +67,14 @@ def spelled(section: str, key: str) -> str:
 
 def _converted(key: Key, value: Any, name: str) -> Any:
     try:
-        return TypeAdapter(key.type, config=ConfigDict(strict=True, allow_inf_nan=False)).validate_python(value)
+        return TypeAdapter(key.type, config=STRICT).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
-        inside = first["loc"] if isinstance(value, list | Mapping) else ()
-        where = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in inside)
-        wish = first["msg"].replace("Input should be", "it must be")
-        raise InputError(f"{name}{where} is {first['input']!r}: {wish}") from None
+        raise _refusal(name, value, first["loc"], first["input"], first["msg"]) from None
+
+
+def _refusal(name: str, value: Any, inside: Sequence[int | str], found: object, message: str) -> InputError:
+    """The error for a wrong value, or for the part of it at `inside`."""
+    inside = inside if isinstance(value, list | Mapping) else ()
+    where = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in inside)
+    return InputError(f"{name}{where} is {found!r}: {message.replace('Input should be', 'it must be')}")

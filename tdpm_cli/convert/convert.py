@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from tdpm_cli.checkpoints import checkpoint, weights
-from tdpm_cli.config import schema
 from tdpm_cli.config.constants import FOREIGN, split_init
 from tdpm_cli.config.presets import overlay
-from tdpm_cli.config.schema import Config
+from tdpm_cli.config.schema import Config, validate_section
 from tdpm_cli.convert.external import Foreign, Tensors
 from tdpm_cli.models.backbones.unet import UNet
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.sampling.build import Components, config_in
+from tdpm_cli.sampling.build import Components, build_schedule, config_in, schedule_of
 
 OWN = "denoiser."  # how a file of ours names the denoiser's network
 
@@ -86,7 +85,7 @@ def _adopt_own(plain: dict[str, Any], init: str) -> dict[str, Any]:
         raise InputError(f"--init {init}: its space is {given['space']}, but the preset's is {plain.get('space')}")
     chain = {key: value for key, value in given["schedule"].items() if key != "truncate"}
     plain = _with_chain({**plain, **{key: given[key] for key in ("backbone", "denoiser", "condition")}}, chain)
-    T, theirs = schema.schedule_of(plain).T, config.schedule().T
+    T, theirs = schedule_of(validate_section("schedule", plain.get("schedule") or {})).T, build_schedule(config).T
     if theirs < T:
         raise InputError(f"--init {init}: its denoiser knows t = 1..{theirs}, but the cut is at T = {T}; "
                          f"set schedule.truncate.step={theirs} or below")  # fmt: skip

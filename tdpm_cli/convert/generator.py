@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from tdpm_cli.checkpoints import checkpoint, weights
-from tdpm_cli.config import schema
 from tdpm_cli.config.presets import overlay
+from tdpm_cli.config.schema import validate_section
 from tdpm_cli.convert.external import Tensors, require
 from tdpm_cli.models import torchscript_store as programs
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import replacing, sha256
-from tdpm_cli.sampling.build import Components, config_in
+from tdpm_cli.sampling.build import Components, build_component, config_in
 
 OURS, PROGRAM = "x0-then-noise", "torchscript"  # the priors that such a generator can be
 COPY = "prior.pt"  # of a program, in the folder of a run
@@ -36,7 +36,7 @@ def adopt(plain: dict[str, Any], given: str) -> dict[str, Any]:
         raise InputError(f"--init-prior {given}: no such file; {ACCEPTED}")
     if not path.is_dir() and path.suffix != ".safetensors":
         return overlay(plain, "prior", {"name": PROGRAM, "program": _trust(path)})
-    shape = schema.space_of(plain).shape
+    shape = build_component("space", validate_section("space", plain.get("space"))).shape
     if len(shape) != 3:
         raise InputError(f"--init-prior {given}: it makes images, but the space's shape is {list(shape)}")
     _, options = _generator(path, shape)

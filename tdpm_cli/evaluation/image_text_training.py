@@ -17,7 +17,7 @@ from tdpm_cli.runtime import device as precision
 from tdpm_cli.runtime.console import say
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import writable
-from tdpm_cli.sampling.build import read_data
+from tdpm_cli.sampling.build import build_condition, build_space, open_dataset
 from tdpm_cli.training.fit import fit
 
 GROUPS = 2000  # images whose captions are kept, to choose among
@@ -34,8 +34,8 @@ def matcher(config: Config, out: Path, images: int = 200_000) -> None:
     if out.suffix != ".safetensors":
         raise InputError(f"{out}: the matcher is written as .safetensors; name the file so")
     writable("FILE", out)
-    data, config = read_data(config)
-    condition, shape = config.condition(), config.space().raw_shape
+    data, config = open_dataset(config)
+    condition, shape = build_condition(config), build_space(config).raw_shape
     if not isinstance(condition, Text) or len(shape) != 3:
         raise InputError(f"the preset {config.preset!r} has no images with captions; use one such as cifar10-text")
     if condition.text_encoder() is not None:
@@ -70,7 +70,7 @@ def matcher(config: Config, out: Path, images: int = 200_000) -> None:
     settings = {
         "channels": shape[0], "side": side, "dim": condition.dim, "encoder": options["text_encoder"],
         "weights": options["weights"], "tokens": condition.tokens, "captions": groups,
-        "data": f"{config.data.name} {config.path or ''}".strip(), "images": images,
+        "data": f"{config.data.name} {config.data.path or ''}".strip(), "images": images,
     }  # fmt: skip
     weights.write_weights(out, network, {"format": FORMAT, "settings": json.dumps(settings)})
     state.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tdpm_cli.checkpoints.runs import run_of
-from tdpm_cli.config import presets, schema
+from tdpm_cli.config import load_config
 from tdpm_cli.config.constants import Start
 from tdpm_cli.config.schema import Config, SampleConfig
 from tdpm_cli.data.dataset import EncodedImages
@@ -102,7 +102,7 @@ def open_input(option: str, text: str) -> Input:
             return read_statistics(path)
         return _stored(open_stored(path, option), path, text)
     try:
-        return of_config(schema.from_dict(presets.read_preset(text)))
+        return of_config(load_config(text))
     except InputError as error:
         raise InputError(f"{option} {text}: the data of that preset are not at hand ({error}); "
                          f"give their path as {option}") from None  # fmt: skip
@@ -111,29 +111,31 @@ def open_input(option: str, text: str) -> Input:
 def config_of(given: Input) -> Config | None:
     """The config of the model that drew these, where they say."""
     manifest = given.manifest if isinstance(given, Examples) else None
-    return schema.from_dict(manifest["config"]) if manifest else None
+    return load_config(manifest["config"]) if manifest else None
 
 
 def of_config(config: Config) -> Examples:
     """The data that a config trains on, brought to the shape of its space."""
-    data, config = build.read_data(config)
+    data, config = build.open_dataset(config)
     if isinstance(data, EncodedImages):
         data = data.images()
     about = {
         "data": {"name": config.data.name, **config.data.options},
-        "path": config.path and str(config.path),
+        "path": config.data.path and str(config.data.path),
         "split": config.data.options.get("split", "all"),
         "prepared": data.prepared,
     }
-    text = f"{config.data.name}{f' {config.path}' if config.path else ''}"
-    return Examples(text, data, tuple(config.space().raw_shape), cache(data.sha256), about,
-                    list(data.class_names), on_disk=config.path is not None)  # fmt: skip
+    text = f"{config.data.name}{f' {config.data.path}' if config.data.path else ''}"
+    return Examples(text, data, tuple(build.build_space(config).raw_shape), cache(data.sha256), about,
+                    list(data.class_names), on_disk=config.data.path is not None)  # fmt: skip
 
 
 def of_training(config: Config, owner: str, advice: str = "give --ref PATH") -> Examples:
     """The data that `owner`, a model or samples, learned from. Raises InputError where they are not there any more."""
-    if config.path and not config.path.exists():
-        raise InputError(f"{owner}: the training data that it names, {config.path}, are not there any more; {advice}")
+    if config.data.path and not config.data.path.exists():
+        raise InputError(
+            f"{owner}: the training data that it names, {config.data.path}, are not there any more; {advice}"
+        )
     return of_config(config)
 
 

@@ -13,11 +13,12 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.checkpoints.runs import newest_run
-from tdpm_cli.config import schema
-from tdpm_cli.config.schema import Config
+from tdpm_cli.config import registry
+from tdpm_cli.config.schema import Component, Config, ScheduleConfig, check_sampling, load_config
 from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.engine.denoiser import Denoiser
-from tdpm_cli.engine.protocols import Condition
+from tdpm_cli.engine.protocols import Condition, Space
+from tdpm_cli.engine.schedule import Schedule
 from tdpm_cli.engine.tdpm import TDPM
 from tdpm_cli.runtime import distributed
 from tdpm_cli.runtime.device import free_memory
@@ -44,24 +45,72 @@ class Components:
 
 
 def build(config: Config, device: torch.device | str = "cpu") -> Components:
-    """Build everything with weights drawn from `train.seed`, the same on every device but "meta"."""
-    schedule, space, condition = config.schedule(), config.space(), config.condition()
+    """Build everything with weights drawn from `train.seed`, the same on every device but "meta".
+
+    Raises InputError for values that do not fit each other.
+    """
+    schedule, space, condition = build_schedule(config), build_space(config), build_condition(config)
     on_meta = torch.device(device).type == "meta"
     with torch.random.fork_rng(devices=[]), torch.device("meta" if on_meta else "cpu"):
         torch.manual_seed(config.train.seed)
-        network = config.backbone(space.shape, condition.sizes)
+        network = build_component("backbone", config.backbone, space.shape, condition.sizes)
         try:
-            denoiser = Denoiser(network, schedule, **vars(config.denoiser), text_encoder=condition.text_encoder())
+            denoiser = Denoiser(
+                network, schedule, **config.denoiser.model_dump(), text_encoder=condition.text_encoder()
+            )
         except ValueError as error:
             raise InputError(f"denoiser.prediction is {config.denoiser.prediction!r}: {error}") from None
-        model = TDPM(denoiser, config.prior(space.shape, condition.sizes, schedule, network))
+        prior = build_component("prior", config.prior, space.shape, condition.sizes, schedule, network)
+        model = TDPM(denoiser, prior)
         discriminator: nn.Module | None = None
         if config.discriminator is not None:
-            discriminator = config.discriminator(space.shape, condition.sizes)
+            discriminator = build_component("discriminator", config.discriminator, space.shape, condition.sizes)
+    _check_together(config, space, condition, model)
     for module in (model, discriminator):
         if module is not None and not on_meta:
             module.to(device).to(memory_format=torch.channels_last)
     return Components(config, space, condition, model, discriminator)
+
+
+def build_schedule(config: Config) -> Schedule:
+    """Build the truncated schedule. Raises InputError for a truncation point that it does not contain."""
+    return schedule_of(config.schedule)
+
+
+def schedule_of(section: ScheduleConfig) -> Schedule:
+    """Build the truncated schedule that a section describes. Raises InputError as `build_schedule` does."""
+    try:
+        untruncated: Schedule = build_component("schedule", section)
+        return untruncated if section.truncate is None else untruncated.truncate(**section.truncate)
+    except ValueError as error:
+        key = f"schedule.truncate is {section.truncate}" if section.truncate else "schedule"
+        raise InputError(f"{key}: {error}") from None
+
+
+def build_space(config: Config) -> Any:
+    """Build the space. Raises InputError for options that do not fit each other."""
+    return build_component("space", config.space)
+
+
+def build_condition(config: Config) -> Any:
+    """Build the condition. Raises InputError for options that do not fit each other."""
+    return build_component("condition", config.condition)
+
+
+def build_component(kind: str, component: Component, *context: Any) -> Any:
+    """Build a component from what the program passes in and its options."""
+    return registry.load(kind, component.name)(*context, **component.options)
+
+
+def _check_together(config: Config, space: Space, condition: Condition, model: TDPM) -> None:
+    """Raise InputError for settings that do not fit the networks."""
+    conditional = bool(condition.sizes)
+    if config.adversarial.mismatch and not conditional:
+        raise InputError(f"adversarial.mismatch is {config.adversarial.mismatch:g}, but the model is unconditional: "
+                         "leave it at 0")  # fmt: skip
+    if config.train.flip and len(space.raw_shape) != 3:
+        raise InputError("train.flip is true, but the data are not images: set it to false")
+    check_sampling(config.sample, model.denoiser.schedule.T, conditional, model.prior.learns, "sample")
 
 
 def use_checkpointing(model: nn.Module, on: bool) -> None:
@@ -71,12 +120,12 @@ def use_checkpointing(model: nn.Module, on: bool) -> None:
             setattr(network, "checkpointing", on)  # noqa: B010 (mypy knows modules as attributes only)
 
 
-def read_data(config: Config) -> tuple[Dataset, Config]:
-    """Open the data; return them and the config with what only the data knew (the names of the classes)."""
-    data = config.data(config.path, config.space().raw_shape)
-    found = config.condition().fit(data)
-    condition = replace(config.condition, options={**config.condition.options, **found})
-    return data, replace(config, condition=condition)
+def open_dataset(config: Config) -> tuple[Dataset, Config]:
+    """Open the dataset; return it, and the config with what only the data contain (the names of the classes)."""
+    data: Dataset = build_component("dataset", config.data, config.data.path, build_space(config).raw_shape)
+    options = {**config.condition.options, **build_condition(config).fit(data)}
+    condition = config.condition.model_copy(update={"options": options})
+    return data, config.model_copy(update={"condition": condition})
 
 
 @dataclass(frozen=True)
@@ -108,16 +157,16 @@ def load(source: Path | None = None, device: torch.device | str = "cpu") -> Load
         found = says.get("format", "no tdpm header")
         raise InputError(f"{path}: {found}; accepted: a file that tdpm wrote, of format tdpm {FORMAT}")
     config = config_in(path, says)
-    playing = replace(config, discriminator=None)  # which is in no such file
+    without = config.model_copy(update={"discriminator": None})  # which is in no such file
     with _at_most(len(shapes), path):
-        own = weights.state(build(playing, "meta").model)
+        own = weights.state(_built(path, without).model)
     weights.fits(own, shapes, str(path))  # before any memory is taken
     needed, free = sum(tensor.nbytes for tensor in own.values()), free_memory(torch.device(device))
     if needed > free:
         raise InputError(
             f"{path}: its weights need {needed / 2**30:.3g} GiB of memory, and {free / 2**30:.3g} are free"
         )
-    components = replace(build(playing, device), config=config)
+    components = replace(build(without, device), config=config)
     weights.load_state(components.model, weights.read_weights(path)[0], str(path))
     components.model.eval().requires_grad_(False)
     digest = sha256(path)
@@ -133,9 +182,17 @@ def config_in(path: Path, says: Mapping[str, str]) -> Config:
     """The config in a header. Raises InputError, naming the file, for what is none."""
     try:
         int(says["seen"]), says["weights"]
-        return schema.from_dict(dict(json.loads(says["config"])))
+        return load_config(dict(json.loads(says["config"])))
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: its header is damaged ({type(error).__name__}: {error})") from None
+    except InputError as error:
+        raise InputError(f"{path}: its header holds a config that is not accepted: {error}") from None
+
+
+def _built(path: Path, config: Config) -> Components:
+    """Build on the device "meta". Raises InputError, naming the file, for a config whose networks cannot be built."""
+    try:
+        return build(config, "meta")
     except InputError as error:
         raise InputError(f"{path}: its header holds a config that is not accepted: {error}") from None
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tdpm_cli.config import presets, schema
+from tdpm_cli.config import load_config, presets
 from tdpm_cli.data.image_dataset import ImageDataset
 from tdpm_cli.data.image_files import SUFFIXES, ImageFiles
 from tdpm_cli.runtime.console import Meter, say
@@ -22,7 +22,7 @@ from tdpm_cli.runtime.files import replacing, write_text, writing
 from tdpm_cli.runtime.locks import WorkLocks
 from tdpm_cli.runtime.signals import Interrupted, Interruption
 from tdpm_cli.sampling import sample_folder as samples
-from tdpm_cli.sampling.build import read_data
+from tdpm_cli.sampling.build import build_space, open_dataset
 from tdpm_cli.sampling.sample_folder import Pieces
 
 MANIFEST = "pictures.json"
@@ -51,9 +51,9 @@ def read(text: str, shape: Sequence[int], n: int | None, known: Sequence[str]) -
     path = Path(text)
     data: Any
     if text in presets.preset_names() and not path.exists():
-        data, config = read_data(schema.from_dict(presets.read_preset(text)))
-        if tuple(config.space().raw_shape) != tuple(shape):
-            raise InputError(f"{text}: its data are {list(config.space().raw_shape)}, the model's {list(shape)}")
+        data, config = open_dataset(load_config(text))
+        if tuple(raw_shape := build_space(config).raw_shape) != tuple(shape):
+            raise InputError(f"{text}: its data are {list(raw_shape)}, the model's {list(shape)}")
         names = [f"{text}[{k}]" for k in range(len(data))]
     else:
         data = ImageDataset(_files(path), shape, upscale=True)

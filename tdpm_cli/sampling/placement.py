@@ -39,7 +39,7 @@ def with_precision(made: Components, device: torch.device) -> Components:
         fastest = "bf16" if precision.has_bf16(device) else "fp32"
     else:
         fastest = distributed.from_first(lambda: precision.fastest(work, device))
-    return replace(made, config=replace(made.config, train=replace(made.config.train, precision=fastest)))
+    return replace(made, config=made.config.replace("train", precision=fastest))
 
 
 def try_network(made: Components, device: torch.device, size: int, network: nn.Module) -> None:

@@ -1,7 +1,6 @@
 """A model as a source of examples: how it is sampled, what that is called, and the examples by number."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -11,9 +10,8 @@ from torch import Tensor
 from tdpm_cli import __version__
 from tdpm_cli.config.constants import Start
 from tdpm_cli.config.schema import SampleConfig, check_sampler, check_sampling
-from tdpm_cli.config.signatures import fields_of
 from tdpm_cli.config.types import RawCondition
-from tdpm_cli.config.validation import check
+from tdpm_cli.config.validation import validated
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.protocols import Cond
 from tdpm_cli.engine.tdpm import TDPM, ReverseSettings
@@ -28,16 +26,17 @@ GRID = 64  # examples in a picture; a quarter of it where they are larger than 6
 def settings_of(made: Components, eta: float | None = None, **given: Any) -> SampleConfig:
     """The preset's settings with what was given (not None) over them. Raises InputError for what does not fit."""
     preset = made.config.sample
-    over = check(fields_of(SampleConfig), {key: value for key, value in given.items() if value is not None}, "--")
+    given = {key: value for key, value in given.items() if value is not None}
+    over = {key: getattr(validated(SampleConfig, given, "--"), key) for key in given}
     options = over.pop("options", {} if "sampler" in over else preset.options)  # the preset's are of its own sampler
     if eta is not None:
         options = {**options, "eta": eta}
-    settings = replace(preset, **over)
-    settings = replace(settings, options=check_sampler(settings.sampler, options))
-    check_sampling(settings, made.model.denoiser.schedule.T, bool(made.condition.sizes), made.model.prior)
+    settings = preset.model_copy(update=over)
+    settings = settings.model_copy(update={"options": check_sampler(settings.sampler, options)})
+    check_sampling(settings, made.model.denoiser.schedule.T, bool(made.condition.sizes), made.model.prior.learns)
     key = "--precision" if "precision" in over else "sample.precision"
     precision.check(key, settings.precision, next(made.model.parameters()).device)
-    return replace(settings, precision=_fastest(made)) if settings.precision == "auto" else settings
+    return settings.model_copy(update={"precision": _fastest(made)}) if settings.precision == "auto" else settings
 
 
 _TRIED: WeakKeyDictionary[TDPM, Any] = WeakKeyDictionary()
@@ -95,7 +94,7 @@ def nfe_text(model: TDPM, settings: SampleConfig) -> str:
 def describe(loaded: Loaded, settings: SampleConfig, seed: int) -> dict[str, Any]:
     """Everything that examples depend on, and where they came from."""
     config, model = loaded.components.config, loaded.components.model
-    identity = {key: value for key, value in asdict(settings).items() if key != "batch"}
+    identity = {key: value for key, value in settings.model_dump().items() if key != "batch"}
     return {
         "tdpm": __version__,
         "model": str(loaded.source),
@@ -169,7 +168,7 @@ class Generated:
 def draw_panels(made: Components, model: TDPM, data: Any, device: torch.device) -> dict[str, Any]:
     """Pictures of the data, of x_T as the data and as the prior give it, and of the samples."""
     space, schedule = made.space, model.denoiser.schedule
-    sample = replace(made.config.sample, precision=made.config.train.precision)
+    sample = made.config.sample.model_copy(update={"precision": made.config.train.precision})
     count = 4096 if len(space.shape) != 3 else GRID if max(space.shape) <= 64 else GRID // 4
     count = min(count, len(data))
     picked = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:count].tolist()

@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import nn
 from tdpm_cli.checkpoints import checkpoint
 from tdpm_cli.checkpoints import format as formats
 from tdpm_cli.conditioning.captions.precompute import embed_captions
-from tdpm_cli.config import presets, schema
+from tdpm_cli.config import load_config, presets
 from tdpm_cli.config.schema import Config
 from tdpm_cli.convert import generator
 from tdpm_cli.convert.convert import load_into
@@ -28,7 +27,7 @@ from tdpm_cli.runtime.errors import BadFile, InputError
 from tdpm_cli.runtime.files import write_text
 from tdpm_cli.runtime.locks import lock_run
 from tdpm_cli.runtime.malloc import keep_freed_memory
-from tdpm_cli.sampling.build import Components, build, read_data
+from tdpm_cli.sampling.build import Components, build, open_dataset
 from tdpm_cli.sampling.placement import with_precision
 from tdpm_cli.sampling.settings import GRID
 from tdpm_cli.training import profiling
@@ -82,7 +81,7 @@ def train(
     device = precision.device()
     keep_freed_memory()
     distributed.rows(config.train.batch)
-    data, config = read_data(config)
+    data, config = open_dataset(config)
     distributed.agree("settings", _flat(config.to_dict()))
     run, folder = distributed.from_first(lambda: _place(outdir, name or config.preset, resume))
     # Weights that are shared among processes are built on the host, for they may be too many for one device.
@@ -171,8 +170,8 @@ def _settled(config: Config, run: Path) -> Config:
     path = run / "config.yaml"
     if config.train.precision != "auto" or not path.is_file():
         return config
-    before = schema.from_dict(presets.read_yaml(path.read_text(), str(path)))
-    return _set_train(config, precision=before.train.precision)
+    before = load_config(presets.read_yaml(path.read_text(), str(path)))
+    return config.replace("train", precision=before.train.precision)
 
 
 def _start(run: Path, folder: Path | None) -> Path | None:
@@ -187,7 +186,7 @@ def _same_config(start: Path, config: Config) -> None:
     """Refuse to continue a run with another config, naming the differences; say what changes sums."""
     now, state = _flat(config.to_dict()), formats.state_of(start)
     # Through Config, for keys that are newer than the run had their default's effect.
-    before = _flat(schema.from_dict(state["config"]).to_dict())
+    before = _flat(load_config(state["config"]).to_dict())
     differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     listed = {key: f"{key}: {before.get(key)!r} there, {now.get(key)!r} here" for key in differing}
     refused = [text for key, text in listed.items() if key not in MAY_CHANGE and not key.startswith(NOT_OF_TRAINING)]
@@ -296,8 +295,8 @@ def _profile(trainer: Trainer, data: Dataset, trace: Path) -> None:
 
 def _useful_flops(config: Config) -> int:
     """Operations of such a step for one image: no lazy penalty, and nothing computed twice to save memory."""
-    adversarial = replace(config.adversarial, r1=0.0, r2=0.0)
-    return cost_of(_set_train(replace(config, adversarial=adversarial), gradient_checkpointing=False)).step_flops
+    config = config.replace("adversarial", r1=0.0, r2=0.0).replace("train", gradient_checkpointing=False)
+    return cost_of(config).step_flops
 
 
 def _duration(seconds: float) -> str:
@@ -305,10 +304,6 @@ def _duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds:.3g} seconds"
-
-
-def _set_train(config: Config, **settings: Any) -> Config:
-    return replace(config, train=replace(config.train, **settings))
 
 
 def _announce(made: Components, data: Dataset, run: Path) -> None:

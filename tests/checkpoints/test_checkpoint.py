@@ -18,8 +18,8 @@ from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.checkpoints import format as formats
 from tdpm_cli.checkpoints import writer as saving
 from tdpm_cli.checkpoints.checkpoint import Snapshot
+from tdpm_cli.config import load_config
 from tdpm_cli.config.presets import read_yaml
-from tdpm_cli.config.schema import from_dict
 from tdpm_cli.runtime import locks as lock
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import WriteError
@@ -121,12 +121,12 @@ def test_a_damaged_one_is_skipped_and_named_and_an_error_when_asked_for(tmp_path
 
 
 def test_a_run_continues_from_the_newest_sound_one(tiny, tmp_path, capsys):
-    run = train(from_dict(tiny()), tmp_path, "run")
+    run = train(load_config(tiny()), tmp_path, "run")
     whole = {path.name: path.read_bytes() for path in checkpoint.steps(run)[-1].glob("*.json")}
     flip(checkpoint.steps(run)[-1] / "model.safetensors", -1)
     with pytest.raises(InputError, match=r"model.safetensors is not what was written"):
-        train(from_dict(tiny()), tmp_path, "run", resume=str(checkpoint.steps(run)[-1]))
-    train(from_dict(tiny()), tmp_path, "run")
+        train(load_config(tiny()), tmp_path, "run", resume=str(checkpoint.steps(run)[-1]))
+    train(load_config(tiny()), tmp_path, "run")
     assert "continuing" in capsys.readouterr().err
     assert [path.name for path in (run / "checkpoints").iterdir() if not path.name.isdecimal()] == ["000000256.damaged"]
     again = {path.name: path.read_bytes() for path in checkpoint.steps(run)[-1].glob("*.json")}
@@ -147,7 +147,7 @@ def test_a_run_of_format_1_is_read_sampled_and_continued(tmp_path):
     assert torch.equal(read["denoiser"]["state"][0]["exp_avg"], old["denoiser"]["state"][0]["exp_avg"])
     plain = read_yaml((run / "config.yaml").read_text(), "config.yaml")
     plain["train"]["duration"] = 384
-    train(from_dict(plain), tmp_path, "format-1")
+    train(load_config(plain), tmp_path, "format-1")
     after = checkpoint.newest(run)
     assert (after.name, formats.state_of(after)["step"]) == ("000000384", 12)
     assert (after / "manifest.json").is_file()
@@ -178,8 +178,8 @@ def test_a_newer_format_is_told(tmp_path):
 
 
 def test_a_batch_of_another_size_is_told_and_continues_at_the_right_image(tiny, tmp_path, capsys):
-    run = train(from_dict(tiny("train.duration=128")), tmp_path, "run")
-    train(from_dict(tiny("train.duration=192", "train.batch=64", "train.batch_gpu=32")), tmp_path, "run")
+    run = train(load_config(tiny("train.duration=128")), tmp_path, "run")
+    train(load_config(tiny("train.duration=192", "train.batch=64", "train.batch_gpu=32")), tmp_path, "run")
     told = capsys.readouterr().err
     assert "note: train.batch: 32 there, 64 here" in told
     assert "continuing" in told
@@ -225,10 +225,10 @@ def full_disk(monkeypatch, times):
 
 
 def test_a_full_disk_stops_the_run_and_leaves_the_older_ones(tiny, tmp_path, monkeypatch):
-    run = train(from_dict(tiny("train.duration=128")), tmp_path, "run")
+    run = train(load_config(tiny("train.duration=128")), tmp_path, "run")
     full_disk(monkeypatch, 1000)
     with pytest.raises(WriteError, match=r"No space left on device.*older ones are intact"):
-        train(from_dict(tiny()), tmp_path, "run")
+        train(load_config(tiny()), tmp_path, "run")
     assert checkpoint.newest(run).name == "000000128"
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["000000064", "000000128"]
 
@@ -238,7 +238,7 @@ def test_a_disk_that_is_really_full_stops_the_run_and_the_older_checkpoint_loads
     disk, preset = tmp_path / "disk", tmp_path / "preset.yaml"
     disk.mkdir()
     preset.write_text(yaml.safe_dump(tiny("train.keep=2", "train.duration=100k", "train.snapshot=64")))
-    run = train(from_dict(tiny("train.duration=64")), tmp_path, "measured")
+    run = train(load_config(tiny("train.duration=64")), tmp_path, "measured")
     size = sum(path.stat().st_size + 4096 for path in checkpoint.steps(run)[-1].iterdir())
     tdpm = Path(sys.executable).with_name("tdpm")
     script = (
@@ -257,12 +257,12 @@ def test_a_disk_that_is_really_full_stops_the_run_and_the_older_checkpoint_loads
 
 def test_training_goes_on_beyond_a_full_disk_where_asked(tiny, tmp_path, monkeypatch, capsys):
     full_disk(monkeypatch, 2)
-    run = train(from_dict(tiny("train.on_save_error=continue")), tmp_path, "run")
+    run = train(load_config(tiny("train.on_save_error=continue")), tmp_path, "run")
     assert capsys.readouterr().err.count("training goes on") == 2
     assert [path.name for path in checkpoint.steps(run)] == ["000000192", "000000256"]
     full_disk(monkeypatch, 1000)  # the last one must be saved, or the command has failed
     with pytest.raises(WriteError):
-        train(from_dict(tiny("train.on_save_error=continue", "train.duration=320")), tmp_path, "run")
+        train(load_config(tiny("train.on_save_error=continue", "train.duration=320")), tmp_path, "run")
 
 
 def test_a_run_has_one_owner_and_a_killed_one_is_none(tmp_path):
@@ -295,7 +295,7 @@ def test_what_a_killed_writer_left_goes(tmp_path):
 
 
 def test_weights_are_looked_at_before_memory_is_taken(tiny, tmp_path, monkeypatch):
-    run = train(from_dict(tiny("train.duration=64")), tmp_path, "run")
+    run = train(load_config(tiny("train.duration=64")), tmp_path, "run")
     tensors, header = weights.read_weights(checkpoint.newest_weights(run))
     plain = json.loads(header["config"])
     plain["backbone"]["width"] = 1 << 16

@@ -11,7 +11,7 @@ from PIL import Image
 from typer.main import get_command
 
 from tdpm_cli.cli import app, main
-from tdpm_cli.config.schema import from_dict
+from tdpm_cli.config import load_config
 from tdpm_cli.training.train import train
 
 
@@ -474,8 +474,8 @@ def test_presets_lists_and_prints(tdpm):
 
 def test_continuing_a_finished_run_says_so(tdpm, tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    train(from_dict(tiny()), tmp_path / "runs", "toy-mixture")
-    (tmp_path / "tiny.yaml").write_text(from_dict(tiny()).to_yaml())
+    train(load_config(tiny()), tmp_path / "runs", "toy-mixture")
+    (tmp_path / "tiny.yaml").write_text(load_config(tiny()).to_yaml())
     status, _, err = tdpm("train", "--preset", "tiny.yaml", "--name", "toy-mixture")
     assert status == 0, err
     assert "continuing" in err

@@ -125,13 +125,13 @@ def run(tmp_path_factory):
     from helpers import tiny_image_preset
 
     plain = tiny_image_preset(*TEXT)
-    return train(config.from_dict(plain), tmp_path_factory.mktemp("text"), "text")
+    return train(config.load_config(plain), tmp_path_factory.mktemp("text"), "text")
 
 
 def test_training_with_captions_continues_bit_for_bit(run, tiny_images, tmp_path):
     half = tmp_path / "half"
-    train(config.from_dict(tiny_images(*TEXT, "train.duration=64")), tmp_path, "half")
-    train(config.from_dict(tiny_images(*TEXT)), tmp_path, "half")
+    train(config.load_config(tiny_images(*TEXT, "train.duration=64")), tmp_path, "half")
+    train(config.load_config(tiny_images(*TEXT)), tmp_path, "half")
     (whole, _), (resumed, _) = (
         weights.read_weights(checkpoint.steps(folder)[-1] / "model.safetensors") for folder in (run, half)
     )
@@ -200,7 +200,7 @@ def test_a_file_of_prompts(tmp_path):
 
 def test_long_captions_are_counted(tiny_images, tmp_path, capsys):
     long = ["condition.templates=['a {class} that is written by hand on paper']", "train.duration=16"]
-    train(config.from_dict(tiny_images(*TEXT, *long)), tmp_path, "long")
+    train(config.load_config(tiny_images(*TEXT, *long)), tmp_path, "long")
     assert "10 of 10 captions have more than 8 tokens and are cut there" in capsys.readouterr().err
     with sqlite3.connect(next((tmp_path / "cache" / "tdpm" / "texts").glob("*.sqlite"))) as database:
         assert database.execute("SELECT count(*) FROM texts").fetchone() == (10,)
@@ -212,7 +212,7 @@ def matched(tmp_path_factory):
     from helpers import tiny_image_preset
 
     file = tmp_path_factory.mktemp("matcher") / "matcher.safetensors"
-    matcher(config.from_dict(tiny_image_preset(*TEXT)), file, 20_000)
+    matcher(config.load_config(tiny_image_preset(*TEXT)), file, 20_000)
     assert not file.with_name(file.name + ".state").exists()
     return f"image-text:{file}"
 
@@ -298,17 +298,17 @@ def test_a_matcher_continues_where_it_stopped(tiny_images, tmp_path, monkeypatch
             pass
 
     monkeypatch.setattr(fitting.precision, "fastest", lambda work, where: "fp32")
-    matcher(config.from_dict(plain), tmp_path / "whole.safetensors", 20_000)
+    matcher(config.load_config(plain), tmp_path / "whole.safetensors", 20_000)
     with monkeypatch.context() as patched:
         patched.setattr(fitting, "Interruption", Stop)
         with pytest.raises(Interrupted):
-            matcher(config.from_dict(plain), file, 20_000)
+            matcher(config.load_config(plain), file, 20_000)
     assert not file.exists()
     with pytest.raises(InputError, match=r"begun with other data or settings(.|\n)*remove it"):
-        matcher(config.from_dict(plain), file, 30_000)
+        matcher(config.load_config(plain), file, 30_000)
     # On a busy machine another number format may seem the faster; it goes on in the one it began in.
     monkeypatch.setattr(fitting.precision, "fastest", lambda work, where: "bf16")
-    matcher(config.from_dict(plain), file, 20_000)
+    matcher(config.load_config(plain), file, 20_000)
     (whole, _), (resumed, _) = (weights.read_weights(path) for path in (tmp_path / "whole.safetensors", file))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
@@ -316,8 +316,8 @@ def test_a_matcher_continues_where_it_stopped(tiny_images, tmp_path, monkeypatch
 def test_what_is_no_matcher_or_cannot_have_one_is_said(tiny, tiny_images, tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"no weights")
     cases = [
-        (lambda: matcher(config.from_dict(tiny_images()), tmp_path / "m.safetensors"), "has no images with captions"),
-        (lambda: matcher(config.from_dict(tiny_images(*TEXT)), tmp_path / "m.pt"), "is written as .safetensors"),
+        (lambda: matcher(config.load_config(tiny_images()), tmp_path / "m.safetensors"), "has no images with captions"),
+        (lambda: matcher(config.load_config(tiny_images(*TEXT)), tmp_path / "m.pt"), "is written as .safetensors"),
         (lambda: extractor("image-text", None, torch.device("cpu")), "tdpm data matcher FILE --preset"),
         (lambda: extractor(f"image-text:{tmp_path / 'y'}", None, torch.device("cpu")), "no such file"),
         (lambda: extractor(f"image-text:{tmp_path / 'x.safetensors'}", None, torch.device("cpu")), "not a safetensors"),
@@ -384,7 +384,7 @@ LEARNED = [*TEXT, "condition.text_encoder=bert-tokens", "condition.dim=64"]
 
 
 def test_the_gradients_of_a_trained_encoder_are_the_last_to_be_sent(tiny_images):
-    made = build.build(config.from_dict(tiny_images(*LEARNED)))
+    made = build.build(config.load_config(tiny_images(*LEARNED)))
     sent = [name for name, _ in made.model.denoiser.named_parameters()][::-1]
     assert sent[0].startswith("network.")
     assert sent[-1].startswith("text_encoder.")
@@ -392,8 +392,8 @@ def test_the_gradients_of_a_trained_encoder_are_the_last_to_be_sent(tiny_images)
 
 def test_an_encoder_that_is_trained_learns_from_the_denoising_loss_and_is_kept(tiny_images, tmp_path):
     plain = tiny_images(*LEARNED)
-    begun = weights.state(build.build(config.from_dict(plain)).model.denoiser.text_encoder)
-    run = train(config.from_dict(plain), tmp_path, "learned")
+    begun = weights.state(build.build(config.load_config(plain)).model.denoiser.text_encoder)
+    run = train(config.load_config(plain), tmp_path, "learned")
     folder = checkpoint.steps(run)[-1]
     for file in (folder / "model.safetensors", checkpoint.newest_weights(run)):
         kept, _ = weights.read_weights(file)
@@ -402,8 +402,8 @@ def test_an_encoder_that_is_trained_learns_from_the_denoising_loss_and_is_kept(t
     discriminator, _ = weights.read_weights(folder / "discriminator.safetensors")
     assert not [name for name in discriminator if "text_encoder" in name]
     half = tmp_path / "half"
-    train(config.from_dict(tiny_images(*LEARNED, "train.duration=64")), tmp_path, "half")
-    train(config.from_dict(plain), tmp_path, "half")
+    train(config.load_config(tiny_images(*LEARNED, "train.duration=64")), tmp_path, "half")
+    train(config.load_config(plain), tmp_path, "half")
     whole, resumed = (weights.read_weights(checkpoint.steps(each)[-1] / "model.safetensors")[0] for each in (run, half))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
@@ -418,11 +418,11 @@ def test_an_encoder_that_is_trained_learns_from_the_denoising_loss_and_is_kept(t
     assert torch.equal(x_T[0], x_T[2])
     assert not torch.equal(x_T[0], x_T[1])
     with pytest.raises(InputError, match=r"encoder that is trained with it.*condition.text_encoder=minilm"):
-        matcher(config.from_dict(plain), tmp_path / "matcher.safetensors")
+        matcher(config.load_config(plain), tmp_path / "matcher.safetensors")
 
 
 def test_the_game_leaves_a_trained_encoder_alone(tiny_images):
-    made = build.build(config.from_dict(tiny_images(*LEARNED)))
+    made = build.build(config.load_config(tiny_images(*LEARNED)))
     x, cond = torch.randn(8, 1, 8, 8), made.condition.encode({"captions": [("a four",)] * 8})
     losses = {
         "denoise": denoise_loss(made.model),
@@ -445,7 +445,7 @@ def test_what_an_encoder_that_is_trained_cannot_do_is_said():
 @pytest.mark.slow
 @pytest.mark.parametrize("file", ["model.pt2", "model.onnx"])
 def test_a_trained_encoder_is_in_the_exported_graph(tiny_images, tmp_path, file):
-    run = train(config.from_dict(tiny_images(*LEARNED, "train.duration=32")), tmp_path, "learned")
+    run = train(config.load_config(tiny_images(*LEARNED, "train.duration=32")), tmp_path, "learned")
     export(tmp_path / file, run, steps=2, guidance_scale=2.0)  # which compares both runtimes
 
 

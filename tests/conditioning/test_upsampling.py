@@ -62,7 +62,7 @@ def test_both_networks_look_at_the_smaller_image():
 def run(tmp_path_factory):
     from helpers import tiny_image_preset
 
-    return train(config.from_dict(tiny_image_preset(*LARGER)), tmp_path_factory.mktemp("larger"), "larger")
+    return train(config.load_config(tiny_image_preset(*LARGER)), tmp_path_factory.mktemp("larger"), "larger")
 
 
 def small_images(folder, n, captions=True):

@@ -108,7 +108,7 @@ def plain_of(tiny_images, *assignments):
 @pytest.fixture
 def ours(tiny_images, tmp_path):
     """A generator's own file, and the generator."""
-    made = build.build(config.from_dict(plain_of(tiny_images, "train.seed=5")))
+    made = build.build(config.load_config(plain_of(tiny_images, "train.seed=5")))
     path = tmp_path / "generator.safetensors"
     weights.write_weights(path, made.model.prior.generator, {})
     return path, made.model.prior.generator
@@ -135,10 +135,10 @@ def test_both_halves_begin_from_other_models(ours, tdpm):
 
 
 def test_a_run_lends_its_generator_to_another_cut(tiny_images, tdpm, tmp_path):
-    made = build.build(config.from_dict(plain_of(tiny_images, "schedule.truncate.step=30")))
+    made = build.build(config.load_config(plain_of(tiny_images, "schedule.truncate.step=30")))
     path = tmp_path / "model.safetensors"
     weights.write_weights(path, made.model, build.header(made.config, "ema-1", 0))
-    adopted = config.from_dict(generator.adopt(tiny_images(), str(path)))
+    adopted = config.load_config(generator.adopt(tiny_images(), str(path)))
     again = build.build(adopted)
     generator.load_into(again, str(path))
     assert again.model.denoiser.schedule.T == 100
@@ -226,7 +226,7 @@ def test_what_does_not_fit_gets_one_message(ours, tdpm, tmp_path, tiny_images, c
         return file
 
     def model(name, *assignments):
-        made = build.build(config.from_dict(tiny_images(*assignments)))
+        made = build.build(config.load_config(tiny_images(*assignments)))
         weights.write_weights(tmp_path / name, made.model, build.header(made.config, "ema-1", 0))
         return tmp_path / name
 

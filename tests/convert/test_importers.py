@@ -60,7 +60,7 @@ def plain(*assignments):
 
 
 def ours(init, *assignments):
-    made = build(config.from_dict(presets.override(adopt(plain(*assignments), init), assignments)))
+    made = build(config.load_config(presets.override(adopt(plain(*assignments), init), assignments)))
     load_into(made, init)
     return made
 
@@ -222,10 +222,10 @@ ADM = ["backbone.channels=32", "backbone.mult=[1, 2, 2]", "backbone.attention=[8
 
 
 def test_a_checkpoint_of_guided_diffusion(tmp_path, generator):
-    network = moved(build(config.from_dict(plain(*ADM))).model.denoiser.network, generator)
+    network = moved(build(config.load_config(plain(*ADM))).model.denoiser.network, generator)
     torch.save(adm_names(network), tmp_path / "adm.pt")
     made = ours(f"guided-diffusion:{tmp_path / 'adm.pt'}", "backbone.head_channels=16")
-    assert made.config.backbone.options == build(config.from_dict(plain(*ADM))).config.backbone.options | {
+    assert made.config.backbone.options == build(config.load_config(plain(*ADM))).config.backbone.options | {
         "dropout": 0.0
     }
     x, t = torch.randn(2, 3, 16, 16, generator=generator), torch.tensor([3, 500])
@@ -307,16 +307,16 @@ def test_files_that_do_not_fit_are_named(tmp_path, generator, capsys):
         assert message in str(caught.value), init
     assert "executed" not in capsys.readouterr().out
     with pytest.raises(InputError, match="the weights are a U-Net's"):
-        load_into(build(config.from_dict(presets.read_preset("toy-mixture"))), good)
+        load_into(build(config.load_config("toy-mixture")), good)
 
 
 def test_a_few_step_model_from_a_baseline(tiny_images, tmp_path):
     """--init RUN --phases prior: the denoiser is the baseline's and stays so; prior and discriminator learn."""
     baseline = train(
-        config.from_dict(tiny_images("schedule.truncate=null", "prior.name=gaussian")), tmp_path, "baseline"
+        config.load_config(tiny_images("schedule.truncate=null", "prior.name=gaussian")), tmp_path, "baseline"
     )
     few = tiny_images("prior.name=denoised", "train.phases=prior", f"train.init={baseline}", "adversarial.r1=0.1")
-    run = train(config.from_dict(adopt(few, str(baseline))), tmp_path, "few")
+    run = train(config.load_config(adopt(few, str(baseline))), tmp_path, "few")
     before, after = load(baseline).components.model, load(run).components.model
     assert after.denoiser.schedule.T == 100
     same = zip(before.denoiser.network.parameters(), after.denoiser.network.parameters(), strict=True)
@@ -326,4 +326,4 @@ def test_a_few_step_model_from_a_baseline(tiny_images, tmp_path):
     with pytest.raises(InputError, match=r"knows t = 1\.\.100, but the cut is at T = 500"):
         adopt(presets.override(few, ["schedule.truncate.step=500"]), str(run))
     with pytest.raises(InputError, match=r"train\.phases is 'prior', but the prior 'shared' has no weights of its own"):
-        config.from_dict(tiny_images("train.phases=prior"))
+        config.load_config(tiny_images("train.phases=prior"))

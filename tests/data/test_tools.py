@@ -12,9 +12,8 @@ from helpers import encoded, folder_of, idx_of, picture, zip_of
 from PIL import Image
 
 from tdpm_cli.checkpoints import checkpoint
-from tdpm_cli.config import registry
+from tdpm_cli.config import load_config, registry
 from tdpm_cli.config.presets import override, read_preset, with_data
-from tdpm_cli.config.schema import from_dict
 from tdpm_cli.data.auto_preset import propose
 from tdpm_cli.data.image_files import beside
 from tdpm_cli.data.loader import order_from
@@ -33,7 +32,7 @@ def tiny_files(tiny_images):
 
     def make(path, *assignments):
         plain = tiny_images("space.shape=[3, 10, 12]", "backbone.attention=[5]", *assignments)
-        return from_dict(with_data({**plain, "data": {"name": "images"}}, path, False))
+        return load_config(with_data({**plain, "data": {"name": "images"}}, path, False))
 
     return make
 
@@ -189,7 +188,7 @@ def test_a_preset_is_proposed_for_any_data(tmp_path, capsys):
     ):
         plain = propose(folder_of(tmp_path / f"{size[0]}", names, size=size))
         assert plain["space"]["shape"] == shape
-        config = from_dict(plain)
+        config = load_config(plain)
         build.build(config, "meta")
         assert config.condition.name == ("labels" if classes else "none")
         assert config.train.duration == 2000 * len(names)
@@ -201,7 +200,7 @@ def test_a_preset_is_proposed_for_any_data(tmp_path, capsys):
     images = torch.zeros(4, 28, 28, dtype=torch.uint8).numpy()
     plain = propose(idx_of(tmp_path / "idx", images))
     assert plain["space"]["shape"] == [1, 28, 28]
-    build.build(from_dict(plain), "meta")
+    build.build(load_config(plain), "meta")
     folder = folder_of(tmp_path / "small", ["1.png"])
     picture(1, size=(50, 11)).save(folder / "2.png")
     with pytest.raises(InputError, match=r"10 pixels at their smaller side, and at least 32"):
@@ -219,12 +218,12 @@ def test_download_is_for_data_that_can_be_fetched():
 
 def test_the_cost_of_a_config(tiny_images):
     plain = tiny_images()
-    cost, made = cost_of(from_dict(plain)), build.build(from_dict(plain))
+    cost, made = cost_of(load_config(plain)), build.build(load_config(plain))
     assert cost.model == sum(p.numel() for p in made.model.parameters())
-    wide = cost_of(from_dict(override(plain, ["backbone.channels=16"])))
+    wide = cost_of(load_config(override(plain, ["backbone.channels=16"])))
     assert 2 < wide.call_flops / cost.call_flops < 4
     assert cost.step_flops > 6 * cost.call_flops  # two passes of the U-Net, forward and backward
-    thrifty = cost_of(from_dict(override(plain, ["train.gradient_checkpointing=true"])))
+    thrifty = cost_of(load_config(override(plain, ["train.gradient_checkpointing=true"])))
     assert thrifty.activation_bytes < 0.7 * cost.activation_bytes
     assert thrifty.step_flops > cost.step_flops
     convolution = torch.nn.Conv2d(3, 5, 3, padding=1, device="meta")
@@ -233,7 +232,7 @@ def test_the_cost_of_a_config(tiny_images):
 
 def test_a_dry_run_tells_the_cost_and_leaves_nothing(tiny_images, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("tdpm_cli.training.train.free_memory", lambda where: 1 << 20)
-    assert train(from_dict(tiny_images()), tmp_path / "runs", "run", dry_run=True) is None
+    assert train(load_config(tiny_images()), tmp_path / "runs", "run", dry_run=True) is None
     assert not (tmp_path / "runs").exists()
     out = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "GFLOP an image trained" in out
@@ -247,6 +246,6 @@ def test_out_of_memory_says_what_to_try(tiny_images, tmp_path, monkeypatch):
 
     monkeypatch.setattr("tdpm_cli.training.trainer.train_step", fail)
     with pytest.raises(InputError, match=r"out of memory with 16 images at a time; try --batch-gpu 8 or --set"):
-        train(from_dict(tiny_images()), tmp_path, "run")
+        train(load_config(tiny_images()), tmp_path, "run")
     with pytest.raises(InputError, match=r"train\.batch_gpu is 5: it must divide train\.batch, 16"):
-        from_dict(tiny_images("train.batch_gpu=5"))
+        load_config(tiny_images("train.batch_gpu=5"))

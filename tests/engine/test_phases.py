@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from tdpm_cli.config import load_config
 from tdpm_cli.config.registry import load
-from tdpm_cli.config.schema import from_dict
 from tdpm_cli.engine.phases import (
     AdversarialSettings,
     Batch,
@@ -18,7 +18,7 @@ from tdpm_cli.sampling.build import build
 
 
 def phases_of(plain, adversarial=None):
-    made = build(from_dict(plain))
+    made = build(load_config(plain))
     made_with = {}
 
     def optimizer(name, module):
@@ -211,7 +211,7 @@ def test_dropping_conditions_leaves_the_stated_share():
 def test_the_prior_and_the_discriminator_win_a_game_they_can(tiny):
     # Data at a single place: after a little play the shared prior's x_T has moved there.
     plain = tiny("train.denoiser_lr=1e-3")
-    made = build(from_dict(plain))
+    made = build(load_config(plain))
     phases = tdpm_phases(
         made.model, made.discriminator, made.condition, AdversarialSettings(penalty_every=4),
         lambda name, module: torch.optim.Adam(module.parameters(), 2e-3, betas=(0.0, 0.99), fused=True),
@@ -227,7 +227,7 @@ def test_the_prior_and_the_discriminator_win_a_game_they_can(tiny):
 
 
 def test_real_examples_with_the_condition_of_another_are_fakes(tiny):
-    made = build(from_dict(tiny()))
+    made = build(load_config(tiny()))
     label = torch.tensor([1, 1, 4, 4, 2, 10])
     labels = load("condition", "labels")(classes=10)  # 10 is "nothing", which fits every example
     asked = []
@@ -246,7 +246,7 @@ def test_real_examples_with_the_condition_of_another_are_fakes(tiny):
 
 def test_mismatch_is_a_term_of_the_discriminator(tiny_images):
     labels = ["condition.name=labels", "condition.classes=10"]
-    made = build(from_dict(tiny_images(*labels, "adversarial.mismatch=0.5")))
+    made = build(load_config(tiny_images(*labels, "adversarial.mismatch=0.5")))
     phases = tdpm_phases(made.model, made.discriminator, made.condition, AdversarialSettings(mismatch=0.5),
                          lambda name, module: torch.optim.SGD(module.parameters(), 0.1, fused=True))  # fmt: skip
     (phase,) = [phase for phase in phases if phase.name == "discriminator"]

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import gaussian_blur
 
-from tdpm_cli.config.schema import from_dict
+from tdpm_cli.config import load_config
 from tdpm_cli.data.datasets.digits import digits as digits_part
 from tdpm_cli.evaluation import summary
 from tdpm_cli.evaluation.evaluate import evaluate, write_statistics
@@ -73,7 +73,7 @@ def test_extra_scores_stand_beside_the_distance(runs, tmp_path):
 
 def test_the_scores_of_the_data_against_themselves_are_zero(runs, tmp_path):
     pytest.importorskip("efficientnet_lite_pytorch")
-    data, _ = build.read_data(build.load(runs["images"]).components.config)
+    data, _ = build.open_dataset(build.load(runs["images"]).components.config)
     for k, image in enumerate(data[range(40)][0]):
         (tmp_path / "a").mkdir(exist_ok=True)
         Image.fromarray(image[0].numpy()).save(tmp_path / "a" / f"{k}.png")
@@ -127,7 +127,7 @@ def test_what_eval_cannot_score(runs, tmp_path, monkeypatch):
 def test_training_data_that_are_gone_are_told_as_such(tiny_images, tmp_path, pooled):
     data = write_images(tmp_path / "data", noise(20, 1))
     plain = tiny_images("data.name=images", f"data.path={data}", "train.duration=16")
-    run = train(from_dict(plain), tmp_path, "run")
+    run = train(load_config(plain), tmp_path, "run")
     sample(tmp_path / "out", 4, run)
     data.rename(tmp_path / "elsewhere")
     gone = f"the training data that it names, {data}, are not there any more"

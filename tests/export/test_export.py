@@ -26,7 +26,7 @@ def model(tiny_images, tiny, tmp_path, generator):
 
     def make(*assignments, points=False):
         plain = tiny("prior.name=shared") if points else tiny_images("backbone.groups=4", *assignments)
-        made = build.build(config.from_dict(plain))
+        made = build.build(config.load_config(plain))
         with torch.no_grad():
             for weight in made.model.parameters():
                 weight += 0.05 * torch.randn(weight.shape, generator=generator)
@@ -183,7 +183,7 @@ def test_a_folder_of_diffusers_and_back(model, tmp_path, generator, kind):
     # The truncated chain is theirs as a table of betas, which is no chain of ours: the U-Net alone goes back.
     plain = {**theirs, "schedule": {**theirs["schedule"], "truncate": {"step": 100}}}
     init = f"diffusers:{folder / 'unet'}"
-    made = build.build(config.from_dict(adopt(plain, init)))
+    made = build.build(config.load_config(adopt(plain, init)))
     load_into(made, init)
     network, ours = made.model.denoiser.network.eval(), load(source, "cpu").tdpm.denoiser.network
     x, t = torch.randn(3, 1, 8, 8, generator=generator), torch.tensor([1, 50, 100])
@@ -201,7 +201,7 @@ def test_diffusers_to_ours_to_diffusers_is_bit_for_bit(tmp_path, generator):
     )  # fmt: skip
     unet.save_pretrained(tmp_path / "theirs")
     init = f"diffusers:{tmp_path / 'theirs'}"
-    made = build.build(config.from_dict(adopt(presets.read_preset("digits"), init)))
+    made = build.build(config.load_config(adopt(presets.read_preset("digits"), init)))
     load_into(made, init)
     weights.write_weights(tmp_path / "m.safetensors", made.model, build.header(made.config, "ema-1", 0))
     folder = export(tmp_path / "again", tmp_path / "m.safetensors", "diffusers", sampler="ddim", spacing=1.0)

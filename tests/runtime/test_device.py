@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from tdpm_cli.config import load_config
 from tdpm_cli.config.presets import read_yaml
-from tdpm_cli.config.schema import from_dict
 from tdpm_cli.runtime import device as precision
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling.build import build
@@ -29,17 +29,17 @@ def test_auto_is_what_is_faster_here_and_fp32_where_nothing_is_gained(slower, ch
 
 def test_a_run_keeps_what_auto_was_settled_as(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(precision, "fastest", lambda work, where: work() or "bf16")
-    run = train(from_dict(tiny("train.precision=auto", "train.duration=64")), tmp_path, "run")
+    run = train(load_config(tiny("train.precision=auto", "train.duration=64")), tmp_path, "run")
     assert read_yaml((run / "config.yaml").read_text(), "")["train"]["precision"] == "bf16"
     monkeypatch.setattr(precision, "fastest", lambda work, where: "fp32")
-    train(from_dict(tiny("train.precision=auto", "train.duration=96")), tmp_path, "run")
+    train(load_config(tiny("train.precision=auto", "train.duration=96")), tmp_path, "run")
     assert read_yaml((run / "config.yaml").read_text(), "")["train"]["precision"] == "bf16"
 
 
 def test_sampling_tries_a_model_once(tiny, monkeypatch):
     tried = []
     monkeypatch.setattr(precision, "fastest", lambda work, where: tried.append(work()) or "bf16")
-    made = build(from_dict(tiny("sample.precision=auto")))
+    made = build(load_config(tiny("sample.precision=auto")))
     assert [settings_of(made).precision for _ in range(2)] == ["bf16", "bf16"]
     assert len(tried) == 1
 
@@ -106,7 +106,7 @@ def test_a_number_format_that_the_device_lacks_is_refused(monkeypatch):
 def test_a_separate_prior_and_a_denoiser_that_stays_are_compiled_too(tiny_images, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch, "compile", lambda call, **options: call)
     plain = tiny_images("prior.name=copy", "train.compile=true", "train.phases=prior", "train.duration=32")
-    train(from_dict(plain), tmp_path, "run")
+    train(load_config(plain), tmp_path, "run")
     told = capsys.readouterr().err
     assert told.count("compiled in") == 2
     assert "failed" not in told

@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from tdpm_cli.checkpoints import checkpoint, weights
-from tdpm_cli.config.schema import from_dict
+from tdpm_cli.config import load_config
 from tdpm_cli.runtime import distributed, launch
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling.sample import sample
@@ -49,7 +49,7 @@ def tensors(run):
 )  # fmt: skip
 def test_two_processes_train_as_one(tiny_images, tmp_path, assignments):
     plain = tiny_images("train.duration=64", "train.denoiser_lr=1e-4", "train.flip=true", *assignments)
-    one = train(from_dict(plain), tmp_path, "one")
+    one = train(load_config(plain), tmp_path, "one")
     done = tdpm("train", "--preset", preset(plain, tmp_path), "--outdir", tmp_path, "--name", "two", "--nproc", 2)
     assert done.returncode == 0, done.stderr
     ours, theirs = tensors(one), tensors(tmp_path / "two")
@@ -146,7 +146,7 @@ def test_a_process_that_dies_ends_all_and_they_start_again(tiny, tmp_path):
     again = tdpm(*command, "again", "--max-restarts", 1, **environment, DIED=str(tmp_path / "died-2"))
     assert again.returncode == 0, again.stderr
     assert "starting all of them again (1 of 1)" in again.stderr
-    straight = train(from_dict(plain), tmp_path, "straight")
+    straight = train(load_config(plain), tmp_path, "straight")
     ours, theirs = tensors(straight), tensors(tmp_path / "again")
     assert max(float((ours[key] - theirs[key]).abs().max()) for key in ours) < 1e-5
 
@@ -349,7 +349,7 @@ def on_both(hosts, *words):
 def test_two_hosts_train_as_one(tiny_images, tmp_path, two_hosts):
     plain = tiny_images("train.duration=64", "train.denoiser_lr=1e-4")
     on_both(two_hosts, "train", "--preset", preset(plain, tmp_path), "--outdir", tmp_path, "--name", "two")
-    ours, theirs = tensors(train(from_dict(plain), tmp_path, "one")), tensors(tmp_path / "two")
+    ours, theirs = tensors(train(load_config(plain), tmp_path, "one")), tensors(tmp_path / "two")
     assert max(float((ours[key] - theirs[key]).abs().max()) for key in ours) < 1e-5
 
 

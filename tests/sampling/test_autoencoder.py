@@ -96,7 +96,7 @@ def test_reconstruct_tells_what_is_lost(runs, tmp_path):
 def of_32(tiny_images, tmp_path):
     """A model of 32×32 in colour that nobody trained, and four pictures."""
     plain = tiny_images("data.name=images", "space.shape=[3, 32, 32]", "prior.name=gaussian", "backbone.attention=[]")
-    made = build.build(config.from_dict(plain))
+    made = build.build(config.load_config(plain))
     weights.write_weights(tmp_path / "m.safetensors", made.model, build.header(made.config, "ema-1", 0))
     (tmp_path / "four").mkdir()
     for k in range(4):

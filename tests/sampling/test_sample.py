@@ -9,9 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tdpm_cli.config import registry
+from tdpm_cli.config import load_config, registry
 from tdpm_cli.config import schema as config
-from tdpm_cli.config.schema import from_dict
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.export.export import export
 from tdpm_cli.runtime import locks
@@ -40,7 +39,7 @@ def test_images_are_written_with_everything_they_depend_on(runs, tmp_path):
     manifest = json.loads((out / "samples.json").read_text())
     assert (manifest["steps"], manifest["seed"], manifest["nfe"], manifest["nfe_text"]) == (3, 7, 4, "1 + 3")
     assert manifest["model_sha256"] == build.load(runs["images"]).sha256
-    assert from_dict(manifest["config"]).data.name == "digits"
+    assert load_config(manifest["config"]).data.name == "digits"
 
 
 @pytest.mark.parametrize(
@@ -267,7 +266,7 @@ def test_a_guided_prior_is_drawn_told_and_refused_where_there_is_nothing_to_guid
 @pytest.mark.parametrize("name", ["shared-x0", "x0-then-noise"])
 def test_guidance_leaves_the_noise_of_a_prior_of_x_0_at_T(tiny_images, name):
     labels = ["condition.name=labels", "condition.classes=10", f"prior.name={name}"]
-    made = build.build(config.from_dict(tiny_images(*labels)))
+    made = build.build(config.load_config(tiny_images(*labels)))
     for parameter in made.model.parameters():
         if not parameter.any():  # zeroed layers would hide what is to be seen
             torch.nn.init.normal_(parameter, std=0.1)

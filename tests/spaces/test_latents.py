@@ -71,7 +71,7 @@ def plain(coder, data, *assignments):
              "train.duration=64", "train.batch=16", "train.snapshot=32", "train.log=16", "train.precision=fp32",
              "condition.tokens=8"]  # fmt: skip
     made = presets.override(presets.read_preset("emoji-64-latent"), [*small, *assignments])
-    return config.from_dict(presets.with_data(made, data, False))
+    return config.load_config(presets.with_data(made, data, False))
 
 
 def test_an_autoencoder_learns_and_is_one_of_diffusers(coder, images):
@@ -170,7 +170,7 @@ def test_a_model_of_latents_is_trained_sampled_and_scored_as_images(coder, encod
 def test_a_model_of_latents_is_exported_with_its_decoder(coder, images, tmp_path, generator, suffix):
     pytest.importorskip("onnxruntime")
     settled = plain(coder, images, "backbone.groups=4").to_dict() | {"condition": {"name": "none"}}
-    made = build.build(config.from_dict(settled))
+    made = build.build(config.load_config(settled))
     for weight in made.model.parameters():
         weight.data += 0.1 * torch.randn(weight.shape, generator=generator)
     source = tmp_path / "model.safetensors"

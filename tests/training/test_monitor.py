@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from tdpm_cli.checkpoints import checkpoint, weights
-from tdpm_cli.config.schema import from_dict
+from tdpm_cli.config import load_config
 from tdpm_cli.data.loader import order_from
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.sampling.build import build, read_data
+from tdpm_cli.sampling.build import build, open_dataset
 from tdpm_cli.training import monitor as health
 from tdpm_cli.training.train import train
 from tdpm_cli.training.trainer import Trainer
@@ -51,7 +51,7 @@ def test_a_number_that_is_not_finite_in_any_phase_is_counted_and_named(
     tiny, tmp_path, monkeypatch, phase, gradient_only
 ):
     spoil(monkeypatch, phase, {0}, gradient_only)  # the one step in which all phases are due
-    run = train(from_dict(tiny(*GAME, "train.duration=96")), tmp_path, "run")
+    run = train(load_config(tiny(*GAME, "train.duration=96")), tmp_path, "run")
     for line in lines_of(run):
         assert [key for key in line if key.startswith("skipped/")] == [f"skipped/{phase}"]
         assert line[f"skipped/{phase}"] == 1
@@ -61,8 +61,8 @@ def test_a_number_that_is_not_finite_in_any_phase_is_counted_and_named(
 
 
 def test_an_update_left_out_leaves_weights_and_moments_alone(tiny, tmp_path):
-    config = from_dict(tiny(*GAME))
-    data, _ = read_data(config)
+    config = load_config(tiny(*GAME))
+    data, _ = open_dataset(config)
     raw, conditions = data[range(32)]
     trainer = Trainer(build(config), tmp_path, torch.device("cpu"))
     trainer.train_on(raw, conditions, nullcontext)
@@ -81,14 +81,14 @@ def test_an_update_left_out_leaves_weights_and_moments_alone(tiny, tmp_path):
 
 def test_many_in_a_row_stop_the_run_with_all_that_is_known(tiny, tmp_path, monkeypatch):
     spoil(monkeypatch, "discriminator", range(4, 100))
-    config = from_dict(tiny(*GAME, "train.max_skipped_steps=3", "train.snapshot=32", "train.keep=2"))
+    config = load_config(tiny(*GAME, "train.max_skipped_steps=3", "train.snapshot=32", "train.keep=2"))
     with pytest.raises(InputError, match=r"D/fake.*gradient/discriminator.*3 steps in a row") as caught:
         train(config, tmp_path, "run")
     run = tmp_path / "run"
     found = json.loads((run / "diverged-000000256.json").read_text())  # told one step late
     assert str(run / "diverged-000000256.json") in str(caught.value)
     assert [step["seen"] for step in found["steps"]] == [160, 192, 224]
-    data, _ = read_data(config)
+    data, _ = open_dataset(config)
     assert found["steps"][0]["examples"] == next(order_from(data, 32, 0, 128, flip=False))
     assert all(math.isfinite(norm) for norm in found["weights"].values())
     assert any(key.startswith("discriminator") and norm == "nan" for key, norm in found["gradients"].items())
@@ -118,5 +118,5 @@ def test_a_game_that_is_stuck_is_told_once_until_it_is_over():
 
 def test_a_prior_that_collapsed_is_told_in_training(tiny, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(health, "COLLAPSED", 100)  # any prior
-    train(from_dict(tiny("train.duration=640", "train.snapshot=1M")), tmp_path, "run")
+    train(load_config(tiny("train.duration=640", "train.snapshot=1M")), tmp_path, "run")
     assert capsys.readouterr().err.count("warning: by 0.32 kimg the prior's examples have been nearly all alike") == 1

@@ -12,8 +12,8 @@ import torch
 import tdpm_cli
 from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.checkpoints import format as formats
+from tdpm_cli.config import load_config
 from tdpm_cli.config.presets import override
-from tdpm_cli.config.schema import from_dict
 from tdpm_cli.data.loader import batches
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling import build
@@ -42,7 +42,7 @@ def same(a, b):
 
 
 def test_a_run_leaves_what_it_promises(tiny, tmp_path):
-    run = train(from_dict(tiny()), tmp_path, "run")
+    run = train(load_config(tiny()), tmp_path, "run")
     assert run == tmp_path / "run"
     assert {path.name for path in run.iterdir()} == {
         "config.yaml",
@@ -83,10 +83,10 @@ def test_a_run_leaves_what_it_promises(tiny, tmp_path):
 )
 def test_resuming_equals_never_stopping_bit_for_bit(preset, assignments, tmp_path, request):
     plain = request.getfixturevalue(preset)(*assignments)
-    straight = train(from_dict(plain), tmp_path, "straight")
+    straight = train(load_config(plain), tmp_path, "straight")
     half = str(plain["train"]["duration"] // 2)
-    train(from_dict(override(plain, [f"train.duration={half}"])), tmp_path, "stopped")
-    stopped = train(from_dict(plain), tmp_path, "stopped")
+    train(load_config(override(plain, [f"train.duration={half}"])), tmp_path, "stopped")
+    stopped = train(load_config(plain), tmp_path, "stopped")
     assert same(everything(straight), everything(stopped))
     losses = lambda run: [
         {key: value for key, value in json.loads(line).items() if key not in ("img/s", "loader")}
@@ -98,67 +98,67 @@ def test_resuming_equals_never_stopping_bit_for_bit(preset, assignments, tmp_pat
 
 
 def test_another_seed_is_another_run(tiny, tmp_path):
-    one, two = (train(from_dict(tiny(f"train.seed={seed}")), tmp_path, f"run{seed}") for seed in (0, 1))
+    one, two = (train(load_config(tiny(f"train.seed={seed}")), tmp_path, f"run{seed}") for seed in (0, 1))
     assert not same(everything(one), everything(two))
 
 
 def test_shared_weights_are_stored_once(tiny, tmp_path):
-    run = train(from_dict(tiny("train.duration=64")), tmp_path, "run")
+    run = train(load_config(tiny("train.duration=64")), tmp_path, "run")
     loaded = build.load(run)
     model = loaded.components.model
     assert model.prior.network is model.denoiser.network
     tensors, header = weights.read_weights(loaded.source)
     assert not [name for name in tensors if name.startswith("prior")]
     assert sum(t.numel() for t in tensors.values()) == sum(p.numel() for p in model.parameters())
-    assert from_dict(json.loads(header["config"])) == loaded.components.config
+    assert load_config(json.loads(header["config"])) == loaded.components.config
 
 
 def test_another_config_is_refused_with_the_differences(tiny, tmp_path):
-    run = train(from_dict(tiny("train.duration=64")), tmp_path, "run")
+    run = train(load_config(tiny("train.duration=64")), tmp_path, "run")
     before = everything(run)
     with pytest.raises(InputError, match=r"train.denoiser_lr: 0\.\d+ there, 0.5 here") as caught:
-        train(from_dict(tiny("train.denoiser_lr=0.5")), tmp_path, "run")
+        train(load_config(tiny("train.denoiser_lr=0.5")), tmp_path, "run")
     assert "duration" not in str(caught.value)
     assert same(before, everything(run))
 
 
 def test_a_run_continues_under_another_sampler(tiny, tmp_path):
-    run = train(from_dict(tiny("train.duration=64")), tmp_path, "run")
-    train(from_dict(tiny("train.duration=128", "sample.steps=2", "eval.batch=8")), tmp_path, "run")
+    run = train(load_config(tiny("train.duration=64")), tmp_path, "run")
+    train(load_config(tiny("train.duration=128", "sample.steps=2", "eval.batch=8")), tmp_path, "run")
     assert seen_by(run) == 128
 
 
 def test_resume_never_and_resume_from_a_path(tiny, tmp_path):
     plain = tiny("train.duration=64")
-    run = train(from_dict(plain), tmp_path, "run")
-    other = train(from_dict(plain), tmp_path, "run", resume="never")
+    run = train(load_config(plain), tmp_path, "run")
+    other = train(load_config(plain), tmp_path, "run", resume="never")
     assert other == tmp_path / "run-2"
     assert same(everything(run), everything(other))
-    longer = from_dict(tiny("train.duration=128"))
+    longer = load_config(tiny("train.duration=128"))
     assert train(longer, tmp_path, "elsewhere", resume=str(checkpoint.steps(run)[-1])) == run
     with pytest.raises(InputError, match="--resume"):
         train(longer, tmp_path, "run", resume=str(tmp_path))
 
 
 def test_going_back_behind_newer_checkpoints_is_refused(tiny, tmp_path):
-    run = train(from_dict(tiny()), tmp_path, "run")
+    run = train(load_config(tiny()), tmp_path, "run")
     older = checkpoint.steps(run)[0]
     with pytest.raises(InputError, match=r"newer checkpoints \(000000256\)"):
-        train(from_dict(tiny()), tmp_path, "run", resume=str(older))
+        train(load_config(tiny()), tmp_path, "run", resume=str(older))
 
 
 def test_what_a_killed_writer_leaves_is_no_checkpoint(tiny, tmp_path):
-    run = train(from_dict(tiny("train.duration=64")), tmp_path, "run")
+    run = train(load_config(tiny("train.duration=64")), tmp_path, "run")
     part = run / "checkpoints" / "000000999.part"
     part.mkdir()
     (part / "state.json").write_text("")
     assert [path.name for path in checkpoint.steps(run)] == ["000000064"]
-    train(from_dict(tiny("train.duration=128")), tmp_path, "run")
+    train(load_config(tiny("train.duration=128")), tmp_path, "run")
     assert not part.exists()
 
 
 def test_the_last_losses_are_logged_however_short_the_run(tiny, tmp_path):
-    run = train(from_dict(tiny("train.duration=64", "train.log=10k")), tmp_path, "run")
+    run = train(load_config(tiny("train.duration=64", "train.log=10k")), tmp_path, "run")
     (line,) = (run / "log.jsonl").read_text().splitlines()
     assert json.loads(line)["seen"] == 64
 
@@ -166,7 +166,7 @@ def test_the_last_losses_are_logged_however_short_the_run(tiny, tmp_path):
 def test_learning_rates_rise_at_the_start_and_fall_at_the_end(tiny, tmp_path):
     def rates(duration, *assignments):
         plain = tiny("train.denoiser_lr=1e-3", f"train.duration={duration}", "train.snapshot=1M", *assignments)
-        run = train(from_dict(plain), tmp_path, f"{duration}{len(assignments)}{assignments[-1]}")
+        run = train(load_config(plain), tmp_path, f"{duration}{len(assignments)}{assignments[-1]}")
         saved = formats.optimizers_of(checkpoint.steps(run)[-1])
         return saved["denoiser"]["param_groups"][0]["lr"]
 
@@ -175,21 +175,21 @@ def test_learning_rates_rise_at_the_start_and_fall_at_the_end(tiny, tmp_path):
     assert rates(256, "train.cooldown=0") == pytest.approx(1e-3)
     assert rates(256, "train.cooldown=0.5") == pytest.approx(0.25e-3)  # the last of 4 falling steps
     with pytest.raises(InputError, match=r"train\.cooldown"):
-        from_dict(tiny("train.cooldown=2"))
+        load_config(tiny("train.cooldown=2"))
 
 
 def test_a_place_that_cannot_be_written_is_named(tiny, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file/runs/run/lock: could not be written"):
-        train(from_dict(tiny()), tmp_path / "file" / "runs", "run")
+        train(load_config(tiny()), tmp_path / "file" / "runs", "run")
 
 
 def test_a_copy_begins_its_average_where_it_starts(tiny, tmp_path):
     plain = tiny(
         "prior.name=copy", "adversarial.start=64", "train.duration=96", "train.ema=[1M]", "train.ema_ramp=null"
     )
-    loaded = build.load(train(from_dict(plain), tmp_path, "run"))
-    random = build.build(from_dict(plain)).model
+    loaded = build.load(train(load_config(plain), tmp_path, "run"))
+    random = build.build(load_config(plain)).model
     prior = dict(loaded.components.model.prior.named_parameters())
     away = sum((p - prior[name]).abs().sum().item() for name, p in random.prior.named_parameters())
     still = sum(
@@ -200,14 +200,14 @@ def test_a_copy_begins_its_average_where_it_starts(tiny, tmp_path):
 
 
 def test_a_dry_run_writes_nothing(tiny, tmp_path):
-    assert train(from_dict(tiny()), tmp_path / "runs", "run", dry_run=True) is None
+    assert train(load_config(tiny()), tmp_path / "runs", "run", dry_run=True) is None
     assert not (tmp_path / "runs").exists()
 
 
 def test_numbers_that_are_not_finite_stop_the_run_and_spare_the_checkpoint(tiny, tmp_path):
     with pytest.raises(InputError, match="became infinite or NaN"):
         train(
-            from_dict(tiny("train.denoiser_lr=1e30", "train.duration=10k", "train.snapshot=10k")),
+            load_config(tiny("train.denoiser_lr=1e30", "train.duration=10k", "train.snapshot=10k")),
             tmp_path,
             "run",
         )
@@ -216,17 +216,17 @@ def test_numbers_that_are_not_finite_stop_the_run_and_spare_the_checkpoint(tiny,
 
 def test_tensorboard_gets_what_the_log_gets(tiny, tmp_path):
     pytest.importorskip("tensorboard")
-    run = train(from_dict(tiny("train.duration=64", "train.tensorboard=true")), tmp_path, "run")
+    run = train(load_config(tiny("train.duration=64", "train.tensorboard=true")), tmp_path, "run")
     assert list((run / "tensorboard").glob("events.*"))
 
 
 def test_weights_of_another_model_are_refused(tiny, tmp_path):
-    run = train(from_dict(tiny("train.duration=64")), tmp_path, "run")
+    run = train(load_config(tiny("train.duration=64")), tmp_path, "run")
     tensors, _ = weights.read_weights(checkpoint.newest_weights(run))
-    other = build.build(from_dict(tiny("backbone.width=8")))
+    other = build.build(load_config(tiny("backbone.width=8")))
     with pytest.raises(InputError, match="weights of another model"):
         weights.load_state(other.model, tensors, "x")
-    other = build.build(from_dict(tiny("backbone.blocks=2")))
+    other = build.build(load_config(tiny("backbone.blocks=2")))
     with pytest.raises(InputError, match="weights of another model"):
         weights.load_state(other.model, tensors, "x")
 
@@ -320,7 +320,7 @@ def test_a_second_ctrl_c_leaves_at_once_and_a_second_sigterm_does_not(tmp_path):
 
 def test_a_longer_run_whose_rates_had_fallen_is_told(tiny, tmp_path, capsys):
     plain = tiny("train.duration=64", "train.cooldown=0.5")
-    train(from_dict(plain), tmp_path, "run")
+    train(load_config(plain), tmp_path, "run")
     assert "train.cooldown" not in capsys.readouterr().err
-    train(from_dict(tiny("train.duration=128", "train.cooldown=0.5")), tmp_path, "run")
+    train(load_config(tiny("train.duration=128", "train.cooldown=0.5")), tmp_path, "run")
     assert "note: train.duration: 64 there, 128 here; with train.cooldown" in capsys.readouterr().err
