@@ -79,7 +79,7 @@ def damaged_checkpoints(n: int, folder: Path) -> Outcome:
     console.quiet = True
     run = train(load_config(plain("toy-mixture", *POINTS, "train.duration=128", "train.snapshot=64")), folder, "run")
     assert run is not None
-    older, newer = checkpoint.steps(run)
+    older, newer = checkpoint.list_checkpoints(run)
     sound = folder / "sound"
     shutil.copytree(newer, sound)
     console.quiet = False
@@ -100,7 +100,7 @@ def damaged_checkpoints(n: int, folder: Path) -> Outcome:
             with contextlib.suppress(formats.Damaged):
                 formats.verify(newer)
                 silent.append(f"{what}, requested by path")
-            before = newer / f"ema-{formats.state_of(older)['ema'][0]}.safetensors"
+            before = newer / f"ema-{formats.read_state(older)['ema'][0]}.safetensors"
             loaded = build.load(run)
             if loaded.source == before and before.read_bytes() != (sound / before.name).read_bytes():
                 silent.append(f"{what}, for sampling")

@@ -100,12 +100,14 @@ def after(run: Path, status: int, counts: dict[str, int], snapshot: checkpoint.S
     if status == 0 and newest.name != "000000096":
         problems.append("it exited with 0 without a new checkpoint")
     counts["newer" if newest.name == "000000096" else "older"] += 1
-    sound = [folder for folder in checkpoint.steps(run) if _is_sound(lambda folder=folder: formats.verify(folder))]
+    sound = [
+        folder for folder in checkpoint.list_checkpoints(run) if _is_sound(lambda folder=folder: formats.verify(folder))
+    ]
     if len(sound) < 2:
         problems.append(f"only {len(sound)} sound checkpoint is left")
     if newest.name != "000000096":  # the next attempt must succeed
         checkpoint.save(run, snapshot, keep=2)
-        formats.verify(checkpoint.steps(run)[-1])
+        formats.verify(checkpoint.list_checkpoints(run)[-1])
     return problems
 
 

@@ -19,7 +19,6 @@ from PIL import Image
 from scripts.stress_tests.inputs import call
 from scripts.stress_tests.processes import IMAGES, POINTS, Outcome, plain, quiet
 from tdpm_cli.checkpoints import checkpoint, weights
-from tdpm_cli.checkpoints import format as formats
 from tdpm_cli.config import load_config
 from tdpm_cli.training.train import train
 
@@ -130,7 +129,7 @@ def models(folder: Path, run: Path) -> dict[str, list[str]]:
     for name, net in (("ema-100000", tensors), ("model", tensors)):
         weights.write_tensors(old / f"{name}.safetensors", net, header)
     (old / "state.json").write_text(json.dumps({"format": 1, "seen": 64, "step": 2, "ema": [100000]}))
-    torch.save({"denoiser": Trap(folder)}, old / formats.OLD_OPTIMIZERS)
+    torch.save({"denoiser": Trap(folder)}, old / "optimizers.pt")
     cases["a pickle as optimizers"] = ["train", "--preset", "toy-mixture", "--outdir", str(folder), "--name", "old"]
     return cases
 

@@ -81,7 +81,7 @@ def differences(one: Path, other: Path) -> list[str]:
     for path in sorted(a.glob("*.safetensors")):
         left, right = (weights.read_weights(folder / path.name)[0] for folder in (a, b))
         result += [f"{path.name}: {key} differs" for key in left if not torch.equal(left[key], right[key])]
-    if formats.state_of(a) != formats.state_of(b):
+    if formats.read_state(a) != formats.read_state(b):
         result.append("state.json differs")
     logs = [
         [{key: value for key, value in json.loads(line).items() if key not in ("img/s", "loader")}

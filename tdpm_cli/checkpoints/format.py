@@ -1,23 +1,17 @@
-"""What lies in the folder of a checkpoint, in every format that there has been. The newest is the one written.
+"""The files of a checkpoint's folder, format 2: how they are written, read and verified.
 
-Format 2, this one:
-
-    ema-500000.safetensors     averaged weights, one file for each half-life; config in the header
-    model.safetensors          the weights being trained
-    discriminator.safetensors
-    optimizers.safetensors     the tensors of all optimizers, as <optimizer>/<number of the weight>/<name>
-    state.json                 images seen, steps, skipped updates, the optimizers' settings, config and its hash
-    manifest.json              the format, and size and SHA-256 of every other file; written last
-
-Format 1 had no manifest, and its optimizers lay in a pickle, `optimizers.pt`, which is read as data alone.
+ema-500000.safetensors     averaged weights, one file for each half-life, with the config in the header
+model.safetensors          the weights being trained
+discriminator.safetensors
+optimizers.safetensors     the tensors of all optimizers, as <optimizer>/<index of the weight>/<name>
+state.json                 images seen, steps, skipped updates, the optimizers' settings, the config and its hash
+manifest.json              the format, and the size and SHA-256 of every other file; written last
 """
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, TypedDict, cast
 
 from tdpm_cli.checkpoints import weights
 from tdpm_cli.runtime.errors import InputError
@@ -25,73 +19,84 @@ from tdpm_cli.runtime.files import sha256, sync
 
 FORMAT = 2
 MANIFEST, STATE, OPTIMIZERS = "manifest.json", "state.json", "optimizers.safetensors"
-OLD_OPTIMIZERS = "optimizers.pt"  # of format 1
-LARGEST_TEXT = 64 << 20  # bytes of a file of text
+MAX_JSON_BYTES = 64 << 20
 
-States = Mapping[str, Mapping[str, Any]]  # the state_dict of each optimizer
+StateDict = dict[str, Any]  # of an optimizer of PyTorch: its "state", by index of the weight, and its "param_groups"
+
+
+class TrainingState(TypedDict, total=False):
+    """The content of `state.json`."""
+
+    seen: int  # images
+    step: int
+    ema: list[int]  # half-lives, in images
+    skipped: dict[str, int]  # updates that were not finite, by phase
+    processes: int
+    config: dict[str, Any]
+    config_sha256: str
+    optimizers: dict[str, list[dict[str, Any]]]  # their parameter groups
+
+
+class FileRecord(TypedDict):
+    """What the manifest records of a file."""
+
+    size: int
+    sha256: str
 
 
 class Damaged(InputError):
-    """A checkpoint that is not what was written."""
+    """A checkpoint whose files are not those that were written."""
 
 
 def seal(folder: Path) -> None:
-    """Write the manifest of all that lies in a folder, and wait until everything is on the disk."""
-    files = {path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in folder.iterdir()}
-    _write(folder / MANIFEST, _text({"format": FORMAT, "files": files}))
+    """Write the manifest of all files in a folder, and wait until everything is on the disk."""
+    files = {path.name: FileRecord(size=path.stat().st_size, sha256=sha256(path)) for path in folder.iterdir()}
+    _write(folder / MANIFEST, _to_json({"format": FORMAT, "files": files}))
     for path in [*folder.iterdir(), folder]:
         sync(path)
 
 
 def verify(folder: Path, *names: str) -> None:
-    """Raise Damaged, saying what is wrong, unless these files (without names: all) are what was written."""
-    if not (folder / MANIFEST).is_file() and _format_1(folder):
-        _verify_1(folder)
-        return
-    files = _manifest(folder)
+    """Raise Damaged, naming the file, unless these files (by default all) are those that were written."""
+    files = _read_manifest(folder)
     if unknown := sorted(set(names) - files.keys()):
-        raise Damaged(f"{folder}: it never had {', '.join(unknown)}")
+        raise Damaged(f"{folder}: {', '.join(unknown)} is not in {MANIFEST}")
     for name in names or files:
-        path, told = folder / name, files[name]
+        path, record = folder / name, files[name]
         if not path.is_file():
             raise Damaged(f"{folder}: {name} is missing")
-        if (size := path.stat().st_size) != told["size"]:
-            raise Damaged(f"{folder}: {name} has {size:,} bytes, not {told['size']:,}")
-        if sha256(path) != told["sha256"]:
-            raise Damaged(f"{folder}: {name} is not what was written (its SHA-256 is another)")
-    _named_rightly(folder, state_of(folder)["seen"])
+        if (size := path.stat().st_size) != record["size"]:
+            raise Damaged(f"{folder}: {name} has {size:,} bytes; expected {record['size']:,}")
+        if sha256(path) != record["sha256"]:
+            raise Damaged(f"{folder}: {name} has changed since it was written (its SHA-256 differs)")
+    seen = read_state(folder)["seen"]
+    if folder.name.isdecimal() and int(folder.name) != seen:
+        raise Damaged(f"{folder}: the folder was renamed; its state has seen {seen:,} images")
 
 
-def write_state(folder: Path, state: Mapping[str, Any], optimizers: States) -> None:
-    """Write `state.json` and the optimizers. Raises TypeError for an optimizer's state that is no tensor."""
+def write_state(folder: Path, state: TrainingState, optimizers: Mapping[str, StateDict]) -> None:
+    """Write `state.json` and the optimizers. Raises TypeError for an optimizer whose state is not made of tensors."""
     tensors = {
         f"{name}/{index}/{key}": value
-        for name, whole in optimizers.items()
-        for index, moments in whole["state"].items()
+        for name, optimizer in optimizers.items()
+        for index, moments in optimizer["state"].items()
         for key, value in moments.items()
     }
     weights.write_tensors(folder / OPTIMIZERS, tensors, {})
-    groups = {name: whole["param_groups"] for name, whole in optimizers.items()}
-    _write(folder / STATE, _text({**state, "optimizers": groups}))
+    groups = {name: optimizer["param_groups"] for name, optimizer in optimizers.items()}
+    _write(folder / STATE, _to_json({**state, "optimizers": groups}))
 
 
-def state_of(folder: Path) -> dict[str, Any]:
-    """`state.json`, as the newest format has it. Raises Damaged for what is none."""
-    state = _json(folder, STATE)
-    if "format" not in state:
-        return state
-    _, header = weights.read_header(folder / f"ema-{state['ema'][0]}.safetensors")
-    return {**state, "skipped": {}, "config": json.loads(header["config"])}
+def read_state(folder: Path) -> TrainingState:
+    """Return `state.json`. Raises Damaged if it cannot be read."""
+    return cast(TrainingState, _read_json(folder, STATE))
 
 
-def optimizers_of(folder: Path) -> dict[str, dict[str, Any]]:
-    """The state_dict of every optimizer, on the CPU."""
-    if not (folder / MANIFEST).is_file():
-        found: dict[str, dict[str, Any]] = _unpickled(folder)
-        return found
+def read_optimizers(folder: Path) -> dict[str, StateDict]:
+    """Return the `state_dict` of every optimizer, on the CPU."""
     tensors, _ = weights.read_weights(folder / OPTIMIZERS)
-    states: dict[str, dict[str, Any]] = {
-        name: {"state": {}, "param_groups": groups} for name, groups in state_of(folder)["optimizers"].items()
+    states: dict[str, StateDict] = {
+        name: {"state": {}, "param_groups": groups} for name, groups in read_state(folder)["optimizers"].items()
     }
     for path, value in tensors.items():
         name, index, key = path.split("/")
@@ -99,83 +104,44 @@ def optimizers_of(folder: Path) -> dict[str, dict[str, Any]]:
     return states
 
 
-def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    content = _json(folder, MANIFEST)
-    if isinstance(content.get("format"), int) and content["format"] > FORMAT:
+def _read_manifest(folder: Path) -> dict[str, FileRecord]:
+    content = _read_json(folder, MANIFEST)
+    version = content.get("format")
+    if isinstance(version, int) and version > FORMAT:
         raise Damaged(
-            f"{folder}: its format is {content['format']}, and this version of tdpm knows those up to {FORMAT}; "
-            "install a newer one"
+            f"{folder}: found checkpoint format {version}; this tdpm reads formats up to {FORMAT}. Install a newer tdpm"
         )
-    # One way to write it, so that no byte of it can change and go unnoticed.
-    if content.get("format") != FORMAT or (folder / MANIFEST).read_bytes() != _text(content).encode():
-        raise Damaged(f"{folder}: {MANIFEST} is not what was written")
-    files: dict[str, dict[str, Any]] = content.get("files", {})
+    # Comparing with what tdpm would write notices a change of any byte, spaces included.
+    if version != FORMAT or (folder / MANIFEST).read_bytes() != _to_json(content).encode():
+        raise Damaged(f"{folder}: {MANIFEST} has changed since it was written")
+    files: dict[str, FileRecord] = content.get("files", {})
     try:
-        sound = all({"size", "sha256"} == told.keys() and Path(name).name == name for name, told in files.items())
+        sound = all({"size", "sha256"} == record.keys() and Path(name).name == name for name, record in files.items())
     except AttributeError:
         sound = False
     if not sound or STATE not in files:
-        raise Damaged(f"{folder}: {MANIFEST} is not what was written")
+        raise Damaged(f"{folder}: {MANIFEST} has changed since it was written")
     return files
 
 
-def _json(folder: Path, name: str) -> dict[str, Any]:
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
     path = folder / name
     try:
-        if path.stat().st_size > LARGEST_TEXT:
-            raise Damaged(f"{folder}: {name} is larger than {LARGEST_TEXT:,} bytes")
+        if (size := path.stat().st_size) > MAX_JSON_BYTES:
+            raise Damaged(f"{folder}: {name} has {size:,} bytes; at most {MAX_JSON_BYTES:,} are accepted")
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise Damaged(f"{folder}: {name} is missing") from None
     except (OSError, ValueError, RecursionError) as error:
         raise Damaged(f"{folder}: {name} is damaged ({error})") from None
     if not isinstance(content, dict):
-        raise Damaged(f"{folder}: {name} is not what was written")
+        raise Damaged(f"{folder}: {name} has changed since it was written")
     return content
 
 
-def _text(content: Mapping[str, Any]) -> str:
+def _to_json(content: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=1)
 
 
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
-
-
-def _format_1(folder: Path) -> bool:
-    try:
-        return _json(folder, STATE).get("format") == 1
-    except Damaged:
-        return False
-
-
-def _verify_1(folder: Path) -> None:
-    """What can be told without hashes: that nothing is missing, and that all of it can be read."""
-    state = _json(folder, STATE)
-    numbers = (state.get(key) for key in ("seen", "step"))
-    if not all(isinstance(n, int) for n in numbers) or not isinstance(state.get("ema"), list) or not state["ema"]:
-        raise Damaged(f"{folder}: {STATE} is not what was written")
-    _named_rightly(folder, state["seen"])
-    needed = ["model", *(f"ema-{half_life}" for half_life in state["ema"])]
-    for name in [*needed, *(["discriminator"] if (folder / "discriminator.safetensors").exists() else [])]:
-        try:
-            tensors, header = weights.read_weights(folder / f"{name}.safetensors")
-            json.loads(header["config"])
-        except (InputError, ValueError, KeyError) as error:
-            raise Damaged(f"{folder}: {name}.safetensors is damaged ({error})") from None
-        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-            raise Damaged(f"{folder}: {name}.safetensors holds numbers that are not finite")
-    _unpickled(folder)
-
-
-def _named_rightly(folder: Path, seen: int) -> None:
-    if folder.name.isdecimal() and int(folder.name) != seen:
-        raise Damaged(f"{folder}: its state is of {seen:,} images seen: it has been renamed")
-
-
-def _unpickled(folder: Path) -> Any:
-    try:
-        return torch.load(folder / OLD_OPTIMIZERS, map_location="cpu", weights_only=True)
-    except Exception as error:  # of a zip, of a pickle, of what a pickle asks for
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise Damaged(f"{folder}: {OLD_OPTIMIZERS} is damaged ({reason})") from None

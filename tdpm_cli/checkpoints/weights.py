@@ -1,8 +1,10 @@
-"""Weights in files: safetensors, which hold numbers and text, and nothing that could be executed."""
+"""Read and write weights as safetensors, which contain numbers and text and nothing that could be executed."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -13,41 +15,43 @@ from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import replacing, sync
 
 UNREADABLE = (SafetensorError, OSError, RuntimeError, MemoryError)  # the last two: more than can be mapped to memory
+LISTED_DIFFERENCES = 5
 
 
-def state(module: nn.Module) -> dict[str, Tensor]:
-    """Weights and buffers by name, each once: a tensor used in two places is stored under its first name."""
-    found: dict[int, str] = {}
-    whole = module.state_dict(keep_vars=True)
-    for name, tensor in whole.items():
-        found.setdefault(id(tensor), name)
-    return {name: whole[name].detach() for name in found.values()}
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """Return weights and buffers by name, each once: a tensor with two names is returned under the first."""
+    tensors = module.state_dict(keep_vars=True)
+    first_names: dict[int, str] = {}
+    for name, tensor in tensors.items():
+        first_names.setdefault(id(tensor), name)
+    return {name: tensors[name].detach() for name in first_names.values()}
 
 
-def load_state(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     """Copy tensors into the weights of those names. Raises InputError, naming `source`, unless all fit."""
-    own = state(module)
-    fits(own, {name: list(tensor.shape) for name, tensor in tensors.items()}, source)
+    own = tensors_of(module)
+    require_same(own, {name: list(tensor.shape) for name, tensor in tensors.items()}, source)
     for name, tensor in own.items():
         distributed.fill(tensor, tensors[name])
 
 
-def fits(own: Mapping[str, Tensor], shapes: Mapping[str, list[int]], source: str) -> None:
-    """Raise InputError, naming `source` and the differences, unless it holds weights of these names and shapes."""
-    differing = [f"it lacks {name}" for name in own if name not in shapes]
-    differing += [f"it has {name}, and the model does not" for name in shapes if name not in own]
-    differing += [
-        f"{name} has shape {shapes[name]}, not {list(tensor.shape)}"
+def require_same(own: Mapping[str, Tensor], shapes: Mapping[str, list[int]], source: str) -> None:
+    """Raise InputError, naming `source` and the differences, unless it has weights of these names and shapes."""
+    differences = [f"it lacks {name}" for name in own if name not in shapes]
+    differences += [f"it has {name}, which the model does not have" for name in shapes if name not in own]
+    differences += [
+        f"{name} has shape {shapes[name]}; expected {list(tensor.shape)}"
         for name, tensor in own.items()
         if name in shapes and shapes[name] != list(tensor.shape)
     ]
-    if differing:
-        more = f"; and {len(differing) - 5:,} more" if len(differing) > 5 else ""
-        raise InputError(f"{source}: weights of another model: {'; '.join(differing[:5])}{more}")
+    if differences:
+        more = len(differences) - LISTED_DIFFERENCES
+        listed = "; ".join(differences[:LISTED_DIFFERENCES]) + (f"; and {more:,} more" if more > 0 else "")
+        raise InputError(f"{source}: these are the weights of another model: {listed}")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
-    """Write tensors and header as safetensors, whole or not at all, and on the disk when this returns."""
+    """Write tensors and a header, completely or not at all, and wait until they are on the disk."""
     with replacing(path) as part:
         part.touch()
         mode = part.stat().st_mode
@@ -55,38 +59,39 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, dict(header))
         except SafetensorError as error:  # how the library reports a full disk
             raise OSError(str(error)) from None
-        part.chmod(mode)  # the library makes it for its owner alone
+        part.chmod(mode)  # the library lets only the owner read its files
         sync(part)
 
 
 def write_weights(path: Path, module: nn.Module, header: Mapping[str, str]) -> None:
-    """Write a model's weights and a header as safetensors."""
-    write_tensors(path, state(module), header)
+    """Write the weights of a module and a header."""
+    write_tensors(path, tensors_of(module), header)
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read tensors and header; executes nothing. Raises InputError for a missing or damaged file."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such run or weights file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {_current(name): file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except UNREADABLE as error:
-        raise InputError(f"{path}: not a safetensors file that can be read ({error})") from None
+    """Return tensors and header. Raises InputError for a missing or damaged file."""
+    with _opened(path) as file:
+        return {_current_name(name): file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
 def read_header(path: Path) -> tuple[dict[str, list[int]], dict[str, str]]:
-    """The shapes of the tensors and the header, without reading one. Raises InputError as `read_weights` does."""
+    """Return the shapes of the tensors and the header, without reading a tensor. Raises as `read_weights` does."""
+    with _opened(path) as file:
+        shapes = {_current_name(name): list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        return shapes, file.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
-        raise InputError(f"{path}: no such run or weights file")
+        raise InputError(f"{path}: no run or weights file found")
     try:
         with safe_open(path, framework="pt") as file:
-            shapes = {_current(name): list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            return shapes, file.metadata() or {}
+            yield file
     except UNREADABLE as error:
-        raise InputError(f"{path}: not a safetensors file that can be read ({error})") from None
+        raise InputError(f"{path}: not a safetensors file, or damaged ({error})") from None
 
 
-def _current(name: str) -> str:
-    """Return the present name of a tensor in a weights file. tdpm 0.1.0 called the text encoder `reader`."""
+def _current_name(name: str) -> str:
+    """Return the present name of a tensor: tdpm 0.1.0 called the text encoder `reader`."""
     return re.sub(r"^denoiser\.reader\.", "denoiser.text_encoder.", name)

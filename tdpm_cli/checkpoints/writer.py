@@ -1,4 +1,4 @@
-"""Saving while training goes on: a thread writes one snapshot at a time."""
+"""Write checkpoints in a thread while training continues."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,105 +14,105 @@ from tdpm_cli.runtime.console import say
 from tdpm_cli.runtime.files import WriteError
 
 OnError = Literal["stop", "continue"]
-BEHIND = 1.0  # seconds that training waits for the disk before it is told
+LONG_WAIT = 1.0  # seconds that training waits for the disk before a note says so
 
 
 class Saver:
-    """Writes snapshots of a run; at most one is under way, so that memory stays bounded.
+    """Writes snapshots of a run, one at a time, so that memory stays bounded.
 
-    What the disk refuses raises WriteError, or, where `on_error` is "continue", is told, and tried again when the next
-    is due. Everything else that goes wrong is raised by the call that follows.
+    A disk that fails raises WriteError, or, with `on_error` "continue", prints a warning; the next snapshot tries
+    again. Any other error is raised by the next call.
     """
 
     def __init__(self, run: Path, keep: int, on_error: OnError) -> None:
         self.run, self.keep, self.on_error = run, keep, on_error
         self._pool = ThreadPoolExecutor(1, "checkpoint")
-        self._under_way: Future[Path] | None = None
-        self._told = False
+        self._running: Future[Path] | None = None
+        self._has_noted_wait = False
 
     def put(self, snapshot: Callable[[], Snapshot]) -> None:
-        """Begin to write a snapshot, once the one before is done."""
-        asked = time.monotonic()
-        self._collect()
-        waited = time.monotonic() - asked
-        if waited > BEHIND and not self._told:
-            say(f"note: checkpoints come faster than the disk takes them: training waited {waited:.1f} s for the one "
-                "before; a higher train.snapshot would help")  # fmt: skip
-            self._told = True
-        self._under_way = self._pool.submit(checkpoint.save, self.run, snapshot(), self.keep)
+        """Start to write a snapshot, once the previous one is written."""
+        begin = time.monotonic()
+        self._finish()
+        waited = time.monotonic() - begin
+        if waited > LONG_WAIT and not self._has_noted_wait:
+            say(f"note: training waited {waited:.1f} s for the disk to write a checkpoint; raise train.snapshot to "
+                "write fewer")  # fmt: skip
+            self._has_noted_wait = True
+        self._running = self._pool.submit(checkpoint.save, self.run, snapshot(), self.keep)
 
     def keep_if_best(self, seen: int, name: str, value: float) -> None:
-        """Once the checkpoint of `seen` images is on the disk, keep it apart if none scored lower. Told if so."""
-        self._collect()
+        """Keep the checkpoint of `seen` images as the best if no other scored lower."""
+        self._finish()
         folder = self.run / CHECKPOINTS / f"{seen:09d}"
         if folder.is_dir() and checkpoint.keep_best(self.run, folder, name, value):
-            say(f"the best so far: {self.run / checkpoint.BEST}")
+            say(f"the best checkpoint so far: {self.run / checkpoint.BEST}")
 
     def check(self) -> None:
-        """Raise what has gone wrong so far; does not wait."""
-        if self._under_way is not None and self._under_way.done():
-            self._collect()
+        """Raise the error of a snapshot that failed; does not wait."""
+        if self._running is not None and self._running.done():
+            self._finish()
 
     def last(self, snapshot: Callable[[], Snapshot]) -> None:
-        """Write a snapshot, and wait until it is on the disk. Raises WriteError where it cannot be."""
-        self._collect()
+        """Write a snapshot, and wait until it is on the disk. Raises WriteError if it cannot be written."""
+        self._finish()
         checkpoint.save(self.run, snapshot(), self.keep)
 
     def close(self) -> None:
-        """Wait for what is under way."""
+        """Wait for the snapshot that is being written."""
         self._pool.shutdown()
 
     @contextmanager
     def tolerating(self) -> Iterator[None]:
-        """Tell, rather than raise, what the disk refuses, where the user asked for that."""
+        """Turn a WriteError into a warning if `on_error` is "continue"."""
         try:
             yield
         except WriteError as error:
             if self.on_error == "stop":
                 raise
-            say(f"warning: {error}\ntraining goes on (train.on_save_error is 'continue')")
+            say(f"warning: {error}\ntraining continues (train.on_save_error is 'continue')")
 
-    def _collect(self) -> None:
-        done, self._under_way = self._under_way, None
-        if done is not None:
+    def _finish(self) -> None:
+        running, self._running = self._running, None
+        if running is not None:
             with self.tolerating():
-                done.result()
+                running.result()
 
 
 class Idle:
-    """In place of a Saver and a Log, in a process that leaves both to the first one.
+    """Takes the place of a Saver and a Log in processes that write nothing.
 
-    Where weights are sharded, `shared`, it takes part in snapshots, and forgets them.
+    With sharded weights (`shared`), every process must take part in a snapshot; this one then discards it.
     """
 
     def __init__(self, shared: bool = False) -> None:
         self.shared = shared
 
     def put(self, snapshot: Callable[[], Snapshot]) -> None:
-        """Leave it to the first process."""
+        """Take part in a snapshot of sharded weights."""
         if self.shared:
             snapshot()
 
     def last(self, snapshot: Callable[[], Snapshot]) -> None:
-        """Leave it to the first process."""
+        """Take part in a snapshot of sharded weights."""
         self.put(snapshot)
 
     def keep_if_best(self, seen: int, name: str, value: float) -> None:
-        """Leave it to the first process."""
+        """Do nothing."""
 
     def check(self) -> None:
-        """Nothing can have gone wrong."""
+        """Do nothing."""
 
     def write(self, seen: int, values: Mapping[str, float]) -> None:
-        """Leave it to the first process."""
+        """Do nothing."""
 
     def scored(self, seen: int) -> bool:
-        """Leave it to the first process."""
+        """Return False."""
         return False
 
     def tolerating(self) -> AbstractContextManager[object]:
-        """Nothing is written, so nothing fails."""
+        """Do nothing."""
         return nullcontext()
 
     def close(self) -> None:
-        """Nothing is under way."""
+        """Do nothing."""

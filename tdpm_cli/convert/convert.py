@@ -55,12 +55,12 @@ def load_into(made: Components, init: str) -> list[str]:
     if kind is None:
         tensors, _ = _own(init)
         tensors = {name.removeprefix(OWN): tensor for name, tensor in tensors.items() if name.startswith(OWN)}
-        weights.load_state(made.model.denoiser, tensors, f"--init {init}")
+        weights.load_tensors(made.model.denoiser, tensors, f"--init {init}")
         return []
     if not isinstance(network, UNet):
         raise InputError(f"--init {init}: backbone.name is {made.config.backbone.name!r}; the weights are a U-Net's")
     found = _read(kind, path, made.space.shape[1])
-    weights.load_state(network, found.carry(network), f"--init {init}")
+    weights.load_tensors(network, found.carry(network), f"--init {init}")
     return found.notes
 
 

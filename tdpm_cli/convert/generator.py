@@ -49,7 +49,7 @@ def load_into(made: Components, given: str) -> None:
     name, path = made.config.prior.name, Path(given)
     if name == OURS and (path.is_dir() or path.suffix == ".safetensors"):
         tensors, _ = _generator(path, made.space.shape)
-        weights.load_state(made.model.prior.generator, tensors, f"--init-prior {given}")
+        weights.load_tensors(made.model.prior.generator, tensors, f"--init-prior {given}")
     elif name != PROGRAM or made.config.prior.options["program"] != sha256(path):  # whose weights came with it
         raise InputError(f"--init-prior {given}: prior.name is {name!r}, which is not made of it; leave prior.name out")
 

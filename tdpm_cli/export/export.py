@@ -55,8 +55,8 @@ def _weights(loaded: build.Loaded, file: Path, licence: str) -> str:
     made = loaded.components
     head = build.header(made.config, loaded.weights, loaded.seen)
     weights.write_weights(file, made.model, head | {"licence": licence})
-    again = weights.state(build.load(file).components.model)
-    differing = [name for name, tensor in weights.state(made.model).items() if not tensor.equal(again[name])]
+    again = weights.tensors_of(build.load(file).components.model)
+    differing = [name for name, tensor in weights.tensors_of(made.model).items() if not tensor.equal(again[name])]
     assert not differing, f"{file}: {differing} did not survive"
     if made.config.prior.name == "torchscript":
         say(f"note: its prior is the program {made.model.prior.file}, which is code and not in {file}: where "

@@ -159,15 +159,15 @@ def load(source: Path | None = None, device: torch.device | str = "cpu") -> Load
     config = config_in(path, says)
     without = config.model_copy(update={"discriminator": None})  # which is in no such file
     with _at_most(len(shapes), path):
-        own = weights.state(_built(path, without).model)
-    weights.fits(own, shapes, str(path))  # before any memory is taken
+        own = weights.tensors_of(_built(path, without).model)
+    weights.require_same(own, shapes, str(path))  # before any memory is taken
     needed, free = sum(tensor.nbytes for tensor in own.values()), free_memory(torch.device(device))
     if needed > free:
         raise InputError(
             f"{path}: its weights need {needed / 2**30:.3g} GiB of memory, and {free / 2**30:.3g} are free"
         )
     components = replace(build(without, device), config=config)
-    weights.load_state(components.model, weights.read_weights(path)[0], str(path))
+    weights.load_tensors(components.model, weights.read_weights(path)[0], str(path))
     components.model.eval().requires_grad_(False)
     digest = sha256(path)
     distributed.agree("weights", {str(path): digest})

@@ -174,7 +174,7 @@ class Model:
         made = build.build(self.config, self.device)
         if made.discriminator is None or not path.is_file():
             raise InputError(f"{self.loaded.source}: there is no discriminator beside it; give a run or a checkpoint")
-        weights.load_state(made.discriminator, weights.read_weights(path)[0], str(path))
+        weights.load_tensors(made.discriminator, weights.read_weights(path)[0], str(path))
         judge = made.discriminator.eval().requires_grad_(False)
         x_T = self.noised(images, seed=seed, first=first)
         return self._in_batches(

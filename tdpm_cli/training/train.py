@@ -93,7 +93,7 @@ def train(
     raw, given = data[range(min(GRID, len(data)))]  # what cannot be read or encoded fails before a folder is made
     made.condition.encode({**given, "raw": raw})
     made.space.encode(raw[:1].to(device))
-    if not checkpoint.steps(run):
+    if not checkpoint.list_checkpoints(run):
         if config.train.init is not None:
             for note in load_into(made, config.train.init):
                 say(f"note: {note}")
@@ -138,7 +138,7 @@ def _learn(trainer: Trainer, data: Dataset, folder: Path | None, scoring: Scorin
         try:
             trainer.fit(data, scoring)
         except BadFile:
-            if is_new and writes and not checkpoint.steps(run):  # before anything was learned
+            if is_new and writes and not checkpoint.list_checkpoints(run):  # before anything was learned
                 shutil.rmtree(run)
             raise
 
@@ -153,11 +153,11 @@ def _place(outdir: Path, name: str, resume: str) -> tuple[Path, Path | None]:
         return run, None
     folder = Path(resume)
     if not checkpoint.is_checkpoint(folder):
-        if not checkpoint.steps(folder):
+        if not checkpoint.list_checkpoints(folder):
             raise InputError(f"--resume {resume}: neither a run with a checkpoint nor a checkpoint; or: auto, never")
         return folder, None
     run = folder.resolve().parent.parent
-    if newer := [path.name for path in checkpoint.steps(run) if path.name > folder.name]:
+    if newer := [path.name for path in checkpoint.list_checkpoints(run) if path.name > folder.name]:
         raise InputError(
             f"--resume {resume}: the run has newer checkpoints ({', '.join(newer)}), which would be taken up "
             "again; move them away to go back, or resume the run itself"
@@ -184,7 +184,7 @@ def _start(run: Path, folder: Path | None) -> Path | None:
 
 def _same_config(start: Path, config: Config) -> None:
     """Refuse to continue a run with another config, naming the differences; say what changes sums."""
-    now, state = _flat(config.to_dict()), formats.state_of(start)
+    now, state = _flat(config.to_dict()), formats.read_state(start)
     # Through Config, for keys that are newer than the run had their default's effect.
     before = _flat(load_config(state["config"]).to_dict())
     differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))

@@ -298,7 +298,8 @@ class Trainer:
         states = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
         return Snapshot(
             self.seen,
-            {name: (copied(weights.state(net)), header(config, name, self.seen)) for name, net in self._nets().items()},
+            {name: (copied(weights.tensors_of(net)), header(config, name, self.seen))
+             for name, net in self._nets().items()},
             {name: {**state, "state": {k: copied(moments) for k, moments in state["state"].items()}}
              for name, state in states.items()},
             {"seen": self.seen, "step": self.step, "ema": config.train.ema, "skipped": dict(self.figures.skipped),
@@ -309,8 +310,8 @@ class Trainer:
         """Continue from a checkpoint."""
         for name, net in self._nets().items():
             path = folder / f"{name}.safetensors"
-            weights.load_state(net, weights.read_weights(path)[0], str(path))
-        state, states = formats.state_of(folder), formats.optimizers_of(folder)
+            weights.load_tensors(net, weights.read_weights(path)[0], str(path))
+        state, states = formats.read_state(folder), formats.read_optimizers(folder)
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(states[name])
             for parameter, moments in optimizer.state.items():

@@ -47,11 +47,11 @@ def test_one_that_is_worse_does_not_take_its_place_and_one_that_is_better_does(t
     assert checkpoint.keep_best(tmp_path, first, "FD", 5.0)
     assert not checkpoint.keep_best(tmp_path, second, "FD", 6.0)
     shutil.rmtree(first)  # as the oldest goes; its files stay where they are linked
-    (kept,) = checkpoint.steps(tmp_path / "best")
+    (kept,) = checkpoint.list_checkpoints(tmp_path / "best")
     formats.verify(kept)
     assert (kept.name, checkpoint.best(tmp_path)) == (first.name, ("FD", 5.0))
     assert checkpoint.keep_best(tmp_path, third, "FD", 4.0)
-    assert [path.name for path in checkpoint.steps(tmp_path / "best")] == [third.name]
+    assert [path.name for path in checkpoint.list_checkpoints(tmp_path / "best")] == [third.name]
     assert checkpoint.keep_best(tmp_path, second, "KID", 9.0), "scores of another kind are not compared"
 
 

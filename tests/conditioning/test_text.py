@@ -133,7 +133,7 @@ def test_training_with_captions_continues_bit_for_bit(run, tiny_images, tmp_path
     train(config.load_config(tiny_images(*TEXT, "train.duration=64")), tmp_path, "half")
     train(config.load_config(tiny_images(*TEXT)), tmp_path, "half")
     (whole, _), (resumed, _) = (
-        weights.read_weights(checkpoint.steps(folder)[-1] / "model.safetensors") for folder in (run, half)
+        weights.read_weights(checkpoint.list_checkpoints(folder)[-1] / "model.safetensors") for folder in (run, half)
     )
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
@@ -392,9 +392,9 @@ def test_the_gradients_of_a_trained_encoder_are_the_last_to_be_sent(tiny_images)
 
 def test_an_encoder_that_is_trained_learns_from_the_denoising_loss_and_is_kept(tiny_images, tmp_path):
     plain = tiny_images(*LEARNED)
-    begun = weights.state(build.build(config.load_config(plain)).model.denoiser.text_encoder)
+    begun = weights.tensors_of(build.build(config.load_config(plain)).model.denoiser.text_encoder)
     run = train(config.load_config(plain), tmp_path, "learned")
-    folder = checkpoint.steps(run)[-1]
+    folder = checkpoint.list_checkpoints(run)[-1]
     for file in (folder / "model.safetensors", checkpoint.newest_weights(run)):
         kept, _ = weights.read_weights(file)
         moved = [not torch.equal(kept[f"denoiser.text_encoder.{name}"], tensor) for name, tensor in begun.items()]
@@ -404,7 +404,9 @@ def test_an_encoder_that_is_trained_learns_from_the_denoising_loss_and_is_kept(t
     half = tmp_path / "half"
     train(config.load_config(tiny_images(*LEARNED, "train.duration=64")), tmp_path, "half")
     train(config.load_config(plain), tmp_path, "half")
-    whole, resumed = (weights.read_weights(checkpoint.steps(each)[-1] / "model.safetensors")[0] for each in (run, half))
+    whole, resumed = (
+        weights.read_weights(checkpoint.list_checkpoints(each)[-1] / "model.safetensors")[0] for each in (run, half)
+    )
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
     export(tmp_path / "model.safetensors", run)

@@ -153,7 +153,7 @@ def test_a_program_is_trained_saved_continued_and_exported(tdpm, tmp_path, capsy
     whole = tdpm(*words)
     assert half == whole
     other = tdpm(*words, "--name", "at-once")
-    files = [checkpoint.steps(run)[-1] / "model.safetensors" for run in (whole, other.parent / "at-once")]
+    files = [checkpoint.list_checkpoints(run)[-1] / "model.safetensors" for run in (whole, other.parent / "at-once")]
     first, second = (weights.read_weights(file)[0] for file in files)
     assert all(torch.equal(first[name], second[name]) for name in first)
     theirs = programs.read(path).state_dict()
@@ -217,7 +217,7 @@ class Harmful:
 def test_what_does_not_fit_gets_one_message(ours, tdpm, tmp_path, tiny_images, capsys):
     path, theirs = ours
     state = {
-        name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in weights.state(theirs).items()
+        name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in weights.tensors_of(theirs).items()
     }
 
     def variant(name, drop=(), **add):

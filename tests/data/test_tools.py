@@ -85,13 +85,13 @@ def test_a_damaged_image_stops_a_run_that_continues_once_it_is_quarantined(tmp_p
     (folder / f"{late:03d}.png").write_bytes(b"")
     with pytest.raises(InputError, match=rf"{late:03d}\.png: .*`tdpm data verify"):
         train(config, tmp_path, "run")
-    saved = checkpoint.steps(tmp_path / "run")
+    saved = checkpoint.list_checkpoints(tmp_path / "run")
     with pytest.raises(InputError, match="1 of 100"):
         verify(folder)
     if saved:
         train(config, tmp_path, "run")
         assert "1 images are in quarantine, 0 when the run began" in capsys.readouterr().err
-        assert int(checkpoint.steps(tmp_path / "run")[-1].name) == 96
+        assert int(checkpoint.list_checkpoints(tmp_path / "run")[-1].name) == 96
 
 
 def test_a_damaged_image_found_before_anything_was_learned_leaves_nothing(tmp_path, tiny_files):

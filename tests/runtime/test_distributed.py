@@ -35,7 +35,7 @@ def preset(plain, tmp_path):
 
 
 def tensors(run):
-    files = [path for path in checkpoint.steps(run)[-1].glob("*.safetensors") if path.stem != "optimizers"]
+    files = [path for path in checkpoint.list_checkpoints(run)[-1].glob("*.safetensors") if path.stem != "optimizers"]
     return {f"{path.name}/{key}": value for path in files for key, value in weights.read_weights(path)[0].items()}
 
 
@@ -77,7 +77,7 @@ def test_two_processes_are_interrupted_together_and_continue(tiny, tmp_path):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 143, error
     assert error.count("the same command continues") == 1
-    (saved,) = checkpoint.steps(tmp_path / "run")
+    (saved,) = checkpoint.list_checkpoints(tmp_path / "run")
     done = tdpm(*command, "--duration", int(saved.name) + 64)
     assert done.returncode == 0, done.stderr
     assert "continuing" in done.stderr
@@ -230,7 +230,7 @@ def test_what_was_learned_is_saved_where_one_process_cannot_read_its_image(tiny_
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("100.png") == 1
     assert "says why" not in done.stderr
-    assert checkpoint.steps(tmp_path / "run")
+    assert checkpoint.list_checkpoints(tmp_path / "run")
 
 
 @pytest.mark.slow

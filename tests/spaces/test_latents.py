@@ -153,7 +153,7 @@ def test_a_model_of_latents_is_trained_sampled_and_scored_as_images(coder, encod
     train(plain(coder, encoded, "train.duration=32"), tmp_path, "again")
     train(plain(coder, encoded), tmp_path, "again")
     (whole, _), (resumed, _) = (
-        weights.read_weights(checkpoint.steps(tmp_path / name)[-1] / "model.safetensors")
+        weights.read_weights(checkpoint.list_checkpoints(tmp_path / name)[-1] / "model.safetensors")
         for name in ("latent", "again")
     )
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)

@@ -56,7 +56,7 @@ def test_a_number_that_is_not_finite_in_any_phase_is_counted_and_named(
         assert [key for key in line if key.startswith("skipped/")] == [f"skipped/{phase}"]
         assert line[f"skipped/{phase}"] == 1
         assert all(math.isfinite(value) for value in line.values())
-    for path in checkpoint.steps(run)[-1].glob("*.safetensors"):
+    for path in checkpoint.list_checkpoints(run)[-1].glob("*.safetensors"):
         assert all(tensor.isfinite().all() for tensor in weights.read_weights(path)[0].values())
 
 
@@ -92,7 +92,7 @@ def test_many_in_a_row_stop_the_run_with_all_that_is_known(tiny, tmp_path, monke
     assert found["steps"][0]["examples"] == next(order_from(data, 32, 0, 128, flip=False))
     assert all(math.isfinite(norm) for norm in found["weights"].values())
     assert any(key.startswith("discriminator") and norm == "nan" for key, norm in found["gradients"].items())
-    assert checkpoint.steps(run)[-1].name == "000000128"  # none is saved while steps are not sound
+    assert checkpoint.list_checkpoints(run)[-1].name == "000000128"  # none is saved while steps are not sound
 
 
 def test_numbers_are_read_one_step_late_and_averaged_over_the_finite_ones():

@@ -22,11 +22,11 @@ from tdpm_cli.training.train import train
 
 def everything(run):
     """All tensors of the newest checkpoint."""
-    folder = checkpoint.steps(run)[-1]
+    folder = checkpoint.list_checkpoints(run)[-1]
     found = {}
     for path in folder.glob("*.safetensors"):
         found |= {f"{path.name}/{key}": value for key, value in weights.read_weights(path)[0].items()}
-    states = formats.optimizers_of(folder)
+    states = formats.read_optimizers(folder)
     for name, state in states.items():
         for index, moments in state["state"].items():
             found |= {f"{name}/{index}/{key}": torch.as_tensor(value) for key, value in moments.items()}
@@ -34,7 +34,7 @@ def everything(run):
 
 
 def seen_by(run):
-    return formats.state_of(checkpoint.newest(run))["seen"]
+    return formats.read_state(checkpoint.newest(run))["seen"]
 
 
 def same(a, b):
@@ -52,7 +52,7 @@ def test_a_run_leaves_what_it_promises(tiny, tmp_path):
         "grids",
         "lock",
     }
-    assert [path.name for path in checkpoint.steps(run)] == ["000000192", "000000256"]  # keep = 2
+    assert [path.name for path in checkpoint.list_checkpoints(run)] == ["000000192", "000000256"]  # keep = 2
     assert {p.name for p in (run / "grids").iterdir()} == {f"{seen:09d}.png" for seen in (0, 64, 128, 192, 256)}
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [line["seen"] for line in lines] == list(range(32, 257, 32))
@@ -135,14 +135,14 @@ def test_resume_never_and_resume_from_a_path(tiny, tmp_path):
     assert other == tmp_path / "run-2"
     assert same(everything(run), everything(other))
     longer = load_config(tiny("train.duration=128"))
-    assert train(longer, tmp_path, "elsewhere", resume=str(checkpoint.steps(run)[-1])) == run
+    assert train(longer, tmp_path, "elsewhere", resume=str(checkpoint.list_checkpoints(run)[-1])) == run
     with pytest.raises(InputError, match="--resume"):
         train(longer, tmp_path, "run", resume=str(tmp_path))
 
 
 def test_going_back_behind_newer_checkpoints_is_refused(tiny, tmp_path):
     run = train(load_config(tiny()), tmp_path, "run")
-    older = checkpoint.steps(run)[0]
+    older = checkpoint.list_checkpoints(run)[0]
     with pytest.raises(InputError, match=r"newer checkpoints \(000000256\)"):
         train(load_config(tiny()), tmp_path, "run", resume=str(older))
 
@@ -152,7 +152,7 @@ def test_what_a_killed_writer_leaves_is_no_checkpoint(tiny, tmp_path):
     part = run / "checkpoints" / "000000999.part"
     part.mkdir()
     (part / "state.json").write_text("")
-    assert [path.name for path in checkpoint.steps(run)] == ["000000064"]
+    assert [path.name for path in checkpoint.list_checkpoints(run)] == ["000000064"]
     train(load_config(tiny("train.duration=128")), tmp_path, "run")
     assert not part.exists()
 
@@ -167,7 +167,7 @@ def test_learning_rates_rise_at_the_start_and_fall_at_the_end(tiny, tmp_path):
     def rates(duration, *assignments):
         plain = tiny("train.denoiser_lr=1e-3", f"train.duration={duration}", "train.snapshot=1M", *assignments)
         run = train(load_config(plain), tmp_path, f"{duration}{len(assignments)}{assignments[-1]}")
-        saved = formats.optimizers_of(checkpoint.steps(run)[-1])
+        saved = formats.read_optimizers(checkpoint.list_checkpoints(run)[-1])
         return saved["denoiser"]["param_groups"][0]["lr"]
 
     assert rates(64, "train.warmup=128") == pytest.approx(0.5e-3)  # after 2 steps of 32 images
@@ -211,7 +211,7 @@ def test_numbers_that_are_not_finite_stop_the_run_and_spare_the_checkpoint(tiny,
             tmp_path,
             "run",
         )
-    assert checkpoint.steps(tmp_path / "run") == []
+    assert checkpoint.list_checkpoints(tmp_path / "run") == []
 
 
 def test_tensorboard_gets_what_the_log_gets(tiny, tmp_path):
@@ -225,10 +225,10 @@ def test_weights_of_another_model_are_refused(tiny, tmp_path):
     tensors, _ = weights.read_weights(checkpoint.newest_weights(run))
     other = build.build(load_config(tiny("backbone.width=8")))
     with pytest.raises(InputError, match="weights of another model"):
-        weights.load_state(other.model, tensors, "x")
+        weights.load_tensors(other.model, tensors, "x")
     other = build.build(load_config(tiny("backbone.blocks=2")))
     with pytest.raises(InputError, match="weights of another model"):
-        weights.load_state(other.model, tensors, "x")
+        weights.load_tensors(other.model, tensors, "x")
 
 
 @pytest.mark.parametrize(
