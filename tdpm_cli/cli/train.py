@@ -50,7 +50,9 @@ def train(
             callback=existing("--init-prior", "accepted: a TorchScript program, .safetensors of a generator, or a run"),
         ),
     ] = None,
-    phases: Annotated[Optional[str], typer.Option(help="all; or prior: the denoiser stays as it is.")] = None,
+    objective: Annotated[
+        Optional[str], typer.Option(help="tdpm, or prior: freeze the denoiser.", show_default="tdpm")
+    ] = None,
     resume: Annotated[str, typer.Option(help="auto, never, or the path of a run or checkpoint.")] = "auto",
     on_save_error: Annotated[
         Optional[str],
@@ -78,7 +80,7 @@ def train(
     from tdpm_cli.runtime.errors import InputError
 
     flags = {"duration": duration, "batch": batch, "batch_gpu": batch_gpu, "seed": seed, "precision": precision,
-             "compile": compile, "init": init, "init_prior": init_prior, "phases": phases,
+             "compile": compile, "init": init, "init_prior": init_prior, "objective": objective,
              "on_save_error": on_save_error}  # fmt: skip
     given = {key: value for key, value in flags.items() if value is not None}
 

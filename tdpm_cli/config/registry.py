@@ -28,6 +28,8 @@ KINDS = {  # kind -> the package whose modules are its components; packages insi
     "backbone": "models.backbones",
     "prior": "models.priors",
     "discriminator": "models.discriminators",
+    "loss": "engine.losses",
+    "objective": "engine.objectives",
     "sampler": "engine.samplers",
     "features": "evaluation.features",
     "importer": "convert.importers",

@@ -169,9 +169,10 @@ def check_adversarial(config: Config) -> None:
         raise InputError(
             f"adversarial.start is {start}, but the prior {name!r} learns with the denoiser; use prior.name=copy"
         )
-    if config.train.phases == "prior" and (shares or not learns):
+    needs_own_prior = registry.attribute("objective", config.train.objective, "needs_own_prior")
+    if needs_own_prior and (shares or not learns):
         raise InputError(
-            f"train.phases is 'prior', but the prior {name!r} has no weights of its own; "
+            f"train.objective is {config.train.objective!r}, but the prior {name!r} has no weights of its own; "
             "use prior.name=denoised, copy or x0-then-noise"
         )
     if learns and start >= config.train.duration:
@@ -224,7 +225,10 @@ def _section(section: str, values: Any) -> Any:
 
 def _check_settings(settings: Section) -> None:
     """Raise InputError for values of one section that exclude each other."""
-    if isinstance(settings, TrainConfig):
+    if isinstance(settings, AdversarialSettings):
+        registry.resolve("loss", settings.loss, "adversarial.loss")
+    elif isinstance(settings, TrainConfig):
+        registry.resolve("objective", settings.objective, "train.objective")
         if len(set(settings.ema)) < len(settings.ema):
             raise InputError(f"train.ema is {settings.ema}: name each half-life once")
         if settings.batch_gpu and settings.batch % settings.batch_gpu:

@@ -10,7 +10,6 @@ from tdpm_cli.config.types import Fraction, Natural, NonNegative, Positive, Posi
 
 Prediction = Literal["eps", "x_0", "v"]
 Weight = Literal["simple", "min_snr"]
-AdversarialLoss = Literal["logistic", "relativistic"]
 Precision = Literal["auto", "fp32", "bf16"]
 Count = Annotated[int, Ge(0), BeforeValidator(parse_count)]
 Betas = Annotated[list[Annotated[float, Interval(ge=0, lt=1)]], Len(2, 2)]
@@ -39,7 +38,7 @@ class DenoiserConfig(Section):
 class AdversarialSettings(Section):
     """How the prior and the discriminator are trained against each other."""
 
-    loss: AdversarialLoss = "logistic"
+    loss: str = "logistic"
     """Adversarial loss of the prior and the discriminator."""
     r1: NonNegative = 0.1
     """Weight of the gradient penalty on real data."""
@@ -64,8 +63,8 @@ class TrainConfig(Section):
     """Trained denoiser to start from; see `tdpm train --init`."""
     init_prior: str | None = None
     """Trained generator to start the prior from."""
-    phases: Literal["all", "prior"] = "all"
-    """What to train: all networks, or the prior only."""
+    objective: str = "tdpm"
+    """What training minimizes: tdpm, or prior, which freezes the denoiser."""
     batch: Annotated[int, Ge(2)] = 128
     """Images in a training step."""
     batch_gpu: Annotated[int, Ge(2)] | None = None

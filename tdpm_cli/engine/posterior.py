@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from tdpm_cli.engine.protocols import Denoise, Fresh
+from tdpm_cli.engine.protocols import Denoise, DrawNoise
 from tdpm_cli.engine.schedule import Schedule
 from tdpm_cli.engine.steps import full
 
@@ -27,7 +27,7 @@ def ancestral(
     times: Sequence[int],
     schedule: Schedule,
     std: Callable[[Schedule, int, int], float],
-    noise: Fresh,
+    noise: DrawNoise,
     cond: Mapping[str, Tensor],
 ) -> Tensor:
     """Ancestral sampling with standard deviation std(schedule, t, s) of the noise of a step from t to s."""

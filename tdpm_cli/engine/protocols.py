@@ -1,7 +1,9 @@
-"""What the engine asks of the parts it is given."""
+"""Interfaces of the components that the engine computes with."""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -9,70 +11,114 @@ from torch import Tensor, nn
 from tdpm_cli.config.types import RawCondition
 from tdpm_cli.engine.noise import Noise
 
-Cond = dict[str, Tensor]  # what networks take: {} = unconditional; each tensor [B, ...]
+if TYPE_CHECKING:
+    from tdpm_cli.engine.phase import Phase, PhaseSettings
+    from tdpm_cli.engine.tdpm import TDPM
+
+Cond = dict[str, Tensor]  # a condition, each tensor [B, ...]; {} = unconditional
 
 Denoise = Callable[..., Tensor]  # (x_t [B, *shape], t [B], **cond) -> estimate of x_0 [B, *shape]
-Fresh = Callable[[], Tensor]  # () -> standard normal [B, *shape]
+DrawNoise = Callable[[], Tensor]  # () -> standard normal [B, *shape]
 
 
 class Prior(Protocol):
-    """Maps z [B, *z_shape] to x_T [B, *shape] at exactly the noise level T; an nn.Module."""
+    """Maps z [B, *z_shape] to x_T [B, *shape], at exactly the noise level T. An `nn.Module`."""
 
     z_shape: tuple[int, ...]
-    nfe: int  # network calls that one draw costs
-    learns: bool  # whether it has weights that a game can teach
-    shares: bool  # whether those weights are the denoiser's
+    nfe: int  # network calls for one x_T
+    learns: bool  # whether the adversarial loss can train it
+    shares: bool  # whether its weights are the denoiser's
 
     def __call__(self, z: Tensor, **cond: Tensor) -> Tensor: ...
 
     def start(self, network: nn.Module) -> None:
-        """Called once when the game starts, with the denoiser's network, e.g. to begin from its weights."""
+        """Prepare for the first adversarial update, e.g. copy the weights of the denoiser's network."""
+
+
+class Discriminator(Protocol):
+    """Maps x_T [B, *shape] to logits [B], which are positive for data. An `nn.Module`, twice differentiable."""
+
+    def __call__(self, x: Tensor, **cond: Tensor) -> Tensor: ...
+
+
+class AdversarialLoss(Protocol):
+    """Losses [B] of prior and discriminator as functions of the discriminator's logits [B]."""
+
+    prior_uses_real: bool  # whether the prior's loss depends on `real`; if not, `real` is 0 there
+
+    def prior(self, fake: Tensor, real: Tensor) -> Tensor:
+        """Return the prior's loss [B]."""
+
+    def discriminator(self, fake: Tensor, real: Tensor) -> Tensor:
+        """Return the discriminator's loss [B]."""
+
+
+class Components(Protocol):
+    """The networks that an objective trains."""
+
+    @property
+    def model(self) -> TDPM: ...
+
+    @property
+    def discriminator(self) -> nn.Module | None: ...
+
+    @property
+    def condition(self) -> Condition: ...
+
+
+class Objective(Protocol):
+    """What training minimizes: an ordered list of phases. Its phases run one after another in every step."""
+
+    needs_own_prior: bool  # whether the prior must have weights of its own that learn
+
+    def phases(self, components: Components, settings: PhaseSettings) -> list[Phase]:
+        """Return the phases of a step, in order."""
 
 
 class Space(Protocol):
-    """Between storage form and model form."""
+    """Converts examples between the form of storage, `raw`, and the form of networks, `x`."""
 
-    shape: tuple[int, ...]  # of x, one example
-    raw_shape: tuple[int, ...]  # of raw, one example
-    bounds: tuple[float, float] | None  # of x, where the data have them
+    shape: tuple[int, ...]  # of one x
+    raw_shape: tuple[int, ...]  # of one raw example
+    bounds: tuple[float, float] | None  # of the values of x; None = unbounded
 
     def encode(self, raw: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """raw [B, *raw_shape] → x [B, *shape] float32: drawn where it is random, or without a generator its mean."""
+        """raw [B, *raw_shape] → x float32 [B, *shape]. A random encoding draws from `generator`, or is the mean."""
 
     def decode(self, x: Tensor) -> Tensor:
         """x [B, *shape] → raw [B, *raw_shape]."""
 
 
 class Condition(Protocol):
-    """What generation is conditioned on; `sizes` tells the networks the size of each key."""
+    """What generation depends on; `sizes` gives the networks the size of each tensor of a condition."""
 
-    sizes: Mapping[str, int]  # of what networks take
-    dropout: float  # share of training examples shown without their condition, for guidance
-    option: str | None  # of the command line, by which the user chooses; None where there is nothing to choose
+    sizes: Mapping[str, int]  # of the tensors that networks receive
+    dropout: float  # share of the training examples shown without their condition, for guidance
+    option: str | None  # the command-line option that chooses conditions; None = there is none
 
-    def encode(self, given: RawCondition, generator: torch.Generator | None = None) -> Cond:
-        """What is given → tensors. Of several captions one is drawn; without a generator, the first."""
+    def encode(self, raw_condition: RawCondition, generator: torch.Generator | None = None) -> Cond:
+        """Turn a condition into tensors. Of several captions `generator` draws one; without it, the first is used."""
 
     def null(self, n: int) -> Cond:
-        """The condition "nothing", n times."""
+        """Return the condition "nothing", n times."""
 
     def text_encoder(self) -> nn.Module | None:
-        """A network, trained with the denoiser, that makes what networks take of what `encode` gives; or none."""
+        """Return a network, trained with the denoiser, from tensors of `encode` to inputs of networks; or None."""
 
     def draw(self, n: int, noise: Noise) -> RawCondition:
-        """n conditions as the user would meet them."""
+        """Draw n conditions as users would choose them."""
 
     def fit(self, data: Any) -> dict[str, Any]:
-        """What only the data knew, as options of this part."""
+        """Return the options of this component that depend on the training data."""
 
     def parse(self, words: Sequence[str], n: int) -> RawCondition:
-        """n conditions that go round through what the user wrote."""
+        """Return n conditions that repeat what the user typed."""
 
 
-def taken(given: RawCondition, positions: Sequence[int]) -> RawCondition:
-    """The conditions at these positions."""
+def taken(raw_condition: RawCondition, positions: Sequence[int]) -> RawCondition:
+    """Select the conditions at these positions."""
     chosen = list(positions)
     return {  # type: ignore[return-value]
         key: value[chosen] if isinstance(value, Tensor) else [value[k] for k in chosen]  # type: ignore[index]
-        for key, value in given.items()
+        for key, value in raw_condition.items()
     }

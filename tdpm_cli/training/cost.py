@@ -9,8 +9,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from tdpm_cli.config import registry
 from tdpm_cli.config.schema import Config
-from tdpm_cli.engine.phases import Batch, tdpm_phases
+from tdpm_cli.engine.batch import Batch
+from tdpm_cli.engine.phase import MakeOptimizer, PhaseSettings
+from tdpm_cli.engine.protocols import Objective
 from tdpm_cli.sampling.build import build, use_checkpointing
 
 SIZE = 8  # images that are counted together
@@ -43,8 +46,9 @@ def cost_of(config: Config) -> Cost:
     with torch.no_grad():
         told = made.model.denoiser.encode_condition(cond)
         call = flops(lambda: made.model.denoiser.network(x, t, **told))
-    phases = tdpm_phases(made.model, made.discriminator, made.condition, config.adversarial,
-                         lambda name, module: torch.optim.SGD(module.parameters(), 0.0))  # fmt: skip
+    objective: Objective = registry.load("objective", config.train.objective, "train.objective")()
+    make_optimizer: MakeOptimizer = lambda name, module: torch.optim.SGD(module.parameters(), 0.0)
+    phases = objective.phases(made, PhaseSettings(config.adversarial, make_optimizer))
     step, activations = 0.0, 0
     batch = Batch(x, cond, None)
     for phase in phases:

@@ -16,11 +16,14 @@ from tdpm_cli.checkpoints import format as formats
 from tdpm_cli.checkpoints import weights
 from tdpm_cli.checkpoints.checkpoint import Snapshot
 from tdpm_cli.checkpoints.writer import Idle, Saver
+from tdpm_cli.config import registry
 from tdpm_cli.config.schema import TrainConfig
 from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.loader import Supply, batches, order_from
+from tdpm_cli.engine.batch import Batch, drop_conditions
 from tdpm_cli.engine.ema import EMA
-from tdpm_cli.engine.phases import Batch, Phase, drop, tdpm_phases, train_step
+from tdpm_cli.engine.phase import Machine, Phase, PhaseSettings, train_step
+from tdpm_cli.engine.protocols import Objective
 from tdpm_cli.engine.tdpm import TDPM
 from tdpm_cli.runtime import device as precision
 from tdpm_cli.runtime import distributed
@@ -71,13 +74,9 @@ class Trainer:
             if made.discriminator is not None:
                 made.discriminator.to(device)
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        self.phases: list[Phase] = tdpm_phases(
-            made.model, made.discriminator, made.condition, config.adversarial,
-            self._optimizer, config.train.clip,
-        )  # fmt: skip
-        if self.settings.phases == "prior":
-            self.phases = [phase for phase in self.phases if phase.module is not made.model.denoiser]
-            made.model.denoiser.requires_grad_(False)
+        objective: Objective = registry.load("objective", config.train.objective, "train.objective")()
+        phase_settings = PhaseSettings(config.adversarial, self._optimizer, config.train.clip)
+        self.phases: list[Phase] = objective.phases(made, phase_settings)
         for phase in self.phases:
             if phase.on_start is not None:
                 phase.on_start = partial(self._start, phase, phase.on_start)
@@ -204,10 +203,12 @@ class Trainer:
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = optimizer.defaults["base_lr"] * self._pace()
-        whole = drop(Batch(x, cond, generator, distributed.rank() * len(x), total), made.condition)
+        whole = drop_conditions(Batch(x, cond, generator, distributed.rank() * len(x), total), made.condition)
         batches = whole.split(settings.batch_gpu or len(x))
         try:
-            logs = train_step(self.phases, batches, self.step, self.seen, cast, distributed.averaged)
+            logs = train_step(
+                self.phases, batches, self.step, self.seen, Machine(cast, distributed.averaged, distributed.whole)
+            )
         except (torch.OutOfMemoryError, RuntimeError) as error:
             raise _out_of_memory(error, len(batches[0].x), settings) or distributed.lost(error) or error from None
         self.seen += total

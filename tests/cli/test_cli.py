@@ -44,7 +44,7 @@ SURFACE = {
         "--compile",
         "--init",
         "--init-prior",
-        "--phases",
+        "--objective",
         "--resume",
         "--on-save-error",
         "--set",

@@ -17,7 +17,9 @@ from tdpm_cli.conditioning.captions.cache import Embedded, Embeddings
 from tdpm_cli.conditioning.text import Text
 from tdpm_cli.config import registry
 from tdpm_cli.config import schema as config
-from tdpm_cli.engine.phases import Batch, adversarial_loss, denoise_loss
+from tdpm_cli.engine.batch import Batch
+from tdpm_cli.engine.losses.logistic import Logistic
+from tdpm_cli.engine.terms import denoising_term, prior_term
 from tdpm_cli.evaluation.evaluate import evaluate
 from tdpm_cli.evaluation.image_text_training import matcher
 from tdpm_cli.evaluation.scorer import extractor
@@ -427,8 +429,8 @@ def test_the_game_leaves_a_trained_encoder_alone(tiny_images):
     made = build.build(config.load_config(tiny_images(*LEARNED)))
     x, cond = torch.randn(8, 1, 8, 8), made.condition.encode({"captions": [("a four",)] * 8})
     losses = {
-        "denoise": denoise_loss(made.model),
-        "adversarial": adversarial_loss(made.model, made.discriminator, "logistic"),
+        "denoise": denoising_term(made.model),
+        "adversarial": prior_term(made.model, made.discriminator, Logistic()),
     }
     for name, loss in losses.items():
         made.model.zero_grad()

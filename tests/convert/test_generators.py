@@ -116,7 +116,7 @@ def ours(tiny_images, tmp_path):
 
 def test_a_generator_of_ours_becomes_the_prior(ours, tdpm):
     path, theirs = ours
-    run = tdpm("--init-prior", path, "--duration", "16", "--set", "train.prior_lr=1e-12", "--phases", "prior")
+    run = tdpm("--init-prior", path, "--duration", "16", "--set", "train.prior_lr=1e-12", "--objective", "prior")
     model = load(run, "cpu")
     assert model.config.prior.options == {"latent": 6, "layers": 2, "channel_base": 40, "channel_max": 5}
     z, eps = torch.randn(3, *theirs.z_shape), torch.randn(3, 1, 8, 8)
@@ -127,7 +127,7 @@ def test_a_generator_of_ours_becomes_the_prior(ours, tdpm):
 
 def test_both_halves_begin_from_other_models(ours, tdpm):
     denoiser = tdpm("--duration", "16", "--set", "train.denoiser_lr=1e-12").rename("denoiser")
-    words = ["--init", denoiser, "--init-prior", ours[0], "--phases", "prior", "--duration", "16"]
+    words = ["--init", denoiser, "--init-prior", ours[0], "--objective", "prior", "--duration", "16"]
     model, theirs = load(tdpm(*words, "--set", "train.prior_lr=1e-12"), "cpu"), load(denoiser, "cpu")
     pairs = zip(model.tdpm.denoiser.parameters(), theirs.tdpm.denoiser.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)

@@ -311,11 +311,11 @@ def test_files_that_do_not_fit_are_named(tmp_path, generator, capsys):
 
 
 def test_a_few_step_model_from_a_baseline(tiny_images, tmp_path):
-    """--init RUN --phases prior: the denoiser is the baseline's and stays so; prior and discriminator learn."""
+    """--init RUN --objective prior: the denoiser is the baseline's and stays so; prior and discriminator learn."""
     baseline = train(
         config.load_config(tiny_images("schedule.truncate=null", "prior.name=gaussian")), tmp_path, "baseline"
     )
-    few = tiny_images("prior.name=denoised", "train.phases=prior", f"train.init={baseline}", "adversarial.r1=0.1")
+    few = tiny_images("prior.name=denoised", "train.objective=prior", f"train.init={baseline}", "adversarial.r1=0.1")
     run = train(config.load_config(adopt(few, str(baseline))), tmp_path, "few")
     before, after = load(baseline).components.model, load(run).components.model
     assert after.denoiser.schedule.T == 100
@@ -325,5 +325,5 @@ def test_a_few_step_model_from_a_baseline(tiny_images, tmp_path):
     assert not all(torch.equal(a, b) for a, b in moved)
     with pytest.raises(InputError, match=r"knows t = 1\.\.100, but the cut is at T = 500"):
         adopt(presets.override(few, ["schedule.truncate.step=500"]), str(run))
-    with pytest.raises(InputError, match=r"train\.phases is 'prior', but the prior 'shared' has no weights of its own"):
-        config.load_config(tiny_images("train.phases=prior"))
+    with pytest.raises(InputError, match=r"train\.objective is 'prior'.*'shared'"):
+        config.load_config(tiny_images("train.objective=prior"))

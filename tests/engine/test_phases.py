@@ -4,32 +4,25 @@ from torch import nn
 
 from tdpm_cli.config import load_config
 from tdpm_cli.config.registry import load
-from tdpm_cli.engine.phases import (
-    AdversarialSettings,
-    Batch,
-    Phase,
-    drop,
-    mismatch_loss,
-    penalty_loss,
-    tdpm_phases,
-    train_step,
-)
+from tdpm_cli.config.settings import AdversarialSettings
+from tdpm_cli.engine.batch import Batch, drop_conditions
+from tdpm_cli.engine.objectives.prior import PriorObjective
+from tdpm_cli.engine.objectives.tdpm import TDPMObjective
+from tdpm_cli.engine.phase import Phase, PhaseSettings, train_step
+from tdpm_cli.engine.terms import mismatch_term, penalty_term
 from tdpm_cli.sampling.build import build
 
 
-def phases_of(plain, adversarial=None):
-    made = build(load_config(plain))
-    made_with = {}
+def phases_of(plain, adversarial=None, objective=TDPMObjective):
+    components = build(load_config(plain))
+    optimizers = {}
 
-    def optimizer(name, module):
-        made_with[name] = torch.optim.SGD(module.parameters(), 0.1, fused=True)
-        return made_with[name]
+    def make_optimizer(name, module):
+        optimizers[name] = torch.optim.SGD(module.parameters(), 0.1, fused=True)
+        return optimizers[name]
 
-    return (
-        made,
-        tdpm_phases(made.model, made.discriminator, made.condition, adversarial or AdversarialSettings(), optimizer),
-        made_with,
-    )
+    settings = PhaseSettings(adversarial or AdversarialSettings(), make_optimizer)
+    return components, objective().phases(components, settings), optimizers
 
 
 def batch(n=8, seed=0):
@@ -73,13 +66,25 @@ def test_the_lists(tiny):
     assert names(adversarial=AdversarialSettings(r1=0.0)) == ["model", "discriminator"]
 
 
+def test_the_prior_objective_trains_prior_and_discriminator_and_freezes_the_denoiser(tiny):
+    components, phases, optimizers = phases_of(tiny("prior.name=copy"), objective=PriorObjective)
+    assert [phase.name for phase in phases] == ["prior", "discriminator", "penalty"]
+    assert set(optimizers) == {"prior", "discriminator"}
+    before = snapshot(components.model.denoiser)
+    prior = snapshot(components.model.prior)
+    train_step(phases, [batch()], 0, 0)
+    assert not changed(components.model.denoiser, before)
+    assert changed(components.model.prior, prior)
+    assert not any(parameter.requires_grad for parameter in components.model.denoiser.parameters())
+
+
 def test_each_phase_moves_its_own_module_and_computes_no_other_gradient(tiny):
-    made, phases, _ = phases_of(tiny("prior.name=copy"))
+    components, phases, _ = phases_of(tiny("prior.name=copy"))
     shared = batch()
     modules = {
-        "denoiser": made.model.denoiser,
-        "prior": made.model.prior,
-        "discriminator": made.discriminator,
+        "denoiser": components.model.denoiser,
+        "prior": components.model.prior,
+        "discriminator": components.discriminator,
     }
     for phase in phases:
         own = "discriminator" if phase.name == "penalty" else phase.name
@@ -99,21 +104,21 @@ def phases_without(phases, kept):
 
 
 def test_a_shared_prior_learns_from_both_losses_with_one_optimizer(tiny):
-    made, phases, optimizers = phases_of(tiny())
+    components, phases, optimizers = phases_of(tiny())
     assert set(optimizers) == {"denoiser", "discriminator"}
-    network = made.model.denoiser.network
-    assert made.model.prior.network is network
+    network = components.model.denoiser.network
+    assert components.model.prior.network is network
     grads = {}
     for weight in (0.0, 1.0):
-        made, phases, _ = phases_of(tiny(), AdversarialSettings(weight=weight))
+        components, phases, _ = phases_of(tiny(), AdversarialSettings(weight=weight))
         logs = train_step(phases[:1], [batch()], 0, 0)
         assert {"loss/denoise", "loss/prior"} <= logs.keys()
-        grads[weight] = [p.grad.clone() for p in made.model.parameters()]
+        grads[weight] = [p.grad.clone() for p in components.model.parameters()]
     assert any(not torch.allclose(a, b) for a, b in zip(grads[0.0], grads[1.0], strict=True))
 
 
 def test_lazy_penalties_keep_their_strength(tiny):
-    made, phases, _ = phases_of(tiny(), AdversarialSettings(r1=3.0, penalty_every=4))
+    components, phases, _ = phases_of(tiny(), AdversarialSettings(r1=3.0, penalty_every=4))
     penalty = phases[-1]
     assert penalty.every == 4
     data = batch()
@@ -121,7 +126,7 @@ def test_lazy_penalties_keep_their_strength(tiny):
     ((weight, lazy),) = penalty.terms
     value, logs = lazy(data)
     data.generator.manual_seed(7)
-    plain, _ = penalty_loss(made.model, made.discriminator, 3.0, 0.0)(data)
+    plain, _ = penalty_term(components.model, components.discriminator, 3.0, 0.0)(data)
     assert weight * value.item() == pytest.approx(4 * plain.item())
     assert logs["loss/r1"].item() == pytest.approx(plain.item())
     due = [step for step in range(9) if "gradient/penalty" in train_step(phases, [batch()], step, 0)]
@@ -129,19 +134,19 @@ def test_lazy_penalties_keep_their_strength(tiny):
 
 
 def test_r2_is_the_penalty_on_the_fake(tiny):
-    made, _, _ = phases_of(tiny())
+    components, _, _ = phases_of(tiny())
     data = batch()
     data.x_T = torch.zeros(8, 2)
-    made.discriminator.label = None
-    _, logs = penalty_loss(made.model, made.discriminator, 0.0, 2.0)(data)
+    components.discriminator.label = None
+    _, logs = penalty_term(components.model, components.discriminator, 0.0, 2.0)(data)
     x = torch.zeros(8, 2, requires_grad=True)
-    (gradient,) = torch.autograd.grad(made.discriminator(x).sum(), x)
+    (gradient,) = torch.autograd.grad(components.discriminator(x).sum(), x)
     assert float(logs["loss/r2"]) == pytest.approx(float(gradient.square().sum(1).mean()), rel=1e-5)
 
 
 def test_a_copy_starts_from_the_denoisers_weights_when_the_game_starts(tiny):
-    made, phases, _ = phases_of(tiny("prior.name=copy"), AdversarialSettings(start=16))
-    network, prior = made.model.denoiser.network, made.model.prior.network
+    components, phases, _ = phases_of(tiny("prior.name=copy"), AdversarialSettings(start=16))
+    network, prior = components.model.denoiser.network, components.model.prior.network
     logs = train_step(phases, [batch()], 0, 0)
     assert "loss/prior" not in logs
     train_step(phases, [batch()], 1, 8)
@@ -187,11 +192,11 @@ def test_a_step_draws_the_same_numbers_however_its_batch_is_divided(tiny_images)
     plain = tiny_images("condition.name=labels", "condition.classes=10", "condition.dropout=0.5", "prior.name=copy")
     weights = []
     for size in (16, 8, 4):  # the discriminator compares groups of 4
-        made, phases, _ = phases_of(plain)
+        components, phases, _ = phases_of(plain)
         x, label = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(16) % 10
         whole = Batch(x, {"label": label}, torch.Generator().manual_seed(2))
         train_step(phases, whole.split(size), 0, 0)
-        weights.append(snapshot(made.model) + snapshot(made.discriminator))
+        weights.append(snapshot(components.model) + snapshot(components.discriminator))
     for divided in weights[1:]:
         for ours, theirs in zip(divided, weights[0], strict=True):
             assert torch.allclose(ours, theirs, atol=1e-5)
@@ -202,43 +207,41 @@ def test_dropping_conditions_leaves_the_stated_share():
     generator = torch.Generator().manual_seed(0)
     cond = {"label": torch.arange(20_000) % 10}
     of = Batch(torch.zeros(20_000, 1), cond, generator)
-    dropped = drop(of, labels).cond["label"]
+    dropped = drop_conditions(of, labels).cond["label"]
     assert float((dropped == 10).float().mean()) == pytest.approx(0.25, abs=0.02)
     assert torch.equal(dropped[dropped != 10], cond["label"][dropped != 10])
-    assert drop(of, load("condition", "labels")(classes=10, dropout=0.0)) is of
+    assert drop_conditions(of, load("condition", "labels")(classes=10, dropout=0.0)) is of
 
 
 def test_the_prior_and_the_discriminator_win_a_game_they_can(tiny):
     # Data at a single place: after a little play the shared prior's x_T has moved there.
     plain = tiny("train.denoiser_lr=1e-3")
-    made = build(load_config(plain))
-    phases = tdpm_phases(
-        made.model, made.discriminator, made.condition, AdversarialSettings(penalty_every=4),
-        lambda name, module: torch.optim.Adam(module.parameters(), 2e-3, betas=(0.0, 0.99), fused=True),
-    )  # fmt: skip
+    components = build(load_config(plain))
+    adam = lambda name, module: torch.optim.Adam(module.parameters(), 2e-3, betas=(0.0, 0.99), fused=True)
+    phases = TDPMObjective().phases(components, PhaseSettings(AdversarialSettings(penalty_every=4), adam))
     generator = torch.Generator().manual_seed(0)
     target = torch.tensor([2.0, -1.0])
-    schedule = made.model.denoiser.schedule
+    schedule = components.model.denoiser.schedule
     for step in range(600):
         train_step(phases, [Batch(target.expand(64, 2), {}, generator)], step, step * 64)
-    x_T = made.model.prior(torch.randn(2000, 2, generator=generator)).detach()
+    x_T = components.model.prior(torch.randn(2000, 2, generator=generator)).detach()
     distance = (x_T.mean(0) - schedule.alpha(schedule.T) * target).norm()  # it begins near 2
     assert float(distance) < 0.5
 
 
 def test_real_examples_with_the_condition_of_another_are_fakes(tiny):
-    made = build(load_config(tiny()))
+    components = build(load_config(tiny()))
     label = torch.tensor([1, 1, 4, 4, 2, 10])
     labels = load("condition", "labels")(classes=10)  # 10 is "nothing", which fits every example
-    asked = []
+    conditions = []
 
     def critic(x, label):
-        asked.append(label.tolist())
+        conditions.append(label.tolist())
         return label.float()
 
     generator = torch.Generator().manual_seed(0)
-    value, logs = mismatch_loss(made.model, critic, labels)(Batch(torch.randn(6, 2), {"label": label}, generator))
-    assert asked == [[10, 1, 1, 4, 4, 2]]
+    value, logs = mismatch_term(components.model, critic, labels)(Batch(torch.randn(6, 2), {"label": label}, generator))
+    assert conditions == [[10, 1, 1, 4, 4, 2]]
     other = torch.tensor([1.0, 4.0, 2.0])  # where it is another's: the third and the last two
     assert value == pytest.approx(float(torch.nn.functional.softplus(other).sum() / 6))
     assert logs["loss/mismatch"] == value
@@ -246,8 +249,6 @@ def test_real_examples_with_the_condition_of_another_are_fakes(tiny):
 
 def test_mismatch_is_a_term_of_the_discriminator(tiny_images):
     labels = ["condition.name=labels", "condition.classes=10"]
-    made = build(load_config(tiny_images(*labels, "adversarial.mismatch=0.5")))
-    phases = tdpm_phases(made.model, made.discriminator, made.condition, AdversarialSettings(mismatch=0.5),
-                         lambda name, module: torch.optim.SGD(module.parameters(), 0.1, fused=True))  # fmt: skip
+    _, phases, _ = phases_of(tiny_images(*labels), AdversarialSettings(mismatch=0.5))
     (phase,) = [phase for phase in phases if phase.name == "discriminator"]
     assert [weight for weight, _ in phase.terms] == [1.0, 0.5]

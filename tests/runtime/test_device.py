@@ -105,7 +105,7 @@ def test_a_number_format_that_the_device_lacks_is_refused(monkeypatch):
 
 def test_a_separate_prior_and_a_denoiser_that_stays_are_compiled_too(tiny_images, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch, "compile", lambda call, **options: call)
-    plain = tiny_images("prior.name=copy", "train.compile=true", "train.phases=prior", "train.duration=32")
+    plain = tiny_images("prior.name=copy", "train.compile=true", "train.objective=prior", "train.duration=32")
     train(load_config(plain), tmp_path, "run")
     told = capsys.readouterr().err
     assert told.count("compiled in") == 2

@@ -16,7 +16,7 @@ from tdpm_cli.training import monitor as health
 from tdpm_cli.training.train import train
 from tdpm_cli.training.trainer import Trainer
 
-GAME = ["prior.name=copy", "adversarial.penalty_every=1000"]  # four phases
+ADVERSARIAL = ["prior.name=copy", "adversarial.penalty_every=1000"]  # four phases
 
 
 def spoil(monkeypatch, name, steps, gradient_only=False):
@@ -51,7 +51,7 @@ def test_a_number_that_is_not_finite_in_any_phase_is_counted_and_named(
     tiny, tmp_path, monkeypatch, phase, gradient_only
 ):
     spoil(monkeypatch, phase, {0}, gradient_only)  # the one step in which all phases are due
-    run = train(load_config(tiny(*GAME, "train.duration=96")), tmp_path, "run")
+    run = train(load_config(tiny(*ADVERSARIAL, "train.duration=96")), tmp_path, "run")
     for line in lines_of(run):
         assert [key for key in line if key.startswith("skipped/")] == [f"skipped/{phase}"]
         assert line[f"skipped/{phase}"] == 1
@@ -61,7 +61,7 @@ def test_a_number_that_is_not_finite_in_any_phase_is_counted_and_named(
 
 
 def test_an_update_left_out_leaves_weights_and_moments_alone(tiny, tmp_path):
-    config = load_config(tiny(*GAME))
+    config = load_config(tiny(*ADVERSARIAL))
     data, _ = open_dataset(config)
     raw, conditions = data[range(32)]
     trainer = Trainer(build(config), tmp_path, torch.device("cpu"))
@@ -81,7 +81,7 @@ def test_an_update_left_out_leaves_weights_and_moments_alone(tiny, tmp_path):
 
 def test_many_in_a_row_stop_the_run_with_all_that_is_known(tiny, tmp_path, monkeypatch):
     spoil(monkeypatch, "discriminator", range(4, 100))
-    config = load_config(tiny(*GAME, "train.max_skipped_steps=3", "train.snapshot=32", "train.keep=2"))
+    config = load_config(tiny(*ADVERSARIAL, "train.max_skipped_steps=3", "train.snapshot=32", "train.keep=2"))
     with pytest.raises(InputError, match=r"D/fake.*gradient/discriminator.*3 steps in a row") as caught:
         train(config, tmp_path, "run")
     run = tmp_path / "run"

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tdpm_cli.config.types import NonNegative
 from tdpm_cli.engine.posterior import posterior_std
-from tdpm_cli.engine.protocols import Denoise, Fresh
+from tdpm_cli.engine.protocols import Denoise, DrawNoise
 from tdpm_cli.engine.schedule import Schedule
 from tdpm_cli.engine.steps import full
 
@@ -20,7 +20,7 @@ def ddim(
     x_T: Tensor,
     times: Sequence[int],
     schedule: Schedule,
-    noise: Fresh,
+    noise: DrawNoise,
     *,
     eta: NonNegative = 0.0,
     **cond: Tensor,

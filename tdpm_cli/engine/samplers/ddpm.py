@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from tdpm_cli.engine.posterior import ancestral, posterior_std
-from tdpm_cli.engine.protocols import Denoise, Fresh
+from tdpm_cli.engine.protocols import Denoise, DrawNoise
 from tdpm_cli.engine.schedule import Schedule
 
 __all__ = ["ddpm"]
@@ -16,7 +16,7 @@ def ddpm(
     x_T: Tensor,
     times: Sequence[int],
     schedule: Schedule,
-    noise: Fresh,
+    noise: DrawNoise,
     **cond: Tensor,
 ) -> Tensor:
     """Ancestral sampling with the posterior's variance, the small one (Ho et al. 2020, eq. 7)."""

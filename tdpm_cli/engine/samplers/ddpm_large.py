@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from tdpm_cli.engine.posterior import ancestral, beta
-from tdpm_cli.engine.protocols import Denoise, Fresh
+from tdpm_cli.engine.protocols import Denoise, DrawNoise
 from tdpm_cli.engine.schedule import Schedule
 
 __all__ = ["ddpm_large"]
@@ -17,7 +17,7 @@ def ddpm_large(
     x_T: Tensor,
     times: Sequence[int],
     schedule: Schedule,
-    noise: Fresh,
+    noise: DrawNoise,
     **cond: Tensor,
 ) -> Tensor:
     """Ancestral sampling with variance beta, the large one (Ho et al. 2020, sec. 3.2)."""

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from tdpm_cli.engine.protocols import Denoise, Fresh
+from tdpm_cli.engine.protocols import Denoise, DrawNoise
 from tdpm_cli.engine.schedule import Schedule
 from tdpm_cli.engine.steps import full
 
@@ -18,7 +18,7 @@ def dpmpp_2m(
     x_T: Tensor,
     times: Sequence[int],
     schedule: Schedule,
-    noise: Fresh,
+    noise: DrawNoise,
     **cond: Tensor,
 ) -> Tensor:
     """DPM-Solver++(2M), second order from one call a step (Lu et al. 2022, algorithm 2)."""

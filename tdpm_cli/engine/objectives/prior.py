@@ -1,0 +1,18 @@
+"""The prior alone, for a trained denoiser, such as one of another project: few steps from pretrained weights."""
+
+from tdpm_cli.engine.phase import Phase, PhaseSettings
+from tdpm_cli.engine.phases import discriminator_phases, prior_phase
+from tdpm_cli.engine.protocols import Components
+
+__all__ = ["PriorObjective"]
+
+
+class PriorObjective:
+    """The prior learns from the adversarial loss; the denoiser keeps its weights."""
+
+    needs_own_prior = True  # one with weights of its own that learn
+
+    def phases(self, components: Components, settings: PhaseSettings) -> list[Phase]:
+        """Freeze the denoiser, and return the phases of a step: prior, discriminator, penalty."""
+        components.model.denoiser.requires_grad_(False)
+        return [prior_phase(components, settings), *discriminator_phases(components, settings)]

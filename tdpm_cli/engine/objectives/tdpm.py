@@ -1,0 +1,28 @@
+"""Denoiser and prior together: the default. Zheng et al. 2023."""
+
+from tdpm_cli.engine.phase import Phase, PhaseSettings
+from tdpm_cli.engine.phases import denoiser_phase, discriminator_phases, joint_phase, prior_phase
+from tdpm_cli.engine.protocols import Components
+
+__all__ = ["TDPMObjective"]
+
+
+class TDPMObjective:
+    """The denoiser learns from the denoising loss, the prior from the adversarial loss, in every step.
+
+    A prior that shares the denoiser's weights learns in the denoiser's phase. Without a discriminator, or with a prior
+    that has nothing to learn, only the denoiser is trained.
+    """
+
+    needs_own_prior = False
+
+    def phases(self, components: Components, settings: PhaseSettings) -> list[Phase]:
+        """Return the phases of a step: denoiser, prior, discriminator, penalty."""
+        prior = components.model.prior
+        if components.discriminator is None or not prior.learns:
+            return [denoiser_phase(components, settings)]
+        if prior.shares:
+            generator = [joint_phase(components, settings)]
+        else:
+            generator = [denoiser_phase(components, settings), prior_phase(components, settings)]
+        return [*generator, *discriminator_phases(components, settings)]
