@@ -10,7 +10,7 @@ from tdpm_cli.evaluation import distances as scores
 from tdpm_cli.evaluation.inputs import Examples, of_model
 from tdpm_cli.evaluation.scorer import Score, Scorer
 from tdpm_cli.sampling.build import Loaded
-from tdpm_cli.sampling.settings import Generated
+from tdpm_cli.sampling.sample_batch import GeneratedDataset
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,6 @@ def _x_T(
     loaded: Loaded, settings: SampleConfig, data: Examples, seed: int, n: int, device: torch.device, start: Start
 ) -> torch.Tensor:
     """x_T [n, D]."""
-    generated = Generated(loaded.components, settings, seed, n, device, start, data.data)
+    generated = GeneratedDataset(loaded.components, settings, seed, n, start=start, data=data.data)
     chunks = [range(k, min(k + settings.batch, n)) for k in range(0, n, settings.batch)]
     return torch.cat([generated.x_T(list(chunk)).cpu().flatten(1) for chunk in chunks])

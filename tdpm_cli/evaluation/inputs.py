@@ -23,7 +23,8 @@ from tdpm_cli.evaluation.sources import ACCEPTED, check_source
 from tdpm_cli.runtime import npz as arrays
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling import build
-from tdpm_cli.sampling.settings import Generated, describe
+from tdpm_cli.sampling.sample_batch import GeneratedDataset
+from tdpm_cli.sampling.settings import describe
 
 MANIFEST = "samples.json"
 
@@ -143,7 +144,7 @@ def of_model(
     loaded: build.Loaded, settings: SampleConfig, seed: int, n: int, device: torch.device,
     start: Start = "prior", data: Any = None,
 ) -> Examples:  # fmt: skip
-    """The examples 0..n-1 that a model gives under `seed`, from its prior or another `start` (see Generated)."""
+    """The examples 0..n-1 that a model gives under `seed`, from its prior or another `start` (see GeneratedDataset)."""
     made, manifest = loaded.components, describe(loaded, settings, seed) | {"start": start}
     if start != "prior":
         of_prior = made.model.nfe(0, prior_guidance_scale=settings.prior_guidance_scale)
@@ -151,7 +152,7 @@ def of_model(
         manifest["nfe_text"] = "0" + manifest["nfe_text"].removeprefix(str(of_prior))
     return Examples(
         text=model_name(loaded),
-        data=Generated(made, settings, seed, n, device, start, data),
+        data=GeneratedDataset(made, settings, seed, n, start=start, data=data),
         shape=tuple(made.space.raw_shape),
         sha256=lambda: hashlib.sha256(json.dumps([manifest, n], sort_keys=True).encode()).hexdigest(),
         about={},

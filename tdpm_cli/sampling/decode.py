@@ -13,6 +13,7 @@ from tdpm_cli.runtime.console import say
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling import image_folder as folders
 from tdpm_cli.sampling.model import load
+from tdpm_cli.sampling.sample_batch import BatchInput, sample_batch
 from tdpm_cli.sampling.settings import describe
 
 
@@ -39,9 +40,9 @@ def decode(
         "verb": "decode", "encoded": str(encoded), "given_sha256": folders.hash_of(x_T, sources)}  # fmt: skip
 
     def decoded(part: slice) -> Tensor:
-        return coder.decode(
-            x_T[part], seed=seed, first=part.start, labels=folders.among(labels, part), clip=clip, **given
-        )
+        cond = coder.cond(part.stop - part.start, folders.among(labels, part))
+        batch = BatchInput(seed, range(part.start, part.stop), cond=cond, x_t=x_T[part], clip=clip)
+        return sample_batch(coder.components, settings, batch).raw.cpu()
 
     with folders.filling(out, plan, overwrite) as filling:
         if filling is None:

@@ -17,7 +17,6 @@ from tdpm_cli.data.stored_images import StoredImages, open_stored
 from tdpm_cli.data.tensor_dataset import TensorDataset
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.protocols import Condition
-from tdpm_cli.engine.tdpm import generate
 from tdpm_cli.runtime import distributed
 from tdpm_cli.runtime import grids as pictures
 from tdpm_cli.runtime.console import Meter, Spent, say
@@ -30,7 +29,8 @@ from tdpm_cli.runtime.signals import Interrupted, Interruption
 from tdpm_cli.sampling import build
 from tdpm_cli.sampling import sample_folder as samples
 from tdpm_cli.sampling.build import Components
-from tdpm_cli.sampling.settings import describe, nfe, nfe_text, reverse_settings, settings_of
+from tdpm_cli.sampling.sample_batch import BatchInput, sample_batch
+from tdpm_cli.sampling.settings import describe, nfe, nfe_text, settings_of
 
 GRID, POINTS = 64, 10_000  # examples in the picture
 
@@ -94,19 +94,7 @@ def sample(
     kind = format or ("png" if is_image else "npz")
 
     def draw(piece: range) -> Tensor:
-        (raw,) = generate(
-            made.model,
-            made.space,
-            made.condition,
-            seed,
-            piece,
-            len(piece),
-            given=take(given, piece),
-            device=device,
-            prior_guidance_scale=settings.prior_guidance_scale,
-            settings=reverse_settings(settings, made.space.bounds),
-        )
-        return raw
+        return sample_batch(made, settings, BatchInput(seed, piece, raw_condition=take(given, piece))).raw
 
     compiled = compile and _compile(made, lambda: draw(range(min(n, settings.batch))))
     manifest = describe(loaded, settings, seed) | {

@@ -28,8 +28,8 @@ from tdpm_cli.runtime.files import write_text
 from tdpm_cli.runtime.locks import lock_run
 from tdpm_cli.runtime.malloc import keep_freed_memory
 from tdpm_cli.sampling.build import Components, build, open_dataset
+from tdpm_cli.sampling.panels import IMAGES
 from tdpm_cli.sampling.placement import with_precision
-from tdpm_cli.sampling.settings import GRID
 from tdpm_cli.training import profiling
 from tdpm_cli.training.cost import cost_of
 from tdpm_cli.training.trainer import Scoring, Trainer, smaller_batches
@@ -90,7 +90,7 @@ def train(
     _announce(made, data, run)
     if config.train.tensorboard:
         summary_writer()
-    raw, given = data[range(min(GRID, len(data)))]  # what cannot be read or encoded fails before a folder is made
+    raw, given = data[range(min(IMAGES, len(data)))]  # what cannot be read or encoded fails before a folder is made
     made.condition.encode({**given, "raw": raw})
     made.space.encode(raw[:1].to(device))
     if not checkpoint.list_checkpoints(run):

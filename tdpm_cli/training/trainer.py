@@ -33,8 +33,8 @@ from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import write_text
 from tdpm_cli.runtime.signals import Interrupted, Interruption
 from tdpm_cli.sampling.build import Components, header, use_checkpointing
+from tdpm_cli.sampling.panels import draw_panels
 from tdpm_cli.sampling.placement import networks, shard, try_network
-from tdpm_cli.sampling.settings import draw_panels
 from tdpm_cli.training.monitor import Balance, Figures, Step
 
 Scoring = Callable[[TDPM, int], tuple[str, float]]  # averaged model, images seen -> name and value of its score
@@ -326,7 +326,7 @@ class Trainer:
         """Draw data, data at x_T, the prior's x_T and samples, from fixed seeds, with the averaged weights."""
         if not distributed.is_first() and not self.settings.shard:  # sharded weights need all processes
             return
-        panels = draw_panels(self.made, self.ema[0].model, data, self.device)
+        panels = draw_panels(self.made, self.ema[0].model, data)
         if distributed.is_first():
             pictures.save(pictures.side_by_side(panels), self.run / "grids" / f"{self.seen:09d}.png")
 

@@ -18,6 +18,7 @@ from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling import build
 from tdpm_cli.sampling import sample_folder as samples
 from tdpm_cli.sampling.sample import grid_path, sample
+from tdpm_cli.sampling.sample_batch import BatchInput, sample_batch
 from tdpm_cli.sampling.settings import nfe_text, settings_of
 
 
@@ -238,14 +239,10 @@ def test_guidance_costs_what_it_says(runs):
     examples = []
     network = made.model.denoiser.network
     network.register_forward_hook(lambda module, args, output: examples.append(len(args[0])))
-    from tdpm_cli.engine.tdpm import ReverseSettings, generate
-
     for scale, prior_guidance_scale in itertools.product((1.0, 3.0), repeat=2):
         examples.clear()
         guidance = {"guidance_scale": scale, "prior_guidance_scale": prior_guidance_scale}
-        settings = ReverseSettings(steps=3, guidance_scale=scale)
-        list(generate(made.model, made.space, made.condition, 0, range(2), 2,
-                      prior_guidance_scale=prior_guidance_scale, settings=settings))  # fmt: skip
+        sample_batch(made, settings_of(made, steps=3, **guidance), BatchInput(0, range(2)))
         assert sum(examples) == 2 * made.model.nfe(3, **guidance)
     settings = settings_of(made, steps=3, guidance_scale=3.0, prior_guidance_scale=2.0)
     assert nfe_text(made.model, settings) == "2 + 2·3"
