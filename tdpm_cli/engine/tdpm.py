@@ -1,6 +1,6 @@
-"""TDPM: a denoiser and a prior; and `generate`, from seeds to finished examples."""
+"""TDPM: a denoiser and a prior, from z to x_T and from x_T to x_0."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from tdpm_cli.config import registry
-from tdpm_cli.config.types import RawCondition
 from tdpm_cli.engine.denoiser import Denoiser
 from tdpm_cli.engine.guidance import clipped, guided
 from tdpm_cli.engine.inversion import invert
 from tdpm_cli.engine.noise import Noise
-from tdpm_cli.engine.protocols import Cond, Condition, Space, taken
+from tdpm_cli.engine.protocols import Cond
 from tdpm_cli.engine.schedule import Schedule
 
 
@@ -107,33 +106,3 @@ class TDPM(nn.Module):
 
 def _autocast(x: Tensor, precision: str) -> AbstractContextManager[object]:
     return torch.autocast(x.device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
-
-
-@torch.inference_mode()
-def generate(
-    model: TDPM,
-    space: Space,
-    condition: Condition,
-    seed: int,
-    indices: Sequence[int],
-    batch: int,
-    *,
-    given: RawCondition | None = None,
-    device: torch.device | str = "cpu",
-    prior_guidance_scale: float = 1.0,
-    settings: ReverseSettings,
-) -> Iterator[Tensor]:
-    """Yield batches of raw, the examples `indices`; example k depends on (seed, k) and its condition alone.
-
-    `given` are the conditions of all of `indices`; without them they are drawn. `prior_guidance_scale` guides the
-    prior.
-    """
-    for start in range(0, len(indices), batch):
-        chunk = indices[start : start + batch]
-        noise = Noise(seed, chunk, device)
-        chosen = condition.draw(len(chunk), noise) if given is None else taken(given, range(start, start + len(chunk)))
-        cond = {key: value.to(device) for key, value in condition.encode(chosen).items()}
-        null = {key: value.to(device) for key, value in condition.null(len(chunk)).items()}
-        x_T = model.draw_x_T(noise, cond, guidance_scale=prior_guidance_scale, null=null, precision=settings.precision)
-        x_0 = model.decode(x_T, noise, cond, settings, null)
-        yield space.decode(x_0)
