@@ -1,6 +1,7 @@
-"""Every figure of docs/performance.md: startup, train, sample, parallel, scores and growth, one after another.
+"""Every figure of docs/performance.md: scripts/bench all
 
-On a CPU steps and samples are computed by one thread, so that the processor's clock can time them.
+Runs the benchmarks startup, train, sample, parallel, scores and growth one after another, and prints their rows.
+On a CPU, one thread computes, so that the clock of the process measures the time.
 """
 
 import argparse
@@ -8,18 +9,18 @@ import sys
 
 from scripts.benchmarks.timing import run_quietly
 
-WHAT = ("startup", "train", "sample", "parallel", "scores", "growth")
+NAMES = ("startup", "train", "sample", "parallel", "scores", "growth")
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--only", nargs="+", choices=WHAT, default=WHAT, help="some of them")
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="benchmarks (all of these)")
 
 
 def run(only: tuple[str, ...]) -> None:
     import torch
 
     threads = {} if torch.cuda.is_available() else {"OMP_NUM_THREADS": "1"}
-    for what in only:
-        print(f"\n== {what}", flush=True)
-        command = [sys.executable, "-m", "scripts.benchmarks", what]
+    for name in only:
+        print(f"\n== {name}", flush=True)
+        command = [sys.executable, "-m", "scripts.benchmarks", name]
         run_quietly(command, stdout=None, **threads)

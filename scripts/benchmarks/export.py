@@ -1,6 +1,6 @@
-"""The whole sampler, exported, in onnxruntime and as a program of torch.export, beside the same one run eagerly.
+"""The exported sampler in onnxruntime and torch.export, compared with eager PyTorch: scripts/bench export
 
-The same z, batch and number of threads for all; the largest error in x_0 of each beside its time.
+All use the same z, batch size and number of threads. Prints images per second and the largest error in x_0 of each.
 """
 
 import argparse
@@ -11,11 +11,11 @@ from scripts.benchmarks.timing import machine, medians, row
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", type=Path, help="a run or a file (default: --preset with random weights)")
-    parser.add_argument("--preset", default="digits", help="whose networks (digits)")
+    parser.add_argument("--model", type=Path, help="run or weights file (default: --preset with random weights)")
+    parser.add_argument("--preset", default="digits", help="preset of the networks (digits)")
     parser.add_argument("--steps", type=int, default=4, help="reverse steps (4)")
     parser.add_argument("--batch", type=int, default=16, help="images at a time (16)")
-    parser.add_argument("--rounds", type=int, default=7, help="runs of each (7)")
+    parser.add_argument("--rounds", type=int, default=7, help="timed runs (7)")
 
 
 def run(model: Path | None, preset: str, steps: int, batch: int, rounds: int) -> None:
@@ -23,7 +23,7 @@ def run(model: Path | None, preset: str, steps: int, batch: int, rounds: int) ->
     import torch
 
     from tdpm_cli.checkpoints.weights import write_weights
-    from tdpm_cli.config import schema
+    from tdpm_cli.config import load_config
     from tdpm_cli.export.sampler_module import Whole
     from tdpm_cli.export.targets import onnx
     from tdpm_cli.export.targets import torch_export as program
@@ -31,35 +31,35 @@ def run(model: Path | None, preset: str, steps: int, batch: int, rounds: int) ->
     from tdpm_cli.sampling.settings import settings_of
 
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
+        root = Path(folder)
         if model is None:
-            made = build.build(schema.load_config(preset))
-            for weights in made.model.parameters():  # layers that begin at zero would make some of the work trivial
+            components = build.build(load_config(preset))
+            for weights in components.model.parameters():  # layers initialised to zero would make the work trivial
                 torch.nn.init.normal_(weights, std=0.02)
-            model = place / "model.safetensors"
-            write_weights(model, made.model, build.header(made.config, "model", 0))
+            model = root / "model.safetensors"
+            write_weights(model, components.model, build.header(components.config, "model", 0))
         loaded = build.load(model)
-        whole = Whole(loaded, settings_of(loaded.components, steps=steps, precision="fp32"), rgb=False).eval()
+        sampler = Whole(loaded, settings_of(loaded.components, steps=steps, precision="fp32"), rgb=False).eval()
         for writer, name in ((program, "m.pt2"), (onnx, "m.onnx")):
-            writer.write(whole, whole.inputs(3), place / name, {})
-        chosen = onnxruntime.SessionOptions()
-        chosen.intra_op_num_threads = torch.get_num_threads()
-        session = onnxruntime.InferenceSession(str(place / "m.onnx"), chosen, providers=["CPUExecutionProvider"])
-        loaded_program = torch.export.load(place / "m.pt2").module()
-        inputs = whole.inputs(batch, seed=1)
+            writer.write(sampler, sampler.inputs(3), root / name, {})
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = onnxruntime.InferenceSession(str(root / "m.onnx"), options, providers=["CPUExecutionProvider"])
+        loaded_program = torch.export.load(root / "m.pt2").module()
+        inputs = sampler.inputs(batch, seed=1)
         arrays = {key: value.numpy() for key, value in inputs.items()}
         with torch.inference_mode():
-            _, expected = whole(inputs)
+            _, expected = sampler(inputs)
             errors = {
                 "onnxruntime": (torch.from_numpy(session.run(None, arrays)[1]) - expected).abs().max(),
                 "torch.export": (loaded_program(inputs)[1] - expected).abs().max(),
             }
             seconds = medians(
-                {"eager": lambda: whole(inputs), "onnxruntime": lambda: session.run(None, arrays),
+                {"eager": lambda: sampler(inputs), "onnxruntime": lambda: session.run(None, arrays),
                  "torch.export": lambda: loaded_program(inputs)}, rounds,
             )  # fmt: skip
     calls = loaded.components.model.nfe(steps)
-    print(f"{loaded.assembly.config.preset}: {calls} network calls, batch {batch}, median of {rounds}; {machine()}")
+    print(f"{loaded.components.config.preset}: {calls} network calls, batch {batch}, median of {rounds}; {machine()}")
     row("eager PyTorch", f"{batch / seconds['eager']:.4g} img/s")
     for name, error in errors.items():
         speed = f"{batch / seconds[name]:.4g} img/s"

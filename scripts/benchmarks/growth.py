@@ -1,7 +1,7 @@
-"""How the time of an image grows with the batch, with the resolution, and with the number of samples: one plot.
+"""The time of an image by batch size, resolution and number of samples: scripts/bench growth
 
-A U-Net of 32, 64 and 64 channels is called on batches and resolutions, forward alone as in sampling, and forward and
-back as in training; and samples are drawn and written as PNGs.
+Times a U-Net of 32, 64 and 64 channels: the forward pass, as in sampling, and forward and backward, as in training.
+Times sampling to PNG files. Prints milliseconds an image, and draws docs/growth.png.
 """
 
 import argparse
@@ -15,7 +15,7 @@ BATCHES, SIDES, COUNTS = (1, 2, 4, 8, 16, 32), (8, 16, 32, 64), (8, 32, 128, 512
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each (3)")
+    parser.add_argument("--rounds", type=int, default=3, help="timed runs (3)")
     parser.add_argument("--plot", type=Path, default=Path("docs/growth.png"), help="the plot (docs/growth.png)")
 
 
@@ -25,16 +25,16 @@ def run(rounds: int, plot: Path) -> None:
     by_count = samples(rounds)
     about = machine()
     print(f"milliseconds an image; {about}; medians of {rounds}")
-    for what, found in (("batch, at 16×16", by_batch), ("side, batch 8", by_side)):
-        for x, (forward, both) in found.items():
-            print(f"{what:20} {x:5}   forward {forward:8.3f}   forward and back {both:8.3f}", flush=True)
-    for count, spent in by_count.items():
-        print(f"{'samples, 8×8 digits':20} {count:5}   drawn and written {spent:8.3f}")
+    for label, times in (("batch, at 16×16", by_batch), ("side, batch 8", by_side)):
+        for x, (forward, both) in times.items():
+            print(f"{label:20} {x:5}   forward {forward:8.3f}   forward and backward {both:8.3f}", flush=True)
+    for count, seconds in by_count.items():
+        print(f"{'samples, 8×8 digits':20} {count:5}   sampled and written {seconds:8.3f}")
     draw(by_batch, by_side, by_count, f"{about}; medians of {rounds}", plot)
 
 
 def calls(batch: int, side: int, rounds: int) -> tuple[float, float]:
-    """Milliseconds an image of a call, and of a call forward and back."""
+    """Return milliseconds an image of a forward pass, and of a forward and backward pass."""
     import torch
 
     from tdpm_cli.models.backbones.unet import UNet
@@ -54,45 +54,47 @@ def calls(batch: int, side: int, rounds: int) -> tuple[float, float]:
 
 
 def samples(rounds: int) -> dict[int, float]:
-    """Milliseconds a sample of the digits' networks, by how many are drawn, 256 at a time, and written."""
+    """Return milliseconds a sample of the digits preset, for each number of samples that are drawn and written."""
     from tdpm_cli.checkpoints.weights import write_weights
-    from tdpm_cli.config import schema
+    from tdpm_cli.config import load_config
     from tdpm_cli.sampling.build import build, header
     from tdpm_cli.sampling.sample import sample
 
-    made = build(schema.load_config("digits"))
+    components = build(load_config("digits"))
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        write_weights(place / "model.safetensors", made.model, header(made.config, "model", 0))
+        root = Path(folder)
+        write_weights(root / "model.safetensors", components.model, header(components.config, "model", 0))
 
-        fresh = (place / str(number) for number in itertools.count())  # for what is there would be removed first
+        fresh = (
+            root / str(number) for number in itertools.count()
+        )  # a new folder each time, as removing an old one takes time
 
         def work(count: int) -> None:
-            sample(next(fresh), count, place / "model.safetensors")
+            sample(next(fresh), count, root / "model.safetensors")
 
         works = {str(count): lambda count=count: work(count) for count in COUNTS}
-        return {int(count): spent / int(count) * 1000 for count, spent in medians(works, rounds).items()}
+        return {int(count): seconds / int(count) * 1000 for count, seconds in medians(works, rounds).items()}
 
 
 def draw(
     by_batch: dict[int, tuple[float, float]], by_side: dict[int, tuple[float, float]], by_count: dict[int, float],
     about: str, path: Path,
 ) -> None:  # fmt: skip
-    """Three panels with one vertical axis."""
+    """Draw three panels that share the vertical axis."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, panels = pyplot.subplots(1, 3, sharey=True, figsize=(10, 3.6), layout="constrained")
-    for panel, found, what in (
+    for panel, times, label in (
         (panels[0], by_batch, "batch (16×16)"),
         (panels[1], by_side, "height and width (batch 8)"),
     ):
-        panel.plot(list(found), [forward for forward, _ in found.values()], "o-", label="network, forward")
-        panel.plot(list(found), [both for _, both in found.values()], "s-", label="forward and back")
-        panel.set_xlabel(what)
-    panels[2].plot(list(by_count), list(by_count.values()), "^-", color="C2", label="digits drawn and written")
+        panel.plot(list(times), [forward for forward, _ in times.values()], "o-", label="network, forward")
+        panel.plot(list(times), [both for _, both in times.values()], "s-", label="forward and backward")
+        panel.set_xlabel(label)
+    panels[2].plot(list(by_count), list(by_count.values()), "^-", color="C2", label="digits sampled and written")
     panels[2].set_xlabel("samples")
     for panel in panels:
         panel.set_xscale("log", base=2)

@@ -1,7 +1,7 @@
-"""Training on latents that were encoded beforehand, against encoding as it goes: milliseconds of one core an image.
+"""Training on latents encoded beforehand, compared with encoding during training: scripts/bench latents
 
-Images are random, and so are the weights where no autoencoder is given: it then has the architecture of Stable
-Diffusion's. Times do not depend on either. Texts are embedded by MiniLM, whatever the preset's encoder.
+Images are random. Without --autoencoder, the autoencoder has Stable Diffusion's architecture and random weights; times
+do not depend on either. MiniLM embeds the captions. Prints milliseconds of one core an image.
 """
 
 import argparse
@@ -11,46 +11,45 @@ from tempfile import TemporaryDirectory
 import torch
 
 from scripts.benchmarks.timing import machine, medians, row
-from tdpm_cli.config import presets
-from tdpm_cli.config import schema as config
+from tdpm_cli.config import load_config
 from tdpm_cli.runtime import device as precision
 from tdpm_cli.sampling.build import build
 from tdpm_cli.training.trainer import Trainer
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--preset", default="coco-256-tldm")
-    parser.add_argument("--autoencoder", help="a folder that diffusers saved")
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--preset", default="coco-256-tldm", help="preset of the networks (coco-256-tldm)")
+    parser.add_argument("--autoencoder", help="folder saved by diffusers")
+    parser.add_argument("--batch", type=int, default=2, help="images in a step (2)")
+    parser.add_argument("--rounds", type=int, default=3, help="timed runs (3)")
 
 
 def run(preset: str, autoencoder: str | None, batch: int, rounds: int) -> None:
     torch.set_num_threads(1)
     print(machine())
     with TemporaryDirectory() as folder:
-        plain = presets.override(presets.read_preset(preset), [
-            f"space.autoencoder={autoencoder or stable_diffusions(Path(folder))}", "train.precision=fp32",
+        config = load_config(preset, [
+            f"space.autoencoder={autoencoder or stable_diffusion(Path(folder))}", "train.precision=fp32",
             f"train.batch={batch}", "condition.text_encoder=minilm",
         ])  # fmt: skip
         device = precision.device()
-        made = build(config.load_config(plain), device)
-        trainer = Trainer(made, Path("unused"), device)
-        images = torch.randint(0, 256, (batch, *made.space.raw_shape), dtype=torch.uint8)
-        encoded = torch.cat(made.space.autoencoder.encode(images.to(device) / 127.5 - 1), 1)
+        components = build(config, device)
+        trainer = Trainer(components, Path("unused"), device)
+        images = torch.randint(0, 256, (batch, *components.space.raw_shape), dtype=torch.uint8)
+        encoded = torch.cat(components.space.autoencoder.encode(images.to(device) / 127.5 - 1), 1)
 
         def step(raw: torch.Tensor) -> None:
-            trainer.step = 1  # a step without the lazy penalty, as most are
+            trainer.step = 1  # most steps have no lazy penalty
             trainer.train_on(raw, {"captions": [("a photo",)] * batch}, precision.autocast("fp32", device))
 
-        works = {"encoded beforehand": lambda: step(encoded), "encoded as it goes": lambda: step(images)}
-        found = medians(works, rounds)
-    for name, seconds in found.items():
-        row(f"{preset}, {name}", f"{1000 * seconds / batch:.1f} ms", found["encoded as it goes"] / seconds)
+        steps = {"encoded beforehand": lambda: step(encoded), "encoded in training": lambda: step(images)}
+        times = medians(steps, rounds)
+    for name, seconds in times.items():
+        row(f"{preset}, {name}", f"{1000 * seconds / batch:.1f} ms", times["encoded in training"] / seconds)
 
 
-def stable_diffusions(folder: Path) -> Path:
-    """An autoencoder of Stable Diffusion's architecture (Rombach et al. 2022, f = 8), with random weights."""
+def stable_diffusion(folder: Path) -> Path:
+    """Save an autoencoder of Stable Diffusion's architecture (Rombach et al. 2022, f = 8) with random weights."""
     from diffusers import AutoencoderKL
 
     AutoencoderKL(

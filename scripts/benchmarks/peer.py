@@ -1,9 +1,9 @@
-"""The peer of training: the schedule of passes of the reference's step, in its plain fp32 PyTorch.
+"""The reference of the training benchmark: the paper's order of passes, in plain fp32 PyTorch.
 
-Our own code; the reference's was read for the order of its passes: three updates one after another, in which nine
-passes of the U-Net are made (a backward pass counts as two) where six are needed. Its U-Net is diffusers' of the same
-build and as many parameters; its discriminator is ours. Both optimizers of the U-Net, the averages parameter by
-parameter, and losses read after every step are the reference's.
+Our own code, in the order of passes of the paper's published code: three updates in turn, with nine passes of
+the U-Net (a backward pass counts as two) where six suffice. Its U-Net is diffusers' with the same layers and number of
+parameters; its discriminator is ours. As in the paper's code, the U-Net has two optimizers, averages are updated
+parameter by parameter, and losses are read after every step.
 """
 
 import copy
@@ -19,7 +19,7 @@ PENALTY_EVERY = 16
 
 
 def unet(shape: tuple[int, ...], options: dict[str, Any]) -> nn.Module:
-    """diffusers' U-Net of the same build as ours."""
+    """Build diffusers' U-Net with the layers of ours."""
     from diffusers import UNet2DModel
 
     channels, mult = options["channels"], options["mult"]
@@ -35,15 +35,15 @@ def unet(shape: tuple[int, ...], options: dict[str, Any]) -> nn.Module:
 
 
 class Peer:
-    """The reference's training step on the networks of `made`."""
+    """The reference's training step, on a U-Net and discriminator like those of `components`."""
 
-    def __init__(self, made: Components, device: torch.device) -> None:
-        config = made.config
-        self.schedule, self.device = made.model.denoiser.schedule, device
-        self.net = unet(made.space.shape, config.backbone.options).to(device)
-        ours, theirs = (sum(p.numel() for p in net.parameters()) for net in (made.model, self.net))
+    def __init__(self, components: Components, device: torch.device) -> None:
+        config = components.config
+        self.schedule, self.device = components.model.denoiser.schedule, device
+        self.net = unet(components.space.shape, config.backbone.options).to(device)
+        ours, theirs = (sum(p.numel() for p in net.parameters()) for net in (components.model, self.net))
         assert ours == theirs, f"the U-Nets differ: {ours} and {theirs} parameters"
-        self.critic = copy.deepcopy(made.discriminator)
+        self.critic = copy.deepcopy(components.discriminator)
         assert self.critic is not None
         self.gamma, self.clip, train = config.adversarial.r1, config.train.clip, config.train
         self.of_denoiser = torch.optim.Adam(self.net.parameters(), train.denoiser_lr)
@@ -67,13 +67,15 @@ class Peer:
         for name, parameter in self.net.named_parameters():
             self.average[name].data = 0.9999 * self.average[name].data + 0.0001 * parameter.data
 
-        prior_loss = softplus(-self.critic(self._fake(x_0))).mean()  # the critic's gradients are computed, and unused
+        prior_loss = softplus(
+            -self.critic(self._fake(x_0))
+        ).mean()  # computes gradients of the critic that are not used
         self.of_prior.zero_grad()
         prior_loss.backward()
         self.of_prior.step()
 
         x_T = self.schedule.q_sample_T(x_0, torch.randn_like(x_0)).requires_grad_(penalise)
-        fake = self._fake(x_0)  # made anew, and not detached: another backward pass of the U-Net
+        fake = self._fake(x_0)  # recomputed and not detached: another backward pass of the U-Net
         real_logits = self.critic(x_T)
         total = softplus(-real_logits).mean() + softplus(self.critic(fake)).mean()
         if penalise:
@@ -86,5 +88,5 @@ class Peer:
 
     def _fake(self, x_0: Tensor) -> Tensor:
         t = torch.full((len(x_0),), self.schedule.T + 1, device=self.device)
-        found: Tensor = self.net(torch.randn_like(x_0), t).sample
-        return found
+        x_T: Tensor = self.net(torch.randn_like(x_0), t).sample
+        return x_T

@@ -1,4 +1,7 @@
-"""`tdpm --help`, and messages about wrong words, against a bare Typer program's: medians of alternating runs."""
+"""Start-up of `tdpm --help` and of error messages, compared with a minimal Typer program: scripts/bench startup
+
+Prints median milliseconds of alternating runs, and their ratio to the minimal program.
+"""
 
 import argparse
 import statistics
@@ -18,19 +21,19 @@ def one(name: str = typer.Option("x", help="A name.")) -> None: ...
 def two() -> None: ...
 app()
 """
-HELP, ERROR = "bare Typer --help", "bare Typer, an unknown option"
+BARE_HELP, BARE_ERROR = "minimal Typer --help", "minimal Typer, unknown option"
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rounds", type=int, default=15, help="runs of each (15)")
+    parser.add_argument("--rounds", type=int, default=15, help="timed runs (15)")
 
 
 def seconds(command: list[str], status: int) -> float:
     begin = time.perf_counter()
-    done = subprocess.run(command, capture_output=True)
-    took = time.perf_counter() - begin
-    assert done.returncode == status, done.stderr
-    return took
+    process = subprocess.run(command, capture_output=True)
+    elapsed = time.perf_counter() - begin
+    assert process.returncode == status, process.stderr
+    return elapsed
 
 
 def run(rounds: int) -> None:
@@ -40,8 +43,8 @@ def run(rounds: int) -> None:
         ours, peer = [str(Path(sys.executable).with_name("tdpm"))], [sys.executable, str(bare)]
         digits, known = [*ours, "train", "--preset", "digits", "--set"], [*ours, "sample", "--model", folder, "out"]
         commands = {
-            HELP: ([*peer, "--help"], 0),
-            ERROR: ([*peer, "one", "--unknown"], 2),
+            BARE_HELP: ([*peer, "--help"], 0),
+            BARE_ERROR: ([*peer, "one", "--unknown"], 2),
             "tdpm --help": ([*ours, "--help"], 0),
             "train --preset unknown": ([*ours, "train", "--preset", "unknown"], 2),
             "train … --set train.bacth=4": ([*digits, "train.bacth=4"], 2),
@@ -51,11 +54,11 @@ def run(rounds: int) -> None:
             "eval --features unknown": ([*ours, "eval", folder, "--features", "unknown"], 2),
         }
         times: dict[str, list[float]] = {name: [] for name in commands}
-        for _ in range(rounds + 1):  # the first round warms the disk's cache
+        for _ in range(rounds + 1):  # the first round fills the disk cache
             for name, (command, status) in commands.items():
                 times[name].append(seconds(command, status))
     median = {name: statistics.median(values[1:]) for name, values in times.items()}
     print(f"start-up; medians of {rounds}")
     for name, (_, status) in commands.items():
-        against = None if name in (HELP, ERROR) else median[name] / median[ERROR if status else HELP]
-        row(name, f"{median[name] * 1000:.0f} ms", against)
+        ratio = None if name in (BARE_HELP, BARE_ERROR) else median[name] / median[BARE_ERROR if status else BARE_HELP]
+        row(name, f"{median[name] * 1000:.0f} ms", ratio)

@@ -1,8 +1,9 @@
-"""Whether loading keeps up with training, for every preset.
+"""Whether loading keeps up with training, for every preset: scripts/bench supply [PRESET ...]
 
-What training needs is bounded from above: the rate at which this machine's fastest matrix product, on all its cores,
-would do the operations of training on one image. No real step is as fast. Loading is timed in one process: arrays from
-memory, files as the published ones are, but of noise, which decodes slowest.
+The need of training has an upper bound: the rate at which the fastest matrix product on all cores of this machine would
+do the operations of training on one image. No real step is as fast. One process loads: arrays from memory, or files of
+the published size and format that contain noise, which decodes slowest.
+Prints the images per second of loading, those of the bound, and their ratio.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from typing import Any
 
 from scripts.benchmarks.timing import machine, row
 
-# (width, height, format) of the files that a preset's data are published as; others are taken as PNGs of its shape.
+# (width, height, format) of the published files of a preset's data. For other presets: PNGs of its shape.
 PUBLISHED = {
     "celeba-64": (178, 218, "JPEG"),
     "ffhq-64": (1024, 1024, "PNG"),
@@ -33,23 +34,25 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(names: list[str]) -> None:
-    from tdpm_cli.config import presets, schema
+    from tdpm_cli.config import load_config, presets
     from tdpm_cli.training.cost import cost_of
 
     peak = fastest_product()
-    print(f"{machine()}: {peak / 1e9:.0f} GFLOP a second at most")
+    print(f"{machine()}: {peak / 1e9:.0f} GFLOP per second at most")
     for name in names or presets.preset_names():
-        config = schema.load_config(name)
+        config = load_config(name)
         needed = peak / cost_of(config).step_flops
-        with tempfile.TemporaryDirectory() as place:
-            data = data_of(name, config, Path(place))
-            loaded = rate_of(lambda chosen, data=data: data[chosen], len(data), min(config.train.batch, len(data)))
-        row(name, f"{loaded:,.0f} of {needed:,.4g} a second", loaded / needed)
+        with tempfile.TemporaryDirectory() as folder:
+            data = data_of(name, config, Path(folder))
+            loaded = rate_of(lambda indices, data=data: data[indices], len(data), min(config.train.batch, len(data)))
+        row(name, f"{loaded:,.0f} of {needed:,.4g} per second", loaded / needed)
 
 
 def fastest_product() -> float:
-    """Operations a second that all cores would do, were each as fast as in a large matrix product, in the faster of
-    float32 and bfloat16; by the processor's clock, so that other work on the machine does not flatter loading."""
+    """Return the operations per second of all cores in a large matrix product, in the faster of float32 and bfloat16.
+
+    Measured by the clock of the process, so that other work on the machine does not make loading look fast enough.
+    """
     import torch
 
     rates = []
@@ -62,8 +65,8 @@ def fastest_product() -> float:
     return max(rates) * len(os.sched_getaffinity(0))
 
 
-def data_of(name: str, config: Any, place: Path) -> Any:
-    """Data like the preset's, at its shape."""
+def data_of(name: str, config: Any, folder: Path) -> Any:
+    """Make a dataset with the kind of files and the shape of the preset's."""
     import numpy as np
     import torch
     from PIL import Image
@@ -81,12 +84,12 @@ def data_of(name: str, config: Any, place: Path) -> Any:
     rng = np.random.default_rng(0)
     for k in range(FILES):
         noise = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(place / f"{k}.{format.lower()}", format)
-    return registry.load("dataset", "images")(place, shape, crop=config.data.options.get("crop", "centre"))
+        Image.fromarray(noise).save(folder / f"{k}.{format.lower()}", format)
+    return registry.load("dataset", "images")(folder, shape, crop=config.data.options.get("crop", "centre"))
 
 
 def rate_of(read: Callable[[list[int]], object], count: int, batch: int) -> float:
-    """Examples a second of this process's time, in batches of random ones, over at least a second."""
+    """Return examples per second of CPU time, in random batches, over at least a second."""
     import numpy as np
 
     rng = np.random.default_rng(0)

@@ -1,7 +1,7 @@
-"""Times of things beside one another on a machine that others may use too: rounds in turn, and medians.
+"""Compare times on a machine that other programs may use: alternating rounds, and medians.
 
-What one thread computes is timed by the processor's clock for this process, which stands still while others are served;
-everything else by the clock on the wall.
+Work of a single thread is timed by the CPU clock of the process, which excludes other programs; everything else by the
+wall clock.
 """
 
 import os
@@ -17,12 +17,12 @@ Work = Callable[[], object]
 
 
 def medians(works: Mapping[str, Work], rounds: int, warm: int = 1) -> dict[str, float]:
-    """Seconds of each work: the median over rounds in which each runs once, after `warm` rounds that do not count."""
+    """Return the median seconds of each work over rounds that run each once, after `warm` rounds that do not count."""
     return medians_of({name: partial(seconds, work) for name, work in works.items()}, rounds, warm)
 
 
 def medians_of(timers: Mapping[str, Callable[[], float]], rounds: int, warm: int = 1) -> dict[str, float]:
-    """`medians` of works that tell the seconds themselves."""
+    """Return `medians` of works that measure their own seconds."""
     times: dict[str, list[float]] = {name: [] for name in timers}
     for _ in range(warm + rounds):
         for name, timer in timers.items():
@@ -31,7 +31,7 @@ def medians_of(timers: Mapping[str, Callable[[], float]], rounds: int, warm: int
 
 
 def seconds(work: Work) -> float:
-    """What a work takes."""
+    """Return the seconds of a work."""
     begin = clock()
     work()
     synchronise()
@@ -40,7 +40,7 @@ def seconds(work: Work) -> float:
 
 @contextmanager
 def timed(times: list[tuple[float, float]]) -> Iterator[None]:
-    """Add the seconds that a block takes, and those of CPU that it and the processes it started took."""
+    """Append the wall-clock seconds of a block, and the CPU seconds of it and of the processes it started."""
     now = lambda: (time.perf_counter(), sum(os.times()[:4]))
     begin = now()
     yield
@@ -49,14 +49,16 @@ def timed(times: list[tuple[float, float]]) -> Iterator[None]:
 
 
 def run_quietly(command: Sequence[str], stdout: int | None = subprocess.DEVNULL, **environment: str) -> None:
-    """Run a command without its errors and progress; where it fails, end with the last of them."""
-    done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stderr[-2000:]}")
+    """Run a command and hide its messages. If it fails, exit with the end of its error output."""
+    process = subprocess.run(
+        command, stdout=stdout, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    )
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} exited with status {process.returncode}:\n{process.stderr[-2000:]}")
 
 
 def clock() -> float:
-    """Seconds: of this process alone where one thread computes, else on the wall."""
+    """Return the CPU seconds of this process if it computes with one thread, else wall-clock seconds."""
     import torch
 
     alone = not torch.cuda.is_available() and torch.get_num_threads() == 1
@@ -64,7 +66,7 @@ def clock() -> float:
 
 
 def synchronise() -> None:
-    """Wait for the accelerator, where there is one."""
+    """Wait until the GPU, if there is one, has finished."""
     import torch
 
     if torch.cuda.is_available():
@@ -72,7 +74,7 @@ def synchronise() -> None:
 
 
 def machine() -> str:
-    """The machine in words."""
+    """Describe the machine."""
     import torch
 
     if torch.cuda.is_available():
@@ -86,6 +88,6 @@ def machine() -> str:
     )
 
 
-def row(what: str, value: str, ratio: float | None = None) -> None:
-    """Print a line of figures."""
-    print(f"{what:44} {value:>16}" + ("" if ratio is None else f"   ratio {ratio:6.2f}"), flush=True)
+def row(name: str, value: str, ratio: float | None = None) -> None:
+    """Print a row: name, figure, and ratio to the reference."""
+    print(f"{name:44} {value:>16}" + ("" if ratio is None else f"   ratio {ratio:6.2f}"), flush=True)

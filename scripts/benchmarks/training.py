@@ -1,8 +1,8 @@
-"""A training step of a preset's networks, ours against the reference's order of passes in fp32.
+"""A training step, compared with the paper's order of passes in fp32: scripts/bench train
 
-Both train the same networks on the same batch, each in a process of its own, in turn. Every 16th step has a penalty:
-both kinds of step are timed, and counted by their share. The peak of memory is that of these steps, beyond what
-importing takes.
+Both train the same networks on the same batch, in alternating steps of two processes. Every 16th step has a penalty:
+the benchmark times both kinds of step, and weighs them by their share. Prints images per second, and the peak of memory
+without what importing takes.
 """
 
 import argparse
@@ -15,27 +15,28 @@ from typing import Any
 from scripts.benchmarks.peer import PENALTY_EVERY, Peer
 from scripts.benchmarks.timing import machine, medians_of, row, seconds
 
-Step = Callable[[bool], object]  # takes whether the penalty is due
+Step = Callable[[bool], object]  # its argument: whether the penalty is due
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--preset", default="cifar10", help="whose networks (cifar10)")
-    parser.add_argument("--batch", type=int, default=32, help="images a step (32)")
-    parser.add_argument("--rounds", type=int, default=2, help="steps of each kind (2)")
-    parser.add_argument("--set", dest="assignments", action="append", default=[], help="of ours, as tdpm train's --set")
+    parser.add_argument("--preset", default="cifar10", help="preset of the networks (cifar10)")
+    parser.add_argument("--batch", type=int, default=32, help="images in a step (32)")
+    parser.add_argument("--rounds", type=int, default=2, help="timed steps of each kind (2)")
+    parser.add_argument("--set", dest="assignments", action="append", default=[], help="SECTION.KEY=VALUE for tdpm")
 
 
 def run(preset: str, batch: int, rounds: int, assignments: list[str]) -> None:
     builders = {"ours": our_step, "peer": peer_step}
-    sides = {side: Apart(build, preset, batch, assignments) for side, build in builders.items()}
+    sides = {side: SeparateProcess(build, preset, batch, assignments) for side, build in builders.items()}
     try:
         times = medians_of(
-            {(side, due): partial(apart.seconds, due) for side, apart in sides.items() for due in (False, True)}, rounds
+            {(side, due): partial(process.seconds, due) for side, process in sides.items() for due in (False, True)},
+            rounds,
         )
-        memory = {side: apart.peak() for side, apart in sides.items()}
+        memory = {side: process.peak() for side, process in sides.items()}
     finally:
-        for apart in sides.values():
-            apart.close()
+        for process in sides.values():
+            process.close()
     mean = {side: (times[side, False] * (PENALTY_EVERY - 1) + times[side, True]) / PENALTY_EVERY for side in sides}
     print(f"training {preset}, batch {batch}; {machine()}; medians of {rounds}")
     ours_text, peer_text = (f"{batch / mean[side]:.3g} img/s" for side in sides)
@@ -45,21 +46,21 @@ def run(preset: str, batch: int, rounds: int, assignments: list[str]) -> None:
     row("reference's, peak of memory", f"{memory['peer']:.0f} MiB", memory["ours"] / memory["peer"])
 
 
-class Apart:
-    """One kind of step in a process of its own, for what it does to its process is not to help or hinder the other.
+class SeparateProcess:
+    """A kind of step in its own process, where settings and memory of the other kind do not affect it.
 
-    `build` makes the step of what `assembled(*of)` returns.
+    `build` makes the step from what `prepare(*arguments)` returns.
     """
 
-    def __init__(self, build: Callable[..., Step], *of: Any) -> None:
-        self.process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin, (build, *of))
+    def __init__(self, build: Callable[..., Step], *arguments: Any) -> None:
+        self.process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin, (build, *arguments))
 
     def seconds(self, penalise: bool) -> float:
-        """What a step takes."""
+        """Return the seconds of a step."""
         return self.process.submit(_seconds, penalise).result()
 
     def peak(self) -> int:
-        """MiB at most so far, beyond the process as it was after importing."""
+        """Return the peak of memory in MiB, without what importing takes."""
         return self.process.submit(_peak).result()
 
     def close(self) -> None:
@@ -70,14 +71,14 @@ _step: Step
 _before: int  # KiB
 
 
-def _begin(build: Callable[..., Step], *of: Any) -> None:
+def _begin(build: Callable[..., Step], *arguments: Any) -> None:
     global _step, _before
-    import diffusers  # noqa: F401 (what importing takes is not counted)
+    import diffusers  # noqa: F401 (the memory of imports does not count)
     import torch
 
     torch.zeros(1)
     _before = _memory("VmRSS")
-    _step = build(*assembled(*of))
+    _step = build(*prepare(*arguments))
 
 
 def _seconds(penalise: bool) -> float:
@@ -92,24 +93,24 @@ def _peak() -> int:
     return (_memory("VmHWM") - _before) >> 10
 
 
-def assembled(preset: str, batch: int, assignments: list[str]) -> tuple[Any, Any, Any]:
-    """The preset's assembly, a batch of noise for images, and the device."""
+def prepare(preset: str, batch: int, assignments: list[str]) -> tuple[Any, Any, Any]:
+    """Build the preset's components and a batch of noise images. Return them with the device."""
     import torch
 
-    from tdpm_cli.config import presets, schema
+    from tdpm_cli.config import load_config
     from tdpm_cli.runtime import device as precision
     from tdpm_cli.sampling.build import build
     from tdpm_cli.sampling.placement import with_precision
 
-    plain = presets.override(presets.read_preset(preset), [f"train.batch={batch}", *assignments])
+    config = load_config(preset, [f"train.batch={batch}", *assignments])
     device = precision.device()
-    made = with_precision(build(schema.load_config(plain), device), device)
-    raw = torch.randint(256, (batch, *made.space.raw_shape), dtype=torch.uint8)
-    return made, raw, device
+    components = with_precision(build(config, device), device)
+    raw = torch.randint(256, (batch, *components.space.raw_shape), dtype=torch.uint8)
+    return components, raw, device
 
 
-def our_step(made: Any, raw: Any, device: Any) -> Step:
-    """A step as `tdpm train` does it."""
+def our_step(components: Any, raw: Any, device: Any) -> Step:
+    """Return a step as `tdpm train` does it."""
     from pathlib import Path
 
     from tdpm_cli.runtime import device as precision
@@ -117,24 +118,24 @@ def our_step(made: Any, raw: Any, device: Any) -> Step:
     from tdpm_cli.training.trainer import Trainer
 
     keep_freed_memory()
-    kind = made.config.train.precision
-    trainer, cast = Trainer(made, Path(), device), precision.autocast(kind, device)
+    kind = components.config.train.precision
+    trainer, cast = Trainer(components, Path(), device), precision.autocast(kind, device)
 
     def step(penalise: bool) -> None:
         trainer.step = 0 if penalise else 1
         for value in trainer.train_on(raw, {}, cast).values():
-            float(value)  # losses are read, as the peer's are
+            float(value)  # read the losses, as the reference does
 
     return step
 
 
-def peer_step(made: Any, raw: Any, device: Any) -> Step:
-    """A step as the reference does it."""
-    peer = Peer(made, device)
-    return lambda penalise: peer.step(made.space.encode(raw.to(device)), penalise)
+def peer_step(components: Any, raw: Any, device: Any) -> Step:
+    """Return a step in the paper's order of passes."""
+    peer = Peer(components, device)
+    return lambda penalise: peer.step(components.space.encode(raw.to(device)), penalise)
 
 
 def _memory(key: str) -> int:
-    """Of this process, in KiB: VmRSS now, VmHWM at most so far (Linux)."""
+    """Return a figure of this process in KiB: VmRSS, its memory, or VmHWM, its peak (Linux)."""
     with open("/proc/self/status") as file:
         return int(next(line for line in file if line.startswith(key)).split()[1])

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from scripts.stress_tests.processes import POINTS, Outcome, plain, quiet, start, status_of
+from scripts.stress_tests.processes import POINTS, Outcome, quiet, start, status_of
 from tdpm_cli.checkpoints import checkpoint
 from tdpm_cli.checkpoints import format as formats
 from tdpm_cli.config import load_config
@@ -27,7 +27,7 @@ ERRORS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EDQUOT": errno.EDQUOT, "ERO
 
 def faults(n: int, folder: Path) -> Outcome:
     """Compile faults.c, and fail at most n calls in a process that preloads it."""
-    promise = "a failing disk or a kill at any call while a checkpoint is saved keeps the older checkpoint"
+    promise = "A disk error or a crash at any system call during saving leaves the older checkpoint."
     test = "failure of each `write`, `rename`, `fsync`, `open`, `mkdir`, `unlink`, `chmod` while a checkpoint is saved"
     library = folder / "faults.so"
     source = Path(__file__).with_suffix(".c")
@@ -58,7 +58,7 @@ def inside(folder: Path, n: int) -> dict[str, object]:
     library.faults_arm.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_int)
     library.faults_disarm.restype = ctypes.c_long
     run = folder / "run"
-    trainer = Trainer(build(load_config(plain("toy-mixture", *POINTS))), run, torch.device("cpu"))
+    trainer = Trainer(build(load_config("toy-mixture", POINTS)), run, torch.device("cpu"))
     for trainer.seen in (32, 64):
         checkpoint.save(run, trainer.snapshot(), keep=2)
     trainer.seen = 96

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from scripts.stress_tests.inputs import call
-from scripts.stress_tests.processes import IMAGES, POINTS, Outcome, plain, quiet
+from scripts.stress_tests.processes import IMAGES, POINTS, Outcome, quiet
 from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.config import load_config
 from tdpm_cli.training.train import train
@@ -41,8 +41,8 @@ class Trap:
 def hostile_files(n: int, folder: Path) -> Outcome:
     """Pass every hostile file to the command line, each in its own process."""
     quiet()
-    run = train(load_config(plain("toy-mixture", *POINTS, "train.duration=64")), folder, "run")
-    images = train(load_config(plain("digits", *IMAGES)), folder, "images")
+    run = train(load_config("toy-mixture", [*POINTS, "train.duration=64"]), folder, "run")
+    images = train(load_config("digits", IMAGES), folder, "images")
     assert run is not None
     assert images is not None
     failures, highest, base = [], 0, 0
@@ -64,7 +64,7 @@ def hostile_files(n: int, folder: Path) -> Outcome:
     if escaped := list(folder.parent.glob("escaped*")):
         failures.append(f"written outside: {escaped}")
     return Outcome(
-        "loading a file executes nothing of it, and needs no more memory than tdpm checks beforehand",
+        "Loading a file executes nothing in it, and takes no more memory than was declared and checked before.",
         f"{len(cases)} hostile files: " + ", ".join(cases),
         f"{len(failures)} executed, wrote elsewhere or exited with a status other than 2 (0 for harmless ones); memory "
         f"at most {highest / 2**20:.0f} MiB, of which an empty process has {base / 2**20:.0f}",

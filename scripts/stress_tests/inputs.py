@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 
 from scripts.stress_tests.processes import Outcome
 from tdpm_cli.cli import main
-from tdpm_cli.config import constants as words
-from tdpm_cli.config import presets
-from tdpm_cli.config import schema as config
+from tdpm_cli.config import constants, load_config, presets
 from tdpm_cli.runtime.errors import InputError
 
 PRESETS = ["toy-mixture", "digits", "cifar10-cond", "lsun-bedroom"]
@@ -49,7 +47,7 @@ def configs(n: int, folder: Path) -> Outcome:
     @given(st.data())
     def spoil(data: st.DataObject) -> None:
         plain = presets.read_preset(data.draw(st.sampled_from(PRESETS)))
-        section = data.draw(st.sampled_from(words.SECTIONS))
+        section = data.draw(st.sampled_from(constants.SECTIONS))
         below = plain.get(section)
         keys = [*below, "nmae", ""] if isinstance(below, dict) else [None]
         key = data.draw(st.sampled_from(keys) | (TEXT if isinstance(below, dict) else st.none()))
@@ -61,7 +59,7 @@ def configs(n: int, folder: Path) -> Outcome:
         else:
             plain, named = {**plain, section: {**below, key: value}}, [str(key), section]
         try:
-            config.load_config(plain)
+            load_config(plain)
             accepted[0] += 1
         except InputError as error:
             rejected[0] += 1
@@ -72,7 +70,7 @@ def configs(n: int, folder: Path) -> Outcome:
 
     spoil()
     return Outcome(
-        "tdpm rejects an invalid config with a message that names the key",
+        "A wrong config is rejected with a message that names the key.",
         f"{rejected[0]} presets in which a value, key or section is replaced at random (hypothesis)",
         f"{rejected[0]} rejected by name ({accepted[0]} more were valid), {len(failures)} tracebacks or unnamed",
         failures,
@@ -123,7 +121,7 @@ def lines(n: int, folder: Path) -> Outcome:
 
     call_once()
     return Outcome(
-        "tdpm rejects an invalid command line with status 2 and a message that names the option",
+        "A wrong command line ends with status 2 and a message that names what is wrong.",
         f"{calls[0]} command lines with an invalid option, key or value (hypothesis)",
         f"{calls[0] - len(failures)} with status 2, {len(failures)} with another status, unnamed, or with a traceback",
         failures,

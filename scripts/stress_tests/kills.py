@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from scripts.stress_tests.processes import IMAGES, POINTS, Outcome, kill_within, plain, quiet, start, status_of
+from scripts.stress_tests.processes import IMAGES, POINTS, Outcome, kill_within, quiet, start, status_of
 from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.checkpoints import format as formats
 from tdpm_cli.checkpoints.runs import CHECKPOINTS
@@ -24,8 +24,8 @@ PARTS = 5  # into which kills divide a run, roughly
 def training(n: int, folder: Path) -> Outcome:
     """Kill training n times. Each time the run must resume, and end exactly as an uninterrupted run."""
     quiet()
-    config = load_config(plain("toy-mixture", *POINTS, f"train.duration={DURATION}", f"train.snapshot={INTERVAL}",
-                             "train.log=32"))  # fmt: skip
+    config = load_config("toy-mixture", [*POINTS, f"train.duration={DURATION}", f"train.snapshot={INTERVAL}",
+                             "train.log=32"])  # fmt: skip
     uninterrupted, begin = folder / "uninterrupted" / "run", time.monotonic()
     status = status_of(start(partial(train, config, folder / "uninterrupted", "run"), folder / "log"))
     failures = [] if status == 0 else [f"the uninterrupted run exited with {status}"]
@@ -54,7 +54,7 @@ def training(n: int, folder: Path) -> Outcome:
         finished += 1
     longest, within = max(lost, default=0) / INTERVAL, sum(images <= INTERVAL for images in lost)
     return Outcome(
-        "after a crash at any instant, training resumes and ends exactly as without the crash",
+        "A crash at any instant leaves a run that continues as if nothing had happened.",
         f"SIGKILL at {n} random instants of training, with a checkpoint every {INTERVAL // STEP} steps",
         f"{killed} of {n} resumed, {writing} of them after a kill during a save; at most {longest:.1f} intervals "
         f"of work lost, at most one interval in {within} of {len(lost)}; {finished} runs ended with the weights, "
@@ -94,7 +94,7 @@ def differences(one: Path, other: Path) -> list[str]:
 def sampling(n: int, folder: Path) -> Outcome:
     """Kill sampling n times. Each finished folder must equal that of an uninterrupted run, byte for byte."""
     quiet()
-    model = train(load_config(plain("digits", *IMAGES)), folder, "model")
+    model = train(load_config("digits", IMAGES), folder, "model")
     work = partial(sample, n=240, model=model, batch=8, seed=1)
     failures, partial_images, begin = list[str](), 0, time.monotonic()
     if status := status_of(start(partial(work, folder / "uninterrupted"), folder / "log")):
@@ -118,7 +118,7 @@ def sampling(n: int, folder: Path) -> Outcome:
     if partial_images:
         failures.append(f"{partial_images} images differ from those of the uninterrupted folder")
     return Outcome(
-        "after a kill, sampling continues; no partial image ever appears, and the images equal those without the kill",
+        "Sampling continues after a kill. No partial image is ever visible. The set equals the uninterrupted one.",
         f"SIGKILL at {n} random instants of sampling 240 images",
         f"{killed} kills; {finished} folders finished, each equal to the uninterrupted one, byte for byte; "
         f"{partial_images} partial images",

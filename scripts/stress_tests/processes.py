@@ -9,11 +9,9 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from tdpm_cli.config import presets
 from tdpm_cli.runtime.console import console
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.signals import Interrupted, raise_interrupted
@@ -38,11 +36,6 @@ class Outcome:
     test: str
     result: str
     failures: list[str] = field(default_factory=list)
-
-
-def plain(preset: str, *assignments: str) -> dict[str, Any]:
-    """Return the values of a preset, with some of them changed."""
-    return presets.override(presets.read_preset(preset), list(assignments))
 
 
 def start(work: Callable[[], object], log: Path) -> int:
