@@ -17,6 +17,7 @@ from annotated_types import Ge, Gt, Interval, Le, Lt
 
 from tdpm_cli.config import registry
 from tdpm_cli.config.presets import preset_names, preset_path, read_preset
+from tdpm_cli.config.schema import SETTINGS
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference.md"
 TITLES = {  # kind -> title, and how a user names a component of it
@@ -50,7 +51,7 @@ line, `--set backbone.channels=64` does the same. Each component is one file; se
 
 def text() -> str:
     """Return the text of the page."""
-    lines = [INTRODUCTION, *presets(), *(line for kind in kinds() for line in components(kind))]
+    lines = [INTRODUCTION, *presets(), *(line for kind in kinds() for line in components(kind)), *settings()]
     return "\n".join(lines) + "\n"
 
 
@@ -98,6 +99,19 @@ def components(kind: str) -> Iterator[str]:
         yield from table(("key", "of", "values", "default"), rows)
 
 
+def settings() -> Iterator[str]:
+    """Yield the lines of the tables of sections that hold settings."""
+    yield "\n## Settings\n\nCounts of images accept suffixes: `200k`, `2M`."
+    for section, model in SETTINGS.items():
+        yield f"\n### {section}\n\n{model.__doc__}\n"
+        yield from table(("key", "values", "default", "meaning"), (
+            (f"`{key}`", values_of(field.annotation) + ranges(tuple(field.metadata)),
+             "required" if field.is_required() else f"`{plain(field.get_default(call_default_factory=True))}`",
+             field.description or "")
+            for key, field in model.model_fields.items()
+        ))  # fmt: skip
+
+
 def key_rows(kind: str) -> list[tuple[str, ...]]:
     """Return the keys of a kind; a key that several components declare in the same way has one row."""
     owners: dict[tuple[str, str, str], list[str]] = {}
@@ -122,6 +136,8 @@ def values_of(kind: Any) -> str:
     if origin in (Union, UnionType):
         rest = [values_of(argument) for argument in arguments if argument is not NoneType]
         return " or ".join(rest) + (", or `null`" if NoneType in arguments else "")
+    if origin is dict:
+        return "mapping"
     if origin in (list, tuple):
         return f"list of {values_of(arguments[0]).replace('integer', 'integers').replace('number', 'numbers')}"
     names = {int: "integer", float: "number", bool: "`true`, `false`", str: "text"}
@@ -129,14 +145,16 @@ def values_of(kind: Any) -> str:
 
 
 def ranges(metadata: tuple[Any, ...]) -> str:
-    """Describe the bounds of a number."""
+    """Describe the bounds of a number, without the upper bounds that only guard against mistakes."""
+    bounds = {
+        name: bound
+        for item in metadata if isinstance(item, Interval | Ge | Gt | Le | Lt)
+        for name in ("ge", "gt", "le", "lt") if (bound := getattr(item, name, None)) is not None and bound < 1 << 20
+    }  # fmt: skip
+    if "gt" in bounds:
+        bounds.pop("ge", None)
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-    bounds = [
-        (name, getattr(item, name, None)) for item in metadata if isinstance(item, Interval | Ge | Gt | Le | Lt)
-        for name in signs
-    ]  # fmt: skip
-    texts = [f"{signs[name]} {bound:,}" for name, bound in bounds if bound is not None and bound != 1 << 20]
-    return f" {', '.join(texts)}" if texts else ""
+    return "".join(f"{',' if k else ''} {signs[name]} {bound}" for k, (name, bound) in enumerate(bounds.items()))
 
 
 def plain(value: Any) -> str:
