@@ -23,8 +23,12 @@ from tdpm_cli.cli.options import count
 from tdpm_cli.config import presets
 from tdpm_cli.config import schema as config
 from tdpm_cli.evaluation.diagnose import diagnose
-from tdpm_cli.evaluation.inputs import Examples, of_config, of_model
-from tdpm_cli.evaluation.scorer import Score, Scorer, extractor, judge_of, merge
+from tdpm_cli.evaluation.examples import Examples
+from tdpm_cli.evaluation.extractors import Extractor, load_extractor, load_text_extractor
+from tdpm_cli.evaluation.inputs import SampledModel, data_of, samples_of
+from tdpm_cli.evaluation.metric import Score
+from tdpm_cli.evaluation.results import merge
+from tdpm_cli.evaluation.scorer import Scorer
 from tdpm_cli.runtime import device as precision
 from tdpm_cli.runtime.console import say, table
 from tdpm_cli.runtime.errors import InputError
@@ -53,10 +57,10 @@ def compare(
     repeats: int,
 ) -> list[dict[str, str]]:
     made, device = ours.components, precision.device()
-    data = of_config(made.config)
+    data = data_of(made.config)
     n = min(len(data), n)
-    extract = extractor(made.config.eval.features, None, device) if len(data.shape) == 3 else None
-    scorer = Scorer(data, extract, judge=judge_of(text, device))
+    extractor = load_extractor(made.config.eval.features, None, device) if len(data.shape) == 3 else None
+    scorer = Scorer(data, extractor, text=load_text_extractor(text, device) if text else None)
     own = {"sampler": sample.sampler, "spacing": sample.spacing, **UNGUIDED}
     rows = []
 
@@ -73,8 +77,8 @@ def compare(
         sampler: Mapping[str, Any] = own,
     ) -> None:  # fmt: skip
         settings = settings_of(loaded.components, steps=steps, **sampler)
-        seeds = [of_model(loaded, settings, seed, n, device, start, data.data) for seed in range(repeats)]
-        row(what, nfe, *merge([scorer.score(each) for each in seeds])[0])
+        seeds = [samples_of(loaded, settings, seed, n, start, data.data) for seed in range(repeats)]
+        row(what, nfe, *merge([scorer.score(each) for each in seeds]).overall)
 
     cut, chain = (each.components.model.denoiser.schedule.T for each in (ours, baseline))
     # The preset's sampler, and beside it the field's plain choice and the paper's; each serves both models alike.
@@ -85,20 +89,20 @@ def compare(
         for nfe in BASELINE_NFE:
             sampled(f"baseline, {name.replace(str(cut), str(chain))}", f"0 + {nfe}", baseline, nfe, sampler=sampler)
     sampled("truncated chain from N(0, I)", "0 + 4", ours, 4, "gaussian")
-    told = diagnose(ours, settings_of(made, steps=4, **own), data, scorer, 0, n, device)
+    told = diagnose(SampledModel(ours, settings_of(made, steps=4, **own), 0), data, scorer, n)
     row("ceiling: decoded from real x_T", "4", told.from_data)
     row("prior against data at x_T", "1", Score("sliced W2", told.at_x_T))
     row("data against data at x_T (halves)", "–", Score("sliced W2", told.halves))
-    row("data against data (halves)", "–", halves(data, extract))
+    row("data against data (halves)", "–", halves(data, extractor))
     say(told.advice)
     return rows
 
 
-def halves(data: Examples, extract: Any) -> Score:
+def halves(data: Examples, extractor: Extractor | None) -> Score:
     """The distance of one half of the data from the other, drawn at random: what no sampler can be expected to beat."""
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).tolist()
     first, second = order[: len(data) // 2], order[len(data) // 2 :]
-    return Scorer(data.among(first), extract, cache=False).score(data.among(second)).scores[0]
+    return Scorer(data.subset(first), extractor, cache=False).score(data.subset(second)).distance
 
 
 def main() -> None:

@@ -96,3 +96,19 @@ class Stopped(Interruption):
 
     def __exit__(self, *error):
         pass
+
+
+def score(images=None, **options):
+    """Evaluate with these options."""
+    from tdpm_cli.evaluation.evaluate import evaluate
+    from tdpm_cli.evaluation.options import EvaluateOptions
+
+    return evaluate(images, EvaluateOptions(**options))
+
+
+def run_sweep(steps, models, **options):
+    """Sweep over these steps and models, with these options."""
+    from tdpm_cli.evaluation.options import SweepOptions
+    from tdpm_cli.evaluation.sweep import sweep
+
+    return sweep(SweepOptions(steps=steps, models=models, **options))

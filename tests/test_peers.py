@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from tdpm_cli.data.datasets.digits import digits as digits_part
-from tdpm_cli.evaluation import distances as scores
 from tdpm_cli.evaluation.features.inception import CHUNK, Inception
 from tdpm_cli.evaluation.inputs import open_input
+from tdpm_cli.evaluation.metrics.kid import kernel_distance
+from tdpm_cli.evaluation.metrics.prdc import prdc
 from tdpm_cli.evaluation.scorer import Scorer
 
 
@@ -56,7 +57,7 @@ def test_fid_is_clean_fids(tmp_path, side, suffix, colour):
             custom_feat_extractor=SmallInception(), use_dataparallel=False,
         )  # fmt: skip
     scorer = Scorer(open_input("--ref", str(second)), SmallInception(), cache=False)
-    ours = scorer.score(open_input("IMAGES", str(first))).scores[0].value
+    ours = scorer.score(open_input("IMAGES", str(first))).distance.value
     assert theirs > 0.1
     assert ours == pytest.approx(theirs, rel=1e-4)
 
@@ -80,7 +81,7 @@ def test_fid_of_zips_by_one_torchscript_file_is_clean_fids(tmp_path, stand_in):
             custom_feat_extractor=InceptionV3W(str(stand_in.parent), download=False), use_dataparallel=False,
         )  # fmt: skip
     first, second = (open_input("IMAGES", str(archive)) for archive in archives)
-    ours = Scorer(second, Inception(torch.device("cpu"), stand_in), cache=False).score(first).scores[0].value
+    ours = Scorer(second, Inception(torch.device("cpu"), stand_in), cache=False).score(first).distance.value
     assert theirs > 1e-3
     assert ours == pytest.approx(theirs, rel=1e-3)
 
@@ -104,7 +105,7 @@ def test_a_turned_photograph_is_scored_as_clean_fid_does(tmp_path):
             custom_feat_extractor=SmallInception(), use_dataparallel=False,
         )  # fmt: skip
     scorer = Scorer(open_input("--ref", str(second)), SmallInception(), cache=False)
-    ours = scorer.score(open_input("IMAGES", str(first))).scores[0].value
+    ours = scorer.score(open_input("IMAGES", str(first))).distance.value
     assert ours == pytest.approx(theirs, abs=1e-3)
 
 
@@ -133,10 +134,10 @@ def test_kid_precision_and_recall_are_torch_fidelitys(generator, shift):
     fake = torch.randn(300, 8, generator=generator) + shift
     real = torch.randn(300, 8, generator=generator)
     theirs = kid_features_to_metric(fake, real, kid_subsets=1, kid_subset_size=300, verbose=False)
-    ours, _ = scores.kernel_distance(fake, real, subsets=1, size=300)
+    ours, _ = kernel_distance(fake, real, subsets=1, size=300)
     assert ours == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-3, abs=1e-6)
     theirs = prc_features_to_metric(fake, real, prc_neighborhood=3, prc_batch_size=100, verbose=False)
-    ours = scores.prdc(real, fake, k=3)
+    ours = prdc(real, fake, k=3)
     assert ours["precision"] == pytest.approx(theirs["precision"], abs=1 / 300)
     assert ours["recall"] == pytest.approx(theirs["recall"], abs=1 / 300)
 
@@ -149,10 +150,15 @@ def test_no_score_needs_scipy(tmp_path):
 import sys
 sys.modules["scipy"] = None
 import torch
-from tdpm_cli.engine import scores
-from tdpm_cli.scoring import inputs, report, scorer
-x, y = torch.randn(50, 4), torch.randn(50, 4)
-scores.frechet(scores.moments(x), scores.moments(y)), scores.kernel_distance(x, y), scores.prdc(x, y)
-scores.memorised(x, y), scores.sliced_wasserstein(x, y)
+from tdpm_cli.config import registry
+from tdpm_cli.evaluation import inputs, report, scorer
+from tdpm_cli.evaluation.metric import load_metrics
+from tdpm_cli.evaluation.moments import moments
+from tdpm_cli.evaluation.summary import Summary
+sides = [torch.randn(50, 4), torch.randn(50, 4)]
+more = {"labels": torch.arange(50) % 2, "classes": ("a", "b"), "alignment": torch.rand(50)}
+sides = [Summary(50, *moments(x), x, torch.arange(50), **more) for x in sides]
+for metric in load_metrics(registry.names("metric")):
+    assert metric.compute(*sides)
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, check=True)

@@ -30,6 +30,7 @@ def run(rounds: int, data: Path | None, n: int) -> None:
 
     from tdpm_cli.evaluation.evaluate import evaluate
     from tdpm_cli.evaluation.features.inception import FILE
+    from tdpm_cli.evaluation.options import EvaluateOptions
     from tdpm_cli.runtime import device as precision
 
     warnings.simplefilter("ignore")  # warnings of clean-fid and SciPy
@@ -43,7 +44,7 @@ def run(rounds: int, data: Path | None, n: int) -> None:
 
         def ours(which: str) -> float:
             with timed(times[which]):
-                scores = evaluate(folders[0], ref=folders[1], features="inception", weights=weights)
+                scores = evaluate(folders[0], EvaluateOptions(ref=folders[1], weights=weights))
             ((name, value),) = scores["scores"].items()
             result["name"] = name
             return float(value)

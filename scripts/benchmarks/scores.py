@@ -28,6 +28,7 @@ def run(preset: str, duration: str, seeds: int, n: int) -> None:
 
     from tdpm_cli.config import load_config
     from tdpm_cli.evaluation.evaluate import evaluate
+    from tdpm_cli.evaluation.options import EvaluateOptions
     from tdpm_cli.training.train import train
 
     values: dict[str, list[float]] = {kind: [] for kind in KINDS}
@@ -39,7 +40,7 @@ def run(preset: str, duration: str, seeds: int, n: int) -> None:
                             f"train.precision={precision}", f"sample.precision={precision}",
                             f"train.compile={compiled}"]  # fmt: skip
                 model = train(load_config(preset, settings), Path(folder), f"{kind.replace(' ', '-')}-{seed}")
-                ((name, score),) = evaluate(model=model, n=n)["scores"].items()
+                ((name, score),) = evaluate(None, EvaluateOptions(model=model, n=n))["scores"].items()
                 values[kind].append(float(score))
                 print(f"{kind}, seed {seed}: {name} {score:.4g}", flush=True)
     print(f"{name} of {preset} after {duration} images; {machine()}; {seeds} seeds")

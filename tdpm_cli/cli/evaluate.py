@@ -5,7 +5,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from tdpm_cli.cli.options import Model, Nproc, Shown, count, in_processes, known_features
+from tdpm_cli.cli.options import Model, Nproc, Shown, count, in_processes, known_features, known_metrics, listed
 
 
 def evaluate(
@@ -14,6 +14,14 @@ def evaluate(
         typer.Argument(
             help="What `tdpm sample` wrote; a folder or zip of images; an .npz of images or statistics; a preset.",
             show_default="none: --model draws them",
+        ),
+    ] = None,
+    metrics: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Metrics beside the distance, such as fid,kid,prdc.",
+            callback=known_metrics("--metrics"),
+            show_default="the distance",
         ),
     ] = None,
     fid: Annotated[bool, typer.Option("--fid", help="Fréchet distance of features (the default).")] = False,
@@ -68,6 +76,7 @@ def evaluate(
     """Score samples against the data."""
     from tdpm_cli.checkpoints.runs import newest_run
     from tdpm_cli.config.schema import check_options
+    from tdpm_cli.evaluation.options import EvaluateOptions, StatisticsOptions
     from tdpm_cli.evaluation.sources import check_source
     from tdpm_cli.runtime.errors import InputError
 
@@ -94,13 +103,12 @@ def evaluate(
     from tdpm_cli.evaluation.evaluate import write_statistics
 
     if ref_only is not None and out is not None:
-        write_statistics(ref_only, out, features=features, weights=weights, cache=cache)
+        write_statistics(ref_only, StatisticsOptions(out=out, features=features, weights=weights, cache=cache))
         return
     in_processes(nproc)
-    asked = {"kid": kid, "prdc": prdc, "memorised": memorised, "classes": per_class}
-    run(
-        images, model=model, seed=seed, repeats=repeats,
-        sampling=sampling, ref=ref, n=number, features=features, weights=weights, fid=fid,
-        extras=[name for name, wanted in asked.items() if wanted], text=text, diagnosis=diagnose, cache=cache,
-        json_file=json, report=report,
-    )  # fmt: skip
+    flags = {"fid": fid, "kid": kid, "prdc": prdc, "memorised": memorised, "classes": per_class}
+    names = [*listed(metrics), *(name for name, is_set in flags.items() if is_set)]
+    run(images, EvaluateOptions(
+        model=model, seed=seed, repeats=repeats, sampling=sampling, ref=ref, n=number, features=features,
+        weights=weights, metrics=names, text=text, diagnose=diagnose, cache=cache, json_file=json, report=report,
+    ))  # fmt: skip

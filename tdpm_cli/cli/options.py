@@ -48,6 +48,19 @@ def known_features(option: str) -> Callable[[Optional[str]], Optional[str]]:
     return check
 
 
+def known_metrics(option: str) -> Callable[[Optional[str]], Optional[str]]:
+    """Check metrics between commas that are set by `option`: InputError for an unknown name."""
+
+    def check(text: Optional[str]) -> Optional[str]:
+        from tdpm_cli.config import registry
+
+        for name in listed(text):
+            registry.resolve("metric", name, option)
+        return text
+
+    return check
+
+
 def pictures(option: str) -> Callable[[Optional[str]], Optional[str]]:
     """A check of what holds pictures: InputError where there is neither a file or folder nor a preset of this name."""
 

@@ -5,7 +5,18 @@ from typing import Annotated, Optional, get_args
 
 import typer
 
-from tdpm_cli.cli.options import Nproc, Shown, count, existing, in_processes, known_features, listed, numbers, some
+from tdpm_cli.cli.options import (
+    Nproc,
+    Shown,
+    count,
+    existing,
+    in_processes,
+    known_features,
+    known_metrics,
+    listed,
+    numbers,
+    some,
+)
 from tdpm_cli.config.constants import Start
 
 
@@ -25,6 +36,14 @@ def sweep(
     n: Annotated[Optional[str], Shown(help="Samples scored in each row.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="The first seed.")] = 0,
     repeats: Annotated[int, typer.Option(min=1, help="Seeds in each row: mean ± sd.")] = 1,
+    metrics: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Metrics beside the distance, such as kid,prdc.",
+            callback=known_metrics("--metrics"),
+            show_default="the distance",
+        ),
+    ] = None,
     kid: Annotated[bool, typer.Option("--kid", help="Kernel distance, too.")] = False,
     prdc: Annotated[bool, typer.Option("--prdc", help="Precision, recall, density and coverage, too.")] = False,
     text: Annotated[
@@ -69,26 +88,15 @@ def sweep(
     for path in model or [newest_run()]:  # that there is one
         existing("--model")(path)
 
+    from tdpm_cli.evaluation.options import SweepOptions
     from tdpm_cli.evaluation.sweep import sweep as run
 
     in_processes(nproc)
-    run(
-        chosen,
-        model or [],
-        spacings=spacings,
-        samplers=listed(sampler),
-        starts=starts,
-        guidance_scales=guidance_scales,
-        prior_guidance_scales=prior_guidance_scales,
-        n=number,
-        seed=seed,
-        repeats=repeats,
-        ref=ref,
-        features=features,
-        weights=weights,
-        extras=[name for name, wanted in {"kid": kid, "prdc": prdc}.items() if wanted],
-        text=text,
-        cache=cache,
-        out=out,
-        report=report,
-    )
+    flags = {"kid": kid, "prdc": prdc}
+    run(SweepOptions(
+        steps=chosen, models=model or [], spacings=spacings, samplers=listed(sampler), starts=starts,
+        guidance_scales=guidance_scales, prior_guidance_scales=prior_guidance_scales, n=number, seed=seed,
+        repeats=repeats, ref=ref, features=features, weights=weights,
+        metrics=[*listed(metrics), *(name for name, is_set in flags.items() if is_set)], text=text, cache=cache,
+        out=out, report=report,
+    ))  # fmt: skip

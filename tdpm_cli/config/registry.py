@@ -32,6 +32,7 @@ KINDS = {  # kind -> the package whose modules are its components; packages insi
     "objective": "engine.objectives",
     "sampler": "engine.samplers",
     "features": "evaluation.features",
+    "metric": "evaluation.metrics",
     "importer": "convert.importers",
     "export": "export.targets",
 }
@@ -84,6 +85,11 @@ def attribute(kind: str, name: str, attribute: str) -> Any:
 def summary(kind: str, name: str) -> str:
     """Return the first line of a component's file: what it is for."""
     return signatures.summary(_home(kind, resolve(kind, name)))
+
+
+def constant(kind: str, name: str, key: str, default: Any) -> Any:
+    """Return a constant of a component's file, without importing it; `default` if the file has no such constant."""
+    return signatures.constant(_home(kind, resolve(kind, name)), key, default)
 
 
 def add_folder(kind: str, folder: Path) -> None:

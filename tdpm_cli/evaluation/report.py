@@ -1,165 +1,122 @@
-"""The report: one page with scores and protocol, sweep, samples, nearest neighbours and training curves."""
+"""The report of `tdpm eval`: tables on the terminal, and one page of scores, images, curves and protocol."""
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from torch import Tensor
-from torchvision.utils import make_grid
 
 from tdpm_cli.checkpoints.runs import run_of
-from tdpm_cli.evaluation.inputs import Examples, Input
-from tdpm_cli.evaluation.scorer import Found, Score, Scorer
-from tdpm_cli.runtime import grids as pictures
-from tdpm_cli.runtime import plots
-from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.evaluation.examples import Examples, Input
+from tdpm_cli.evaluation.results import Merged, Scores
+from tdpm_cli.evaluation.scorer import Scorer
+from tdpm_cli.evaluation.sweep_report import SWEEP_JSON, add_sweep, read_sweep
+from tdpm_cli.runtime import grids, plots
+from tdpm_cli.runtime.console import say, table
 from tdpm_cli.runtime.html import Page
 
-SIDE = 64  # pixels that an image of a grid takes at least
 CURVES = ("loss/denoise", "loss/prior", "loss/discriminator", "D/real", "D/fake")
-SAMPLES = 64
-STARTS = {"prior": "from the prior", "data": "from real x_T", "gaussian": "from N(0, I)"}
+SAMPLES_SHOWN = 64
+PAIRS_PNG = "nearest.png"
 
 
-def neighbours(samples: Examples, reference: Examples, found: Found) -> Image.Image:
-    """The samples nearest to a training example, in a row, and those training examples below them."""
-    ours, theirs = (list(numbers) for numbers in zip(*found.neighbours, strict=True))
-    rows = {"samples, the nearest first": samples.data[ours][0], "their nearest in the data": reference.data[theirs][0]}
-    return pictures.stacked({title: grid(raw, len(ours)) for title, raw in rows.items()})
+@dataclass(frozen=True)
+class EvaluationReport:
+    """Everything that is reported of one evaluation; `result` is what --json writes."""
+
+    samples: Input
+    scores: Scores
+    merged: Merged
+    scorer: Scorer
+    result: Mapping[str, Any]
+
+    def print(self) -> None:
+        """Print the scores, those of each class, and the files left out."""
+        seeds = f", mean ± sd of {self.merged.seeds} seeds" if self.merged.seeds > 1 else ""
+        summary = self.scorer.summary
+        manifest = self.samples.manifest if isinstance(self.samples, Examples) else None
+        nfe = manifest.get("nfe_text", "–") if manifest else "–"
+        columns = {"NFE": nfe, "reference": f"{self.scorer.reference.text} ({summary.count:,})"}
+        table(f"tdpm eval {self.samples.text}{seeds}", [row | columns for row in self._score_rows()])
+        if self.merged.classes:
+            table(f"by class{seeds}", self._class_rows())
+        for side, broken in (("samples", self.scores.broken), ("reference", summary.broken)):
+            if broken:
+                say(f"left out of the {side}, because they cannot be decoded: {'; '.join(broken)}")
+
+    def write(self, path: Path) -> None:
+        """Write the page. Raises InputError if the packages of the extra `report` are not installed."""
+        page = Page(f"tdpm eval {self.samples.text}")
+        reference = self.scorer.reference
+        note = f"reference: {reference.text}, {self.scorer.summary.count:,} examples"
+        page.table("Scores", self._score_rows(), note=note)
+        if self.merged.classes:
+            page.table("By class", self._class_rows())
+        if "diagnosis" in self.result:
+            page.table("Diagnosis", self.result["diagnosis"]["rows"], note=self.result["diagnosis"]["advice"])
+        if isinstance(self.samples, Examples) and self.samples.is_image:
+            shown = self.samples.data[list(range(min(SAMPLES_SHOWN, len(self.samples))))][0]
+            page.image("Samples", _png(grids.image_grid(shown)), f"the first {len(shown)}, not selected")
+        if picture := self._pairs_image():
+            page.image("Nearest neighbours", _png(picture), "the samples nearest to the training data")
+        self._add_run(page)
+        page.details("Protocol", self.result["protocol"])
+        page.write(path)
+
+    def write_pairs(self, beside: bool) -> Path | None:
+        """Write an image of the samples nearest to training images; return its path, or None if there is none.
+
+        It is written beside stored samples, or into the run of the model.
+        """
+        if not (picture := self._pairs_image()):
+            return None
+        place = Path(self.samples.text).resolve()
+        in_run = not beside and place.is_dir()
+        path = place / PAIRS_PNG if in_run else place.with_name(f"{place.stem}-{PAIRS_PNG}")
+        return grids.save(picture, path)
+
+    def _score_rows(self) -> list[dict[str, str]]:
+        return [{"metric": score.name, "score": score.text, "n": f"{self.scores.n:,}"} for score in self.merged.overall]
+
+    def _class_rows(self) -> list[dict[str, str]]:
+        return [{"class": name, "distance": score.text} for name, score in self.merged.classes.items()]
+
+    def _pairs_image(self) -> Image.Image | None:
+        """Draw the samples of `Score.pairs` in a row, and the reference examples below them; None without images."""
+        samples, reference, pairs = self.samples, self.scorer.reference, self.scores.pairs
+        if not pairs or not isinstance(samples, Examples) or not isinstance(reference, Examples):
+            return None
+        if not samples.is_image:
+            return None
+        ours, theirs = (list(numbers) for numbers in zip(*pairs, strict=True))
+        rows = {"samples, the nearest first": samples.data[ours][0],
+                "their nearest in the data": reference.data[theirs][0]}  # fmt: skip
+        return grids.stacked({title: grids.image_grid(raw, len(ours)) for title, raw in rows.items()})
+
+    def _add_run(self, page: Page) -> None:
+        """Add the sweep and the training curves of the run that drew the samples, if they exist."""
+        manifest = self.samples.manifest if isinstance(self.samples, Examples) else None
+        run = run_of(Path(manifest["model"])) if manifest else None
+        if run and (run / "sweep" / SWEEP_JSON).is_file():
+            add_sweep(page, read_sweep(run / "sweep" / SWEEP_JSON))
+        if run and (run / "log.jsonl").is_file():
+            _add_curves(page, run / "log.jsonl")
 
 
-def grid(raw: Tensor, columns: int = 8) -> Image.Image:
-    """Images uint8 [N, C, H, W] in rows, small ones enlarged without smoothing."""
-    factor = max(1, SIDE // max(raw.shape[-2:]))
-    large = raw.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
-    sheet = make_grid(large.expand(-1, 3, -1, -1), nrow=columns, padding=2, pad_value=255)
-    return Image.fromarray(sheet.permute(1, 2, 0).contiguous().numpy())
-
-
-def write_report(
-    path: Path, samples: Input, found: Found, merged: Sequence[Score], classes: Mapping[str, Score], scorer: Scorer,
-    result: Mapping[str, Any],
-) -> None:  # fmt: skip
-    """Write the page of one `tdpm eval`. Raises InputError where the report's packages are not installed."""
-    page = Page(f"tdpm eval {samples.text}")
-    page.table("Scores", [{"metric": score.name, "score": score.text, "n": found.n} for score in merged],
-               note=f"against {scorer.reference.text}, {scorer.summary.count:,} examples")  # fmt: skip
-    if classes:
-        page.table("By class", [{"class": name, "distance": score.text} for name, score in classes.items()])
-    if "diagnosis" in result:
-        page.table("Diagnosis", result["diagnosis"]["rows"], note=result["diagnosis"]["advice"])
-    if isinstance(samples, Examples) and len(samples.shape) == 3:
-        shown = samples.data[list(range(min(SAMPLES, len(samples))))][0]
-        page.image("Samples", _png(grid(shown)), f"the first {len(shown)}, not chosen")
-        if found.neighbours and isinstance(scorer.reference, Examples):
-            picture = neighbours(samples, scorer.reference, found)
-            page.image("Nearest neighbours", _png(picture), "what came nearest to the training data")
-    run = _run_of(samples)
-    if run and (run / "sweep" / "sweep.json").is_file():
-        add_sweep(page, read_sweep(run / "sweep" / "sweep.json"))
-    if run and (run / "log.jsonl").is_file():
-        _curves(page, run / "log.jsonl")
-    page.details("Protocol", result["protocol"])
-    page.write(path)
-
-
-def read_sweep(path: Path) -> list[dict[str, Any]]:
-    """The rows of an earlier sweep. Raises InputError for a damaged file."""
-    try:
-        rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"]
-        return [{"prior_guidance_scale": 1.0, **row} for row in rows if row["key"]]  # which older files leave out
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: damaged ({error!r}); move it away, or name another folder with --out") from None
-
-
-def add_sweep(page: Page, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The plot and the table of sweeps, one of each for rows of one protocol."""
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(row["protocol_key"], []).append(row)
-    for k, group in enumerate(groups.values()):
-        other = f" (protocol {k + 1} of {len(groups)}: not to be compared with the others)" if len(groups) > 1 else ""
-        page.figure(f"Quality against network calls{other}", plots.svg(sweep_plot(group)))
-        page.table(f"Sweep{other}", sweep_table(group))
-
-
-def sweep_plot(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Distance against network calls, one line for each combination of what is not the steps."""
-    lines: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        lines.setdefault(_line_of(row, rows), []).append(row)
-    series = []
-    for name, points in lines.items():
-        points = sorted(points, key=lambda row: row["nfe"])
-        errors = [row["errors"].get(row["metric"]) for row in points]
-        series.append(plots.Series(
-            name, [row["nfe"] for row in points], [row["scores"][row["metric"]] for row in points],
-            None if None in errors else errors,
-        ))  # fmt: skip
-    return plots.lines(
-        series, title="Quality against network calls", x_label="network calls (NFE)", y_label=rows[0]["metric"],
-        log_x=True, log_y=True,
-    )  # fmt: skip
-
-
-def sweep_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Rows of text, without the columns that say the same everywhere."""
-    settings = ("model", "sampler", "spacing", "start", "guidance_scale", "prior_guidance_scale")
-    columns = [key for key in settings if len({row[key] for row in rows}) > 1]
-    return [
-        {
-            **{key.replace("_", " "): str(row[key]) for key in columns},
-            "steps": str(row["steps"]),
-            "NFE": str(row["nfe"]),
-            **{name: Score(name, value, row["errors"].get(name)).text for name, value in row["scores"].items()},
-            "best": "★" if is_best(row, rows) else "",
-        }
-        for row in rows
-    ]
-
-
-def _line_of(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """What tells a row's line from the others."""
-    said = {key: str(row[key]) for key in ("model", "sampler")}
-    said |= {
-        "spacing": f"spacing {row['spacing']:g}",
-        "guidance_scale": f"guidance scale {row['guidance_scale']:g}",
-        "prior_guidance_scale": f"prior guidance scale {row['prior_guidance_scale']:g}",
-        "start": STARTS[row["start"]],
-    }
-    varying = [key for key in said if len({other[key] for other in rows}) > 1]
-    return ", ".join(said[key] for key in varying) or said["model"]
-
-
-def is_best(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether no other row that a model made by itself has a lower distance at as many network calls."""
-    rivals = [other for other in rows if other["start"] == "prior" and other["nfe"] == row["nfe"]]
-    best = min((other["scores"][other["metric"]] for other in rivals), default=0.0)
-    return row["start"] == "prior" and row["scores"][row["metric"]] == best
-
-
-def _curves(page: Page, log: Path) -> None:
-    # The last line of a run that is being trained may not be whole yet.
+def _add_curves(page: Page, log: Path) -> None:
+    # The last line of a run that is still training may be incomplete.
     lines = [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    logged = {key: [line for line in lines if key in line] for key in CURVES}
     series = [
-        plots.Series(
-            key, [line["seen"] / 1000 for line in lines if key in line], [line[key] for line in lines if key in line]
-        )
-        for key in CURVES
-        if any(key in line for line in lines)
+        plots.Series(key, [line["seen"] / 1000 for line in having], [line[key] for line in having])
+        for key, having in logged.items()
+        if having
     ]
     if series:
         page.figure("Training", plots.svg(plots.lines(series, title="Training", x_label="kimg", y_label="mean")))
-
-
-def _run_of(samples: Input) -> Path | None:
-    """The run that drew the samples, if it is still there."""
-    manifest = samples.manifest if isinstance(samples, Examples) else None
-    source = Path(manifest["model"]) if manifest else None
-    return run_of(source) if source else None
 
 
 def _png(picture: Image.Image) -> bytes:

@@ -1,7 +1,7 @@
-"""What is kept of one side of a score, gathered in batches; and the cache of it for references.
+"""What metrics read of one side of a score, built in batches; and the cache of it for references.
 
-The cache lies in the user's cache folder, named by the hash of all that a summary depends on. Two processes that
-build the same one at once both write the same content, and each write replaces the file as a whole.
+The cache is in the user's cache folder. A file's name is the hash of everything that the summary depends on. Processes
+that build the same summary at the same time write the same content, and each write replaces the whole file.
 """
 
 import hashlib
@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from platformdirs import user_cache_path
@@ -20,18 +19,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tdpm_cli.evaluation.distances import Moments
+from tdpm_cli.evaluation.moments import Moments
 from tdpm_cli.runtime import distributed
 
-FORMAT = 1  # of a cached file
+CACHE_FORMAT = 1
+CACHED_TENSORS = ("mean", "covariance", "features", "indices", "labels", "images")
+MAX_FEATURES = 10_000  # of each side, drawn at random, for metrics that need some features
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean [D] and unbiased covariance [D, D] of `count` features, and `features` [K, D], of some of them.
+    """Features of samples or of a reference: mean [D] and unbiased covariance [D, D] of all `count`, and some of them.
 
-    `indices` [K] are their examples' numbers, `labels` [K] their classes, where they have any; `broken` names
-    the files that could not be read. `alignment` [count] is that of images and captions, where it was asked for.
+    `features` [K, D] are those of the examples `indices` [K]; `labels` [K] their classes, named by `classes`;
+    `images` uint8 [K, C, H, W] the examples themselves, if a metric needs them. `broken` names files that could not be
+    decoded. `alignment` [count] says how well images fit their captions; scores carry `alignment_name`.
+    `feature_name` is the extractor's name, "" for points, whose features are their coordinates.
     """
 
     count: int
@@ -41,29 +44,34 @@ class Summary:
     indices: Tensor
     labels: Tensor | None = None
     broken: tuple[str, ...] = ()
+    images: Tensor | None = None
     alignment: Tensor | None = None
+    alignment_name: str = ""
+    feature_name: str = ""
+    classes: tuple[str, ...] = ()
 
-    def some(self, most: int) -> Tensor:
-        """At most `most` of the features kept, drawn at random."""
+    def random_features(self, limit: int | None = None) -> Tensor:
+        """Return at most `limit` (or MAX_FEATURES) of the features, drawn at random with a fixed seed."""
         order = torch.randperm(len(self.features), generator=torch.Generator().manual_seed(0))
-        return self.features[order[:most]]
+        return self.features[order[: MAX_FEATURES if limit is None else limit]]
 
 
-class Gathering:
+class SummaryBuilder:
     """Builds a Summary from batches: the moments of all features, and `keep` of the `total` features themselves.
 
-    Those are drawn at random, for data often lie sorted by class. Memory grows with `keep`, not with `total`.
+    Those are drawn at random, because data are often sorted by class. Memory grows with `keep`, not with `total`.
     """
 
     def __init__(self, total: int, keep: int) -> None:
         self._moments = Moments()
-        self._features, self._indices, self._labels = list[Tensor](), list[Tensor](), list[Tensor]()
+        self._features, self._indices = list[Tensor](), list[Tensor]()
+        self._labels, self._images, self._alignment = list[Tensor](), list[Tensor](), list[Tensor]()
         order = torch.randperm(total, generator=torch.Generator().manual_seed(0))
         self._chosen = torch.zeros(total, dtype=torch.bool)
         self._chosen[order[:keep]] = True
 
     def update(self, indices: Tensor, features: Tensor, labels: Tensor | None) -> None:
-        """Take in features [B, D] of the examples `indices` [B]. Raises ValueError where one is infinite or NaN."""
+        """Add features [B, D] of the examples `indices` [B]. Raises ValueError if one is infinite or NaN."""
         self._moments.update(features)
         chosen = self._chosen[indices]
         self._features.append(features[chosen])
@@ -71,47 +79,57 @@ class Gathering:
         if labels is not None:
             self._labels.append(labels[chosen])
 
+    def add_images(self, indices: Tensor, images: Tensor) -> None:
+        """Keep the images [B, C, H, W] of those examples whose features are kept."""
+        self._images.append(images[self._chosen[indices]])
+
+    def add_alignment(self, alignment: Tensor) -> None:
+        """Add the alignment [B] of images and captions."""
+        self._alignment.append(alignment)
+
     def summary(self, broken: tuple[str, ...] = ()) -> Summary:
-        """What was gathered, of two examples or more."""
+        """Return the summary of two or more examples."""
         mean, covariance = self._moments.result()
-        labels = torch.cat(self._labels) if self._labels else None
-        features, indices = torch.cat(self._features), torch.cat(self._indices)
-        return Summary(self._moments.count, mean, covariance, features, indices, labels, broken)
+        joined = lambda tensors: torch.cat(tensors) if tensors else None
+        return Summary(
+            self._moments.count, mean, covariance, torch.cat(self._features), torch.cat(self._indices),
+            joined(self._labels), broken, joined(self._images), joined(self._alignment),
+        )  # fmt: skip
 
 
 def cache_folder() -> Path:
-    """Where summaries of references are kept."""
+    """Return the folder of cached summaries."""
     return user_cache_path("tdpm") / "references"
 
 
-def cached(key: Mapping[str, Any], build: Callable[[], Summary]) -> Summary:
-    """The summary of this key from the cache; or built, and put there for the next time."""
-    name = hashlib.sha256(json.dumps({"format": FORMAT, **key}, sort_keys=True).encode()).hexdigest()
+def cached(key: Mapping[str, object], build: Callable[[], Summary]) -> Summary:
+    """Return the summary of this key from the cache; if it is not there, build it and cache it."""
+    name = hashlib.sha256(json.dumps({"format": CACHE_FORMAT, **key}, sort_keys=True).encode()).hexdigest()
     path = cache_folder() / f"{name}.safetensors"
 
-    def look() -> Summary | None:
-        # Missing, damaged, or taken away while it was opened (a RuntimeError of the library's): built anew.
+    def look_up() -> Summary | None:
+        # A file that is missing, damaged, or deleted while it is read (a RuntimeError of safetensors) is rebuilt.
         with suppress(OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError):
             return _load(path)
         return None
 
-    if (found := distributed.from_first(look)) is not None:
-        return found
+    if (summary := distributed.from_first(look_up)) is not None:
+        return summary
     summary = build()
     if distributed.is_first():
-        with suppress(OSError):  # a cache that cannot be written costs time, no more
+        with suppress(OSError):  # without a cache the next run takes longer, nothing else
             _save(path, summary)
     return summary
 
 
 def _save(path: Path, summary: Summary) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {key: getattr(summary, key) for key in ("mean", "covariance", "features", "indices", "labels")}
-    says = {"count": str(summary.count), "broken": json.dumps(summary.broken)}
+    tensors = {key: getattr(summary, key) for key in CACHED_TENSORS}
+    metadata = {"count": str(summary.count), "broken": json.dumps(summary.broken)}
     handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
     os.close(handle)
     try:
-        save_file({key: value.contiguous() for key, value in tensors.items() if value is not None}, part, says)
+        save_file({key: value.contiguous() for key, value in tensors.items() if value is not None}, part, metadata)
         os.replace(part, path)
     except SafetensorError as error:  # how the library reports a full disk
         raise OSError(str(error)) from None
@@ -124,6 +142,6 @@ def _load(path: Path) -> Summary:
     if not path.is_file():
         raise FileNotFoundError(path)
     with safe_open(path, framework="pt") as file:
-        says = file.metadata()
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (the file is no mapping)
-    return Summary(int(says["count"]), broken=tuple(json.loads(says["broken"])), **tensors)
+        metadata = file.metadata()
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (the file is not a mapping)
+    return Summary(int(metadata["count"]), broken=tuple(json.loads(metadata["broken"])), **tensors)

@@ -1,221 +1,232 @@
 """tdpm sweep: quality against network calls, for models, samplers, spacings, starts and guidance scales."""
 
-import csv
 import hashlib
-import io
 import itertools
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
+
+import torch
 
 from tdpm_cli.checkpoints.runs import run_of
 from tdpm_cli.config.constants import Start
 from tdpm_cli.config.schema import SampleConfig
-from tdpm_cli.evaluation.inputs import Examples, Input, model_name, of_model, of_training, open_input
+from tdpm_cli.evaluation.checks import check_fit
+from tdpm_cli.evaluation.examples import Examples, Input
+from tdpm_cli.evaluation.extractors import load_extractor, load_text_extractor
+from tdpm_cli.evaluation.inputs import model_name, open_input, samples_of, training_data
+from tdpm_cli.evaluation.options import SweepOptions
 from tdpm_cli.evaluation.protocol import protocol_of
-from tdpm_cli.evaluation.report import STARTS, add_sweep, is_best, read_sweep, sweep_plot, sweep_table
-from tdpm_cli.evaluation.scorer import Score, Scorer, check_fit, extractor, judge_of, merge
-from tdpm_cli.runtime import device as precision
+from tdpm_cli.evaluation.results import merge
+from tdpm_cli.evaluation.scorer import Scorer
+from tdpm_cli.evaluation.sweep_report import (
+    START_TEXTS,
+    SWEEP_CSV,
+    SWEEP_JSON,
+    SWEEP_PNG,
+    add_sweep,
+    csv_text,
+    distance_of,
+    plot,
+    read_sweep,
+    table_rows,
+)  # fmt: skip
+from tdpm_cli.runtime import device as devices
 from tdpm_cli.runtime import distributed, plots
 from tdpm_cli.runtime.console import say, table
 from tdpm_cli.runtime.errors import InputError, one_of
 from tdpm_cli.runtime.files import writable, write_text, writing
 from tdpm_cli.runtime.html import Page
 from tdpm_cli.sampling import build
-from tdpm_cli.sampling.build import Loaded
 from tdpm_cli.sampling.settings import nfe, settings_of
 
-FILE = "sweep.json"
+
+@dataclass(frozen=True)
+class Combination:
+    """One row of a sweep: a model, by its position, its sampling options, and where the sampler starts."""
+
+    model: int
+    loaded: build.Loaded
+    settings: SampleConfig
+    start: Start
+
+    @property
+    def text(self) -> str:
+        """The row, for messages."""
+        return f"{model_name(self.loaded)}, {self.settings.sampler}, {START_TEXTS[self.start]}"
 
 
 @distributed.joined()
-def sweep(
-    steps: Sequence[int],
-    models: Sequence[Path] = (),
-    *,
-    spacings: Sequence[float] = (),
-    samplers: Sequence[str] = (),
-    starts: Sequence[str] = ("prior",),
-    guidance_scales: Sequence[float] = (),
-    prior_guidance_scales: Sequence[float] = (),
-    n: int | None = None,
-    seed: int = 0,
-    repeats: int = 1,
-    ref: str | Path | None = None,
-    features: str | None = None,
-    weights: Path | None = None,
-    extras: Collection[str] = (),
-    text: str | None = None,
-    cache: bool = True,
-    out: Path | None = None,
-    report: Path | None = None,
-) -> list[dict[str, Any]]:
-    """Score every combination of the models' spacings, samplers, starts, scales and steps; return a row for each.
+def sweep(options: SweepOptions) -> list[dict[str, Any]]:
+    """Score every combination of the options, and return a row for each.
 
-    `scales` guide the steps, and `prior_scales` the prior.
-
-    Writes `sweep.json`, `sweep.csv` and `sweep.png` to `out`, by default beside the first model. After every row
-    what is done is saved: the same command again continues. Raises InputError for input that does not fit.
+    Writes `sweep.json`, `sweep.csv` and `sweep.png` to `options.out`, by default beside the first model, and saves
+    after every row, so that the same command continues. Raises InputError for input that does not fit.
     """
-    if report:
-        Page("")  # what is missing is better known before the work
-        writable("--report", report)
-    device = precision.device()
-    loaded = [build.load(path, device) for path in models] or [build.load(device=device)]
-    plan = _plan(loaded, steps, spacings, samplers, starts, guidance_scales, prior_guidance_scales)
-    first = loaded[0].components.config
-    data: list[Examples] = []
-    if ref is None or "data" in starts:
-        advice = "give --ref PATH" if "data" not in starts else "--start data starts from them"
-        data = [of_training(each.components.config, model_name(each), advice) for each in loaded]
-    reference = open_input("--ref", str(ref)) if ref is not None else _one_of(data, loaded)
-    is_image = len(loaded[0].components.space.raw_shape) == 3
-    extract = extractor(features or first.eval.features, weights, device) if is_image else None
-    judge = judge_of(text, device)
-    out = out or _beside(loaded[0])
+    if options.report:
+        Page("")  # raises, before the work, for a missing package
+        writable("--report", options.report)
+    device = devices.device()
+    models = [build.load(path, device) for path in options.models] or [build.load(device=device)]
+    plan = _plan(models, options)
+    data = _training_data(models, options)
+    reference = open_input("--ref", str(options.ref)) if options.ref is not None else _common(data, models)
+    scorer = _scorer(models[0], reference, options, device)
+    out = options.out or _default_folder(models[0])
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    count = n or first.eval.n
-    if "data" in starts and (fewest := min(len(each) for each in data)) < count:
-        say(f"note: n is {fewest:,}, for there are no more real examples to start from")
-        count = fewest
+    count = _count(data, options, models[0].components.config.eval.n)
+    samples = partial(_samples, data=data, count=count, options=options)
+    check_fit(samples(plan[0])[0], reference, scorer.extractor is None, scorer.metrics)
 
-    def drawn(each: Loaded, settings: SampleConfig, start: Start) -> list[Examples]:
-        source = data[loaded.index(each)].some(count).data if start == "data" else None
-        return [of_model(each, settings, seed + k, count, device, start, source) for k in range(repeats)]
-
-    check_fit(of_model(loaded[0], plan[0][1], seed, count, device), reference, extract is None, extras)
-    scorer = Scorer(reference, extract, judge=judge, batch=first.eval.batch, extras=extras, cache=cache)
-
-    done = distributed.from_first(lambda: read_sweep(out / FILE) if (out / FILE).is_file() else [])
-    before = {row["key"]: row for row in done}
+    path = out / SWEEP_JSON
+    earlier = distributed.from_first(lambda: read_sweep(path) if path.is_file() else [])
+    known = {row["key"]: row for row in earlier}
     rows: list[dict[str, Any]] = []
-    for each, settings, start in plan:
-        sets = drawn(each, settings, start)
-        judged = _hash([count, seed, repeats, scorer.protocol])
-        key = _hash([judged, [examples.manifest for examples in sets]])
-        row = before.get(key)
-        if row is None:
-            say(f"{len(rows) + 1} of {len(plan)}: {_name(each, settings, start)}, {settings.steps} steps")
-            found = [scorer.score(examples) for examples in sets]
-            row = {"key": key, **_row(each, settings, start, merge(found)[0]),
-                   "protocol_key": judged, "protocol": protocol_of(scorer, sets, found)}  # fmt: skip
-        rows.append(row)
-        kept = {**before, **{made["key"]: made for made in rows}}
+    for combination in plan:
+        sets = samples(combination)
+        key = _hash([_protocol_key(scorer, count, options), [examples.manifest for examples in sets]])
+        if key not in known:
+            say(f"{len(rows) + 1} of {len(plan)}: {combination.text}, {combination.settings.steps} steps")
+            known[key] = {"key": key, **_row(combination, sets, scorer, _protocol_key(scorer, count, options))}
+        rows.append(known[key])
         if distributed.is_first():
-            write_text(out / FILE, json.dumps({"rows": list(kept.values())}, indent=1))
+            write_text(path, json.dumps({"rows": list(known.values())}, indent=1))
     if distributed.is_first():
-        _tell(rows, reference, out, report)
+        _report(rows, reference, out, options.report)
     return rows
 
 
-def _tell(rows: Sequence[dict[str, Any]], reference: Input, out: Path, report: Path | None) -> None:
-    """Write and print the rows as table, plot and page, and the command that samples as the best of them."""
-    write_text(out / "sweep.csv", _csv(rows))
+def _plan(models: Sequence[build.Loaded], options: SweepOptions) -> list[Combination]:
+    """Return every combination. Raises InputError for options that do not fit a model."""
+    for start in options.starts:
+        one_of("--start", start, get_args(Start))
+    or_preset = lambda values: [*values] or [None]
+    combinations = itertools.product(
+        enumerate(models), or_preset(options.spacings), or_preset(options.samplers), options.starts,
+        or_preset(options.guidance_scales), or_preset(options.prior_guidance_scales), sorted(set(options.steps)),
+    )  # fmt: skip
+    return [
+        Combination(k, loaded, settings_of(
+            loaded.components, spacing=spacing, sampler=sampler, guidance_scale=guidance_scale,
+            prior_guidance_scale=prior_guidance_scale, steps=steps,
+        ), cast(Start, start))
+        for (k, loaded), spacing, sampler, start, guidance_scale, prior_guidance_scale, steps in combinations
+    ]  # fmt: skip
+
+
+def _training_data(models: Sequence[build.Loaded], options: SweepOptions) -> list[Examples]:
+    """Return the training data of each model if the sweep needs them: as the reference, or to start from."""
+    starts_from_data = "data" in options.starts
+    if options.ref is not None and not starts_from_data:
+        return []
+    advice = "--start data starts from them" if starts_from_data else "use --ref PATH"
+    return [training_data(loaded.components.config, model_name(loaded), advice) for loaded in models]
+
+
+def _common(data: Sequence[Examples], models: Sequence[build.Loaded]) -> Examples:
+    """Return the training data that all models share. Raises InputError if they differ."""
+    if len({examples.sha256() for examples in data}) > 1:
+        listed = ", ".join(
+            f"{model_name(loaded)}: {examples.text}" for loaded, examples in zip(models, data, strict=True)
+        )
+        raise InputError(f"the models were trained on different data ({listed}); use --ref PATH for all of them")
+    return data[0]
+
+
+def _scorer(first: build.Loaded, reference: Input, options: SweepOptions, device: torch.device) -> Scorer:
+    components = first.components
+    is_image = len(components.space.raw_shape) == 3
+    features = options.features or components.config.eval.features
+    extractor = load_extractor(features, options.weights, device) if is_image else None
+    text = load_text_extractor(options.text, device) if options.text else None
+    return Scorer(reference, extractor, text=text, batch=components.config.eval.batch, metrics=options.metrics,
+                  cache=options.cache)  # fmt: skip
+
+
+def _count(data: Sequence[Examples], options: SweepOptions, default: int) -> int:
+    """Return the number of samples of each row, which real examples to start from may limit."""
+    count = options.n or default
+    fewest = min(map(len, data), default=count) if "data" in options.starts else count
+    if fewest < count:
+        say(f"note: n is {fewest:,}, the number of real examples to start from")
+    return min(fewest, count)
+
+
+def _samples(combination: Combination, data: Sequence[Examples], count: int, options: SweepOptions) -> list[Examples]:
+    """Return one set of samples for each seed; they are drawn when they are read."""
+    first = options.seed or 0
+    start_from = data[combination.model].random_subset(count).data if combination.start == "data" else None
+    return [
+        samples_of(combination.loaded, combination.settings, seed, count, combination.start, start_from)
+        for seed in range(first, first + options.repeats)
+    ]
+
+
+def _protocol_key(scorer: Scorer, count: int, options: SweepOptions) -> str:
+    """Return a hash of everything that makes rows comparable."""
+    return _hash([count, options.seed or 0, options.repeats, scorer.protocol])
+
+
+def _row(combination: Combination, sets: Sequence[Examples], scorer: Scorer, protocol_key: str) -> dict[str, Any]:
+    """Score one combination."""
+    settings, model = combination.settings, combination.loaded.components.model
+    results = [scorer.score(samples) for samples in sets]
+    scores = merge(results).overall
+    calls_of_prior = model.nfe(0, prior_guidance_scale=settings.prior_guidance_scale)
+    return {
+        "model": model_name(combination.loaded),
+        "sampler": settings.sampler,
+        "spacing": settings.spacing,
+        "start": combination.start,
+        "guidance_scale": settings.guidance_scale,
+        "prior_guidance_scale": settings.prior_guidance_scale,
+        "steps": settings.steps,
+        "nfe": nfe(model, settings) - (0 if combination.start == "prior" else calls_of_prior),
+        "metric": scores[0].name,
+        "scores": {score.name: score.value for score in scores},
+        "errors": {score.name: score.error for score in scores if score.error is not None},
+        "protocol_key": protocol_key,
+        "protocol": protocol_of(scorer, sets, results),
+    }
+
+
+def _report(rows: Sequence[dict[str, Any]], reference: Input, out: Path, report: Path | None) -> None:
+    """Write and print the rows as table, plot and page, and the command that samples with the best of them."""
+    write_text(out / SWEEP_CSV, csv_text(rows))
+    table(f"tdpm sweep, n = {rows[0]['protocol']['n']:,}, reference {reference.text}", table_rows(rows))
+    say(f"written: {out / SWEEP_JSON}, {out / SWEEP_CSV}")
+    try:
+        plots.save(plot(rows), out / SWEEP_PNG)
+        say(f"plot: {out / SWEEP_PNG}")
+    except InputError as error:  # matplotlib is optional
+        say(f"note: {error}")
     if report:
         page = Page(f"tdpm sweep {', '.join(dict.fromkeys(row['model'] for row in rows))}")
         add_sweep(page, rows)
         page.details("Protocol", rows[0]["protocol"])
         page.write(report)
-    table(f"tdpm sweep, n = {rows[0]['protocol']['n']:,}, against {reference.text}", sweep_table(rows))
-    say(f"written: {out / FILE}, {out / 'sweep.csv'}")
-    try:
-        plots.save(sweep_plot(rows), out / "sweep.png")
-        say(f"plot: {out / 'sweep.png'}")
-    except InputError as error:  # matplotlib is optional: the table stands without it
-        say(str(error))
-    if report:
         say(f"report: {report}")
-    best = min((row for row in rows if row["start"] == "prior"), default=rows[0], key=_distance)
+    say(_next_command(rows))
+
+
+def _next_command(rows: Sequence[dict[str, Any]]) -> str:
+    best = min((row for row in rows if row["start"] == "prior"), default=rows[0], key=distance_of)
     options = f"--steps {best['steps']} --spacing {best['spacing']:g} --sampler {best['sampler']}"
     for key in ("guidance_scale", "prior_guidance_scale"):
         if len({row[key] for row in rows}) > 1:
             options += f" --{key.replace('_', '-')} {best[key]:g}"
-    say(f"next: tdpm sample --model {best['model']} {options} --n 64 samples/")
-
-
-def _plan(
-    loaded: Sequence[Loaded], steps: Sequence[int], spacings: Sequence[float], samplers: Sequence[str],
-    starts: Sequence[str], guidance_scales: Sequence[float], prior_guidance_scales: Sequence[float],
-) -> list[tuple[Loaded, SampleConfig, Start]]:  # fmt: skip
-    """Every combination, checked."""
-    for start in starts:
-        one_of("--start", start, get_args(Start))
-    every_sampler: list[str | None] = [*samplers] or [None]
-    every_spacing: list[float | None] = [*spacings] or [None]
-    every_scale: list[float | None] = [*guidance_scales] or [None]
-    every_prior_guidance_scale: list[float | None] = [*prior_guidance_scales] or [None]
-    plan = []
-    for each, spacing, sampler, start, guidance_scale, prior_guidance_scale, count in itertools.product(
-        loaded, every_spacing, every_sampler, starts, every_scale, every_prior_guidance_scale, sorted(set(steps))
-    ):
-        settings = settings_of(
-            each.components,
-            spacing=spacing,
-            sampler=sampler,
-            guidance_scale=guidance_scale,
-            prior_guidance_scale=prior_guidance_scale,
-            steps=count,
-        )
-        plan.append((each, settings, cast(Start, start)))
-    return plan
-
-
-def _one_of(data: Sequence[Examples], loaded: Sequence[Loaded]) -> Examples:
-    """The data that all models learned from. Raises InputError where they differ."""
-    contents = {examples.sha256(): examples for examples in data}
-    if len(contents) > 1:
-        listed = ", ".join(f"{model_name(each)}: {d.text}" for each, d in zip(loaded, data, strict=True))
-        raise InputError(f"the models were trained on different data ({listed}); give --ref PATH for all of them")
-    return data[0]
-
-
-def _row(each: Loaded, settings: SampleConfig, start: Start, found: Sequence[Score]) -> dict[str, Any]:
-    model = each.components.model
-    of_prior = model.nfe(0, prior_guidance_scale=settings.prior_guidance_scale)
-    calls = nfe(model, settings) - (0 if start == "prior" else of_prior)
-    return {
-        "model": model_name(each),
-        "sampler": settings.sampler,
-        "spacing": settings.spacing,
-        "start": start,
-        "guidance_scale": settings.guidance_scale,
-        "prior_guidance_scale": settings.prior_guidance_scale,
-        "steps": settings.steps,
-        "nfe": calls,
-        "metric": found[0].name,
-        "scores": {score.name: score.value for score in found},
-        "errors": {score.name: score.error for score in found if score.error is not None},
-    }
-
-
-def _name(each: Loaded, settings: SampleConfig, start: Start) -> str:
-    return ", ".join(filter(None, (model_name(each), settings.sampler, STARTS[start])))
-
-
-def _distance(row: Mapping[str, Any]) -> float:
-    return float(row["scores"][row["metric"]])
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    metrics = list(rows[0]["scores"])
-    spread = "sd" if len(rows[0]["protocol"]["seeds"]) > 1 else "standard error"
-    identity = ("model", "sampler", "spacing", "start", "guidance_scale", "prior_guidance_scale", "steps", "nfe")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*identity, "n", *itertools.chain(*((name, f"{spread} of {name}") for name in metrics)), "best"])
-    for row in rows:
-        values = itertools.chain(*((row["scores"][name], row["errors"].get(name, "")) for name in metrics))
-        writer.writerow([*(row[key] for key in identity), row["protocol"]["n"], *values, int(is_best(row, rows))])
-    return text.getvalue()
+    return f"next: tdpm sample --model {best['model']} {options} --n 64 samples/"
 
 
 def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _beside(loaded: Loaded) -> Path:
-    """A folder in the run, or beside a file."""
+def _default_folder(loaded: build.Loaded) -> Path:
+    """Return a folder in the run, or beside a file of weights."""
     run = run_of(loaded.source)
     return run / "sweep" if run else loaded.source.with_suffix(".sweep")

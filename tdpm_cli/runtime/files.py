@@ -1,10 +1,12 @@
 """Files written whole or not at all, and a clear message where they cannot be."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from tdpm_cli.runtime.errors import InputError
 
@@ -53,6 +55,17 @@ def sha256(path: Path) -> str:
         while block := file.read(HASHED_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def read_json(path: Path, advice: str) -> dict[str, Any]:
+    """Read a JSON object. Raises InputError, ending in `advice`, for a file that is missing or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: damaged, not JSON ({error}); {advice}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: damaged, not a JSON object; {advice}")
+    return content
 
 
 def sync(path: Path) -> None:

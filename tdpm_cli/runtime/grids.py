@@ -7,10 +7,12 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torchvision.utils import make_grid
 
 from tdpm_cli.runtime.files import replacing
 
 MARGIN, TITLE = 8, 18  # pixels
+MIN_SIDE = 64  # pixels of an image in a grid
 
 
 def side_by_side(panels: Mapping[str, Image.Image]) -> Image.Image:
@@ -71,3 +73,11 @@ def strip(raw: Tensor) -> Image.Image:
     return Image.fromarray(pixels.numpy()).resize(
         (pixels.shape[1] * zoom, pixels.shape[0] * zoom), Image.Resampling.NEAREST
     )
+
+
+def image_grid(raw: Tensor, columns: int = 8) -> Image.Image:
+    """Arrange images uint8 [N, C, H, W] in rows of `columns`; images below 64 pixels are enlarged without smoothing."""
+    factor = max(1, MIN_SIDE // max(raw.shape[-2:]))
+    large = raw.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+    sheet = make_grid(large.expand(-1, 3, -1, -1), nrow=columns, padding=2, pad_value=255)
+    return Image.fromarray(sheet.permute(1, 2, 0).contiguous().numpy())

@@ -30,7 +30,7 @@ class Page:
         except ImportError:
             raise InputError("the page needs jinja2; install it with: pip install 'tdpm-cli[report]'") from None
         environment = Environment(
-            loader=PackageLoader("tdpm_cli", "run"),
+            loader=PackageLoader("tdpm_cli", "runtime"),
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,

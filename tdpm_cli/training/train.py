@@ -18,7 +18,7 @@ from tdpm_cli.config.schema import Config
 from tdpm_cli.convert import generator
 from tdpm_cli.convert.convert import load_into
 from tdpm_cli.data.dataset import Dataset, FromImageFiles, KeepsInMemory
-from tdpm_cli.evaluation.while_training import scoring_of
+from tdpm_cli.evaluation.while_training import checkpoint_scorer
 from tdpm_cli.runtime import device as precision
 from tdpm_cli.runtime import distributed
 from tdpm_cli.runtime.console import say, summary_writer, table
@@ -100,7 +100,7 @@ def train(
         if config.train.init_prior is not None:
             generator.load_into(made, config.train.init_prior)
     trainer = Trainer(made, run, device)
-    scoring = scoring_of(made, run, device) if config.train.score and not (profile or dry_run) else None
+    scoring = checkpoint_scorer(made, run, device) if config.train.score and not (profile or dry_run) else None
     if profile:
         _profile(trainer, data, run.with_name(f"{run.name}-profile.json"))
         return None

@@ -4,11 +4,11 @@ import json
 import shutil
 
 import pytest
+from helpers import score
 
 from tdpm_cli.checkpoints import checkpoint
 from tdpm_cli.checkpoints import format as formats
 from tdpm_cli.config import load_config
-from tdpm_cli.evaluation.evaluate import evaluate
 from tdpm_cli.sampling import build
 from tdpm_cli.training.train import train
 
@@ -38,7 +38,7 @@ def test_every_checkpoint_is_scored_and_the_best_stays(tiny, tmp_path, capsys):
     name, value = checkpoint.best(run)
     assert (name, value) == ("sliced W2", pytest.approx(found[least], rel=1e-5))
     assert "the best so far" in capsys.readouterr().err
-    again = evaluate(model=run / "best", n=64)
+    again = score(model=run / "best", n=64)
     assert again["scores"]["sliced W2"] == pytest.approx(value, rel=1e-6)
 
 

@@ -8,6 +8,7 @@ import tarfile
 
 import pytest
 import torch
+from helpers import run_sweep, score
 from PIL import Image
 
 import tdpm_cli
@@ -20,10 +21,8 @@ from tdpm_cli.config import schema as config
 from tdpm_cli.engine.batch import Batch
 from tdpm_cli.engine.losses.logistic import Logistic
 from tdpm_cli.engine.terms import denoising_term, prior_term
-from tdpm_cli.evaluation.evaluate import evaluate
+from tdpm_cli.evaluation.extractors import load_extractor
 from tdpm_cli.evaluation.image_text_training import matcher
-from tdpm_cli.evaluation.scorer import extractor
-from tdpm_cli.evaluation.sweep import sweep
 from tdpm_cli.export.export import export
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.signals import Interrupted
@@ -232,7 +231,7 @@ def digits_with_captions(folder, shift):
 
 def test_the_text_score_tells_right_captions_from_wrong_ones(matched, pooled, tmp_path):
     right, wrong = (
-        evaluate(digits_with_captions(tmp_path / name, shift), ref="digits", features=pooled, text=matched)
+        score(digits_with_captions(tmp_path / name, shift), ref="digits", features=pooled, text=matched)
         for name, shift in (("right", 0), ("wrong", 1))
     )
     (name,) = [name for name in right["scores"] if "R@1 of 10" in name]
@@ -246,14 +245,14 @@ def test_the_text_score_tells_right_captions_from_wrong_ones(matched, pooled, tm
 
 def test_samples_are_scored_by_the_prompts_they_were_drawn_from(run, matched, pooled, tmp_path):
     sample(tmp_path / "out", 12, run, prompts=["the digit three", "a four"])
-    scores = evaluate(tmp_path / "out", features=pooled, text=matched)["scores"]
-    drawn = evaluate(model=run, n=12, features=pooled, text=matched)["scores"]
+    scores = score(tmp_path / "out", features=pooled, text=matched)["scores"]
+    drawn = score(model=run, n=12, features=pooled, text=matched)["scores"]
     assert scores.keys() == drawn.keys()
     assert all(0 <= found[name] <= 100 for found in (scores, drawn) for name in found if "R@1" in name)
 
 
 def test_a_sweep_over_scales_has_both_scores_in_every_row(run, matched, pooled, tmp_path, capsys):
-    rows = sweep(
+    rows = run_sweep(
         [1, 2],
         [run],
         guidance_scales=[1, 3],
@@ -320,9 +319,12 @@ def test_what_is_no_matcher_or_cannot_have_one_is_said(tiny, tiny_images, tmp_pa
     cases = [
         (lambda: matcher(config.load_config(tiny_images()), tmp_path / "m.safetensors"), "has no images with captions"),
         (lambda: matcher(config.load_config(tiny_images(*TEXT)), tmp_path / "m.pt"), "is written as .safetensors"),
-        (lambda: extractor("image-text", None, torch.device("cpu")), "tdpm data matcher FILE --preset"),
-        (lambda: extractor(f"image-text:{tmp_path / 'y'}", None, torch.device("cpu")), "no such file"),
-        (lambda: extractor(f"image-text:{tmp_path / 'x.safetensors'}", None, torch.device("cpu")), "not a safetensors"),
+        (lambda: load_extractor("image-text", None, torch.device("cpu")), "tdpm data matcher FILE --preset"),
+        (lambda: load_extractor(f"image-text:{tmp_path / 'y'}", None, torch.device("cpu")), "no such file"),
+        (
+            lambda: load_extractor(f"image-text:{tmp_path / 'x.safetensors'}", None, torch.device("cpu")),
+            "not a safetensors",
+        ),
     ]
     for work, message in cases:
         with pytest.raises(InputError, match=message):

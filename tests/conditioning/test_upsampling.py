@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
+from helpers import score
 from PIL import Image
 
 from tdpm_cli.conditioning.upsampling import Upsampling
 from tdpm_cli.config import schema as config
-from tdpm_cli.evaluation.evaluate import evaluate
 from tdpm_cli.models.backbones.unet import UNet
 from tdpm_cli.models.discriminators.resnet import ResNet
 from tdpm_cli.models.priors.stylegan2 import StyleGAN2
@@ -89,7 +89,7 @@ def test_a_folder_is_enlarged(run, tmp_path):
     sample(tmp_path / "asked", 2, run, upsample=small, prompts=["a photo of a nine"])
     told = json.loads((tmp_path / "asked" / "samples.json").read_text())["conditions"]
     assert told == {"captions": [["a photo of a nine"]] * 2}
-    assert evaluate(tmp_path / "large", features="efficientnet-lite0")["scores"]
+    assert score(tmp_path / "large", features="efficientnet-lite0")["scores"]
 
 
 def test_what_cannot_be_enlarged_is_said(run, runs, tmp_path):

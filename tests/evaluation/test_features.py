@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers import scripted
+from helpers import score, scripted
 from PIL import Image
 
 from tdpm_cli.config import registry
@@ -144,29 +144,25 @@ def test_clip_scores_images_and_captions(whole_clip):
 
 
 def test_eval_scores_captions(whole_clip, tmp_path):
-    from tdpm_cli.evaluation.evaluate import evaluate
-
     _, folder = whole_clip
     place = tmp_path / "images"
     place.mkdir()
     for k, image in enumerate(draw(3)):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(place / f"{k}.png")
-    with pytest.raises(InputError, match=r"--text, but .*images has no captions: it needs a \.txt beside every image"):
-        evaluate(place, ref=place, features=f"clip:{folder}", text=f"clip:{folder}")
+    with pytest.raises(InputError, match=r"--text: .*images has no captions.*\.txt"):
+        score(place, ref=place, features=f"clip:{folder}", text=f"clip:{folder}")
     for k in range(3):
         (place / f"{k}.txt").write_text("a red")
-    result = evaluate(place, ref=place, features=f"clip:{folder}", text=f"clip:{folder}")
+    result = score(place, ref=place, features=f"clip:{folder}", text=f"clip:{folder}")
     (name,) = (name for name in result["scores"] if name.endswith("text score"))
     part = Clip(CPU, folder)
     expected = part.alignment(part(draw(3)), [("a red",)] * 3)
     assert result["scores"][name] == pytest.approx(float(expected.mean()), abs=1e-3)
     assert name in result["standard_errors"]
-    with pytest.raises(
-        InputError, match=r"--text is 'efficientnet-lite0', but these features know no text; accepted: clip"
-    ):
-        evaluate(place, ref=place, features=f"clip:{folder}", text="efficientnet-lite0")
+    with pytest.raises(InputError, match=r"--text efficientnet-lite0: .*clip, or image-text"):
+        score(place, ref=place, features=f"clip:{folder}", text="efficientnet-lite0")
     with pytest.raises(InputError, match=r"--text is 'clop'; did you mean 'clip'"):
-        evaluate(place, ref=place, features=f"clip:{folder}", text="clop")
+        score(place, ref=place, features=f"clip:{folder}", text="clop")
 
 
 def test_half_precision_weights_are_computed_in_full(dinov2):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from helpers import score
 from PIL import Image
 
 from tdpm_cli.checkpoints import checkpoint, weights
@@ -285,9 +286,7 @@ def test_samples_are_the_same_from_two_processes(runs, tmp_path, kind):
 
 
 def test_two_processes_score_as_one(runs, pooled, tmp_path):
-    from tdpm_cli.evaluation.evaluate import evaluate
-
-    one = evaluate(model=runs["images"], n=100, features=pooled, extras=["kid", "prdc"], cache=False)
+    one = score(model=runs["images"], n=100, features=pooled, metrics=["kid", "prdc"], cache=False)
     done = tdpm("eval", "--model", runs["images"], "--n", 100, "--features", pooled, "--kid", "--prdc", "--no-cache",
                 "--nproc", 2, "--json", tmp_path / "two.json")  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from helpers import Stopped
+from helpers import Stopped, score
 from PIL import Image
 
 from tdpm_cli.checkpoints import checkpoint, weights
@@ -17,7 +17,6 @@ from tdpm_cli.config import schema as config
 from tdpm_cli.data.loader import batches
 from tdpm_cli.data.tools import inspect
 from tdpm_cli.engine.noise import Noise
-from tdpm_cli.evaluation.evaluate import evaluate
 from tdpm_cli.export.export import export
 from tdpm_cli.export.targets import diffusers, onnx
 from tdpm_cli.export.targets import torch_export as program
@@ -160,7 +159,7 @@ def test_a_model_of_latents_is_trained_sampled_and_scored_as_images(coder, encod
     sample(tmp_path / "out", 3, run, prompts=["a stripe at 2"])
     with Image.open(tmp_path / "out" / "000000.png") as image:
         assert image.size == (SIDE, SIDE)
-    scores = evaluate(model=run, n=40, features=pooled)
+    scores = score(model=run, n=40, features=pooled)
     assert scores["protocol"]["reference"]["n"] == 40
     assert all(np.isfinite(value) for value in scores["scores"].values())
     assert build.load(run).components.space.shape == (3, 4, 4)

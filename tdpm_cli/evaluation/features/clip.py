@@ -1,4 +1,4 @@
-"""CLIP's image embeddings: of a network that learned to match images and captions (Radford et al. 2021)."""
+"""CLIP's image embeddings, by a network trained to match images and captions (Radford et al. 2021)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,14 +22,16 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 class Clip:
     """Images uint8 [B, C, H, W] → float32 [B, D]: projected embeddings, not normalised; D = 768 for HUB.
 
-    Images are resized to the square of the network's config (224² for HUB; bicubic, antialiased, not cropped), grey
-    ones repeated to RGB. `weights` is a folder saved by transformers, of CLIP whole or its vision half; None is HUB,
-    from Hugging Face's cache or downloaded to there.
+    Images are resized to the square that the network's config names (224² for HUB; bicubic, antialiased, not cropped);
+    grey images are repeated to RGB. `weights` is a folder saved by transformers: a complete CLIP, or its vision half.
+    None means HUB, from Hugging Face's cache or downloaded to it.
     """
+
+    text_score = "text score"
 
     def __init__(self, device: torch.device, weights: Path | None = None) -> None:
         self.weights = weights
-        self._text: tuple[Any, Any] | None = None  # the other half: tokenizer and network
+        self._text: tuple[Any, Any] | None = None  # tokenizer and text network, loaded on first use
         self.network, digest = pretrained("clip", "CLIPVisionModelWithProjection", HUB, weights, OPTION)
         self.network.to(device)
         self.side = self.network.config.image_size
@@ -42,39 +44,41 @@ class Clip:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        """Features of one batch."""
+        """Return the features of one batch."""
         x = standardised(images.to(self.device), self.side, MEAN, STD)
         features: Tensor = self.network(pixel_values=x).image_embeds
         return features
 
     @torch.inference_mode()
     def alignment(self, features: Tensor, captions: Sequence[Sequence[str]]) -> Tensor:
-        """100 · max(cos, 0) [B] between images' features [B, D] and their captions, averaged over those of an image
-        (Hessel et al. 2021, eq. 1, times 40). Captions are cut at the network's length. Raises InputError where the
-        weights have no text half."""
+        """Return 100 · max(cos, 0) [B] between images' features [B, D] and captions, averaged over those of an image.
+
+        CLIPScore (Hessel et al. 2021, eq. 1) times 40. Captions beyond the network's length are truncated. Raises
+        InputError if the weights contain no text network.
+        """
         if self._text is None:
             network, _ = pretrained("clip", "CLIPTextModelWithProjection", HUB, self.weights, OPTION)
-            self._text = tokenizer(self.weights), network.to(self.device)
-        split, text_network = self._text
-        texts = [text for each in captions for text in each]
-        words = split(texts, padding=True, truncation=True, return_tensors="pt",
+            self._text = load_tokenizer(self.weights), network.to(self.device)
+        tokenizer, text_network = self._text
+        texts = [text for own in captions for text in own]
+        tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="pt",
                       max_length=text_network.config.max_position_embeddings).to(self.device)  # fmt: skip
-        embedded = torch.nn.functional.normalize(text_network(**words).text_embeds, dim=1)
+        embedded = torch.nn.functional.normalize(text_network(**tokens).text_embeds, dim=1)
         images = torch.nn.functional.normalize(features.to(self.device), dim=1)
-        owner = torch.tensor([k for k, each in enumerate(captions) for _ in each], device=self.device)
+        owner = torch.tensor([k for k, own in enumerate(captions) for _ in own], device=self.device)
         values = 100 * (images[owner] * embedded).sum(1).clamp(min=0)
-        counts = torch.tensor([len(each) for each in captions], device=self.device)
+        counts = torch.tensor([len(own) for own in captions], device=self.device)
         return torch.zeros(len(images), device=self.device).index_add(0, owner, values).div(counts).cpu()
 
 
-def tokenizer(weights: Path | None) -> Any:
-    """What splits texts into CLIP's tokens. Raises InputError where its files are missing."""
+def load_tokenizer(weights: Path | None) -> Any:
+    """Load CLIP's tokenizer. Raises InputError if its files are missing or damaged."""
     from transformers import CLIPTokenizer
 
     try:
         return CLIPTokenizer.from_pretrained(weights or HUB, local_files_only=weights is not None)
     except Exception as error:  # OSError for missing files, others for damaged ones
         raise InputError(
-            f"{weights or HUB}: CLIP's tokenizer is not there ({first_line(error)}); give the whole folder that "
-            "transformers saved, with tokenizer.json, or vocab.json and merges.txt"
+            f"{weights or HUB}: CLIP's tokenizer not found ({first_line(error)}); use a complete folder saved by "
+            "transformers, with tokenizer.json, or vocab.json and merges.txt"
         ) from None

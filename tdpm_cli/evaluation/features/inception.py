@@ -1,4 +1,4 @@
-"""Inception features as clean-fid computes them: the features of FID proper."""
+"""Inception features as clean-fid computes them: the features that FID is defined by."""
 
 import os
 import tempfile
@@ -17,30 +17,32 @@ from tdpm_cli.runtime.files import sha256
 __all__ = ["Inception"]
 
 FILE = "inception-2015-12-05.pt"
-SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"  # of NVIDIA's file, which FID is defined by
+SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"  # of NVIDIA's file, by which FID is defined
 SIDE = 299  # pixels that every image is resized to
-CHUNK = 8  # images at a time on a CPU, whose caches hold what the layers make of so few
+CHUNK = 8  # images at a time on a CPU, so that activations fit its caches
 
 
 class Inception:
     """Images uint8 [B, C, H, W] → float32 [B, 2048], by clean-fid's "clean" mode (Parmar et al. 2022).
 
-    Resized to 299² by PIL's bicubic filter in floating point. The TorchScript weights are `weights`, or the
-    copy in the user's cache, or clean-fid's download to there; only `weights` may be others than FID's, and then
-    the protocol's name says so.
+    Images are resized to 299² by PIL's bicubic filter in floating point. The TorchScript weights are `weights`, or the
+    copy in the user's cache, which clean-fid downloads if it is missing. Only `weights` may differ from the published
+    file; the protocol's name then contains their hash.
     """
 
     def __init__(self, device: torch.device, weights: Path | None = None) -> None:
         path = weights or cached()
         if not path.is_file():
-            raise InputError(f"--weights {path}: no such file; it must be clean-fid's {FILE}")
+            raise InputError(f"--weights {path}: no such file; expected clean-fid's {FILE}")
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="`torch.jit")  # deprecated, but the published file is of it
+            warnings.filterwarnings(
+                "ignore", message="`torch.jit"
+            )  # deprecated, but it is the format of the published file
             try:
                 self.network = fused(torch.jit.load(str(path), map_location=device).eval().layers, device)
             except (RuntimeError, AttributeError) as error:
                 reason = str(error).splitlines()[0]
-                raise InputError(f"{path}: not clean-fid's TorchScript {FILE} ({reason}); fetch it again") from None
+                raise InputError(f"{path}: not clean-fid's TorchScript {FILE} ({reason}); download it again") from None
         self.device = device
         digest = sha256(path)
         self.protocol = {
@@ -51,7 +53,7 @@ class Inception:
 
     @staticmethod
     def prepare(images: Tensor) -> Tensor:
-        """uint8 [B, C, H, W] → float32 [B, 3, 299, 299] in 0..255, by clean-fid's own resizing."""
+        """Resize uint8 [B, C, H, W] to float32 [B, 3, 299, 299] in 0..255 with clean-fid's function."""
         from cleanfid.resize import build_resizer
 
         resize = build_resizer("clean")
@@ -60,35 +62,37 @@ class Inception:
 
     @torch.inference_mode()
     def __call__(self, prepared: Tensor) -> Tensor:
-        """Features of one batch of what `prepare` made."""
+        """Return the features of one batch of prepared images."""
         x = (prepared.to(self.device, memory_format=torch.channels_last) - 128) / 128
         size = CHUNK if self.device.type == "cpu" else len(x)
-        return torch.cat([self.network(filled(part, size))[: len(part)].flatten(1) for part in x.split(size)])
+        return torch.cat([self.network(padded(part, size))[: len(part)].flatten(1) for part in x.split(size)])
 
 
 @torch.inference_mode()
 def fused(layers: Any, device: torch.device) -> Any:
-    """The network with its batch norms folded into convolutions; on a CPU of half the time, by oneDNN's graphs of
-    CHUNK images. Features differ by rounding alone."""
+    """Fold batch norms into convolutions; on a CPU also compile oneDNN graphs of CHUNK images, which halves the time.
+
+    Features differ by rounding alone.
+    """
     network = torch.jit.freeze(layers.to(memory_format=torch.channels_last))
     if device.type == "cpu" and torch.backends.mkldnn.is_available():
-        others = torch.jit.onednn_fusion_enabled()
+        before = torch.jit.onednn_fusion_enabled()
         torch.jit.enable_onednn_fusion(True)
         try:
-            for _ in range(2):  # the first call notes the shapes, the second builds the graphs for them
-                network(filled(torch.zeros(1, 3, SIDE, SIDE), CHUNK).to(memory_format=torch.channels_last))
+            for _ in range(2):  # the first call records shapes, the second builds graphs for them
+                network(padded(torch.zeros(1, 3, SIDE, SIDE), CHUNK).to(memory_format=torch.channels_last))
         finally:
-            torch.jit.enable_onednn_fusion(others)
+            torch.jit.enable_onednn_fusion(before)
     return network
 
 
-def filled(x: Tensor, size: int) -> Tensor:
-    """x [B, ...] with zeros added up to `size` examples."""
+def padded(x: Tensor, size: int) -> Tensor:
+    """Pad x [B, ...] with zeros to `size` examples."""
     return x if len(x) == size else torch.cat([x, x.new_zeros(size - len(x), *x.shape[1:])])
 
 
 def cached() -> Path:
-    """FID's weights in the user's cache; downloaded by clean-fid where missing. Raises InputError if it fails."""
+    """Return FID's weights in the user's cache, after a download if missing. Raises InputError if that fails."""
     folder = user_cache_path("tdpm")
     if not (folder / FILE).is_file():
         from cleanfid.downloads_helper import check_download_inception, inception_url
@@ -97,18 +101,18 @@ def cached() -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder) as part:
                 downloaded = check_download_inception(part)
-                verify(Path(downloaded), f"what {inception_url} sent", "run again, or fetch it by other means")
+                verify(Path(downloaded), f"download of {inception_url}", "run again, or download it by other means")
                 os.replace(downloaded, folder / FILE)
         except OSError as error:
             raise InputError(
-                f"FID needs Inception's weights, and they could not be downloaded ({error}). Put {inception_url} "
-                f"at {folder / FILE}, or name a copy with --weights PATH, or score with --features efficientnet-lite0"
+                f"FID needs Inception's weights, but their download failed ({error}). Put {inception_url} at "
+                f"{folder / FILE}, or name a copy with --weights PATH, or use --features efficientnet-lite0"
             ) from None
-    verify(folder / FILE, str(folder / FILE), "delete it, and the next run fetches it again")
+    verify(folder / FILE, str(folder / FILE), "delete it; the next run downloads it again")
     return folder / FILE
 
 
 def verify(path: Path, label: str, advice: str) -> None:
-    """Raise InputError unless the file is the one that FID is defined by."""
+    """Raise InputError for any file other than the one by which FID is defined."""
     if (digest := sha256(path)) != SHA256:
-        raise InputError(f"{label}: not the published {FILE}: SHA-256 is {digest}, expected {SHA256}; {advice}")
+        raise InputError(f"{label}: SHA-256 is {digest}; the published {FILE} has {SHA256}; {advice}")

@@ -1,0 +1,83 @@
+"""Feature extractors by name, and the interfaces that they implement."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from tdpm_cli.config import registry
+from tdpm_cli.runtime.errors import InputError
+
+PUBLISHED = "inception"  # whose name stays as it is with a file of weights: it compares the file with the published one
+
+
+class Extractor(Protocol):
+    """A file in `features/`. Its `protocol` contains name, resize and weights_sha256: what features depend on."""
+
+    protocol: dict[str, object]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return features [B, D] of images uint8 [B, C, H, W], or of what `prepare` makes of them."""
+
+
+@runtime_checkable
+class PreparesImages(Protocol):
+    """An extractor that resizes images on the CPU, in the worker processes that decode them."""
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Return what the extractor takes for images uint8 [B, C, H, W]."""
+
+
+@runtime_checkable
+class TextExtractor(Protocol):
+    """An extractor that also says how well images fit captions; scores carry its `text_score`."""
+
+    protocol: dict[str, object]
+    text_score: str
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return features [B, D] of images uint8 [B, C, H, W]."""
+
+    def alignment(self, features: Tensor, captions: Sequence[Sequence[str]]) -> Tensor:
+        """Return the alignment [B] of images, by their features [B, D], with their captions, averaged over those."""
+
+
+@dataclass
+class StatisticsFeatures:
+    """The features of two files of statistics, which leave nothing to extract."""
+
+    protocol: dict[str, object]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Files of statistics contain no images."""
+        raise NotImplementedError
+
+
+def load_extractor(features: str, weights: Path | None, device: torch.device, option: str = "--features") -> Extractor:
+    """Load the extractor "name" or "name:weights", naming `option` in errors.
+
+    Its protocol names the file of weights unless those are the published ones. Raises InputError for unknown names and
+    for weights that do not fit.
+    """
+    name, _, path = features.partition(":")
+    if path and weights:
+        raise InputError(f"{option} {features} and --weights {weights}: name the weights once")
+    weights = Path(path) if path else weights
+    extractor: Extractor = registry.load("features", name, option)(device, weights)
+    if weights is not None and extractor.protocol["name"] == name != PUBLISHED:
+        extractor.protocol["name"] = f"{name}-{str(extractor.protocol['weights_sha256'])[:8]}"
+    return extractor
+
+
+def load_text_extractor(features: str, device: torch.device) -> TextExtractor:
+    """Load the extractor that `--text` names. Raises InputError for one that does not read captions."""
+    extractor = load_extractor(features, None, device, "--text")
+    if not isinstance(extractor, TextExtractor):
+        raise InputError(
+            f"--text {features}: these features do not read captions; accepted: clip, or image-text:FILE, which "
+            "`tdpm data matcher` trains"
+        )
+    return extractor

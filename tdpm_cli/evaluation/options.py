@@ -1,0 +1,61 @@
+"""Options of `tdpm eval` and `tdpm sweep`. Imports nothing heavy, so that the command line can build them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringOptions:
+    """What `tdpm eval` and `tdpm sweep` share.
+
+    `metrics` are names of the registry, in addition to the distance, which is always computed. `ref` names the
+    reference, by default the model's training data. `n` samples are scored, `repeats` times with seeds from `seed` on.
+    `features` is "name" or "name:weights"; `text` names the features that score captions, None for no such score.
+    """
+
+    metrics: Sequence[str] = ()
+    ref: str | Path | None = None
+    n: int | None = None
+    seed: int | None = None
+    repeats: int = 1
+    features: str | None = None
+    weights: Path | None = None
+    text: str | None = None
+    cache: bool = True
+    report: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(ScoringOptions):
+    """Options of `tdpm eval`. `sampling` overrides sampling options of the model's preset."""
+
+    model: Path | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    diagnose: bool = False
+    json_file: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions(ScoringOptions):
+    """Options of `tdpm sweep`: every combination of these is a row. An empty list means the preset's value."""
+
+    steps: Sequence[int] = (1, 2, 4, 8, 16)
+    models: Sequence[Path] = ()
+    spacings: Sequence[float] = ()
+    samplers: Sequence[str] = ()
+    starts: Sequence[str] = ("prior",)
+    guidance_scales: Sequence[float] = ()
+    prior_guidance_scales: Sequence[float] = ()
+    out: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatisticsOptions:
+    """Options of `tdpm eval --ref-only`."""
+
+    out: Path
+    features: str | None = None
+    weights: Path | None = None
+    cache: bool = True
