@@ -78,10 +78,10 @@ def pictures(option: str) -> Callable[[Optional[str]], Optional[str]]:
 
 def trained(init: Optional[str]) -> Optional[str]:
     """A check of --init: InputError for a path of ours, or a prefix of others', that is not there."""
-    from tdpm_cli.config.constants import split_init
+    from tdpm_cli.convert.source import init_source
 
     if init is not None:
-        split_init(init)
+        init_source(init)
     return init
 
 

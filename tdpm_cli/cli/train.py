@@ -106,13 +106,13 @@ def train(
     schema.validate_sections(plain, elsewhere)
 
     if init is not None:
-        from tdpm_cli.convert.convert import adopt
+        from tdpm_cli.convert.convert import preset_of_denoiser
 
-        plain = settled(adopt(plain, init))
+        plain = settled(preset_of_denoiser(plain, init))
     if init_prior is not None:
-        from tdpm_cli.convert.generator import adopt as convert_generator
+        from tdpm_cli.convert.generator import preset_of_generator
 
-        plain = settled(convert_generator(plain, init_prior))
+        plain = settled(preset_of_generator(plain, init_prior))
     config = schema.load_config(presets.with_data(plain, data, download, set_ or []))
 
     from tdpm_cli.training.train import train as run

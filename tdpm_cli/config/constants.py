@@ -18,7 +18,6 @@ FORMATS = ("png", "npz")  # that samples are written in
 SUFFIXES = {".safetensors": "safetensors", ".onnx": "onnx", ".pt2": "torch"}  # of exported files
 GRAPHS = {"torch": "program", "onnx": "onnx", "diffusers": "diffusers"}  # exported samplers, and what writes them
 EXPORTS = ("safetensors", *GRAPHS)
-FOREIGN = ("diffusers", "ddim", "guided-diffusion", "guided-diffusion-new-order")  # whose denoisers --init takes
 IMAGES = (
     "a folder or a zip of images, an LMDB of LSUN, .tar shards, idx files, an .npz, a saved data set of Hugging Face"
 )
@@ -54,14 +53,3 @@ def export_format(file: Path, given: str | None) -> str:
         raise InputError(f"--format {kind or '(none)'}: accepted: {', '.join(EXPORTS)}; "
                          f"or a FILE that ends in {', '.join(SUFFIXES)}")  # fmt: skip
     return kind
-
-
-def split_init(init: str) -> tuple[str | None, Path]:
-    """Whose denoiser `--init` names, None for ours, and its path. Raises InputError for neither."""
-    kind, colon, path = init.partition(":")
-    if colon and kind in FOREIGN:
-        return kind, Path(path)
-    if not Path(init).exists():
-        raise InputError(f"--init {init}: no such run or file; accepted: a run or a file of tdpm, or "
-                         + ", ".join(f"{kind}:PATH" for kind in FOREIGN))  # fmt: skip
-    return None, Path(init)

@@ -1,96 +1,102 @@
-"""`--init`: a run's config and weights taken from a trained denoiser, ours or another project's."""
+"""`--init`: begin a run from a trained denoiser, of tdpm or of another project."""
 
-from collections.abc import Callable
-from functools import partial
-from importlib import import_module
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from tdpm_cli.checkpoints import checkpoint, weights
-from tdpm_cli.config.constants import FOREIGN, split_init
+from tdpm_cli.config import registry
 from tdpm_cli.config.presets import overlay
 from tdpm_cli.config.schema import Config, validate_section
-from tdpm_cli.convert.external import Foreign, Tensors
+from tdpm_cli.convert.external import ImportedModel, Importer
+from tdpm_cli.convert.source import InitSource, accepted_prefixes, init_source
 from tdpm_cli.models.backbones.unet import UNet
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling.build import Components, build_schedule, config_in, schedule_of
 
-OWN = "denoiser."  # how a file of ours names the denoiser's network
+DENOISER = "denoiser."  # the prefix of the denoiser's tensors in a file of tdpm
 
 
-def adopt(plain: dict[str, Any], init: str) -> dict[str, Any]:
-    """Plain values of a preset, with backbone, chain, prediction and condition of the model that `init` names over
-    them. The cut, the prior, the game and the data stay the preset's.
+def preset_of_denoiser(plain: dict[str, Any], init: str) -> dict[str, Any]:
+    """Return a preset with the backbone, schedule, prediction and condition of the model that `init` names.
 
-    Raises InputError for files that cannot be read, and for a model of images of another size.
+    The truncation point, the prior, the adversarial settings and the data stay those of the preset. Raises InputError
+    for files that cannot be read and for a model of images of another shape.
     """
+    source = init_source(init)
+    if source.importer is None:
+        return _preset_of_run(plain, init)
     shape = (plain.get("space") or {}).get("shape")
-    kind, path = split_init(init)
-    if kind is None:
-        return _adopt_own(plain, init)
     if not isinstance(shape, list) or len(shape) != 3:
-        raise InputError(f"--init {init}: the preset's space.shape is {shape!r}, but the model is of images [C, H, W]")
-    found = _read(kind, path, shape[1])
-    if found.channels != shape[0] or (found.size or shape[1]) != shape[1]:
-        theirs = f"[{found.channels}, {found.size or '?'}, {found.size or '?'}]"
-        raise InputError(
-            f"--init {init}: it makes images of {theirs}, but space.shape is {shape}; set space.shape to it"
-        )
-    plain = {**plain, "backbone": found.backbone}
-    if found.schedule is not None:
-        plain = _with_chain(plain, found.schedule)
-    plain = overlay(plain, "denoiser", {"prediction": found.prediction})
-    if found.classes is not None:
-        plain = overlay(plain, "condition", {"name": "labels", "classes": found.classes})
+        raise InputError(f"--init {init}: space.shape is {shape!r}, but the model makes images: set it to [C, H, W]")
+    model = _import(source, shape[1])
+    if model.channels != shape[0] or (model.size or shape[1]) != shape[1]:
+        size = model.size or "?"
+        raise InputError(f"--init {init}: the model makes images of [{model.channels}, {size}, {size}], "
+                         f"but space.shape is {shape}; set space.shape to the model's")  # fmt: skip
+    plain = {**plain, "backbone": model.backbone}
+    if model.schedule is not None:
+        plain = _with_schedule(plain, model.schedule)
+    plain = overlay(plain, "denoiser", {"prediction": model.prediction})
+    if model.classes is not None:
+        plain = overlay(plain, "condition", {"name": "labels", "classes": model.classes})
     return plain
 
 
-def load_into(made: Components, init: str) -> list[str]:
-    """Copy the weights that `init` names into the denoiser; return what a user should know of them.
+def load_denoiser(components: Components, init: str) -> list[str]:
+    """Load the weights that `init` names into the denoiser; return notes for the user.
 
-    Raises InputError, naming tensors, where they do not fit.
+    Raises InputError, naming tensors, for weights that do not fit.
     """
-    kind, path = split_init(init)
-    network = made.model.denoiser.network
-    if kind is None:
-        tensors, _ = _own(init)
-        tensors = {name.removeprefix(OWN): tensor for name, tensor in tensors.items() if name.startswith(OWN)}
-        weights.load_tensors(made.model.denoiser, tensors, f"--init {init}")
+    source = init_source(init)
+    denoiser = components.model.denoiser
+    if source.importer is None:
+        tensors = weights_of_run(init)[0]
+        own = {name.removeprefix(DENOISER): value for name, value in tensors.items() if name.startswith(DENOISER)}
+        weights.load_tensors(denoiser, own, f"--init {init}")
         return []
-    if not isinstance(network, UNet):
-        raise InputError(f"--init {init}: backbone.name is {made.config.backbone.name!r}; the weights are a U-Net's")
-    found = _read(kind, path, made.space.shape[1])
-    weights.load_tensors(network, found.carry(network), f"--init {init}")
-    return found.notes
+    if not isinstance(denoiser.network, UNet):
+        name = components.config.backbone.name
+        raise InputError(f"--init {init}: backbone.name is {name!r}, but the weights are those of a U-Net: use 'unet'")
+    model = _import(source, components.space.shape[1])
+    weights.load_tensors(denoiser.network, model.tensors_for(denoiser.network), f"--init {init}")
+    return model.notes
 
 
-def _read(kind: str, path: Path, height: int) -> Foreign:
-    name = kind.removesuffix("-new-order")
-    reader: Callable[..., Foreign] = import_module(f"tdpm_cli.interchange.{name.replace('-', '_')}").read
-    return partial(reader, new_order=True)(path, height) if name != kind else reader(path, height)
+def _import(source: InitSource, height: int) -> ImportedModel:
+    assert source.importer is not None
+    importer: Importer = registry.load("importer", source.importer)
+    return importer(source.path, height)
 
 
-def _own(init: str) -> tuple[Tensors, Config]:
+def weights_of_run(init: str) -> tuple[dict[str, Tensor], Config]:
+    """Return the newest averaged weights of a run, or those of a file of tdpm, with their config."""
     path = Path(init)
-    tensors, says = weights.read_weights(checkpoint.newest_weights(path) if path.is_dir() else path)
-    if "config" not in says:
-        raise InputError(f"--init {init}: no tdpm header; of other projects: {', '.join(f'{k}:PATH' for k in FOREIGN)}")
-    return tensors, config_in(path, says)
+    tensors, header = weights.read_weights(checkpoint.newest_weights(path) if path.is_dir() else path)
+    if "config" not in header:
+        raise InputError(f"--init {init}: tdpm did not write this file; for other projects use {accepted_prefixes()}")
+    return tensors, config_in(path, header)
 
 
-def _adopt_own(plain: dict[str, Any], init: str) -> dict[str, Any]:
-    config = _own(init)[1]
-    given = config.to_dict()
-    if any(given["space"].get(key) != value for key, value in (plain.get("space") or {}).items()):
-        raise InputError(f"--init {init}: its space is {given['space']}, but the preset's is {plain.get('space')}")
-    chain = {key: value for key, value in given["schedule"].items() if key != "truncate"}
-    plain = _with_chain({**plain, **{key: given[key] for key in ("backbone", "denoiser", "condition")}}, chain)
-    T, theirs = schedule_of(validate_section("schedule", plain.get("schedule") or {})).T, build_schedule(config).T
-    if theirs < T:
-        raise InputError(f"--init {init}: its denoiser knows t = 1..{theirs}, but the cut is at T = {T}; "
-                         f"set schedule.truncate.step={theirs} or below")  # fmt: skip
+def _preset_of_run(plain: dict[str, Any], init: str) -> dict[str, Any]:
+    config = weights_of_run(init)[1]
+    trained = config.to_dict()
+    if any(trained["space"].get(key) != value for key, value in (plain.get("space") or {}).items()):
+        raise InputError(f"--init {init}: the model's space is {trained['space']}, but the preset's is "
+                         f"{plain.get('space')}; set space to the model's")  # fmt: skip
+    schedule = {key: value for key, value in trained["schedule"].items() if key != "truncate"}
+    plain = {**plain, **{key: trained[key] for key in ("backbone", "denoiser", "condition")}}
+    plain = _with_schedule(plain, schedule)
+    T = schedule_of(validate_section("schedule", plain.get("schedule") or {})).T
+    trained_T = build_schedule(config).T
+    if trained_T < T:
+        raise InputError(f"--init {init}: the denoiser was trained on t = 1..{trained_T}, but the truncation point "
+                         f"is T = {T}; set schedule.truncate.step={trained_T} or below")  # fmt: skip
     return plain
 
 
-def _with_chain(plain: dict[str, Any], chain: dict[str, Any]) -> dict[str, Any]:
-    return {**plain, "schedule": {**chain, "truncate": (plain.get("schedule") or {}).get("truncate")}}
+def _with_schedule(plain: dict[str, Any], schedule: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a preset with another schedule and its own truncation point."""
+    return {**plain, "schedule": {**schedule, "truncate": (plain.get("schedule") or {}).get("truncate")}}

@@ -1,4 +1,4 @@
-"""A diffusion model of another project, read: what it is, in the words of a preset, and its weights."""
+"""What importers share: the description of an imported model, and reading tensors without executing code."""
 
 import pickle
 import warnings
@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,27 +20,37 @@ Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Foreign:
-    """`backbone` holds the keys of our U-Net; `schedule` and `prediction` are None where the files do not say.
+class ImportedModel:
+    """A denoiser of another project, as sections of a preset, and its weights.
 
-    `carry(unet)` gives the tensors of that U-Net; `notes` are what a user should know.
+    `backbone` holds the keys of our U-Net. `schedule` and `prediction` are None if the files do not contain them.
+    `tensors_for(unet)` returns the weights by the names of that U-Net. `notes` are for the user.
     """
 
     backbone: dict[str, Any]
     channels: int  # of the images
-    carry: Callable[[UNet], Tensors]
+    tensors_for: Callable[[UNet], Tensors]
     schedule: dict[str, Any] | None = None
     prediction: str | None = None
     classes: int | None = None
-    size: int | None = None  # of the images, where the files say
+    size: int | None = None  # of the images, if the files contain it
     notes: list[str] = field(default_factory=list)
 
 
-def read_tensors(path: Path) -> Tensors:
-    """Tensors by name, from safetensors or from a file of torch.save; executes nothing.
+class Importer(Protocol):
+    """The interface of an importer: a function that reads the U-Net at `path`, for images of that height.
 
-    Of a list (ermongroup/DDIM's training checkpoints) the last dict of tensors counts: the averaged weights. The
-    prefix "module." falls away. Raises InputError for anything else.
+    Raises InputError, naming the file and what it contains, for anything that has no equal in tdpm.
+    """
+
+    def __call__(self, path: Path, height: int) -> ImportedModel: ...
+
+
+def read_tensors(path: Path) -> Tensors:
+    """Read tensors by name from a safetensors file or a file of torch.save; execute no code.
+
+    Of a list (ermongroup/DDIM's training checkpoints) return the last dict of tensors: the averaged weights. Drop the
+    prefix "module.". Raises InputError for anything else.
     """
     if not path.is_file():
         raise InputError(f"--init: {path}: no such file")
@@ -50,36 +60,38 @@ def read_tensors(path: Path) -> Tensors:
         except InputError as error:
             raise InputError(f"--init: {error}") from None
     try:
-        _fits_in_memory(path)
+        _check_memory(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickles of another protocol, which then fail
+            warnings.simplefilter("ignore")  # about pickles of another protocol, which fail next
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         first = str(error).splitlines()[0]
         raise InputError(
-            f"--init: {path}: it holds more than tensors, and loading it could execute code, so it was not loaded "
-            f"({first}). Save its state dict alone: torch.save(model.state_dict(), PATH), or as safetensors"
+            f"--init: {path}: the file contains more than tensors, which could execute code ({first}); expected: "
+            "tensors alone. Save the state dict: torch.save(model.state_dict(), PATH), or use safetensors"
         ) from None
     except InputError:
         raise
     except Exception as error:  # torch.load raises anything on damaged files
-        raise InputError(f"--init: {path}: cannot be read as weights ({str(error).splitlines()[0]})") from None
-    found = [part for part in (content if isinstance(content, list) else [content]) if _is_state(part)]
-    if not found:
-        raise InputError(f"--init: {path}: it holds no tensors by name; accepted: a state dict, or a list with one")
-    return {str(name).removeprefix("module."): tensor for name, tensor in found[-1].items()}
+        raise InputError(f"--init: {path}: weights cannot be read ({str(error).splitlines()[0]})") from None
+    states = [part for part in (content if isinstance(content, list) else [content]) if _is_state(part)]
+    if not states:
+        raise InputError(f"--init: {path}: no tensors by name; accepted: a state dict, or a list with one")
+    return {str(name).removeprefix("module."): tensor for name, tensor in states[-1].items()}
 
 
-def _fits_in_memory(path: Path) -> None:
-    """Raise InputError for a file of torch.save that would unpack to more than is free, or is packed at all."""
-    if not zipfile.is_zipfile(path):  # torch before 1.6: as large as its tensors
+def _check_memory(path: Path) -> None:
+    """Raise InputError for a compressed file of torch.save, or one larger than the free memory."""
+    if not zipfile.is_zipfile(path):  # torch before 1.6: uncompressed
         return
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
     if packed := [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]:
-        raise InputError(f"--init: {path}: {packed[0]} in it is compressed, and torch.save compresses nothing")
+        raise InputError(
+            f"--init: {path}: {packed[0]} in it is compressed; expected: a file that torch.save wrote, uncompressed"
+        )
     if (size := sum(entry.file_size for entry in entries)) > (free := free_memory(torch.device("cpu"))):
-        raise InputError(f"--init: {path}: {size:,} bytes, and {free:,} are free")
+        raise InputError(f"--init: {path}: {size:,} bytes of tensors, but only {free:,} bytes of memory are free")
 
 
 def _is_state(part: object) -> bool:
@@ -87,8 +99,8 @@ def _is_state(part: object) -> bool:
 
 
 def require(tensors: Tensors, name: str, where: str, kind: str) -> Tensor:
-    """A tensor that every file of that kind has."""
+    """Return a tensor that every file of that kind has. Raises InputError for a file without it."""
     if name not in tensors:
-        some = ", ".join(list(tensors)[:3])
-        raise InputError(f"{where}: no {name!r} in it, so it is no {kind}; it has {some}, …")
+        first = ", ".join(list(tensors)[:3])
+        raise InputError(f"{where}: the file contains {first}, …; expected: {name!r}, as in every {kind}")
     return tensors[name]

@@ -1,4 +1,4 @@
-"""`--init-prior`: a trained generator of clean images, ours or another's, as the prior whose images are noised to T."""
+"""`--init-prior`: begin a run from a trained generator of clean images, whose images the prior noises to T."""
 
 import re
 import shutil
@@ -16,52 +16,54 @@ from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import replacing, sha256
 from tdpm_cli.sampling.build import Components, build_component, config_in
 
-OURS, PROGRAM = "x0-then-noise", "torchscript"  # the priors that such a generator can be
-COPY = "prior.pt"  # of a program, in the folder of a run
-OWN = "prior.generator."  # how a file of ours names the generator's weights
+NETWORK, PROGRAM = "x0-then-noise", "torchscript"  # the priors that a generator can become
+PROGRAM_COPY = "prior.pt"  # in the folder of a run
+GENERATOR = "prior.generator."  # the prefix of the generator's tensors in a file of tdpm
 ACCEPTED = (
-    "accepted: a TorchScript program; .safetensors of a generator named as in tdpm_cli/parts/priors/stylegan2.py; "
-    f"a run or an exported file of tdpm whose prior is {OURS!r}"
+    "accepted: a TorchScript program; .safetensors with the tensor names of tdpm_cli/models/priors/stylegan2.py; "
+    f"a run or an exported file of tdpm whose prior is {NETWORK!r}"
 )
 
 
-def adopt(plain: dict[str, Any], given: str) -> dict[str, Any]:
-    """Plain values of a preset, with the prior that the generator `given` is over them.
+def preset_of_generator(plain: dict[str, Any], source: str) -> dict[str, Any]:
+    """Return a preset whose prior is the generator `source`.
 
-    A TorchScript program is trusted from here on: a copy of it is kept, by its hash. Raises InputError for what is no
-    generator, or one of images of another size.
+    Trusts a TorchScript program from now on, and keeps a copy of it under its hash. Raises InputError for anything but
+    a generator of images of the space's shape.
     """
-    path = Path(given)
+    path = Path(source)
     if not path.exists():
-        raise InputError(f"--init-prior {given}: no such file; {ACCEPTED}")
+        raise InputError(f"--init-prior {source}: no such file; {ACCEPTED}")
     if not path.is_dir() and path.suffix != ".safetensors":
         return overlay(plain, "prior", {"name": PROGRAM, "program": _trust(path)})
     shape = build_component("space", validate_section("space", plain.get("space"))).shape
     if len(shape) != 3:
-        raise InputError(f"--init-prior {given}: it makes images, but the space's shape is {list(shape)}")
+        raise InputError(f"--init-prior {source}: space.shape is {list(shape)}; a generator needs a space of images")
     _, options = _generator(path, shape)
-    return overlay(plain, "prior", {"name": OURS, **options})
+    return overlay(plain, "prior", {"name": NETWORK, **options})
 
 
-def load_into(made: Components, given: str) -> None:
-    """Copy the weights of the generator `given` into the prior. Raises InputError, naming tensors, where they do not
-    fit."""
-    name, path = made.config.prior.name, Path(given)
-    if name == OURS and (path.is_dir() or path.suffix == ".safetensors"):
-        tensors, _ = _generator(path, made.space.shape)
-        weights.load_tensors(made.model.prior.generator, tensors, f"--init-prior {given}")
-    elif name != PROGRAM or made.config.prior.options["program"] != sha256(path):  # whose weights came with it
-        raise InputError(f"--init-prior {given}: prior.name is {name!r}, which is not made of it; leave prior.name out")
+def load_generator(components: Components, source: str) -> None:
+    """Load the weights of the generator `source` into the prior.
+
+    Raises InputError, naming tensors, for weights that do not fit.
+    """
+    name, path = components.config.prior.name, Path(source)
+    if name == NETWORK and (path.is_dir() or path.suffix == ".safetensors"):
+        tensors, _ = _generator(path, components.space.shape)
+        weights.load_tensors(components.model.prior.generator, tensors, f"--init-prior {source}")
+    elif name != PROGRAM or components.config.prior.options["program"] != sha256(path):  # which contains its weights
+        raise InputError(f"--init-prior {source}: prior.name is {name!r}, which is another generator; omit prior.name")
 
 
-def keep(made: Components, run: Path) -> None:
-    """Put the prior's program, where it has one, into the folder of the run, which is whole with it."""
-    if made.config.prior.name == PROGRAM:
-        _copy(programs.place(made.config.prior.options["program"]), run / COPY)
+def copy_program(components: Components, run: Path) -> None:
+    """Copy the prior's TorchScript program, if it has one, into the folder of the run, which is complete with it."""
+    if components.config.prior.name == PROGRAM:
+        _copy(programs.place(components.config.prior.options["program"]), run / PROGRAM_COPY)
 
 
 def _trust(path: Path) -> str:
-    """Keep a copy of a program that the user names, from where it may be run from now on; return its SHA-256."""
+    """Copy a program that the user names to where programs may be run from; return its SHA-256."""
     programs.read(path)
     digest = sha256(path)
     _copy(path, programs.place(digest))
@@ -75,27 +77,35 @@ def _copy(path: Path, to: Path) -> None:
 
 
 def _generator(path: Path, shape: Sequence[int]) -> tuple[Tensors, dict[str, Any]]:
-    """The generator's weights by our names for them, and the keys of the prior that they are for."""
-    tensors, says = weights.read_weights(checkpoint.newest_weights(path) if path.is_dir() else path)
-    if "config" in says:
-        config = config_in(path, says)
-        if config.prior.name != OURS:
-            raise InputError(f"--init-prior {path}: its prior {config.prior.name!r} makes no clean images; {ACCEPTED}")
-        tensors = {name.removeprefix(OWN): tensor for name, tensor in tensors.items() if name.startswith(OWN)}
-    found = partial(require, tensors, where=f"--init-prior {path}", kind="generator of ours")
+    """Return the weights by our names, and the keys of the prior that they fit."""
+    tensors, header = weights.read_weights(checkpoint.newest_weights(path) if path.is_dir() else path)
+    if "config" in header:
+        config = config_in(path, header)
+        if config.prior.name != NETWORK:
+            raise InputError(
+                f"--init-prior {path}: its prior {config.prior.name!r} does not make clean images; {ACCEPTED}"
+            )
+        tensors = {
+            name.removeprefix(GENERATOR): tensor for name, tensor in tensors.items() if name.startswith(GENERATOR)
+        }
+    tensor = partial(require, tensors, where=f"--init-prior {path}", kind="generator of tdpm")
     blocks = len([name for name in tensors if re.fullmatch(r"blocks\.\d+\.bias", name)])
     try:
-        low, colours = found("blocks.0.constant").shape[2:], found(f"blocks.{blocks - 1}.bias").shape[0]
-        widths = [found(f"blocks.{k}.conv_2.bias").shape[0] for k in range(blocks)]
-        latent = found("mapping.0.weight").shape[0]
+        low, colours = tensor("blocks.0.constant").shape[2:], tensor(f"blocks.{blocks - 1}.bias").shape[0]
+        widths = [tensor(f"blocks.{k}.conv_2.bias").shape[0] for k in range(blocks)]
+        latent = tensor("mapping.0.weight").shape[0]
     except IndexError:
-        raise InputError(f"--init-prior {path}: its tensors have not as many axes as those of our generator") from None
+        raise InputError(
+            f"--init-prior {path}: its tensors have fewer axes than expected; expected: those of our generator"
+        ) from None
     sizes = [tuple(shape[1:])]
     while max(sizes[0]) > 4:  # halved, rounding up
         sizes.insert(0, tuple((side + 1) // 2 for side in sizes[0]))
     if colours != shape[0] or len(sizes) != blocks or sizes[0] != tuple(low):
-        theirs = [colours, *(side << (blocks - 1) for side in low)]
-        raise InputError(f"--init-prior {path}: it makes images of {theirs}, but the space's are {list(shape)}")
+        actual = [colours, *(side << (blocks - 1) for side in low)]
+        raise InputError(
+            f"--init-prior {path}: it makes images of {actual}, but the space's shape is {list(shape)}; they must agree"
+        )
     return tensors, {
         "latent": latent, "layers": len([name for name in tensors if re.fullmatch(r"mapping\.\d+\.weight", name)]),
         # The least base that gives min(base // height, max) channels to every block.

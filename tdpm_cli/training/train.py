@@ -16,7 +16,7 @@ from tdpm_cli.conditioning.captions.precompute import embed_captions
 from tdpm_cli.config import load_config, presets
 from tdpm_cli.config.schema import Config
 from tdpm_cli.convert import generator
-from tdpm_cli.convert.convert import load_into
+from tdpm_cli.convert.convert import load_denoiser
 from tdpm_cli.data.dataset import Dataset, FromImageFiles, KeepsInMemory
 from tdpm_cli.evaluation.while_training import checkpoint_scorer
 from tdpm_cli.runtime import device as precision
@@ -95,10 +95,10 @@ def train(
     made.space.encode(raw[:1].to(device))
     if not checkpoint.list_checkpoints(run):
         if config.train.init is not None:
-            for note in load_into(made, config.train.init):
+            for note in load_denoiser(made, config.train.init):
                 say(f"note: {note}")
         if config.train.init_prior is not None:
-            generator.load_into(made, config.train.init_prior)
+            generator.load_generator(made, config.train.init_prior)
     trainer = Trainer(made, run, device)
     scoring = checkpoint_scorer(made, run, device) if config.train.score and not (profile or dry_run) else None
     if profile:
@@ -132,7 +132,7 @@ def _learn(trainer: Trainer, data: Dataset, folder: Path | None, scoring: Scorin
         if writes:
             write_text(run / "config.yaml", config.to_yaml())
             write_text(run / DATA, json.dumps(record, indent=1))
-            generator.keep(made, run)
+            generator.copy_program(made, run)
         if config.train.cache and isinstance(data, KeepsInMemory):
             data.keep_in_memory(CACHED * free_memory(torch.device("cpu")) / distributed.size_here())
         try:

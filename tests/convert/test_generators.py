@@ -138,9 +138,9 @@ def test_a_run_lends_its_generator_to_another_cut(tiny_images, tdpm, tmp_path):
     made = build.build(config.load_config(plain_of(tiny_images, "schedule.truncate.step=30")))
     path = tmp_path / "model.safetensors"
     weights.write_weights(path, made.model, build.header(made.config, "ema-1", 0))
-    adopted = config.load_config(generator.adopt(tiny_images(), str(path)))
+    adopted = config.load_config(generator.preset_of_generator(tiny_images(), str(path)))
     again = build.build(adopted)
-    generator.load_into(again, str(path))
+    generator.load_generator(again, str(path))
     assert again.model.denoiser.schedule.T == 100
     assert all(map(torch.equal, again.model.prior.parameters(), made.model.prior.parameters()))
 

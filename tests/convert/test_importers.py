@@ -1,5 +1,6 @@
 """Denoisers of other projects compute here what they compute there."""
 
+import importlib
 import json
 import pickle
 import random
@@ -9,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tdpm_cli.config import presets
+from tdpm_cli.config import presets, registry
 from tdpm_cli.config import schema as config
-from tdpm_cli.convert.convert import adopt, load_into
+from tdpm_cli.convert.convert import load_denoiser, preset_of_denoiser
+from tdpm_cli.convert.source import InitSource, init_source
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling.build import build, load
 from tdpm_cli.training.train import train
@@ -60,8 +62,8 @@ def plain(*assignments):
 
 
 def ours(init, *assignments):
-    made = build(config.load_config(presets.override(adopt(plain(*assignments), init), assignments)))
-    load_into(made, init)
+    made = build(config.load_config(presets.override(preset_of_denoiser(plain(*assignments), init), assignments)))
+    load_denoiser(made, init)
     return made
 
 
@@ -256,58 +258,112 @@ class Harmful:
         return (print, ("executed",))
 
 
-def test_files_that_do_not_fit_are_named(tmp_path, generator, capsys):
-    unet = their_unet(4)
-    good = pipeline(tmp_path / "good", unet)
-    folder = tmp_path / "good" / "unet"
+@pytest.fixture(scope="module")
+def folder_of_unet(tmp_path_factory):
+    """A function that saves a pipeline of a U-Net, with changes to its config, its tensors or its scheduler."""
+    unet, folder = their_unet(4), tmp_path_factory.mktemp("unet")
 
-    def variant(name, edit=None, drop=None, add=None, **config):
-        diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler(**config)).save_pretrained(tmp_path / name)
-        path = tmp_path / name / "unet" / "config.json"
-        if edit:
-            path.write_text(json.dumps(json.loads(path.read_text()) | edit))
-        weights = tmp_path / name / "unet" / "diffusion_pytorch_model.safetensors"
+    def save(name, edit=None, drop=None, add=None, **scheduler):
+        diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler(**scheduler)).save_pretrained(folder / name)
+        path = folder / name / "unet" / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | (edit or {})))
+        weights = folder / name / "unet" / "diffusion_pytorch_model.safetensors"
         tensors = load_file(weights)
         if drop:
             del tensors[drop]
         save_file(tensors | (add or {}), weights)
-        return f"diffusers:{tmp_path / name}"
+        return folder / name
 
+    return save
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"drop": "conv_in.bias"}, "missing: conv_in.bias"),
+        ({"add": {"surplus.weight": torch.zeros(2)}}, "unexpected: surplus.weight"),
+        ({"add": {"conv_out.bias": torch.zeros(4)}}, r"leave.bias \[4\] instead of \[3\]"),
+        ({"edit": {"act_fn": "gelu"}}, "act_fn is 'gelu'.*'silu'"),
+        ({"edit": {"_class_name": "UNet2DConditionModel"}}, "UNet2DConditionModel"),
+        ({"edit": {"sample_size": 64}}, r"\[3, 64, 64\].*space.shape is \[3, 16, 16\]"),
+        ({"trained_betas": [0.1] * 1000}, "trained_betas"),
+        ({"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr"),
+    ],
+)
+def test_models_of_diffusers_without_an_equal_are_rejected(folder_of_unet, change, match):
+    with pytest.raises(InputError, match=match):
+        ours(f"diffusers:{folder_of_unet('model', **change)}")
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """Files that no importer accepts."""
     (tmp_path / "hostile.pt").write_bytes(pickle.dumps(Harmful()))
     (tmp_path / "half.pt").write_bytes(b"PK\x03\x04 no zip")
     torch.save({"step": 1}, tmp_path / "none.pt")
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with zipfile.ZipFile(tmp_path / "other.pt") as plain, zipfile.ZipFile(tmp_path / "packed.pt", "w") as packed:
         for entry in plain.namelist():
             packed.writestr(entry, plain.read(entry), zipfile.ZIP_DEFLATED)
     (tmp_path / "empty").mkdir()
-    cases = {
-        "nowhere": "no such run or file; accepted: a run or a file of tdpm, or diffusers:PATH",
-        f"diffusers:{tmp_path / 'nowhere'}": "no such folder",
-        f"diffusers:{tmp_path / 'empty'}": "config.json: missing",
-        f"ddim:{tmp_path / 'hostile.pt'}": "could execute code, so it was not loaded",
-        f"ddim:{tmp_path / 'half.pt'}": "cannot be read as weights",
-        f"ddim:{tmp_path / 'packed.pt'}": "is compressed, and torch.save compresses nothing",
-        f"ddim:{tmp_path / 'none.pt'}": "it holds no tensors by name",
-        f"ddim:{tmp_path / 'other.pt'}": "no 'conv_in.weight' in it, so it is no U-Net of ermongroup/DDIM",
-        f"guided-diffusion:{tmp_path / 'other.pt'}": "no 'input_blocks.0.0.weight' in it",
-        str(folder / "diffusion_pytorch_model.safetensors"): "no tdpm header; of other projects: diffusers:PATH",
-        variant("lacks", drop="conv_in.bias"): "it lacks conv_in.bias",
-        variant("extra", add={"surplus.weight": torch.zeros(2)}): "has, and the network does not, surplus.weight",
-        variant("shape", add={"conv_out.bias": torch.zeros(4)}): "leave.bias: [4] there, [3] here",
-        variant("act", edit={"act_fn": "gelu"}): "act_fn is 'gelu'; the U-Net here has 'silu'",
-        variant("kind", edit={"_class_name": "UNet2DConditionModel"}): "it is a UNet2DConditionModel",
-        variant("size", edit={"sample_size": 64}): "it makes images of [3, 64, 64], but space.shape is [3, 16, 16]",
-        variant("beta", trained_betas=[0.1] * 1000): "trained_betas has no equal among the chains here",
-        variant("snr", rescale_betas_zero_snr=True): "without rescale_betas_zero_snr",
-    }
-    for init, message in cases.items():
-        with pytest.raises(InputError) as caught:
-            ours(init)
-        assert message in str(caught.value), init
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("importer", "file", "match"),
+    [
+        ("", "nowhere", "diffusers:PATH"),
+        ("", "other.safetensors", "diffusers:PATH"),
+        ("diffusers:", "nowhere", "nowhere"),
+        ("diffusers:", "empty", "config.json"),
+        ("ddim:", "hostile.pt", "could execute code"),
+        ("ddim:", "half.pt", "half.pt"),
+        ("ddim:", "packed.pt", "compressed"),
+        ("ddim:", "none.pt", "none.pt"),
+        ("ddim:", "other.pt", "conv_in.weight"),
+        ("guided-diffusion:", "other.pt", "input_blocks.0.0.weight"),
+    ],
+)
+def test_files_without_a_model_are_rejected(damaged, importer, file, match, capsys):
+    with pytest.raises(InputError, match=match) as caught:
+        ours(f"{importer}{damaged / file}")
+    assert file in str(caught.value)
     assert "executed" not in capsys.readouterr().out
-    with pytest.raises(InputError, match="the weights are a U-Net's"):
-        load_into(build(config.load_config("toy-mixture")), good)
+
+
+def test_a_unet_does_not_fit_another_backbone(folder_of_unet):
+    components = build(config.load_config("toy-mixture"))
+    with pytest.raises(InputError, match=r"backbone\.name"):
+        load_denoiser(components, f"diffusers:{folder_of_unet('good')}")
+
+
+IMPORTER = '''"""half-ddim: models of ermongroup/DDIM whose weights are halved."""
+
+from tdpm_cli.convert.importers.ddim import read as read_ddim
+
+__all__ = ["read"]
+
+
+def read(path, height):
+    """Read a model, and name the importer in a note."""
+    model = read_ddim(path, height)
+    model.notes.append("halved")
+    return model
+'''
+
+
+def test_one_file_adds_an_importer(tmp_path, generator):
+    (tmp_path / "half_ddim.py").write_text(IMPORTER)
+    registry.add_folder("importer", tmp_path)
+    try:
+        assert "half-ddim" in registry.names("importer")
+        init = f"half-ddim:{tmp_path / 'nowhere.pt'}"
+        assert init_source(init) == InitSource("half-ddim", tmp_path / "nowhere.pt")
+        with pytest.raises(InputError, match=r"nowhere\.pt"):
+            ours(init)
+    finally:
+        importlib.import_module("tdpm_cli.convert.importers").__path__.remove(str(tmp_path))
 
 
 def test_a_few_step_model_from_a_baseline(tiny_images, tmp_path):
@@ -316,14 +372,14 @@ def test_a_few_step_model_from_a_baseline(tiny_images, tmp_path):
         config.load_config(tiny_images("schedule.truncate=null", "prior.name=gaussian")), tmp_path, "baseline"
     )
     few = tiny_images("prior.name=denoised", "train.objective=prior", f"train.init={baseline}", "adversarial.r1=0.1")
-    run = train(config.load_config(adopt(few, str(baseline))), tmp_path, "few")
+    run = train(config.load_config(preset_of_denoiser(few, str(baseline))), tmp_path, "few")
     before, after = load(baseline).components.model, load(run).components.model
     assert after.denoiser.schedule.T == 100
     same = zip(before.denoiser.network.parameters(), after.denoiser.network.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in same)
     moved = zip(before.denoiser.network.parameters(), after.prior.denoiser.network.parameters(), strict=True)
     assert not all(torch.equal(a, b) for a, b in moved)
-    with pytest.raises(InputError, match=r"knows t = 1\.\.100, but the cut is at T = 500"):
-        adopt(presets.override(few, ["schedule.truncate.step=500"]), str(run))
+    with pytest.raises(InputError, match=r"schedule\.truncate\.step=100"):
+        preset_of_denoiser(presets.override(few, ["schedule.truncate.step=500"]), str(run))
     with pytest.raises(InputError, match=r"train\.objective is 'prior'.*'shared'"):
         config.load_config(tiny_images("train.objective=prior"))

@@ -11,7 +11,7 @@ from PIL import Image
 from tdpm_cli.checkpoints import weights
 from tdpm_cli.config import presets
 from tdpm_cli.config import schema as config
-from tdpm_cli.convert.convert import adopt, load_into
+from tdpm_cli.convert.convert import load_denoiser, preset_of_denoiser
 from tdpm_cli.export.export import export
 from tdpm_cli.export.targets import onnx
 from tdpm_cli.export.targets import torch_export as program
@@ -183,8 +183,8 @@ def test_a_folder_of_diffusers_and_back(model, tmp_path, generator, kind):
     # The truncated chain is theirs as a table of betas, which is no chain of ours: the U-Net alone goes back.
     plain = {**theirs, "schedule": {**theirs["schedule"], "truncate": {"step": 100}}}
     init = f"diffusers:{folder / 'unet'}"
-    made = build.build(config.load_config(adopt(plain, init)))
-    load_into(made, init)
+    made = build.build(config.load_config(preset_of_denoiser(plain, init)))
+    load_denoiser(made, init)
     network, ours = made.model.denoiser.network.eval(), load(source, "cpu").tdpm.denoiser.network
     x, t = torch.randn(3, 1, 8, 8, generator=generator), torch.tensor([1, 50, 100])
     cond = {"label": torch.tensor([0, 3, 10])} if kind == "labels" else {}
@@ -201,8 +201,8 @@ def test_diffusers_to_ours_to_diffusers_is_bit_for_bit(tmp_path, generator):
     )  # fmt: skip
     unet.save_pretrained(tmp_path / "theirs")
     init = f"diffusers:{tmp_path / 'theirs'}"
-    made = build.build(config.load_config(adopt(presets.read_preset("digits"), init)))
-    load_into(made, init)
+    made = build.build(config.load_config(preset_of_denoiser(presets.read_preset("digits"), init)))
+    load_denoiser(made, init)
     weights.write_weights(tmp_path / "m.safetensors", made.model, build.header(made.config, "ema-1", 0))
     folder = export(tmp_path / "again", tmp_path / "m.safetensors", "diffusers", sampler="ddim", spacing=1.0)
     again = diffusers.UNet2DModel.from_pretrained(folder, subfolder="unet").state_dict()

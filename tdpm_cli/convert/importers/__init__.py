@@ -1,1 +1,1 @@
-"""One file a project whose weights can be imported."""
+"""Importers: one file a project, whose function `(path, height) -> ImportedModel` reads its weights."""

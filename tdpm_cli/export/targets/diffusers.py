@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tdpm_cli.convert.importers.diffusers import PREDICTIONS, config_of, tensors_of
+from tdpm_cli.convert.diffusers_unet import PREDICTIONS, config_of, tensors_of
 from tdpm_cli.export.sampler_module import Inputs, Whole
 from tdpm_cli.models.backbones.unet import UNet
 from tdpm_cli.runtime.errors import InputError
