@@ -14,7 +14,8 @@ from scripts.benchmarks.timing import machine, medians, row
 from tdpm_cli.config import load_config
 from tdpm_cli.runtime import device as precision
 from tdpm_cli.sampling.build import build
-from tdpm_cli.training.trainer import Trainer
+from tdpm_cli.training.state import TrainerState
+from tdpm_cli.training.trainer import train_on
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -34,13 +35,13 @@ def run(preset: str, autoencoder: str | None, batch: int, rounds: int) -> None:
         ])  # fmt: skip
         device = precision.device()
         components = build(config, device)
-        trainer = Trainer(components, Path("unused"), device)
+        state = TrainerState(components, device)
         images = torch.randint(0, 256, (batch, *components.space.raw_shape), dtype=torch.uint8)
         encoded = torch.cat(components.space.autoencoder.encode(images.to(device) / 127.5 - 1), 1)
 
         def step(raw: torch.Tensor) -> None:
-            trainer.step = 1  # most steps have no lazy penalty
-            trainer.train_on(raw, {"captions": [("a photo",)] * batch}, precision.autocast("fp32", device))
+            state.step = 1  # most steps have no lazy penalty
+            train_on(state, raw, {"captions": [("a photo",)] * batch}, precision.autocast("fp32", device))
 
         steps = {"encoded beforehand": lambda: step(encoded), "encoded in training": lambda: step(images)}
         times = medians(steps, rounds)

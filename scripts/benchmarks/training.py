@@ -111,19 +111,18 @@ def prepare(preset: str, batch: int, assignments: list[str]) -> tuple[Any, Any, 
 
 def our_step(components: Any, raw: Any, device: Any) -> Step:
     """Return a step as `tdpm train` does it."""
-    from pathlib import Path
-
     from tdpm_cli.runtime import device as precision
     from tdpm_cli.runtime.malloc import keep_freed_memory
-    from tdpm_cli.training.trainer import Trainer
+    from tdpm_cli.training.state import TrainerState
+    from tdpm_cli.training.trainer import train_on
 
     keep_freed_memory()
     kind = components.config.train.precision
-    trainer, cast = Trainer(components, Path(), device), precision.autocast(kind, device)
+    state, cast = TrainerState(components, device), precision.autocast(kind, device)
 
     def step(penalise: bool) -> None:
-        trainer.step = 0 if penalise else 1
-        for value in trainer.train_on(raw, {}, cast).values():
+        state.step = 0 if penalise else 1
+        for value in train_on(state, raw, {}, cast).values():
             float(value)  # read the losses, as the reference does
 
     return step

@@ -19,7 +19,7 @@ from tdpm_cli.checkpoints import checkpoint
 from tdpm_cli.checkpoints import format as formats
 from tdpm_cli.config import load_config
 from tdpm_cli.sampling.build import build
-from tdpm_cli.training.trainer import Trainer
+from tdpm_cli.training.state import TrainerState
 
 COUNT, FAIL, KILL = range(3)
 ERRORS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EDQUOT": errno.EDQUOT, "EROFS": errno.EROFS}
@@ -58,11 +58,11 @@ def inside(folder: Path, n: int) -> dict[str, object]:
     library.faults_arm.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_int)
     library.faults_disarm.restype = ctypes.c_long
     run = folder / "run"
-    trainer = Trainer(build(load_config("toy-mixture", POINTS)), run, torch.device("cpu"))
-    for trainer.seen in (32, 64):
-        checkpoint.save(run, trainer.snapshot(), keep=2)
-    trainer.seen = 96
-    snapshot = trainer.snapshot()
+    state = TrainerState(build(load_config("toy-mixture", POINTS)), torch.device("cpu"))
+    for state.seen in (32, 64):
+        checkpoint.save(run, state.snapshot(), keep=2)
+    state.seen = 96
+    snapshot = state.snapshot()
 
     def save(number: int, mode: int, error: int) -> None:
         library.faults_arm(number, mode, error)

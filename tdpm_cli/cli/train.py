@@ -115,7 +115,14 @@ def train(
         plain = settled(preset_of_generator(plain, init_prior))
     config = schema.load_config(presets.with_data(plain, data, download, set_ or []))
 
-    from tdpm_cli.training.train import train as run
+    from tdpm_cli.training import train as training
 
     in_processes(nproc, max_restarts)
-    run(config, outdir, name, resume, dry_run, profile)
+    if profile:
+        training.profile(config, outdir, name, resume)
+    elif dry_run:
+        training.dry_run(config, outdir, name, resume)
+    else:
+        from tdpm_cli.evaluation.while_training import checkpoint_scorer
+
+        training.train(config, outdir, name, resume, checkpoint_scorer)

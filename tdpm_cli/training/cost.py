@@ -32,6 +32,10 @@ class Cost:
     state_bytes: int
     activation_bytes: int
 
+    def memory(self, size: int) -> int:
+        """Return the bytes that training takes, at most, with `size` images at a time."""
+        return self.state_bytes + size * self.activation_bytes
+
 
 def cost_of(config: Config) -> Cost:
     """Count a config's cost. Lazy penalties count by their share of the steps."""

@@ -9,6 +9,7 @@ from helpers import score
 from tdpm_cli.checkpoints import checkpoint
 from tdpm_cli.checkpoints import format as formats
 from tdpm_cli.config import load_config
+from tdpm_cli.evaluation.while_training import checkpoint_scorer
 from tdpm_cli.sampling import build
 from tdpm_cli.training.train import train
 
@@ -30,7 +31,7 @@ def saved(folder):
 
 
 def test_every_checkpoint_is_scored_and_the_best_stays(tiny, tmp_path, capsys):
-    run = train(load_config(tiny(*SCORED)), tmp_path, "run")
+    run = train(load_config(tiny(*SCORED)), tmp_path, "run", make_score=checkpoint_scorer)
     found = scores(run)
     assert list(found) == [64, 128, 192, 256]
     least = min(found, key=found.get)
@@ -71,10 +72,10 @@ def test_a_disk_that_fails_leaves_the_best_as_it_was(tmp_path, monkeypatch):
 
 
 def test_a_run_that_died_before_its_score_is_scored_when_it_continues(tiny, tmp_path):
-    run = train(load_config(tiny(*SCORED)), tmp_path, "run")
+    run = train(load_config(tiny(*SCORED)), tmp_path, "run", make_score=checkpoint_scorer)
     before, log = scores(run), run / "log.jsonl"
     shutil.rmtree(run / "best")
     log.write_text("".join(line for line in log.read_text().splitlines(True) if '"score/' not in line))
-    train(load_config(tiny(*SCORED)), tmp_path, "run")
+    train(load_config(tiny(*SCORED)), tmp_path, "run", make_score=checkpoint_scorer)
     assert scores(run) == {256: before[256]}
     assert build.load(run / "best").seen == 256

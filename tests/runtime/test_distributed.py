@@ -130,13 +130,13 @@ def test_a_process_that_dies_ends_all_and_they_start_again(tiny, tmp_path):
         "import os, sys\n"
         "if os.environ.get('RANK') == '1' and not os.path.exists(os.environ['DIED']):\n"
         "    import tdpm_cli.training.trainer as training\n"
-        "    step = training.Trainer.train_on\n"
-        "    def train_on(self, *args):\n"
-        "        if self.seen == 128:\n"
+        "    step = training.train_on\n"
+        "    def train_on(state, *args):\n"
+        "        if state.seen == 128:\n"
         "            open(os.environ['DIED'], 'w').close()\n"
         "            os.kill(os.getpid(), 9)\n"
-        "        return step(self, *args)\n"
-        "    training.Trainer.train_on = train_on\n"
+        "        return step(state, *args)\n"
+        "    training.train_on = train_on\n"
     )
     environment = {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
     command = ["train", "--preset", preset(plain, tmp_path), "--outdir", tmp_path, "--nproc", 2, "--name"]
@@ -240,12 +240,12 @@ def test_a_process_that_falls_silent_ends_all_in_time(tiny, tmp_path):
         "import os, signal\n"
         "if os.environ.get('RANK') == '1':\n"
         "    import tdpm_cli.training.trainer as training\n"
-        "    step = training.Trainer.train_on\n"
-        "    def train_on(self, *args):\n"
-        "        if self.seen == 128:\n"
+        "    step = training.train_on\n"
+        "    def train_on(state, *args):\n"
+        "        if state.seen == 128:\n"
         "            os.kill(os.getpid(), signal.SIGSTOP)\n"
-        "        return step(self, *args)\n"
-        "    training.Trainer.train_on = train_on\n"
+        "        return step(state, *args)\n"
+        "    training.train_on = train_on\n"
     )
     begin = time.monotonic()
     done = tdpm("train", "--preset", preset(tiny("train.duration=10M"), tmp_path), "--outdir", tmp_path, "--nproc", 2,

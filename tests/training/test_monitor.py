@@ -14,14 +14,15 @@ from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling.build import build, open_dataset
 from tdpm_cli.training import monitor as health
 from tdpm_cli.training.train import train
-from tdpm_cli.training.trainer import Trainer
+from tdpm_cli.training.state import TrainerState
+from tdpm_cli.training.trainer import train_on
 
 ADVERSARIAL = ["prior.name=copy", "adversarial.penalty_every=1000"]  # four phases
 
 
 def spoil(monkeypatch, name, steps, gradient_only=False):
     """Make the loss of a phase, or only its gradient, not finite in some steps."""
-    init = Trainer.__init__
+    init = TrainerState.__init__
 
     def spoiled(self, *args):
         init(self, *args)
@@ -38,7 +39,7 @@ def spoil(monkeypatch, name, steps, gradient_only=False):
 
         phase.terms = [(weight, loss)]
 
-    monkeypatch.setattr(Trainer, "__init__", spoiled)
+    monkeypatch.setattr(TrainerState, "__init__", spoiled)
 
 
 def lines_of(run):
@@ -64,19 +65,19 @@ def test_an_update_left_out_leaves_weights_and_moments_alone(tiny, tmp_path):
     config = load_config(tiny(*ADVERSARIAL))
     data, _ = open_dataset(config)
     raw, conditions = data[range(32)]
-    trainer = Trainer(build(config), tmp_path, torch.device("cpu"))
-    trainer.train_on(raw, conditions, nullcontext)
-    for phase in trainer.phases[:3]:
-        state = lambda phase=phase: [
+    state = TrainerState(build(config), torch.device("cpu"))
+    train_on(state, raw, conditions, nullcontext)
+    for phase in state.phases[:3]:
+        tensors = lambda phase=phase: [
             tensor.clone() for p in phase.parameters for tensor in (p, *phase.optimizer.state[p].values())
         ]
-        before, sound = state(), phase.terms
+        before, sound = tensors(), phase.terms
         phase.terms = [(math.nan, loss) for _, loss in sound]
-        trainer.train_on(raw, conditions, nullcontext)
-        assert all(map(torch.equal, before, state())), phase.name
+        train_on(state, raw, conditions, nullcontext)
+        assert all(map(torch.equal, before, tensors())), phase.name
         phase.terms = sound
-        trainer.train_on(raw, conditions, nullcontext)
-        assert not any(map(torch.equal, before, state())), phase.name
+        train_on(state, raw, conditions, nullcontext)
+        assert not any(map(torch.equal, before, tensors())), phase.name
 
 
 def test_many_in_a_row_stop_the_run_with_all_that_is_known(tiny, tmp_path, monkeypatch):

@@ -4,11 +4,11 @@ import torch
 
 from tdpm_cli.config import load_config
 from tdpm_cli.training import profiling
-from tdpm_cli.training.train import train
+from tdpm_cli.training.train import profile
 
 
 def test_a_profile_is_printed_and_written_and_nothing_is_trained(tiny_images, tmp_path, capsys):
-    assert train(load_config(tiny_images()), tmp_path, "run", profile=True) is None
+    profile(load_config(tiny_images()), tmp_path, "run")
     assert [path.name for path in tmp_path.iterdir()] == ["run-profile.json"]
     names = {event.get("name") for event in json.loads((tmp_path / "run-profile.json").read_text())["traceEvents"]}
     assert "aten::conv2d" in names

@@ -15,9 +15,10 @@ from tdpm_cli.checkpoints import format as formats
 from tdpm_cli.config import load_config
 from tdpm_cli.config.presets import override
 from tdpm_cli.data.loader import batches
+from tdpm_cli.evaluation.while_training import checkpoint_scorer
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling import build
-from tdpm_cli.training.train import train
+from tdpm_cli.training.train import dry_run, train
 
 
 def everything(run):
@@ -83,10 +84,10 @@ def test_a_run_leaves_what_it_promises(tiny, tmp_path):
 )
 def test_resuming_equals_never_stopping_bit_for_bit(preset, assignments, tmp_path, request):
     plain = request.getfixturevalue(preset)(*assignments)
-    straight = train(load_config(plain), tmp_path, "straight")
+    straight = train(load_config(plain), tmp_path, "straight", make_score=checkpoint_scorer)
     half = str(plain["train"]["duration"] // 2)
-    train(load_config(override(plain, [f"train.duration={half}"])), tmp_path, "stopped")
-    stopped = train(load_config(plain), tmp_path, "stopped")
+    train(load_config(override(plain, [f"train.duration={half}"])), tmp_path, "stopped", make_score=checkpoint_scorer)
+    stopped = train(load_config(plain), tmp_path, "stopped", make_score=checkpoint_scorer)
     assert same(everything(straight), everything(stopped))
     losses = lambda run: [
         {key: value for key, value in json.loads(line).items() if key not in ("img/s", "loader")}
@@ -200,7 +201,7 @@ def test_a_copy_begins_its_average_where_it_starts(tiny, tmp_path):
 
 
 def test_a_dry_run_writes_nothing(tiny, tmp_path):
-    assert train(load_config(tiny()), tmp_path / "runs", "run", dry_run=True) is None
+    dry_run(load_config(tiny()), tmp_path / "runs", "run")
     assert not (tmp_path / "runs").exists()
 
 

@@ -1,0 +1,144 @@
+"""Which run and checkpoint a command continues, and what may change in between."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tdpm_cli.checkpoints import checkpoint
+from tdpm_cli.checkpoints import format as formats
+from tdpm_cli.config import load_config, presets
+from tdpm_cli.config.schema import Config
+from tdpm_cli.data.dataset import Dataset, FromImageFiles
+from tdpm_cli.runtime import distributed
+from tdpm_cli.runtime.console import say
+from tdpm_cli.runtime.errors import InputError
+
+DATA_RECORD = "data.json"  # in a run: a record of its data
+ROUNDING_KEYS = (  # a change leaves the mathematics of training, but not the rounding
+    "train.batch",
+    "train.batch_gpu",
+    "train.gradient_checkpointing",
+    "train.shard",
+)
+FREE_KEYS = (  # a change has no effect on the weights after a number of images
+    "preset",
+    "train.duration",
+    "train.workers",
+    "train.keep",
+    "train.score",
+    "train.max_skipped_steps",
+    "train.on_save_error",
+    "train.log",
+    "train.tensorboard",
+    "train.cache",
+    "data.path",
+    "data.download",
+    "data.quarantine",
+)
+FREE_SECTIONS = ("sample.", "eval.")
+
+
+def find_run(outdir: Path, name: str, resume: str) -> tuple[Path, Path | None]:
+    """Return the folder of the run, and the checkpoint that `--resume` names, or None.
+
+    Raises InputError if `--resume` names neither a run nor a checkpoint, or a checkpoint that has newer ones.
+    """
+    run = outdir / name
+    if resume == "never":
+        numbered = (outdir / f"{name}-{k}" for k in range(2, 1_000_000))
+        return (run if not run.exists() else next(path for path in numbered if not path.exists())), None
+    if resume == "auto":
+        return run, None
+    folder = Path(resume)
+    if not checkpoint.is_checkpoint(folder):
+        if not checkpoint.list_checkpoints(folder):
+            raise InputError(
+                f"--resume {resume}: no checkpoint found; accepted: auto, never, or the path of a run or a checkpoint"
+            )
+        return folder, None
+    run = folder.resolve().parent.parent
+    if newer := [path.name for path in checkpoint.list_checkpoints(run) if path.name > folder.name]:
+        raise InputError(
+            f"--resume {resume}: the run has newer checkpoints ({', '.join(newer)}), from which it would continue; "
+            "to go back, move them away, or else resume the run itself"
+        )
+    return run, folder
+
+
+def settle_precision(config: Config, run: Path) -> Config:
+    """Replace the precision "auto" by the one that the run was begun with, if it was begun."""
+    path = run / "config.yaml"
+    if config.train.precision != "auto" or not path.is_file():
+        return config
+    before = load_config(presets.read_yaml(path.read_text(), str(path)))
+    return config.replace("train", precision=before.train.precision)
+
+
+def find_checkpoint(run: Path, named: Path | None) -> Path | None:
+    """Return the checkpoint to continue from: `named`, or the newest intact one of the run, or None.
+
+    Raises InputError for a damaged checkpoint.
+    """
+    if named is None:
+        return checkpoint.newest(run)
+    formats.verify(named)
+    return named
+
+
+def check_config(folder: Path, config: Config) -> None:
+    """Raise InputError if the config differs from the checkpoint's where it may not; note other differences."""
+    now, state = flatten(config.to_dict()), formats.read_state(folder)
+    # Loading the config fills in keys that are newer than the run, whose default was in effect then.
+    before = flatten(load_config(state["config"]).to_dict())
+    keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    changes = {key: f"{key}: {before.get(key)!r} there, {now.get(key)!r} here" for key in keys}
+    rejected = [text for key, text in changes.items()
+                if key not in (*ROUNDING_KEYS, *FREE_KEYS) and not key.startswith(FREE_SECTIONS)]  # fmt: skip
+    if rejected:
+        raise InputError(
+            f"{folder} was trained with another config:\n  " + "\n  ".join(rejected)
+            + "\nContinue it with the same settings, or start another run with --name or --resume never."
+        )  # fmt: skip
+    if config.train.cooldown and "train.duration" in changes and state["seen"] < config.train.duration:
+        say(f"note: {changes['train.duration']}; train.cooldown counts from the end, so learning rates may rise again")
+    notes = [changes[key] for key in ROUNDING_KEYS if key in changes]
+    if (processes := state.get("processes", 1)) != distributed.size():
+        notes.append(f"processes: {processes} there, {distributed.size()} here")
+    for note in notes:
+        say(f"note: {note}; the order of images stays the same, but the weights will differ by rounding")
+
+
+def flatten(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain values of a config with keys such as "train.batch"."""
+    flat: dict[str, Any] = {}
+    for section, value in plain.items():
+        flat |= {f"{section}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {section: value}
+    return flat
+
+
+def record_data(data: Dataset) -> dict[str, Any]:
+    """Return the record of the data that a run keeps."""
+    quarantined = data.files.quarantined if isinstance(data, FromImageFiles) else 0
+    return {"examples": len(data), "quarantined": quarantined, "fingerprint": data.fingerprint()}
+
+
+def check_data(run: Path, record: Mapping[str, Any]) -> None:
+    """Raise InputError if the data differ from those that the run was begun with."""
+    path = run / DATA_RECORD
+    if not path.is_file():
+        return
+    try:
+        before = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{path}: damaged ({error}); move it away if the data are certainly the same") from None
+    if before.get("fingerprint") != record["fingerprint"]:
+        raise InputError(
+            f"the data have changed since {run} was begun: {before.get('examples'):,} examples then, "
+            f"{record['examples']:,} now, with different content. Restore the data, or start another run with --name"
+        )
+    if before.get("quarantined") != record["quarantined"]:
+        say(
+            f"note: {record['quarantined']:,} images are in quarantine, {before.get('quarantined'):,} before; "
+            "the order of images changes from here on"
+        )
