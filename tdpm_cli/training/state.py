@@ -1,4 +1,4 @@
-"""Everything that changes during training: networks, averages, optimizers, counters. It saves to and loads from disk."""
+"""Everything that changes during training: networks, averages, optimizers and counters, with their snapshots."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -107,7 +107,7 @@ class TrainerState:
 
     def snapshot(self) -> Snapshot:
         """Copy everything that the next step depends on to the memory of the host."""
-        config, counters = self.components.config, {"seen": self.seen, "step": self.step}
+        config = self.components.config
         files = {
             name: (_to_host(weights.tensors_of(network)), header(config, name, self.seen))
             for name, network in self.networks().items()
@@ -115,11 +115,11 @@ class TrainerState:
         optimizers = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
         for state in optimizers.values():
             state["state"] = {index: _to_host(moments) for index, moments in state["state"].items()}
-        about = {
-            "ema": config.train.ema, "skipped": dict(self.figures.skipped), "processes": distributed.size(),
-            "config": config.to_dict(), "config_sha256": config.sha256(),
+        about: formats.TrainingState = {
+            "seen": self.seen, "step": self.step, "ema": config.train.ema, "skipped": dict(self.figures.skipped),
+            "processes": distributed.size(), "config": config.to_dict(), "config_sha256": config.sha256(),
         }  # fmt: skip
-        return Snapshot(self.seen, files, optimizers, {**counters, **about})
+        return Snapshot(self.seen, files, optimizers, about)
 
     def restore(self, folder: Path) -> None:
         """Continue from a checkpoint. Raises InputError for one of other networks."""

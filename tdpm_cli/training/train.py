@@ -25,8 +25,8 @@ from tdpm_cli.runtime.files import write_text
 from tdpm_cli.runtime.locks import lock_run
 from tdpm_cli.runtime.malloc import keep_freed_memory
 from tdpm_cli.sampling.build import Components, build, open_dataset
-from tdpm_cli.sampling.placement import with_precision
 from tdpm_cli.sampling.panels import IMAGES
+from tdpm_cli.sampling.placement import with_precision
 from tdpm_cli.training import resume as resuming
 from tdpm_cli.training.callbacks import Score
 from tdpm_cli.training.rehearse import report_cost, report_profile
@@ -64,7 +64,9 @@ def train(
     if config.train.score and make_score is None:
         raise InputError("train.score is true, but no score is available: set it to false, or use `tdpm train`")
     run = prepare(config, outdir, name, resume)
-    score = make_score(run.state.components, run.folder, run.state.device) if config.train.score and make_score else None
+    score = (
+        make_score(run.state.components, run.folder, run.state.device) if config.train.score and make_score else None
+    )
     is_new = not run.folder.exists()
     with lock_run(run.folder) if distributed.is_first() else nullcontext():
         _continue(run)
@@ -130,7 +132,7 @@ def _initialize(components: Components) -> None:
 
 
 def _continue(run: Run) -> None:
-    """Restore the checkpoint that the run continues from, if there is one. Raises InputError for other data or config."""
+    """Restore the checkpoint to continue from, if there is one. Raises InputError for other data or another config."""
     record = resuming.record_data(run.data)
     distributed.agree("data", record)
     folder = distributed.from_first(lambda: resuming.find_checkpoint(run.folder, run.checkpoint))

@@ -66,7 +66,10 @@ def fit(state: TrainerState, data: Dataset, run: Path, score: Score | None = Non
 
 
 def train_on(
-    state: TrainerState, raw: Tensor, raw_condition: RawCondition, autocast: Callable[[], AbstractContextManager[object]]
+    state: TrainerState,
+    raw: Tensor,
+    raw_condition: RawCondition,
+    autocast: Callable[[], AbstractContextManager[object]],
 ) -> dict[str, Tensor]:
     """Run one step on this process's share of a batch: every phase that is due, then the averages. Return the logs.
 

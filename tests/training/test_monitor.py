@@ -13,8 +13,8 @@ from tdpm_cli.data.loader import order_from
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling.build import build, open_dataset
 from tdpm_cli.training import monitor as health
-from tdpm_cli.training.train import train
 from tdpm_cli.training.state import TrainerState
+from tdpm_cli.training.train import train
 from tdpm_cli.training.trainer import train_on
 
 ADVERSARIAL = ["prior.name=copy", "adversarial.penalty_every=1000"]  # four phases
