@@ -159,11 +159,9 @@ def ranges(metadata: tuple[Any, ...]) -> str:
 
 def plain(value: Any) -> str:
     """Write a value as YAML does."""
-    return (
-        {None: "null", True: "true", False: "false"}[value]
-        if value is None or value is True or value is False
-        else str(value)
-    )
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else str(value)
 
 
 def table(columns: tuple[str, ...], rows: Any) -> Iterator[str]:
