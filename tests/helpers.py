@@ -41,7 +41,7 @@ def to_pure_noise(steps=1000):
 
 
 def picture(k, size=(12, 10), mode="RGB"):
-    """Image number k: no two alike."""
+    """Image number k; all are different."""
     pixels = np.random.default_rng(k).integers(0, 256, (size[1], size[0], 3), np.uint8)
     return Image.fromarray(pixels).convert(mode)
 

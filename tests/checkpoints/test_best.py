@@ -17,7 +17,7 @@ SCORED = ("train.score=true", "eval.n=64")
 
 
 def scores(run):
-    """By images seen, as the log tells them."""
+    """The scores in the log, by images seen."""
     lines = map(json.loads, (run / "log.jsonl").read_text().splitlines())
     return {line["seen"]: line["score/sliced W2"] for line in lines if "score/sliced W2" in line}
 

@@ -61,7 +61,7 @@ def test_overrides():
     assert changed("schedule.truncate.sigma=0.5").schedule.truncate == {"sigma": 0.5}  # whole: no step is left
     assert changed("schedule.truncate=null", "prior.name=gaussian").schedule.truncate is None
     assert changed("prior.name=gaussian").discriminator is None
-    renamed = changed("backbone.name=mlp", "discriminator.name=mlp")  # another name begins the section anew
+    renamed = changed("backbone.name=mlp", "discriminator.name=mlp")  # another name discards the keys of the section
     assert renamed.backbone.options == {"width": 128, "blocks": 3}
     assert changed("backbone.mult=[1, 1]").backbone.options["mult"] == [1, 1]
 

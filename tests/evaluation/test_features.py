@@ -74,7 +74,7 @@ def test_dinov2_is_the_class_token_of_transformers_at_224(dinov2, images):
         expected = network(pixel_values=x).last_hidden_state[:, 0]
     assert features.dtype == torch.float32
     assert torch.allclose(features, expected, atol=1e-5)
-    assert float(expected.std(0).mean()) > 1e-3  # of images that differ, so that agreement says something
+    assert float(expected.std(0).mean()) > 1e-3  # the images differ, so that equal features are significant
 
 
 @pytest.mark.parametrize("images", [draw(3), draw(1)], ids=["colour", "grey"])

@@ -243,7 +243,7 @@ def test_precision_recall_density_coverage_by_hand():
     found = prdc(real, fake, k=1)
     assert found["precision"] == pytest.approx(2 / 3)
     assert found["recall"] == pytest.approx(3 / 4)  # 8 ± 7.3 holds 1, 2 and 3
-    assert found["density"] == pytest.approx((2 + 2) / 3)  # 0.5 lies in the balls of 0 and 1, and so does 0.7
+    assert found["density"] == pytest.approx((2 + 2) / 3)  # the balls of 0 and 1 contain 0.5 and 0.7
     assert found["coverage"] == pytest.approx(2 / 4)  # 0 and 1 have a fake within their ball
 
 

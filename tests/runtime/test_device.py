@@ -68,7 +68,7 @@ def test_a_compiled_network_is_used(monkeypatch, capsys):
     assert "compiled in" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep memory")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has a setting for freed memory")
 def test_freed_memory_is_kept_for_the_next_step(tmp_path):
     script = """
 import resource, sys, torch

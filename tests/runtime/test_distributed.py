@@ -306,7 +306,7 @@ def test_two_processes_sweep_as_one(runs, pooled, tmp_path):
 
 @pytest.fixture
 def two_hosts():
-    """Two network namespaces, as two machines with a cable between them; the words that run a command on each."""
+    """Two connected network namespaces in place of two machines; the arguments that run a command in each."""
     names = [f"tdpm-{os.getpid()}-{k}" for k in range(2)]
     cables = [f"t{os.getpid()}-{k}" for k in range(2)]
     ip = lambda *words: subprocess.run(["ip", *words], capture_output=True, text=True, check=True)

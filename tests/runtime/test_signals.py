@@ -19,7 +19,7 @@ ROWS = 40
 
 
 def interrupt(command, begun, number):
-    """Start a command, send it a signal once `begun` returns true; return its status and what it said."""
+    """Start a command and signal it once `begun` returns true. Return its status and output."""
     process = subprocess.Popen([TDPM, *map(str, command)], stderr=subprocess.PIPE, text=True, start_new_session=True)
     for _ in range(600):
         if begun() or process.poll() is not None:

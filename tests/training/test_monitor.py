@@ -1,4 +1,4 @@
-"""Numbers that are not finite never pass, and a game that is stuck is told."""
+"""Non-finite numbers never reach the weights, and stuck adversarial training is reported."""
 
 import json
 import math
@@ -86,7 +86,7 @@ def test_many_in_a_row_stop_the_run_with_all_that_is_known(tiny, tmp_path, monke
     with pytest.raises(InputError, match=r"D/fake.*gradient/discriminator.*3 steps in a row") as caught:
         train(config, tmp_path, "run")
     run = tmp_path / "run"
-    found = json.loads((run / "diverged-000000256.json").read_text())  # told one step late
+    found = json.loads((run / "diverged-000000256.json").read_text())  # reported one step late
     assert str(run / "diverged-000000256.json") in str(caught.value)
     assert [step["seen"] for step in found["steps"]] == [160, 192, 224]
     data, _ = open_dataset(config)

@@ -197,7 +197,7 @@ def test_a_copy_begins_its_average_where_it_starts(tiny, tmp_path):
         (p - q).abs().sum().item()
         for p, q in zip(random.denoiser.parameters(), loaded.components.model.denoiser.parameters(), strict=True)
     )
-    assert away > 100 * still  # the average of the denoiser has hardly moved; the prior's began anew
+    assert away > 100 * still  # the denoiser's average has hardly moved; the prior's was restarted
 
 
 def test_a_dry_run_writes_nothing(tiny, tmp_path):
@@ -238,7 +238,7 @@ def test_weights_of_another_model_are_refused(tiny, tmp_path):
         (signal.SIGINT, os.kill),
         pytest.param(signal.SIGTERM, os.kill, marks=pytest.mark.slow),
         (signal.SIGUSR1, os.kill),
-        (signal.SIGINT, os.killpg),  # of a terminal: to the processes that read data, too
+        (signal.SIGINT, os.killpg),  # Ctrl-C in a terminal also reaches the processes that read data
         (signal.SIGTERM, lambda leader, number: [os.killpg(leader, number), os.kill(leader, number)]),  # of `timeout`
     ],
 )
