@@ -124,22 +124,13 @@ def reconstruct(
     times = [count("--at", word) for word in listed(at)]
     ready(model, spacing=spacing)
 
+    from tdpm_cli.evaluation.options import ReconstructOptions
     from tdpm_cli.evaluation.reconstruct import reconstruct as run
 
-    run(
-        images,
-        out,
-        model,
-        n=number,
-        steps=chosen,
-        at=times,
-        spacing=spacing,
-        iterations=iterations,
-        seed=seed,
-        labels=listed(labels),
-        prompts=prompt,
-        overwrite=overwrite,
-    )
+    run(images, out, ReconstructOptions(
+        model=model, n=number, steps=chosen, at=times, iterations=iterations, seed=seed, labels=listed(labels),
+        prompts=prompt, sampling={"spacing": spacing}, overwrite=overwrite,
+    ))  # fmt: skip
 
 
 def interpolate(

@@ -1,17 +1,17 @@
-"""tdpm reconstruct: pictures to x_t and back; what is lost, against t and steps."""
+"""tdpm reconstruct: encode images to x_t and decode them; the error against t and steps."""
 
 import csv
 import io
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from tdpm_cli.evaluation.lpips import Perceptual
-from tdpm_cli.runtime import grids as pictures
-from tdpm_cli.runtime import plots
+from tdpm_cli.evaluation.options import ReconstructOptions
+from tdpm_cli.runtime import grids, plots
 from tdpm_cli.runtime.console import say, table
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import write_text
@@ -19,92 +19,112 @@ from tdpm_cli.sampling import image_folder as folders
 from tdpm_cli.sampling.model import Model, load
 from tdpm_cli.sampling.settings import describe
 
+VERB = "reconstruct"
+EXACT_PSNR = 108.0  # dB, an error of a thousandth of a grey level, which stands for no error in a mean
+Row = dict[str, Any]
 
-def reconstruct(
-    images: str,
-    out: Path,
-    model: Path | None = None,
-    *,
-    steps: Sequence[int] = (4, 8, 16, 32, 64),
-    at: Sequence[int] = (),
-    n: int | None = 64,
-    seed: int | None = None,
-    iterations: int = 1,
-    labels: Sequence[str] | None = None,
-    prompts: Sequence[str] | None = None,
-    overwrite: bool = False,
-    **sampling: Any,
-) -> list[dict[str, Any]]:
-    """Encode to t (each of `at`; T where there is none) and decode, in as many `steps` each way; return the rows.
 
-    By DDIM's inversion, or with a `seed` by q(x_t | x_0). Writes the pictures of the last row, table (CSV), plot, sheet
-    and manifest. PSNR is the mean over pictures; LPIPS stands beside it where it can be had.
+@dataclass(frozen=True)
+class Roundtrip:
+    """Encodes images `raw` [n, C, H, W] of a model and decodes them."""
+
+    model: Model
+    raw: Tensor
+    labels: Sequence[str] | None
+    options: ReconstructOptions
+    sampling: Mapping[str, Any]
+
+    def __call__(self, t: int, steps: int, part: slice) -> Tensor:
+        """Return some of the images, encoded to time t and decoded in so many steps each way."""
+        model, raw, labels = self.model, self.raw[part], folders.among(self.labels, part)
+        settings = {**self.sampling, "steps": steps}
+        if self.options.seed is not None:
+            x_t = model.noised(raw, t=t, seed=self.options.seed, first=part.start)
+            return model.decode(x_t, t=t, labels=labels, **settings)
+        x_t = model.encode(raw, t=t, iterations=self.options.iterations, labels=labels, **settings)
+        return model.decode(x_t, t=t, labels=labels, clip=False, **settings)
+
+
+def reconstruct(images: str, out: Path, options: ReconstructOptions) -> list[Row]:
+    """Encode and decode `images` at every time and number of steps; return a row of errors for each.
+
+    Writes the reconstructions of the last row, a table (CSV), a plot, a sheet of images and a manifest to `out`. The
+    PSNR is a mean over images; LPIPS is computed if its weights are present. Raises InputError for input that does not
+    fit, and for steps that exceed every t.
     """
-    coder = load(model)
-    T = coder.schedule.T
-    found = folders.read(images, coder.space.raw_shape, n, getattr(coder.condition, "names", []))
-    asked = folders.asked(coder, labels, prompts, found.labels)
-    sampling |= {"sampler": "ddim", "precision": folders.precision_of(out, overwrite)}
-    settings = coder.settings(steps=min(steps), **sampling)
-    for t in at:
-        coder.settings(steps=t)  # raises where t is not on the chain
-    pairs = [(t, step) for t in (at or (T,)) for step in steps if step <= t]
-    if not pairs:
-        raise InputError(f"--steps {','.join(map(str, steps))}: more than t, which is at most {max(at or (T,))}")
-    perceptual = _perceptual(found.raw)
-    by = "q(x_t | x_0)" if seed is not None else f"DDIM's inversion · {iterations}"
-    plan = describe(coder.loaded, settings, seed or 0) | {
-        "verb": "reconstruct", "by": by, "pairs": [list(pair) for pair in pairs], "asked": labels or prompts,
-        "given_sha256": folders.hash_of(found.raw, found.names)}  # fmt: skip
-    coded = partial(_there_and_back, coder, found.raw, asked, seed, iterations)
-    title = f"reconstruct {images}, by {by}"
-    with folders.filling(out, plan, overwrite) as filling:
-        if filling is None:
-            rows = list(folders.read_manifest(out, "reconstruct")["rows"])
-            table(title, [{key: f"{value:.4g}" for key, value in row.items()} for row in rows])
-            return rows
-        rows, back = [], found.raw
-        for t, step in pairs:
-            way = partial(coded, t, {**sampling, "steps": step})
-            back = filling.by_pieces(f"t = {t}, {step} steps", len(found.raw), settings.batch, way)
-            row = {"t": t, "steps": step, "psnr": _mean(folders.psnr(back, found.raw))}
-            rows.append(row | ({"lpips": float(perceptual(back, found.raw).mean())} if perceptual else {}))
-        _write(out, rows, seed)
-        names = [f"{k:06d}.png" for k in range(len(back))]
-        filling.write_pictures(back, names)
-        last = f"back from t = {pairs[-1][0]} in {pairs[-1][1]} steps"
-        sheet = {"pictures": coder.space.to_image(found.raw), last: coder.space.to_image(back)}
-        pictures.save(pictures.side_by_side(sheet), out / folders.SHEET)
-        of_each = folders.psnr(back, found.raw).tolist()
-        judged = {"lpips": perceptual.protocol} if perceptual else {}
-        filling.finish(plan | {"rows": rows} | judged, [
-            {"file": name, "source": source, "psnr": value if value < float("inf") else None}
-            for name, source, value in zip(names, found.names, of_each, strict=True)
-        ])  # fmt: skip
+    model = load(options.model)
+    pictures = folders.read(images, model.space.raw_shape, options.n, _class_names(model))
+    labels = folders.asked(model, options.labels, options.prompts, pictures.labels)
+    precision = folders.precision_of(out, options.overwrite)
+    sampling = {**options.sampling, "sampler": "ddim", "precision": precision}
+    pairs = _pairs(model, options)
+    settings = model.settings(steps=min(options.steps), **sampling)
+    manifest = describe(model.loaded, settings, options.seed or 0) | {
+        "verb": VERB, "by": options.method, "pairs": [list(pair) for pair in pairs],
+        "asked": options.labels or options.prompts, "given_sha256": folders.hash_of(pictures.raw, pictures.names),
+    }  # fmt: skip
+    roundtrip = Roundtrip(model, pictures.raw, labels, options, sampling)
+    title = f"{VERB} {images}, by {options.method}"
+    with folders.filling(out, manifest, options.overwrite) as folder:
+        if folder is None:
+            rows = list(folders.read_manifest(out, VERB)["rows"])
+        else:
+            rows = _fill(folder, pictures, roundtrip, pairs, manifest)
     table(title, [{key: f"{value:.4g}" for key, value in row.items()} for row in rows])
-    say(f"done: {len(back)} in {out}, sheet {out / folders.SHEET}")
+    if folder is not None:
+        say(f"done: {len(pictures.raw)} in {out}, sheet {out / folders.SHEET}")
     return rows
 
 
-def _there_and_back(
-    coder: Model, raw: Tensor, asked: Sequence[str] | None, seed: int | None, iterations: int, t: int,
-    options: dict[str, Any], part: slice,
-) -> Tensor:  # fmt: skip
-    labels = folders.among(asked, part)
-    if seed is not None:
-        x_t = coder.noised(raw[part], t=t, seed=seed, first=part.start)
-        return coder.decode(x_t, t=t, labels=labels, **options)
-    x_t = coder.encode(raw[part], t=t, iterations=iterations, labels=labels, **options)
-    return coder.decode(x_t, t=t, labels=labels, clip=False, **options)
+def _class_names(model: Model) -> list[str]:
+    return list(model.config.condition.options.get("names") or [])
 
 
-def _mean(values: Tensor) -> float:
-    """Over pictures; exact ones count as an error of a thousandth of a grey level, so that the mean is a number."""
-    return float(values.clamp(max=108).mean())
+def _pairs(model: Model, options: ReconstructOptions) -> list[tuple[int, int]]:
+    """Return every (t, steps). Raises InputError for a t that the schedule lacks, and for steps that exceed every t."""
+    for t in options.at:
+        model.settings(steps=t)  # raises for a t beyond T
+    times = options.at or (model.schedule.T,)
+    pairs = [(t, steps) for t in times for steps in options.steps if steps <= t]
+    if not pairs:
+        listed = ",".join(map(str, options.steps))
+        raise InputError(f"--steps {listed}: more steps than the largest t, {max(times)}; use fewer")
+    return pairs
+
+
+def _fill(
+    folder: folders.Filling, pictures: folders.Pictures, roundtrip: Roundtrip, pairs: Sequence[tuple[int, int]],
+    manifest: Mapping[str, Any],
+) -> list[Row]:  # fmt: skip
+    """Compute every row, and write everything to the folder, the manifest last."""
+    raw, names, out = pictures.raw, [f"{k:06d}.png" for k in range(len(pictures.raw))], folder.out
+    perceptual = _perceptual(raw)
+    batch = roundtrip.model.settings(steps=pairs[0][1], **roundtrip.sampling).batch
+    rows, decoded = list[Row](), raw
+    for t, steps in pairs:
+        decode = lambda part, t=t, steps=steps: roundtrip(t, steps, part)
+        decoded = folder.by_pieces(f"t = {t}, {steps} steps", len(raw), batch, decode)
+        row = {"t": t, "steps": steps, "psnr": float(folders.psnr(decoded, raw).clamp(max=EXACT_PSNR).mean())}
+        rows.append(row | ({"lpips": float(perceptual(decoded, raw).mean())} if perceptual else {}))
+    _write_errors(out, rows)
+    folder.write_pictures(decoded, names)
+    t, steps = pairs[-1]
+    to_image = roundtrip.model.space.to_image
+    panels = {"images": to_image(raw), f"decoded from t = {t} in {steps} steps": to_image(decoded)}
+    grids.save(grids.side_by_side(panels), out / folders.SHEET)
+    psnr = [value if value < float("inf") else None for value in folders.psnr(decoded, raw).tolist()]
+    folder.finish(
+        {**manifest, "rows": rows, **({"lpips": perceptual.protocol} if perceptual else {})},
+        [
+            {"file": name, "source": source, "psnr": value}
+            for name, source, value in zip(names, pictures.names, psnr, strict=True)
+        ],
+    )
+    return rows
 
 
 def _perceptual(raw: Tensor) -> Perceptual | None:
-    """LPIPS, where it can be had for these images."""
+    """Return LPIPS, or None, with a note, if it cannot be computed for these images."""
     try:
         return Perceptual(*raw.shape[2:])
     except InputError as error:
@@ -112,20 +132,24 @@ def _perceptual(raw: Tensor) -> Perceptual | None:
         return None
 
 
-def _write(out: Path, rows: Sequence[dict[str, Any]], seed: int | None) -> None:
-    """The table as CSV, and as a plot where matplotlib is installed."""
+def _write_errors(out: Path, rows: Sequence[Row]) -> None:
+    """Write the rows as CSV, and as a plot if matplotlib is installed."""
+    plot_file, csv_file = folders.PLOT
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(out / folders.PLOT[1], buffer.getvalue())
-    series = []
-    for t in dict.fromkeys(row["t"] for row in rows):
-        of_t = [row for row in rows if row["t"] == t]
-        series.append(plots.Series(f"t = {t}", [row["steps"] for row in of_t], [row["psnr"] for row in of_t]))
+    write_text(out / csv_file, buffer.getvalue())
+    by_time: dict[int, list[Row]] = {}
+    for row in rows:
+        by_time.setdefault(row["t"], []).append(row)
+    series = [
+        plots.Series(f"t = {t}", [row["steps"] for row in own], [row["psnr"] for row in own])
+        for t, own in by_time.items()
+    ]
     try:
         figure = plots.lines(series, title="reconstruction", x_label="steps each way", y_label="PSNR (dB)", log_x=True)
     except InputError as error:
         say(f"note: {error}")
         return
-    plots.save(figure, out / folders.PLOT[0])
+    plots.save(figure, out / plot_file)

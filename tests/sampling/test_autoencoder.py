@@ -16,6 +16,7 @@ from tdpm_cli.cli import main
 from tdpm_cli.config import schema as config
 from tdpm_cli.engine.interpolation import between_x_T, slerp
 from tdpm_cli.engine.schedules.linear import linear
+from tdpm_cli.evaluation.options import ReconstructOptions
 from tdpm_cli.evaluation.reconstruct import reconstruct
 from tdpm_cli.runtime import locks
 from tdpm_cli.runtime.errors import InputError
@@ -29,6 +30,11 @@ from tdpm_cli.sampling.encode import encode
 from tdpm_cli.sampling.interpolate import interpolate
 from tdpm_cli.sampling.model import load
 from tdpm_cli.sampling.sample import sample
+
+
+def rebuild(images, out, model, **options):
+    """Reconstruct images with these options."""
+    return reconstruct(images, out, ReconstructOptions(model=model, **options))
 
 
 @pytest.fixture
@@ -82,11 +88,11 @@ def test_noised_x_T_are_those_of_the_seed(runs, pictures, tmp_path):
 
 def test_reconstruct_tells_what_is_lost(runs, tmp_path):
     out = tmp_path / "r"
-    rows = reconstruct("digits", out, runs["images"], steps=[2, 8], at=[50, 100], n=6, overwrite=True)
+    rows = rebuild("digits", out, runs["images"], steps=[2, 8], at=[50, 100], n=6, overwrite=True)
     assert [(row["t"], row["steps"]) for row in rows] == [(50, 2), (50, 8), (100, 2), (100, 8)]
     with (out / "error.csv").open() as file:
         assert [float(row["psnr"]) for row in csv.DictReader(file)] == [row["psnr"] for row in rows]
-    noisy = reconstruct("digits", tmp_path / "n", runs["images"], steps=[8], n=6, seed=1)
+    noisy = rebuild("digits", tmp_path / "n", runs["images"], steps=[8], n=6, seed=1)
     assert noisy[0]["psnr"] < rows[-1]["psnr"]
     assert len(read(out, "0*.png")) == 6
     assert all(path.stat().st_size > 1000 for path in (out / "error.png", out / "sheet.png"))
@@ -113,14 +119,14 @@ def test_lpips_stands_beside_where_its_weights_are(of_32, runs, tmp_path, monkey
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     model, four = of_32
-    (row,) = reconstruct(four, tmp_path / "r", model, steps=[2])
+    (row,) = rebuild(four, tmp_path / "r", model, steps=[2])
     place = tmp_path / "hub" / "checkpoints" / URL.rpartition("/")[2]
-    assert f"note: LPIPS is left out: AlexNet's weights are not there: put {URL} at {place}" in capsys.readouterr().err
+    assert f"note: LPIPS is left out: AlexNet's weights not found; put {URL} at {place}" in capsys.readouterr().err
     assert row.keys() == {"t", "steps", "psnr"}
     place.parent.mkdir(parents=True)
     theirs = alexnet()  # a stand-in: ImageNet's weights are nowhere to be had here
     torch.save(theirs.state_dict(), place)
-    (row,) = reconstruct(four, tmp_path / "s", model, steps=[2], seed=1)
+    (row,) = rebuild(four, tmp_path / "s", model, steps=[2], seed=1)
     assert row["lpips"] > 0
     assert manifest(tmp_path / "s")["lpips"]["version"] == "0.1"
     judge, raw = Perceptual(32, 32), folders.read(four, (3, 32, 32), None, []).raw
@@ -129,8 +135,8 @@ def test_lpips_stands_beside_where_its_weights_are(of_32, runs, tmp_path, monkey
     place.write_bytes(pickle.dumps(print))
     with pytest.raises(InputError, match=r"not AlexNet's weights \(.*; put https"):
         Perceptual(32, 32)
-    reconstruct("digits", tmp_path / "d", runs["images"], steps=[2], n=2)
-    assert "LPIPS is left out: images of 8×8 are too small for it" in capsys.readouterr().err
+    rebuild("digits", tmp_path / "d", runs["images"], steps=[2], n=2)
+    assert "LPIPS is left out: images of 8×8" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "lpips", None)
     with pytest.raises(InputError, match=r"pip install 'tdpm-cli\[lpips\]'"):
         Perceptual(32, 32)
@@ -175,7 +181,7 @@ def test_one_file_is_a_picture(runs, pictures, tmp_path):
 VERBS = {
     "encode": lambda model, out: encode("digits", out, model, n=5, steps=4),
     "decode": lambda model, out: decode(out.parent / "x", out, model),
-    "reconstruct": lambda model, out: reconstruct("digits", out, model, n=5, steps=[2, 4]),
+    "reconstruct": lambda model, out: rebuild("digits", out, model, n=5, steps=[2, 4]),
     "edit": lambda model, out: edit("digits", out, model, n=5, strengths=[0.3, 1.0]),
     "interpolate": lambda model, out: interpolate(out, model, seeds=[0, 1, 2], frames=3),
 }
