@@ -20,7 +20,7 @@ def run(tokens: list[int], batch: int, channels: int, rounds: int) -> None:
     import torch
     from torch.nn.functional import scaled_dot_product_attention
 
-    from tdpm_cli.models.attention import attention
+    from tdpm_cli.models.cpu_attention import attention
     from tdpm_cli.runtime.device import device
 
     print(f"attention in bf16, batch {batch}, one head of {channels}; {machine()}; medians of {rounds}")

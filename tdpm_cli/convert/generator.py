@@ -11,7 +11,7 @@ from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.config.presets import overlay
 from tdpm_cli.config.schema import validate_section
 from tdpm_cli.convert.external import Tensors, require
-from tdpm_cli.models import torchscript_store as programs
+from tdpm_cli.models import torchscript_programs as programs
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import replacing, sha256
 from tdpm_cli.sampling.build import Components, build_component, config_in

@@ -18,7 +18,7 @@ from tdpm_cli.convert import generator
 from tdpm_cli.export.export import export
 from tdpm_cli.export.targets import onnx
 from tdpm_cli.export.targets import torch_export as program
-from tdpm_cli.models import torchscript_store as programs
+from tdpm_cli.models import torchscript_programs as programs
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling import build
 from tdpm_cli.sampling.model import load

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tdpm_cli.models.torchscript_store import read
+from tdpm_cli.models.torchscript_programs import read
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import sha256
 

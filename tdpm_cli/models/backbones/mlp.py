@@ -1,4 +1,4 @@
-"""A residual multilayer perceptron for points."""
+"""A residual multilayer perceptron: for points, such as the toy presets."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,9 +23,9 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         if unknown := sizes.keys() - {"label"}:
-            raise InputError(f"backbone.name is 'mlp', which takes labels alone, not {', '.join(sorted(unknown))}")
+            raise InputError(f"backbone.name is 'mlp', which accepts labels only, not {', '.join(sorted(unknown))}")
         size = math.prod(shape)
-        # t enters through sines and cosines of 32 frequencies, from one turn over the chain's usual 1000 steps.
+        # t enters through sines and cosines of 32 frequencies, from one period over the usual 1000 steps of a schedule.
         self.register_buffer("frequencies", 2 * math.pi / 1000 * 2 ** torch.linspace(0, 8, 32), persistent=False)
         self.enter = nn.Linear(size, width)
         self.time = nn.Linear(64, width)
@@ -37,7 +37,7 @@ class MLP(nn.Module):
         self.leave = nn.Linear(width, size)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """Return a prediction of x's shape."""
+        """Return a prediction [B, *shape]."""
         angle = t[:, None] * self.frequencies
         h = self.enter(x.flatten(1)) + self.time(torch.cat([angle.sin(), angle.cos()], 1))
         if self.label is not None and label is not None:

@@ -1,4 +1,4 @@
-"""A multilayer perceptron as the discriminator of points."""
+"""A multilayer perceptron: for points, such as the toy presets."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ __all__ = ["MLP"]
 class MLP(nn.Module):
     """x [B, *shape] and labels [B] → logits [B]; `layers` hidden layers of `width`.
 
-    A label acts by projection (Miyato and Koyama 2018).
+    A label enters by projection (Miyato and Koyama 2018).
     """
 
     def __init__(
@@ -22,7 +22,9 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         if unknown := sizes.keys() - {"label"}:
-            raise InputError(f"discriminator.name is 'mlp', which takes labels alone, not {', '.join(sorted(unknown))}")
+            raise InputError(
+                f"discriminator.name is 'mlp', which accepts labels only, not {', '.join(sorted(unknown))}"
+            )
         body: list[nn.Module] = [nn.Flatten(), nn.Linear(math.prod(shape), width), nn.SiLU()]
         for _ in range(layers - 1):
             body += [nn.Linear(width, width), nn.SiLU()]

@@ -1,4 +1,4 @@
-"""The residual discriminator of StyleGAN2 (Karras et al. 2020a, appendix B), in plain PyTorch operations.
+"""The residual discriminator of StyleGAN2: for images. Karras et al. 2020a, appendix B.
 
 Every operation is differentiable twice, as R1 needs.
 """
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from tdpm_cli.config.types import Natural, Positive
-from tdpm_cli.models.equalised import Conv, Linear, activate
+from tdpm_cli.models.layers import Conv, Linear, activate
 from tdpm_cli.runtime.errors import InputError
 
 __all__ = ["ResNet"]
@@ -21,8 +21,8 @@ class ResNet(nn.Module):
     """x [B, C, H, W], with labels [B] or pooled texts [B, D] → logits [B].
 
     At height h it has min(`channel_base` / h, `channel_max`) channels; blocks halve the image until its
-    longer side is at most 4. `minibatch_std` is the group whose spread becomes one more channel (0 = off).
-    A label or a text acts by projection (Miyato and Koyama 2018); a smaller image `low` is enlarged and seen beside x.
+    longer side is at most 4. `minibatch_std` is the size of the groups whose spread becomes one more channel (0 = off).
+    A label or a text enters by projection (Miyato and Koyama 2018); a smaller image `low` is enlarged and joins x.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class ResNet(nn.Module):
         self, x: Tensor, label: Tensor | None = None, pooled: Tensor | None = None, low: Tensor | None = None,
         **_: Tensor,
     ) -> Tensor:  # fmt: skip
-        """Return logits [B]. A text's tokens are not looked at."""
+        """Return logits [B]. Of a text only the pooled vector is used."""
         if low is not None:
             x = torch.cat([x, interpolate(low.to(x.dtype), size=x.shape[2:], mode="bilinear")], 1)
         h = self.enter(x.contiguous(memory_format=torch.channels_last))
@@ -81,7 +81,7 @@ class ResNet(nn.Module):
 
 
 class Block(nn.Module):
-    """Two convolutions, the second halving the image, beside a blurred and halved skip."""
+    """Two convolutions, the second of which halves the image, and a blurred and halved skip connection."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A separate network of the denoiser's build as the prior, warm-started from the denoiser."""
+"""A copy of the denoiser's network: learns apart from it; start later for a warm start."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,14 @@ __all__ = ["Copy"]
 
 
 class Copy(nn.Module):
-    """x_T = network'(z, T + 1). network' takes over the denoiser's weights when the game starts.
+    """x_T = network'(z, T + 1). network' copies the denoiser's weights when adversarial training starts.
 
-    With `adversarial.start` at 0 it begins from the denoiser's random weights; later is warmer.
+    With `adversarial.start` at 0 these weights are random; later they are trained.
     """
 
-    nfe, learns, shares = 1, True, False
+    nfe = 1
+    learns = True
+    shares = False
 
     def __init__(self, shape: Sequence[int], sizes: Mapping[str, int], schedule: Schedule, network: nn.Module) -> None:
         super().__init__()
@@ -28,5 +30,5 @@ class Copy(nn.Module):
         return self.network(z, torch.full((z.shape[0],), self.T + 1, device=z.device), **cond)
 
     def start(self, network: nn.Module) -> None:
-        """Begin from the weights that the denoiser's network has now."""
+        """Copy the present weights of the denoiser's network."""
         self.network.load_state_dict(network.state_dict())

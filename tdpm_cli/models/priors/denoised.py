@@ -1,4 +1,4 @@
-"""A copy of the denoiser, asked once about noise alone, as a prior of x_0, which is then noised to T."""
+"""One denoising step from noise, then noise to T: the prior for pretrained denoisers. Yin et al. 2024, sec. 3.1."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,16 @@ __all__ = ["Denoised"]
 
 
 class Denoised(nn.Module):
-    """x_T = alpha_T · D'(sigma_t · z, t) + sigma_T · eps, D' having the denoiser's weights when the game starts.
+    """x_T = alpha_T · D'(sigma_t · z, t) + sigma_T · eps. D' copies the denoiser when adversarial training starts.
 
-    `t` is a time of the whole chain, before its cut: where it is nearly noise, but the estimate of x_0 is no mere
-    average yet (Yin et al. 2024, sec. 3.1, begin there too). For denoisers trained on the whole chain (`--init`);
-    `prediction` is theirs. z and eps come as one draw.
+    `t` is a time of the untruncated schedule at which x_t is nearly noise, but the estimate of x_0 is more than the
+    mean of the data (Yin et al. 2024, sec. 3.1). The denoiser must be trained on the untruncated schedule (`--init`)
+    with this `prediction`. z and eps are drawn together.
     """
 
-    nfe, learns, shares = 1, True, False
+    nfe = 1
+    learns = True
+    shares = False
 
     def __init__(
         self, shape: Sequence[int], sizes: Mapping[str, int], schedule: Schedule, network: nn.Module, *,
@@ -44,5 +46,5 @@ class Denoised(nn.Module):
         return self.alpha_T * x_0 + self.sigma_T * eps
 
     def start(self, network: nn.Module) -> None:
-        """Begin from the weights that the denoiser's network has now."""
+        """Copy the present weights of the denoiser's network."""
         self.denoiser.network.load_state_dict(network.state_dict())

@@ -1,4 +1,4 @@
-"""x_T ~ N(0, I): the prior of DDPM, right only where the chain ends in pure noise."""
+"""x_T ~ N(0, I): the prior of DDPM, exact only if the schedule ends in pure noise. Nothing to train."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,9 +10,11 @@ __all__ = ["Gaussian"]
 
 
 class Gaussian(nn.Module):
-    """z itself. It has nothing to learn, so training has no game."""
+    """x_T = z. It has nothing to learn, so training has no discriminator."""
 
-    nfe, learns, shares = 0, False, False
+    nfe = 0
+    learns = False
+    shares = False
 
     def __init__(self, shape: Sequence[int], sizes: Mapping[str, int], schedule: Schedule, network: nn.Module) -> None:
         super().__init__()
@@ -23,4 +25,4 @@ class Gaussian(nn.Module):
         return z
 
     def start(self, network: nn.Module) -> None:
-        """Nothing to begin from."""
+        """Do nothing: there are no weights."""

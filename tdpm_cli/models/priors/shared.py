@@ -1,4 +1,4 @@
-"""The denoiser's network as the prior, told apart by the time T + 1 (the paper's own choice)."""
+"""The denoiser's network at time T + 1: the default, and the paper's choice. Zheng et al. 2023."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,9 +11,11 @@ __all__ = ["Shared"]
 
 
 class Shared(nn.Module):
-    """x_T = network(z, T + 1), with the very weights of the denoiser."""
+    """x_T = network(z, T + 1), with the weights of the denoiser."""
 
-    nfe, learns, shares = 1, True, True
+    nfe = 1
+    learns = True
+    shares = True
 
     def __init__(self, shape: Sequence[int], sizes: Mapping[str, int], schedule: Schedule, network: nn.Module) -> None:
         super().__init__()
@@ -24,4 +26,4 @@ class Shared(nn.Module):
         return self.network(z, torch.full((z.shape[0],), self.T + 1, device=z.device), **cond)
 
     def start(self, network: nn.Module) -> None:
-        """Nothing to begin from: the weights are the denoiser's own."""
+        """Do nothing: the weights are the denoiser's."""

@@ -1,4 +1,4 @@
-"""The denoiser's network as a prior of x_0, which is then noised to T as the data are."""
+"""The denoiser's network at time T + 1 generates x_0, then noise to T: adds exact noise, unlike `shared`."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,12 +11,15 @@ __all__ = ["SharedX0"]
 
 
 class SharedX0(nn.Module):
-    """x_T = alpha_T · network(z, T + 1) + sigma_T · eps, with the very weights of the denoiser.
+    """x_T = alpha_T · network(z, T + 1) + sigma_T · eps, with the weights of the denoiser.
 
-    The noise at T is exact by construction, so the game is about the data alone. z and eps come as one draw.
+    The noise at T is exact by construction, so the adversarial loss concerns the data alone.
+    z and eps are drawn together.
     """
 
-    nfe, learns, shares = 1, True, True
+    nfe = 1
+    learns = True
+    shares = True
 
     def __init__(self, shape: Sequence[int], sizes: Mapping[str, int], schedule: Schedule, network: nn.Module) -> None:
         super().__init__()
@@ -30,4 +33,4 @@ class SharedX0(nn.Module):
         return self.alpha_T * x_0 + self.sigma_T * eps
 
     def start(self, network: nn.Module) -> None:
-        """Nothing to begin from: the weights are the denoiser's own."""
+        """Do nothing: the weights are the denoiser's."""

@@ -1,4 +1,4 @@
-"""The generator of StyleGAN2 (Karras et al. 2020a) as the prior: a network made for one call, in plain operations."""
+"""The generator of StyleGAN2: a prior apart from the denoiser, quick to sample. Karras et al. 2020a."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,20 +9,22 @@ from torch.nn.functional import conv2d, interpolate
 
 from tdpm_cli.config.types import Positive
 from tdpm_cli.engine.schedule import Schedule
-from tdpm_cli.models.equalised import Linear, activate
+from tdpm_cli.models.layers import Linear, activate
 from tdpm_cli.runtime.errors import InputError
 
 __all__ = ["StyleGAN2"]
 
 
 class StyleGAN2(nn.Module):
-    """x_T = G(z), z being `latent` numbers and one map of noise for every convolution, in one draw.
+    """x_T = G(z), where z holds `latent` numbers and one map of noise for every convolution.
 
     A mapping network of `layers` turns the latent (and a label or a pooled text) into styles, which scale the
     channels of every convolution. At height h it has min(`channel_base` / h, `channel_max`) channels.
     """
 
-    nfe, learns, shares = 1, True, False
+    nfe = 1
+    learns = True
+    shares = False
 
     def __init__(
         self,
@@ -41,7 +43,7 @@ class StyleGAN2(nn.Module):
             raise InputError(f"prior.name is 'stylegan2', but the data have shape {list(shape)}, not [C, H, W]")
         if "low" in sizes:
             raise InputError(
-                "prior.name is 'stylegan2', or built on it, which sees no smaller image; use shared or copy"
+                "prior.name is 'stylegan2' or 'x0-then-noise', which cannot enlarge images; use shared or copy"
             )
         resolutions = [(int(shape[1]), int(shape[2]))]
         while max(resolutions[0]) > 4:  # halved, rounding up, as the discriminator sees them
@@ -50,16 +52,16 @@ class StyleGAN2(nn.Module):
         self.latent = latent
         self.label = nn.Embedding(sizes["label"], latent) if "label" in sizes else None
         self.pooled = Linear(sizes["pooled"], latent) if "pooled" in sizes else None
-        told = (self.label is not None) + (self.pooled is not None)
+        embeddings = (self.label is not None) + (self.pooled is not None)
         self.mapping = nn.ModuleList(
-            Linear(latent * (1 + told) if k == 0 else latent, latent, rate=0.01) for k in range(layers)
+            Linear(latent * (1 + embeddings) if k == 0 else latent, latent, rate=0.01) for k in range(layers)
         )
         self.blocks, width = nn.ModuleList(), 0
         for resolution in resolutions:
             channels = max(min(channel_base // resolution[0], channel_max), 1)
             self.blocks.append(Block(width, channels, shape[0], latent, resolution))
             width = channels
-        # One map of noise for each convolution, and the latent, in one flat draw.
+        # z = the latent and one map of noise for each convolution, flattened.
         self.maps = [resolution for block, resolution in zip(self.blocks, resolutions, strict=True)
                      for _ in range(block.convolutions)]  # type: ignore[arg-type]  # fmt: skip
         self.z_shape = (latent + sum(math.prod(size) for size in self.maps),)
@@ -77,7 +79,7 @@ class StyleGAN2(nn.Module):
         return image
 
     def start(self, network: nn.Module) -> None:
-        """Nothing to begin from: the generator is of another build."""
+        """Do nothing: the generator has another architecture."""
 
     def _style(self, latent: Tensor, label: Tensor | None = None, pooled: Tensor | None = None, **_: Tensor) -> Tensor:
         """w [B, latent]."""
@@ -93,8 +95,10 @@ class StyleGAN2(nn.Module):
 
 
 class Block(nn.Module):
-    """One resolution: two styled convolutions (at the lowest one, after a learned constant), and their part of the
-    image, added to what the lower resolutions drew."""
+    """One resolution: two styled convolutions, whose image is added to that of the lower resolutions.
+
+    The lowest resolution starts from a learned constant, and has one convolution.
+    """
 
     def __init__(self, c_in: int, c_out: int, colours: int, latent: int, size: tuple[int, int]) -> None:
         super().__init__()
@@ -116,12 +120,12 @@ class Block(nn.Module):
             assert self.conv_1 is not None, "only the first block has none"
             x = self.conv_1(doubled(x, self.size), style, noise[0])
         x = self.conv_2(x, style, noise[-1])
-        drawn = self.to_image(x, style) + self.bias
-        return x, drawn if image is None else doubled(image, self.size) + drawn
+        added = self.to_image(x, style) + self.bias
+        return x, added if image is None else doubled(image, self.size) + added
 
 
 class Styled(nn.Module):
-    """A modulated convolution, noise of a learned strength, a bias, and the activation."""
+    """A modulated convolution, noise of learned strength, a bias, and the activation."""
 
     def __init__(self, c_in: int, c_out: int, size: int, latent: int) -> None:
         super().__init__()
@@ -134,9 +138,10 @@ class Styled(nn.Module):
 
 
 class Modulated(nn.Module):
-    """A convolution whose input channels are scaled by the style, and its output brought back to unit variance.
+    """A convolution whose style scales the input channels, with the output normalized to unit variance.
 
-    Scaling activations instead of weights gives the same, without a convolution for each example (eq. 1 to 3 there).
+    Karras et al. 2020a, eq. 1 to 3. Activations are scaled instead of weights, which is equivalent and needs no
+    separate convolution for each example.
     """
 
     def __init__(self, c_in: int, c_out: int, size: int, latent: int, demodulate: bool = True) -> None:
@@ -155,10 +160,10 @@ class Modulated(nn.Module):
 
 
 def doubled(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Twice as large by the filter [1, 3, 3, 1], without the last row or column where `size` is odd."""
+    """Enlarge x twice by the filter [1, 3, 3, 1], and crop it to `size`."""
     return interpolate(x, scale_factor=2.0, mode="bilinear")[:, :, : size[0], : size[1]]
 
 
 def unit(x: Tensor) -> Tensor:
-    """[B, D] at a mean square of 1."""
+    """Scale each row of x [B, D] to a mean square of 1."""
     return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()

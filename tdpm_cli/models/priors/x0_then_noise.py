@@ -1,4 +1,4 @@
-"""A generator of clean images as the prior, whose images are then noised to T as the data are."""
+"""StyleGAN2 generates x_0, then noise to T: a separate prior with exact noise. Karras et al. 2020a."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,15 @@ __all__ = ["X0ThenNoise"]
 
 
 class X0ThenNoise(nn.Module):
-    """x_T = alpha_T · G(z) + sigma_T · eps, G being StyleGAN2's generator, with its keys.
+    """x_T = alpha_T · G(z) + sigma_T · eps, where G is the generator of the prior `stylegan2`, with its keys.
 
-    The noise at T is exact by construction, so the game is about the data alone. z and eps come as one draw.
+    The noise at T is exact by construction, so the adversarial loss concerns the data alone.
+    z and eps are drawn together.
     """
 
-    nfe, learns, shares = 1, True, False
+    nfe = 1
+    learns = True
+    shares = False
 
     def __init__(
         self,
@@ -45,4 +48,4 @@ class X0ThenNoise(nn.Module):
         return self.alpha_T * self.generator(z, **cond) + self.sigma_T * eps.view(-1, *self.shape)
 
     def start(self, network: nn.Module) -> None:
-        """Nothing to begin from: the generator is of another build."""
+        """Do nothing: the generator has another architecture."""

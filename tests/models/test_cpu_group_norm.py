@@ -3,8 +3,8 @@ import torch
 from torch import nn
 from torch.nn.functional import group_norm
 
-from tdpm_cli.models import group_norm as module
-from tdpm_cli.models.group_norm import GroupNorm
+from tdpm_cli.models import cpu_group_norm as module
+from tdpm_cli.models.cpu_group_norm import GroupNorm
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 32, 32), (2, 64, 40, 33), (2, 16, 8, 8)])

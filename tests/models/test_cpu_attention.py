@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from tdpm_cli.models import attention as module
-from tdpm_cli.models.attention import FEW, attention
+from tdpm_cli.models import cpu_attention as module
+from tdpm_cli.models.cpu_attention import FEW, attention
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """Layers with equalised learning rate (Karras et al. 2018, sec. 4.1): weights of unit variance, scaled in use.
 
-It is their input or output that is scaled, which comes to the same and spares a copy of the weights at every call.
+Inputs or outputs are scaled instead of weights, which is equivalent and saves a copy of the weights at every call.
 Every operation is differentiable twice, as R1 needs.
 """
 
@@ -12,7 +12,7 @@ from torch.nn.functional import conv2d, leaky_relu, linear
 
 
 class Conv(nn.Module):
-    """A convolution, after a blur where it halves the image, and its activation."""
+    """A convolution and its activation. With `halve`, a blur comes first and the image is halved."""
 
     blur: Tensor
 
@@ -35,7 +35,7 @@ class Conv(nn.Module):
             return conv2d(x, weight, bias, padding=self.padding)
         blur = self.blur.to(x.dtype).expand(x.shape[1], -1, -1, -1)
         if self.padding == 0:  # a 1×1 convolution sees only the pixels kept
-            # Blurred whole and then halved: oneDNN's backward pass of a strided blur takes 8 times as long in bf16.
+            # First blurred, then halved: oneDNN's backward pass of a strided blur takes 8 times as long in bf16.
             kept = conv2d(odd_padded(x), blur, padding=1, groups=x.shape[1])[:, :, ::2, ::2]
             return conv2d(kept, weight, bias)
         blurred = conv2d(odd_padded(x), blur, padding=2, groups=x.shape[1])
@@ -43,7 +43,7 @@ class Conv(nn.Module):
 
 
 class Linear(nn.Module):
-    """A linear layer; with `rate` below 1 its weights learn that much slower. Its bias starts at `bias`."""
+    """A linear layer whose weights learn `rate` times as fast. Its bias starts at `bias`."""
 
     def __init__(self, c_in: int, c_out: int, rate: float = 1.0, bias: float = 0.0) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Linear(nn.Module):
 
 
 def odd_padded(x: Tensor) -> Tensor:
-    """Repeat the last row and column of an odd side, so that it halves to (side + 1) / 2."""
+    """Repeat the last row or column of an odd side, so that it halves to (side + 1) / 2."""
     if x.shape[2] % 2:
         x = torch.cat([x, x[:, :, -1:]], 2)
     if x.shape[3] % 2:
@@ -65,5 +65,5 @@ def odd_padded(x: Tensor) -> Tensor:
 
 
 def activate(x: Tensor, gain: float = 1.0) -> Tensor:
-    """Leaky ReLU of `gain` · x, of the variance that this has."""
+    """Return leaky ReLU of `gain` · x, scaled to the variance of `gain` · x."""
     return leaky_relu(x, 0.2) * (math.sqrt(2) * gain)
