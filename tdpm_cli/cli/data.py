@@ -36,7 +36,7 @@ def inspect(
     workers: Workers = None,
 ) -> None:
     """Count images, sizes, modes and classes, and draw some of them."""
-    from tdpm_cli.data.tools import inspect as run
+    from tdpm_cli.data.inspect import inspect as run
 
     run(path, sheet, json, workers)
 
@@ -50,7 +50,7 @@ def verify(
     workers: Workers = None,
 ) -> None:
     """Decode every image; list those that cannot be, for training to leave out."""
-    from tdpm_cli.data.tools import verify as run
+    from tdpm_cli.data.verify import verify as run
 
     run(path, out, workers)
 
@@ -73,7 +73,7 @@ def prepare(
 
     parse_size(resolution)
 
-    from tdpm_cli.data.tools import prepare as run
+    from tdpm_cli.data.prepare import prepare as run
 
     run(source, dest, resolution, crop, upscale, mode, workers)
 

@@ -1,4 +1,4 @@
-"""`--preset auto`: a preset proposed from a look at the data."""
+"""`--preset auto`: propose a preset that suits the data."""
 
 import io
 from collections import Counter
@@ -12,119 +12,125 @@ from PIL import Image
 from tdpm_cli.config import presets, registry
 from tdpm_cli.config.constants import parse_count
 from tdpm_cli.data.dataset import Dataset, FromImageFiles
-from tdpm_cli.data.decode import is_transparent
+from tdpm_cli.data.decode import is_grey, is_transparent, limit_pixels
 from tdpm_cli.runtime.console import say, table
 from tdpm_cli.runtime.errors import InputError
 
-LOOKED_AT = 1000  # images, drawn at random
-SIDES = (32, 64, 128, 256)  # that images are brought to where they differ
-BASES = ((48, "cifar10"), (128, "celeba-64"), (256, "lsun-bedroom"))  # presets whose networks suit sides up to these
-PASSES = 2000  # times that a small data set is seen at most
-MOST_CLASSES = 1000
+SAMPLED = 1000  # images, drawn at random, whose headers are read
+SIDES = (32, 64, 128, 256)  # that images of different sizes are brought to
+BASES = ((48, "cifar10"), (128, "celeba-64"), (256, "lsun-bedroom"))  # the preset whose networks suit a side up to this
+MAX_PASSES = 2000  # over a small dataset
+MAX_CONDITION_CLASSES = 1000  # beyond which classes are ignored
+ATTENTION_SIDE = 16  # the height of the feature map that attends to itself, or the nearest one
+MIN_FEATURE_SIDE = 4  # of the deepest level
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a look at the data found: channels; the (height, width) that all have, if they do; the smaller side that
-    most reach; the classes."""
+class DataInfo:
+    """What a look at the data found."""
 
     count: int
     channels: int
-    size: tuple[int, int] | None
-    side: int
+    size: tuple[int, int] | None  # (height, width) of all images; None where they differ
+    side: int  # the smaller side, which all but 1 % of the images reach
     classes: list[str]
     text: str
 
 
 def propose(path: Path) -> dict[str, Any]:
-    """Plain values of a preset for the data at `path`, printed with the reason of each choice.
+    """Return the values of a preset for the data at `path`, and print each choice with its reason.
 
-    Raises InputError where there is nothing, or for images too small to train on.
+    Raises InputError if there are no images, or if they are too small to train on.
     """
     if not path.exists():
         raise InputError(f"--data {path}: no such file or folder")
+    limit_pixels()
     name = registry.recognise(path, "images")
-    seen = _look(registry.load("dataset", name)(path, None))
-    shape, why = _shape(seen)
-    base = next(preset for most, preset in BASES if max(shape) <= most)
-    plain = presets.read_preset(base)
-    plain["preset"] = f"auto-{path.resolve().stem}"
-    plain["data"] = {"name": name}
-    plain["space"] = {"name": "pixels", "shape": [seen.channels, *shape]}
-    mult = _levels(plain["backbone"]["mult"], shape)
-    attention = min((shape[0] >> level for level in range(len(mult))), key=lambda height: abs(height - 16))
-    plain["backbone"] |= {"mult": mult, "attention": [attention]}
-    classed = 2 <= len(seen.classes) <= MOST_CLASSES
-    plain["condition"] = {"name": "labels", "classes": len(seen.classes)} if classed else {"name": "none"}
-    duration = parse_count(str(plain["train"]["duration"]))
+    info = _look_at(registry.load("dataset", name)(path, None))
+    shape, shape_reason = _shape(info)
+    base = next(preset for side, preset in BASES if max(shape) <= side)
+    values = presets.read_preset(base)
+    mult = _levels(values["backbone"]["mult"], shape)
+    attention = min((shape[0] >> level for level in range(len(mult))), key=lambda side: abs(side - ATTENTION_SIDE))
+    is_classed = 2 <= len(info.classes) <= MAX_CONDITION_CLASSES
+    duration = parse_count(str(values["train"]["duration"]))
     assert isinstance(duration, int), "presets state their duration"
-    plain["train"] |= {"duration": min(duration, PASSES * seen.count), "flip": False}
-    rows = {
-        "data": (name, seen.text),
-        "space.shape": (str([seen.channels, *shape]), why),
-        "networks and recipe": (base, f"made for images of about {max(shape)} pixels"),
-        "backbone.mult": (str(mult), f"levels that {shape[0]} × {shape[1]} can be halved to"),
-        "condition": (
-            f"labels, {len(seen.classes)}" if classed else "none",
-            f"classes such as {', '.join(seen.classes[:3])}" if classed else "no classes found, or too many",
-        ),
-        "train.duration": (
-            f"{plain['train']['duration'] / 1000:g} kimg",
-            f"the recipe's, or {PASSES:,} times all images where that is less",
-        ),
-        "train.flip": ("false", "digits and words must not be mirrored; faces and scenes may: set it to true"),
+    duration = min(duration, MAX_PASSES * info.count)
+    values |= {
+        "preset": f"auto-{path.resolve().stem}",
+        "data": {"name": name},
+        "space": {"name": "pixels", "shape": [info.channels, *shape]},
+        "condition": {"name": "labels", "classes": len(info.classes)} if is_classed else {"name": "none"},
     }
-    table("proposed", [{"key": key, "value": value, "because": because} for key, (value, because) in rows.items()])
-    say("note: change any of these by --set; --dry-run shows the cost first")
-    return plain
+    values["backbone"] |= {"mult": mult, "attention": [attention]}
+    values["train"] |= {"duration": duration, "flip": False}
+    classes = f"classes such as {', '.join(info.classes[:3])}" if is_classed else "no classes found, or too many"
+    _print_choices({
+        "data": (name, info.text),
+        "space.shape": (str([info.channels, *shape]), shape_reason),
+        "networks and recipe": (base, f"designed for images of about {max(shape)} pixels"),
+        "backbone.mult": (str(mult), f"the levels to which {shape[0]} × {shape[1]} can be halved"),
+        "condition": (f"labels, {len(info.classes)}" if is_classed else "none", classes),
+        "train.duration": (
+            f"{duration / 1000:g} kimg", f"the recipe's, or {MAX_PASSES:,} passes over all images if that is less"
+        ),
+        "train.flip": ("false", "digits and letters must not be mirrored; for faces and scenes, set it to true"),
+    })  # fmt: skip
+    return values
 
 
-def _look(data: Dataset) -> Seen:
-    if not isinstance(data, FromImageFiles):
-        raw = data[[0]][0]
-        if raw.ndim != 4:
-            raise InputError("--preset auto: the data are points, not images; use toy-mixture as a pattern")
-        channels, height, width = raw.shape[1:]
-        return Seen(len(data), channels, (height, width), min(height, width), list(data.class_names),
-                    f"{len(data):,} images of {width}×{height}")  # fmt: skip
-    files, sizes, coloured, transparent = data.files, Counter[tuple[int, int]](), 0, 0
-    chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:LOOKED_AT].tolist()
+def _print_choices(choices: dict[str, tuple[str, str]]) -> None:
+    table("proposed", [{"key": key, "value": value, "because": reason} for key, (value, reason) in choices.items()])
+    say("note: change any of these with --set; --dry-run estimates the cost first")
+
+
+def _look_at(dataset: Dataset) -> DataInfo:
+    classes = list(dataset.class_names)
+    if isinstance(dataset, FromImageFiles):
+        return _look_at_files(dataset, len(dataset), classes)
+    if len(dataset.shape) != 3:
+        raise InputError("--preset auto: the data are points, but this preset is for images; adapt toy-mixture")
+    channels, height, width = dataset.shape
+    text = f"{len(dataset):,} images of {width}×{height}"
+    return DataInfo(len(dataset), channels, (height, width), min(height, width), classes, text)
+
+
+def _look_at_files(dataset: FromImageFiles, count: int, classes: list[str]) -> DataInfo:
+    sizes: Counter[tuple[int, int]] = Counter()
+    coloured = transparent = 0
+    chosen = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:SAMPLED].tolist()
     for k in chosen:
         try:
-            with Image.open(io.BytesIO(files.content(k))) as image:
+            with Image.open(io.BytesIO(dataset.files.content(k))) as image:
                 sizes[image.height, image.width] += 1
-                coloured += not (image.mode in ("1", "L", "LA") or image.mode.startswith("I"))
+                coloured += not is_grey(image.mode)
                 transparent += is_transparent(image)
-        except (OSError, ValueError, SyntaxError):  # damaged: reading will name it
+        except (OSError, ValueError, SyntaxError):  # damaged: reading reports it
             continue
     if not sizes:
-        raise InputError(
-            f"{files.path}: none of {len(chosen):,} images can be read; see `tdpm data verify {files.path}`"
-        )
-    sides = sorted(side for size, count in sizes.items() for side in [min(size)] * count)
-    text = f"{len(data):,} images" + (
-        f", of {len(chosen):,} looked at {transparent:,} transparent" if transparent else ""
-    )
-    return Seen(len(data), 3 if coloured else 1, next(iter(sizes)) if len(sizes) == 1 else None,
-                sides[len(sides) // 100], list(data.class_names), text)  # fmt: skip
+        path = dataset.files.path
+        raise InputError(f"{path}: none of {len(chosen):,} images can be read; run `tdpm data verify {path}`")
+    sides = sorted(min(size) for size, number in sizes.items() for _ in range(number))
+    text = f"{count:,} images" + (f"; {transparent:,} of {len(chosen):,} are transparent" if transparent else "")
+    size = next(iter(sizes)) if len(sizes) == 1 else None
+    return DataInfo(count, 3 if coloured else 1, size, sides[len(sides) // 100], classes, text)
 
 
-def _shape(seen: Seen) -> tuple[tuple[int, int], str]:
-    """(height, width) to train at."""
-    if seen.size and max(seen.size) <= SIDES[-1] and all(side % 4 == 0 and side >= 8 for side in seen.size):
-        return seen.size, "the size that all images have"
-    fitting = [side for side in SIDES if side <= seen.side]
+def _shape(info: DataInfo) -> tuple[tuple[int, int], str]:
+    """Return the (height, width) to train at, and the reason."""
+    if info.size and max(info.size) <= SIDES[-1] and all(side % 4 == 0 and side >= 8 for side in info.size):
+        return info.size, "the size of all images"
+    fitting = [side for side in SIDES if side <= info.side]
     if not fitting:
         raise InputError(
-            f"--preset auto: the images are {seen.side} pixels at their smaller side, and at least {SIDES[0]} are "
-            "needed; enlarge them with `tdpm data prepare --upscale --resolution 32`"
+            f"--preset auto: the smaller side of the images is {info.side} pixels; expected at least {SIDES[0]}. "
+            f"Enlarge them with `tdpm data prepare --upscale --resolution {SIDES[0]}`"
         )
     return (fitting[-1], fitting[-1]), f"the largest of {', '.join(map(str, SIDES))} that the images reach"
 
 
 def _levels(mult: list[int], shape: tuple[int, int]) -> list[int]:
-    """The first levels that the sides can be halved to, down to 4 pixels."""
-    possible = [
-        k for k in range(1, len(mult) + 1) if all(side % 2 ** (k - 1) == 0 and side >> (k - 1) >= 4 for side in shape)
-    ]
-    return mult[: possible[-1]]
+    """Return the first levels, as far as both sides can be halved to at least MIN_FEATURE_SIDE."""
+    can_halve = lambda side, times: side % 2**times == 0 and side >> times >= MIN_FEATURE_SIDE
+    depths = [k for k in range(1, len(mult) + 1) if all(can_halve(side, k - 1) for side in shape)]
+    return mult[: depths[-1]]

@@ -1,4 +1,4 @@
-"""From a file's bytes to pixels: every mode that images come in, turned upright, cropped and resized."""
+"""Decode image files: every mode that images have, turned upright, cropped and resized."""
 
 import io
 from collections.abc import Sequence
@@ -10,24 +10,28 @@ from torch import Tensor
 
 from tdpm_cli.config.constants import Crop
 
+Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
+MAX_PIXELS = 1 << 27  # of one image; a larger one is a mistake, or a decompression bomb
+BACKGROUND = (255, 255, 255)  # behind transparent pixels
+
 
 class TooSmall(ValueError):
     """An image that is smaller than it must be."""
 
 
-Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
-MOST_PIXELS = Image.MAX_IMAGE_PIXELS = 1 << 27  # of one image; more is a mistake, or a bomb
-BACKGROUND = (255, 255, 255)  # that transparent pixels are laid on
+def limit_pixels() -> None:
+    """Set Pillow's own limit, beyond which it warns, to MAX_PIXELS. Call it once in each command that reads images."""
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 
 def open_image(content: bytes) -> Image.Image:
-    """An image of any format that Pillow reads, decoded, as it lies. Raises ValueError, saying why, for others."""
+    """Decode an image of any format that Pillow reads. Raises ValueError, with the reason, for other content."""
     if not content:
-        raise ValueError("it is empty")
+        raise ValueError("the file is empty")
     try:
         image = Image.open(io.BytesIO(content))
-        if image.width * image.height > MOST_PIXELS:
-            raise ValueError(f"{image.width}×{image.height} pixels; at most {MOST_PIXELS:,} are accepted")
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{image.width}×{image.height} pixels; at most {MAX_PIXELS:,} are accepted")
         image.load()
     except Exception as error:  # decoders raise anything on damaged data
         raise ValueError(reason_of(error)) from None
@@ -35,33 +39,42 @@ def open_image(content: bytes) -> Image.Image:
 
 
 def reason_of(error: Exception) -> str:
-    """What Pillow found wrong with an image, to go on a line with others."""
-    return "no image" if isinstance(error, UnidentifiedImageError) else str(error).rstrip(".")
+    """Return the reason for which Pillow could not read an image, as part of a sentence."""
+    return "not an image" if isinstance(error, UnidentifiedImageError) else str(error).rstrip(".")
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF orientation says."""
-    said = image.format == "TIFF" or any("exif" in str(key).lower() or "xmp" in str(key).lower() for key in image.info)
-    return ImageOps.exif_transpose(image) if said else image  # which copies, even where there is nothing to turn
+    """Turn an image by its EXIF orientation."""
+    has_metadata = image.format == "TIFF" or any(
+        "exif" in str(key).lower() or "xmp" in str(key).lower() for key in image.info
+    )
+    return ImageOps.exif_transpose(image) if has_metadata else image  # exif_transpose copies every image
 
 
 def bits_of(content: bytes, image: Image.Image) -> int:
-    """Bits a channel. Pillow opens a PNG of 16 as one of 8; its header tells (PNG specification 11.2.2)."""
+    """Return bits a channel. Pillow opens a PNG of 16 as one of 8; its header has the number (specification 11.2.2)."""
     if image.mode.startswith(("I", "F")):
         return 32 if image.mode in ("I", "F") and image.format != "PNG" else 16
     return content[24] if image.format == "PNG" and len(content) > 24 else 8
 
 
+def is_grey(mode: str) -> bool:
+    """Return whether a mode of Pillow is grey."""
+    return mode in ("1", "L", "LA") or mode.startswith("I")
+
+
 def is_transparent(image: Image.Image) -> bool:
-    """Whether it has an alpha channel, or a colour that counts as transparent."""
+    """Return whether an image has an alpha channel, or a colour that counts as transparent."""
     return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
 
 
 def flatten(image: Image.Image, channels: int) -> Image.Image:
-    """Grey (1 channel) or RGB (3) of any mode: 16 bits scaled to 8, transparent pixels laid on white, palettes and
-    CMYK converted. Raises ValueError for floating point, whose range no file tells."""
+    """Convert an image of any mode to grey (1 channel) or RGB (3): 16 bits scaled to 8, transparent pixels on white.
+
+    Raises ValueError for floating-point pixels, because no file states their range.
+    """
     if image.mode == "F":
-        raise ValueError("floating-point pixels, whose range is not known; convert them to 8 or 16 bits")
+        raise ValueError("floating-point pixels of unknown range; convert them to 8 or 16 bits")
     if image.mode.startswith("I"):
         pixels = np.asarray(image).astype(np.float64) / 257
         image = Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
@@ -76,7 +89,7 @@ def fit(image: Image.Image, size: tuple[int, int], crop: Crop) -> Image.Image:
     """Bring an image to `size` (width, height).
 
     "centre": the largest part of that aspect in the middle, resized by Lanczos.
-    "wide": the whole width at the aspect, on a black canvas as high as wide (StyleGAN's center-crop-wide).
+    "wide": the full width at the aspect, on a black square (StyleGAN's center-crop-wide).
     "dhariwal": halved by averaging while twice too large, the smaller side resized by bicubic, then the middle
     (Dhariwal and Nichol 2021).
     """
@@ -118,19 +131,31 @@ def prepare(
     image = upright(open_image(content))
     if box is not None:
         if image.width < box[2] or image.height < box[3]:
-            raise ValueError(f"{image.width}×{image.height} pixels, and the box {box} reaches beyond them")
+            raise ValueError(f"{image.width}×{image.height} pixels; the box {box} needs more")
         image = image.crop(box)
-    if not upscale and (image.width < width or image.height < height):
-        raise TooSmall(f"{image.width}×{image.height} pixels, smaller than {width}×{height}")
+    if not upscale:
+        require_size(image, (width, height))
     return fit(flatten(image, channels), (width, height), crop)
 
 
+def require_size(image: Image.Image, size: tuple[int, int]) -> None:
+    """Raise TooSmall for an image smaller than `size` (width, height)."""
+    if image.width < size[0] or image.height < size[1]:
+        raise TooSmall(f"{image.width}×{image.height} pixels, smaller than {size[0]}×{size[1]}")
+
+
 def to_array(image: Image.Image) -> np.ndarray:
-    """uint8 [C, H, W] of a grey or RGB image; not to be written to."""
+    """Return a grey or RGB image as uint8 [C, H, W], read-only."""
     pixels = np.asarray(image)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """uint8 [C, H, W] of a grey or RGB image."""
+    """Return a grey or RGB image as uint8 [C, H, W]."""
     return torch.from_numpy(to_array(image).copy())
+
+
+def from_tensor(raw: Tensor) -> Image.Image:
+    """Return uint8 [C, H, W] as a grey or RGB image."""
+    pixels = raw.permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)

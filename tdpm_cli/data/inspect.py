@@ -1,122 +1,81 @@
-"""What images a data set is made of: sizes, modes, bits, formats, and those that cannot be decoded."""
+"""tdpm data inspect: report what a dataset contains, and draw some of its images."""
 
-import io
-import os
-import signal
+import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from pathlib import Path
 
+import torch
 from PIL import Image
 
-from tdpm_cli.data.dataset import FromImageFiles
-from tdpm_cli.data.decode import bits_of, flatten, is_transparent, open_image, reason_of
-from tdpm_cli.runtime.errors import BadFile, InputError
+from tdpm_cli.data import decode
+from tdpm_cli.data.dataset import Dataset, FromImageFiles
+from tdpm_cli.data.survey import open_images, summary_of, survey
+from tdpm_cli.runtime.console import say, table
+from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.files import writable, write_text
+from tdpm_cli.runtime.grids import contact_sheet, save
 
-Result = TypeVar("Result")
-CHUNK = 256  # images that a process takes at a time
-
-
-@dataclass(frozen=True)
-class Look:
-    """One image: its size, what Pillow calls its mode and format, bits a channel; or why it cannot be decoded."""
-
-    width: int = 0
-    height: int = 0
-    mode: str = ""
-    format: str = ""
-    bits: int = 8
-    transparent: bool = False
-    size: int = 0  # bytes of the file
-    broken: str = ""
+SHEET_IMAGES = 64  # on the contact sheet
+LISTED_CLASSES = 20  # the largest and the smallest, where there are more than twice as many
+LABELS_TOGETHER = 10_000  # examples whose labels are read at a time
 
 
-def look_at(data: FromImageFiles, indices: Sequence[int], whole: bool) -> list[Look]:
-    """Look at images of a data set, by their heads, or by decoding the `whole` of each."""
-    return [_look(data.files.content, k, whole) for k in indices]
+def inspect(path: Path, sheet: Path | None = None, json_file: Path | None = None, workers: int | None = None) -> None:
+    """Print what a dataset contains, and write a contact sheet. Raises InputError for data that cannot be read."""
+    writable("--json", json_file)
+    dataset, name = open_images(path)
+    lines = {"read as": name}
+    if isinstance(dataset, FromImageFiles):
+        lines |= summary_of(survey(dataset, path, decode=False, workers=workers))
+    else:
+        channels, height, width = dataset.shape
+        mode = "grey" if channels == 1 else "RGB"
+        lines |= {"images": f"{len(dataset):,}", "sizes": f"1: {width}×{height}", "modes": f"{mode}, 8 bits"}
+    counts = _class_counts(dataset)
+    if counts:
+        lines["classes"] = f"{len(counts):,}, of {min(counts.values()):,} to {max(counts.values()):,} images"
+    captions = dataset.raw_condition([0]).get("captions")
+    lines["captions"] = f"such as {captions[0][0]!r}" if captions else "none"
+    table(f"tdpm data inspect {path}", [{"": key, " ": value} for key, value in lines.items()])
+    if counts:
+        table("classes", [{"class": label, "images": f"{count:,}"} for label, count in _extremes(counts)])
+    for note in dataset.notes:
+        say(f"note: {note}")
+    if json_file:
+        write_text(json_file, json.dumps({"path": str(path), **lines, "class_counts": counts}, indent=1))
+    saved = save(_contact_sheet(dataset), sheet or Path(f"{path.resolve().stem}-contact.png"))
+    say(f"contact sheet: {saved}\nnext: tdpm data verify {path}")
 
 
-def _look(content_of: Callable[[int], bytes], k: int, whole: bool) -> Look:
+def _class_counts(dataset: Dataset) -> dict[str, int]:
+    """Return the number of images of each class; {} without classes."""
+    if "label" not in dataset.raw_condition([0]):
+        return {}
+    counts: Counter[int] = Counter()
+    for start in range(0, len(dataset), LABELS_TOGETHER):
+        indices = range(start, min(start + LABELS_TOGETHER, len(dataset)))
+        counts.update(dataset.raw_condition(indices)["label"].tolist())
+    return {name: counts.get(k, 0) for k, name in enumerate(dataset.class_names)}
+
+
+def _extremes(counts: dict[str, int]) -> list[tuple[str, int]]:
+    """Return all classes by size if they are few, else the largest and the smallest."""
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    few = len(ordered) <= 2 * LISTED_CLASSES
+    return ordered if few else [*ordered[:LISTED_CLASSES], *ordered[-LISTED_CLASSES:]]
+
+
+def _contact_sheet(dataset: Dataset) -> Image.Image:
+    """Draw images chosen at random; those that cannot be decoded are red."""
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randperm(len(dataset), generator=generator)[:SHEET_IMAGES].tolist()
+    return contact_sheet([_decoded(dataset, k) for k in sorted(chosen)])
+
+
+def _decoded(dataset: Dataset, k: int) -> Image.Image | None:
     try:
-        content = content_of(k)
-        if whole:
-            image = open_image(content)
-            flatten(image, 3)
-        else:
-            image = Image.open(io.BytesIO(content))
-        return Look(image.width, image.height, image.mode, image.format or "?", bits_of(content, image),
-                    is_transparent(image), len(content))  # fmt: skip
-    except BadFile as error:
-        return Look(broken=error.reason)
-    except (ValueError, InputError) as error:
-        return Look(broken=str(error))
-    except Exception as error:  # decoders raise anything on damaged data
-        return Look(broken=reason_of(error))
-
-
-def in_processes(
-    work: Callable[[Any, Sequence[int]], Result], data: Any, chunks: Sequence[Sequence[int]], workers: int | None = None
-) -> Iterator[tuple[int, Result]]:
-    """Yield (number, work(data, chunk)) of chunks as other processes finish them; few at a time are under way."""
-    workers = workers or min(16, os.cpu_count() or 1)
-    if workers == 1 or len(chunks) <= 1:
-        yield from ((number, work(data, chunk)) for number, chunk in enumerate(chunks))
-        return
-    with ProcessPoolExecutor(workers, initializer=_begin, initargs=(data,)) as pool:
-        left = iter(enumerate(chunks))
-        running: dict[Future[Result], int] = {}
-        try:
-            while True:
-                while len(running) < 2 * workers and (following := next(left, None)) is not None:
-                    running[pool.submit(_work, work, following[1])] = following[0]
-                if not running:
-                    return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    yield running.pop(future), future.result()
-        finally:  # also where the caller stops early
-            for future in running:
-                future.cancel()
-
-
-_data: Any = None  # of a worker process
-
-
-def _begin(data: Any) -> None:
-    global _data
-    _data = data
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # which reach a group, and are for the main process
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _work(work: Callable[[Any, Sequence[int]], Result], chunk: Sequence[int]) -> Result:
-    return work(_data, chunk)
-
-
-def summary_of(looks: Sequence[Look]) -> dict[str, str]:
-    """Lines for people: counts, sizes, modes, bits, formats."""
-    sound = [look for look in looks if not look.broken]
-    if not sound:
-        return {"images": f"{len(looks):,}, none of which can be decoded"}
-    sides = sorted((min(look.width, look.height), look.width, look.height) for look in sound)
-    smallest, middle, largest = (sides[k] for k in (0, len(sides) // 2, -1))
-    sizes = Counter((look.width, look.height) for look in sound)
-    common = ", ".join(f"{w}×{h} ({count:,})" for (w, h), count in sizes.most_common(4))
-    lines = {
-        "images": f"{len(looks):,}" + (f", {len(looks) - len(sound):,} broken" if len(sound) < len(looks) else ""),
-        "sizes": f"{len(sizes):,} different: {common}{' …' if len(sizes) > 4 else ''}",
-        "smallest, median, largest": " · ".join(f"{w}×{h}" for _, w, h in (smallest, middle, largest)),
-        "modes": _counted(Counter(look.mode for look in sound)),
-        "formats": _counted(Counter(look.format for look in sound)),
-        "bytes": f"{sum(look.size for look in sound) / 2**20:.4g} MiB",
-    }
-    if deep := sum(look.bits > 8 for look in sound):
-        lines["16 bits or more"] = f"{deep:,} (training scales them to 8)"
-    if transparent := sum(look.transparent for look in sound):
-        lines["transparent"] = f"{transparent:,} (training lays them on white)"
-    return lines
-
-
-def _counted(counts: Counter[str]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in counts.most_common())
+        if isinstance(dataset, FromImageFiles):
+            return decode.flatten(decode.open_image(dataset.files.content(k)), 3)
+        return decode.flatten(decode.from_tensor(dataset[[k]][0][0]), 3)
+    except (ValueError, InputError):
+        return None

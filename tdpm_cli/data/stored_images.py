@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.datasets.npz import npz
-from tdpm_cli.data.decode import bits_of, flatten, is_transparent, reason_of, to_tensor
+from tdpm_cli.data.decode import bits_of, flatten, is_transparent, limit_pixels, reason_of, to_tensor
 from tdpm_cli.data.image_files import ImageFiles
 from tdpm_cli.data.tensor_dataset import TensorDataset
 from tdpm_cli.runtime.console import Meter
@@ -80,7 +80,7 @@ class StoredImages:
         return self.files.sha256()
 
     def _read(self, position: int) -> Tensor:
-        return to_tensor(flatten(self.files.open(position, upright=False), self.shape[0]))
+        return to_tensor(flatten(self.files.open(position, apply_orientation=False), self.shape[0]))
 
 
 def open_stored(path: Path, option: str, manifest: Mapping[str, Any] | None = None) -> StoredImages | TensorDataset:
@@ -88,6 +88,7 @@ def open_stored(path: Path, option: str, manifest: Mapping[str, Any] | None = No
 
     Raises InputError, naming `option`, for anything else.
     """
+    limit_pixels()
     manifest = manifest or {}
     if path.is_dir() and manifest.get("format") == "npz":
         if not (path / SAMPLES_ARRAY).is_file():

@@ -13,7 +13,7 @@ from tdpm_cli.data import dataset
 from tdpm_cli.evaluation.examples import Examples
 from tdpm_cli.runtime import distributed
 from tdpm_cli.runtime.errors import BadFile, InputError
-from tdpm_cli.runtime.signals import leave_to_the_main_process
+from tdpm_cli.runtime.signals import ignore_signals
 
 MIN_FOR_WORKERS = 500  # fewer images are read before worker processes would have started
 MAX_WORKERS = 8
@@ -46,7 +46,7 @@ def batches_of(
         sampler=_FixedOrder(distributed.own(batches)),
         batch_size=None,
         num_workers=workers,
-        worker_init_fn=leave_to_the_main_process,
+        worker_init_fn=ignore_signals,
     )
 
 

@@ -167,6 +167,6 @@ def _class_names(manifest: dict[str, Any] | None) -> list[str]:
 
 def _array_names(path: Path) -> set[str]:
     try:
-        return set(arrays.told(path))
+        return set(arrays.read_headers(path))
     except InputError as error:
         raise InputError(f"{error}; {ACCEPTED}") from None

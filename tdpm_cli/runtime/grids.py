@@ -1,22 +1,55 @@
-"""Pictures for people: panels side by side, each with its title above."""
+"""Arrange images into one image: grids, panels with titles, rows with captions, contact sheets."""
 
+import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from tdpm_cli.runtime.files import replacing
 
-MARGIN, TITLE = 8, 18  # pixels
+GAP = 2  # pixels between the images of a grid
+MARGIN, TITLE = 8, 18  # pixels around panels, and for a title
 MIN_SIDE = 64  # pixels of an image in a grid
+GRID_COLUMNS = 8  # at most, unless the caller chooses
+CELL, CELL_GAP = 96, 4  # pixels of an image on a contact sheet, and between images
+MIN_TEXT_WIDTH, CAPTION_SIZE = 240, 14  # pixels of a row's text, and of its font
+
+
+def image_grid(raw: Tensor, columns: int | None = None, zoom: int | None = None) -> Image.Image:
+    """Draw images uint8 [N, C, H, W] in rows on white, and repeat every pixel `zoom` times.
+
+    By default images below 64 pixels are enlarged to that side.
+    """
+    n, _, height, width = raw.shape
+    zoom = zoom or max(1, MIN_SIDE // max(height, width))
+    columns = columns or min(math.isqrt(n - 1) + 1, GRID_COLUMNS)
+    rows = -(-n // columns)
+    sheet = torch.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, 3), 255, dtype=torch.uint8)
+    for k, image in enumerate(raw.cpu().expand(-1, 3, -1, -1)):
+        y, x = GAP + k // columns * (height + GAP), GAP + k % columns * (width + GAP)
+        sheet[y : y + height, x : x + width] = image.permute(1, 2, 0)
+    size = (sheet.shape[1] * zoom, sheet.shape[0] * zoom)
+    return Image.fromarray(sheet.numpy()).resize(size, Image.Resampling.NEAREST)
+
+
+def contact_sheet(images: Sequence[Image.Image | None]) -> Image.Image:
+    """Draw images of any size in square cells; None is red."""
+    columns = min(GRID_COLUMNS, len(images))
+    step, rows = CELL + CELL_GAP, -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * step + CELL_GAP, rows * step + CELL_GAP), "white")
+    for position, image in enumerate(images):
+        left, top = CELL_GAP + position % columns * step, CELL_GAP + position // columns * step
+        cell = _fitted(image) if image else Image.new("RGB", (CELL, CELL), "red")
+        sheet.paste(cell, (left + (CELL - cell.width) // 2, top + (CELL - cell.height) // 2))
+    return sheet
 
 
 def side_by_side(panels: Mapping[str, Image.Image]) -> Image.Image:
-    """One picture of all panels."""
+    """Draw panels in a row, each below its title."""
     width = sum(panel.width + MARGIN for panel in panels.values()) + MARGIN
     height = max(panel.height for panel in panels.values()) + TITLE + MARGIN
     sheet = Image.new("RGB", (width, height), "white")
@@ -29,7 +62,7 @@ def side_by_side(panels: Mapping[str, Image.Image]) -> Image.Image:
 
 
 def stacked(panels: Mapping[str, Image.Image]) -> Image.Image:
-    """One picture of all panels, one below the other."""
+    """Draw panels in a column, each below its title."""
     width = max(panel.width for panel in panels.values()) + 2 * MARGIN
     height = sum(panel.height + TITLE for panel in panels.values()) + MARGIN
     sheet = Image.new("RGB", (width, height), "white")
@@ -42,10 +75,10 @@ def stacked(panels: Mapping[str, Image.Image]) -> Image.Image:
 
 
 def captioned(rows: Mapping[str, Image.Image]) -> Image.Image:
-    """One picture of all rows, each with its text written under it, broken into lines where it is long."""
-    font = ImageFont.load_default(14)
-    letters = max((width := max(max(row.width for row in rows.values()), 240)) // 8, 1)
-    texts = ["\n".join(textwrap.wrap(text, letters)) for text in rows]
+    """Draw rows in a column, each above its text, which is wrapped."""
+    font = ImageFont.load_default(CAPTION_SIZE)
+    width = max(MIN_TEXT_WIDTH, *(row.width for row in rows.values()))
+    texts = ["\n".join(textwrap.wrap(text, max(width // 8, 1))) for text in rows]
     boxes = [ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox((0, 0), text, font) for text in texts]
     heights = [row.height + int(box[3]) + TITLE for row, box in zip(rows.values(), boxes, strict=True)]
     sheet = Image.new("RGB", (width + 2 * MARGIN, sum(heights) + MARGIN), "white")
@@ -57,27 +90,16 @@ def captioned(rows: Mapping[str, Image.Image]) -> Image.Image:
     return sheet
 
 
-def save(picture: Image.Image, path: Path) -> Path:
-    """Write a PNG, whole or not at all."""
+def save(image: Image.Image, path: Path) -> Path:
+    """Write a PNG, completely or not at all."""
     with replacing(path) as part:
-        picture.save(part, format="PNG")
+        image.save(part, format="PNG")
     return path
 
 
-def strip(raw: Tensor) -> Image.Image:
-    """uint8 [n, C, H, W] in one row, enlarged to be seen."""
-    n, _, height, width = raw.shape
-    row = torch.nn.functional.pad(raw.expand(-1, 3, -1, -1), (0, 2, 0, 2), value=255)
-    pixels = row.permute(2, 0, 3, 1).reshape(height + 2, n * (width + 2), 3)
-    zoom = max(64 // height, 1)
-    return Image.fromarray(pixels.numpy()).resize(
-        (pixels.shape[1] * zoom, pixels.shape[0] * zoom), Image.Resampling.NEAREST
-    )
-
-
-def image_grid(raw: Tensor, columns: int = 8) -> Image.Image:
-    """Arrange images uint8 [N, C, H, W] in rows of `columns`; images below 64 pixels are enlarged without smoothing."""
-    factor = max(1, MIN_SIDE // max(raw.shape[-2:]))
-    large = raw.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
-    sheet = make_grid(large.expand(-1, 3, -1, -1), nrow=columns, padding=2, pad_value=255)
-    return Image.fromarray(sheet.permute(1, 2, 0).contiguous().numpy())
+def _fitted(image: Image.Image) -> Image.Image:
+    """Return an image in the largest size that fits a cell; small ones are enlarged without smoothing."""
+    is_large = max(image.size) > CELL
+    scale = CELL / max(image.size) if is_large else max(CELL // max(image.size), 1)
+    size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
+    return image.resize(size, Image.Resampling.LANCZOS if is_large else Image.Resampling.NEAREST)

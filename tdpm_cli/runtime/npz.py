@@ -1,4 +1,4 @@
-"""Plain arrays from .npz files of unknown origin: nothing is executed, and no memory is taken before it is checked."""
+"""Read plain arrays from .npz files that are not trusted: nothing is executed, and sizes are checked first."""
 
 import io
 import os
@@ -16,55 +16,56 @@ from numpy.lib import format as npy
 
 from tdpm_cli.runtime.errors import InputError
 
-FEW, RATIO = 1 << 26, 200  # bytes; how often larger arrays may be smaller in the file: images are 20 times at most
+SMALL_BYTES = 1 << 26  # arrays up to this size are read however well they are compressed
+MAX_COMPRESSION = 200  # of larger arrays: images are compressed 20 times at most
 SUFFIX = ".npy"
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a file says of an array in it."""
+class ArrayHeader:
+    """Shape and type of an array, as its file states them."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Bytes of the array."""
         return prod(self.shape) * self.dtype.itemsize
 
 
-def told(path: Path) -> dict[str, Told]:
-    """The arrays of an .npz, as their headers tell, without reading one. Raises InputError for what is no .npz."""
+def read_headers(path: Path) -> dict[str, ArrayHeader]:
+    """Return the headers of the arrays in an .npz, by name. Raises InputError for any other file."""
     with _opened(path) as archive:
-        return {entry.filename.removesuffix(SUFFIX): _told(archive, entry) for entry in archive.infolist()}
+        return {entry.filename.removesuffix(SUFFIX): _entry_header(archive, entry) for entry in archive.infolist()}
 
 
 def read(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """The arrays of these names that an .npz has.
+    """Return the arrays of these names that an .npz contains.
 
-    Raises InputError for one that is damaged, holds Python objects, is packed so tightly that it must be a trap, or
-    does not fit in memory.
+    Raises InputError for an array that is damaged, contains Python objects, is compressed so well that it must be a
+    decompression bomb, or does not fit in memory.
     """
     with _opened(path) as archive:
-        found = {}
+        arrays = {}
         for entry in archive.infolist():
             if (name := entry.filename.removesuffix(SUFFIX)) not in names:
                 continue
-            says = _told(archive, entry)
-            if says.size > max(FEW, RATIO * entry.compress_size):
+            header = _entry_header(archive, entry)
+            if header.size > max(SMALL_BYTES, MAX_COMPRESSION * entry.compress_size):
                 raise InputError(
-                    f"{path}: `{name}` says that {says.size:,} bytes are packed in {entry.compress_size:,}: not to be "
-                    "trusted"
+                    f"{path}: `{name}` states {header.size:,} bytes, compressed to {entry.compress_size:,}; at most "
+                    f"{MAX_COMPRESSION} times is accepted. Do not trust this file"
                 )
-            if says.size > (free := os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")):
-                raise InputError(f"{path}: `{name}` has {says.size:,} bytes, and {free:,} are free")
+            if header.size > (free := os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")):
+                raise InputError(f"{path}: `{name}` has {header.size:,} bytes, but {free:,} bytes of memory are free")
             with archive.open(entry) as file:
-                found[name] = np.asarray(npy.read_array(file, allow_pickle=False))
-        return found
+                arrays[name] = np.asarray(npy.read_array(file, allow_pickle=False))
+        return arrays
 
 
-def array_of(content: bytes) -> np.ndarray:
-    """The array of an .npy in memory. Raises ValueError for what is none, or not what its header says."""
+def parse_npy(content: bytes) -> np.ndarray:
+    """Return the array of an .npy in memory. Raises ValueError for any other content."""
     try:
         _header(io.BytesIO(content), len(content))
         return np.asarray(npy.read_array(io.BytesIO(content), allow_pickle=False))
@@ -72,7 +73,7 @@ def array_of(content: bytes) -> np.ndarray:
         raise ValueError(error) from None
 
 
-def _told(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Told:
+def _entry_header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> ArrayHeader:
     try:
         with archive.open(entry) as file:
             return _header(file, entry.file_size)
@@ -80,19 +81,19 @@ def _told(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Told:
         raise ValueError(f"{entry.filename}: {error}") from None
 
 
-def _header(file: IO[bytes], size: int) -> Told:
-    """What the header of an .npy of `size` bytes tells, which must be what the bytes can hold."""
+def _header(file: IO[bytes], size: int) -> ArrayHeader:
+    """Return the header of an .npy of `size` bytes. Raises ValueError unless it describes that many."""
     version = npy.read_magic(file)
     if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"the format {version}")
-    header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = header(file)
-    says = Told(shape, dtype)
+        raise ValueError(f"format {version}")
+    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read_header(file)
+    header = ArrayHeader(shape, dtype)
     if dtype.hasobject:
-        raise ValueError("it holds pickled objects, which are never loaded")
-    if min(shape, default=0) < 0 or file.tell() + says.size != size:
-        raise ValueError(f"it says that it has the shape {list(shape)}, which is not what it holds")
-    return says
+        raise ValueError("it contains pickled objects, which are never loaded")
+    if min(shape, default=0) < 0 or file.tell() + header.size != size:
+        raise ValueError(f"its header states the shape {list(shape)}, which does not match its {size:,} bytes")
+    return header
 
 
 @contextmanager

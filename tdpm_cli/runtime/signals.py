@@ -50,7 +50,7 @@ def _raise(number: int, frame: FrameType | None) -> NoReturn:
     raise Interrupted(number, f"stopped by {signal.Signals(number).name}")
 
 
-def leave_to_the_main_process(worker: int = 0) -> None:
+def ignore_signals(worker: int = 0) -> None:
     """Of a worker: signals, which reach a whole group, are for the main process, which ends its workers itself."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tdpm_cli.config import load_config, presets
 from tdpm_cli.data.image_dataset import ImageDataset
-from tdpm_cli.data.image_files import SUFFIXES, ImageFiles
+from tdpm_cli.data.image_files import IMAGE_SUFFIXES, ImageFiles
 from tdpm_cli.runtime.console import Meter, say
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import replacing, write_text, writing
@@ -66,7 +66,7 @@ def read(text: str, shape: Sequence[int], n: int | None, known: Sequence[str]) -
 
 
 def _files(path: Path) -> ImageFiles:
-    if path.is_file() and path.suffix.lower() in SUFFIXES:
+    if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
         files = ImageFiles(path.parent, "IMAGES", classed=False)
         files.restrict(lambda name: name == path.name, path.name)
         return files

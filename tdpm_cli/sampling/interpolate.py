@@ -62,7 +62,9 @@ def interpolate(
         made = filling.by_pieces("interpolate", len(ways), 1, lambda part: way(part.start), unit="ways")
         files = [[f"{k:06d}-{frame:02d}.png" for frame in range(frames)] for k in range(len(ways))]
         filling.write_pictures(made, [name for row in files for name in row])
-        rows = {f"{a} to {b}": pictures.strip(of) for (a, b), of in zip(ways, made.split(frames), strict=True)}
+        rows = {
+            f"{a} to {b}": pictures.image_grid(of, frames) for (a, b), of in zip(ways, made.split(frames), strict=True)
+        }
         pictures.save(pictures.stacked(rows), out / folders.SHEET)
         filling.finish(plan, [
             {"file": name, "from": a, "to": b, "share": k / (frames - 1)}

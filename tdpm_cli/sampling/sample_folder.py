@@ -178,7 +178,7 @@ class Array:
 
     def count(self) -> int:
         """The length of the array."""
-        return npz.told(self.out / ARRAY)["arr_0"].shape[0] if (self.out / ARRAY).is_file() else 0
+        return npz.read_headers(self.out / ARRAY)["arr_0"].shape[0] if (self.out / ARRAY).is_file() else 0
 
     def has(self, piece: range) -> bool:
         """Whether these samples are there, in the array or as a piece of it."""

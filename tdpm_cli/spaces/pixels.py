@@ -1,4 +1,4 @@
-"""Pixels: images as they are, scaled to [-1, 1]."""
+"""Images as they are stored, scaled to [-1, 1]."""
 
 import math
 from typing import TYPE_CHECKING, Annotated
@@ -15,42 +15,37 @@ if TYPE_CHECKING:
 
 __all__ = ["Pixels"]
 
-MOST_VALUES = 3 << 26  # of 8192×8192 pixels in colour
+MAX_VALUES = 3 << 26  # of an image: 8192×8192 pixels in colour
+GRID_IMAGES = 64  # that a grid shows
+GRID_SIDE, SMALL_GRID_SIDE = 256, 400  # pixels that a grid of large or small images is enlarged to
+SMALL_SIDE = 32  # height below which images are small
 
 
 class Pixels:
-    """raw uint8 [B, C, H, W] ↔ x float32 [B, C, H, W] in [-1, 1]; `shape` is [C, H, W], C 1 or 3."""
+    """raw uint8 [B, C, H, W] ↔ x float32 [B, C, H, W] in [-1, 1]; `shape` is [C, H, W], with C 1 or 3."""
 
     bounds = (-1.0, 1.0)
 
     def __init__(self, *, shape: Annotated[list[Positive], Len(3, 3)]) -> None:
         if shape[0] not in (1, 3):
-            raise InputError(f"space.shape is {shape}: it must be [C, H, W] with C = 1 (grey) or 3 (RGB)")
-        if math.prod(shape) > MOST_VALUES:
-            raise InputError(f"space.shape is {shape}: images of at most {MOST_VALUES:,} values are accepted")
+            raise InputError(f"space.shape is {shape}; expected [C, H, W] with C = 1 (grey) or 3 (RGB)")
+        if math.prod(shape) > MAX_VALUES:
+            raise InputError(f"space.shape is {shape}; images of at most {MAX_VALUES:,} values are accepted")
         self.shape = self.raw_shape = tuple(shape)
 
     def encode(self, raw: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """0..255 → [-1, 1]."""
+        """Scale 0..255 to [-1, 1]."""
         return raw.float() / 127.5 - 1
 
     def decode(self, x: Tensor) -> Tensor:
-        """[-1, 1] → the nearest of 0..255."""
+        """Scale [-1, 1] to 0..255, and round."""
         return (x.float() * 127.5 + 127.5).round().clamp(0, 255).byte()
 
     def to_image(self, raw: Tensor, columns: int | None = None) -> "Image.Image":
-        """The first 64 images in rows of 8, or of `columns`, enlarged to be seen."""
-        from PIL import Image
+        """Draw the first 64 images in a grid, enlarged without smoothing."""
+        from tdpm_cli.runtime.grids import image_grid
 
-        raw = raw[:64].cpu().expand(-1, 3, -1, -1)
-        n, _, height, width = raw.shape
-        columns = columns or min(math.isqrt(n - 1) + 1, 8)
-        rows = -(-n // columns)
-        sheet = torch.full((rows * (height + 2) + 2, columns * (width + 2) + 2, 3), 255, dtype=torch.uint8)
-        for k, image in enumerate(raw):
-            y, x = 2 + k // columns * (height + 2), 2 + k % columns * (width + 2)
-            sheet[y : y + height, x : x + width] = image.permute(1, 2, 0)
-        zoom = max(256 // max(sheet.shape[:2]), 1) if height >= 32 else max(400 // max(sheet.shape[:2]), 1)
-        return Image.fromarray(sheet.numpy()).resize(
-            (sheet.shape[1] * zoom, sheet.shape[0] * zoom), Image.Resampling.NEAREST
-        )
+        height = raw.shape[2]
+        sheet = image_grid(raw[:GRID_IMAGES], columns, zoom=1)
+        side = SMALL_GRID_SIDE if height < SMALL_SIDE else GRID_SIDE
+        return image_grid(raw[:GRID_IMAGES], columns, zoom=max(side // max(sheet.size), 1))

@@ -13,9 +13,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Points"]
 
+BINS, SIDE = 128, 256  # of the histogram, and pixels of its image
+PAPER, INK = (255.0, 255.0, 255.0), (24.0, 40.0, 110.0)  # colours of no and of the highest density
+
 
 class Points:
-    """raw float32 [B, dim] in the data's units ↔ x [B, dim], one unit of x being `scale` of the data's."""
+    """raw float32 [B, dim] in the data's units ↔ x [B, dim] = raw / `scale`."""
 
     bounds = None
 
@@ -31,15 +34,14 @@ class Points:
         """Multiply by the scale."""
         return x.float() * self.scale
 
-    def to_image(self, raw: Tensor) -> "Image.Image":
-        """Density of the first two coordinates over ±3 scales; 256² pixels, darker is denser."""
+    def to_image(self, raw: Tensor, columns: int | None = None) -> "Image.Image":
+        """Draw the density of the first two coordinates over ±3 scales; darker is denser."""
         from PIL import Image
 
         first = raw[:, :2].cpu().numpy() if raw.shape[1] > 1 else np.repeat(raw.cpu().numpy(), 2, 1)
         edge = 3 * self.scale
-        count, *_ = np.histogram2d(-first[:, 1], first[:, 0], bins=128, range=[[-edge, edge]] * 2)
+        count, *_ = np.histogram2d(-first[:, 1], first[:, 0], bins=BINS, range=[[-edge, edge]] * 2)
         density = np.sqrt(count / max(np.quantile(count[count > 0], 0.99), 1) if count.any() else count)
         ink = torch.from_numpy(density).clamp(0, 1)[..., None]
-        paper, colour = torch.tensor([255.0, 255, 255]), torch.tensor([24.0, 40, 110])
-        pixels = ((1 - ink) * paper + ink * colour).round().byte().numpy()
-        return Image.fromarray(pixels).resize((256, 256), Image.Resampling.NEAREST)
+        pixels = ((1 - ink) * torch.tensor(PAPER) + ink * torch.tensor(INK)).round().byte().numpy()
+        return Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.NEAREST)

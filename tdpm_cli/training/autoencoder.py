@@ -17,8 +17,8 @@ from torch import Tensor
 from tdpm_cli.config import registry
 from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.dataset import Dataset
+from tdpm_cli.data.dataset_json import NAME as LABELS
 from tdpm_cli.data.datasets.latents import ABOUT
-from tdpm_cli.data.image_files import LABELS
 from tdpm_cli.runtime import device as precision
 from tdpm_cli.runtime.console import Meter, say
 from tdpm_cli.runtime.errors import InputError

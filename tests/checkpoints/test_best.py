@@ -38,7 +38,7 @@ def test_every_checkpoint_is_scored_and_the_best_stays(tiny, tmp_path, capsys):
     assert build.load(run / "best").seen == least
     name, value = checkpoint.best(run)
     assert (name, value) == ("sliced W2", pytest.approx(found[least], rel=1e-5))
-    assert "the best so far" in capsys.readouterr().err
+    assert "the best checkpoint so far" in capsys.readouterr().err
     again = score(model=run / "best", n=64)
     assert again["scores"]["sliced W2"] == pytest.approx(value, rel=1e-6)
 

@@ -14,8 +14,8 @@ from PIL import Image
 from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.config import presets, registry
 from tdpm_cli.config import schema as config
+from tdpm_cli.data.inspect import inspect
 from tdpm_cli.data.loader import batches
-from tdpm_cli.data.tools import inspect
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.export.export import export
 from tdpm_cli.export.targets import diffusers, onnx

@@ -12,9 +12,9 @@ from tdpm_cli.runtime.errors import InputError
 
 __all__ = ["celeba"]
 
-IMAGES, SPLITS = "img_align_celeba", "list_eval_partition.txt"
-NUMBER = {"train": "0", "valid": "1", "test": "2"}
-FACE = (25, 57, 153, 185)  # 128² pixels around (89, 121), as DDIM's code cuts them (Song et al. 2021)
+IMAGES, PARTITION = "img_align_celeba", "list_eval_partition.txt"
+SPLIT_NUMBERS = {"train": "0", "valid": "1", "test": "2"}
+FACE = (25, 57, 153, 185)  # 128² pixels around (89, 121), as DDIM's code crops them (Song et al. 2021)
 
 
 def celeba(
@@ -23,8 +23,8 @@ def celeba(
 ) -> ImageDataset:  # fmt: skip
     """The square of 128 pixels around the face, resized by Lanczos.
 
-    `path` is the folder or the zip of the images, or the one that holds them, with `list_eval_partition.txt` there or
-    beside unless the split is "all". `download` fetches all by torchvision (it needs gdown).
+    `path` is the folder or zip of the images, or the folder that contains it, with `list_eval_partition.txt` there or
+    beside it unless the split is "all". `download` fetches all files with torchvision, which needs gdown.
     """
     root = path or user_cache_path("tdpm") / "data" / "celeba"
     if download and _images(root) is None:
@@ -32,36 +32,36 @@ def celeba(
     images = _images(root)
     if images is None:
         raise InputError(
-            f"the data 'celeba' are not in {root}. Give --download (1.4 GB; it needs: pip install gdown); or fetch "
-            f"{IMAGES}.zip and {SPLITS} from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html into a folder, and give "
-            "it as --data"
+            f"CelebA not found in {root}; add --download (1.4 GB; needs: pip install gdown), or put {IMAGES}.zip and "
+            f"{PARTITION} from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html into a folder, and name it with --data"
         )
     files = ImageFiles(images, quarantine=Path(quarantine) if quarantine else None, classed=False)
     if split != "all":
-        chosen = _chosen(images, split)
-        files.restrict(lambda name: Path(name).name in chosen, f"the split {split!r} of {SPLITS}; use data.split=all")
+        names = _names_in(images, split)
+        files.restrict(lambda name: Path(name).name in names, f"the split {split!r} of {PARTITION}; use data.split=all")
     return ImageDataset(files, raw_shape, box=FACE)
 
 
 def recognises(path: Path) -> bool:
-    """Whether `path` holds the images under their published name."""
+    """Return whether `path` contains the images under their published name."""
     return path.name.startswith(IMAGES) or _images(path) not in (None, path)
 
 
 def _images(root: Path) -> Path | None:
     if root.name.startswith(IMAGES) and root.exists():
         return root
-    found = (root / place / f"{IMAGES}{suffix}" for place in ("", "celeba") for suffix in ("", ".zip"))
-    return next((place for place in found if place.exists()), None)
+    paths = (root / folder / f"{IMAGES}{suffix}" for folder in ("", "celeba") for suffix in ("", ".zip"))
+    return next((path for path in paths if path.exists()), None)
 
 
-def _chosen(images: Path, split: str) -> frozenset[str]:
-    places = [images / SPLITS, images.parent / SPLITS]
-    file = next((place for place in places if place.is_file()), None)
+def _names_in(images: Path, split: str) -> frozenset[str]:
+    paths = [images / PARTITION, images.parent / PARTITION]
+    file = next((path for path in paths if path.is_file()), None)
     if file is None:
-        raise InputError(f"{images.parent}: no {SPLITS}, which tells the splits; fetch it, or set data.split=all")
+        raise InputError(f"{images.parent}: {PARTITION}, which lists the splits, not found; download it, or set "
+                         "data.split=all")  # fmt: skip
     rows = (line.split() for line in file.read_text(encoding="utf-8", errors="replace").splitlines())
-    return frozenset(row[0] for row in rows if len(row) == 2 and row[1] == NUMBER[split])
+    return frozenset(row[0] for row in rows if len(row) == 2 and row[1] == SPLIT_NUMBERS[split])
 
 
 def _download(root: Path) -> None:
@@ -70,5 +70,5 @@ def _download(root: Path) -> None:
     parent = root.parent if root.name == "celeba" else root
     try:
         CelebA(str(parent), download=True)
-    except Exception as error:  # of the network, of a wrong hash, or of gdown missing
-        raise InputError(f"--download: CelebA could not be fetched to {parent} ({error})") from None
+    except Exception as error:  # of the network, of a wrong hash, or a missing gdown
+        raise InputError(f"--download: CelebA could not be downloaded to {parent} ({error})") from None

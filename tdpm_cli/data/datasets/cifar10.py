@@ -21,28 +21,28 @@ def cifar10(
 ) -> TensorDataset:
     """uint8 [3, 32, 32] and labels 0..9, in memory.
 
-    `path` is the folder `cifar-10-batches-py`, or the one that holds it or its archive; without it the user's cache.
-    `download` fetches it there. torchvision checks every file's published hash before it is read, for they are
-    pickles. Raises InputError, with the steps to get the data, where they are missing or not the published ones.
+    `path` is the folder `cifar-10-batches-py`, or the folder that contains it or its archive; by default the user's
+    cache. `download` fetches the archive. torchvision checks the published hash of every file before it reads it,
+    because the files are pickles. Raises InputError for files that are missing or are not the published ones.
     """
     from torchvision.datasets import CIFAR10
 
     root = path or user_cache_path("tdpm") / "data"
     root = root.parent if root.name in (FOLDER, ARCHIVE) else root
-    # Present files are unpacked and checked in the same way as fetched ones, without a network.
-    present = (root / ARCHIVE).is_file() and not (root / FOLDER).is_dir()
+    # With download=True, torchvision unpacks and checks an archive that is present without a network.
+    only_archive = (root / ARCHIVE).is_file() and not (root / FOLDER).is_dir()
     try:
-        data = CIFAR10(str(root), train=split == "train", download=download or present)
+        data = CIFAR10(str(root), train=split == "train", download=download or only_archive)
     except Exception as error:  # RuntimeError for a wrong hash, OSError without a network
         raise InputError(
-            f"the data 'cifar10' are not in {root}, or are not the published files ({error}). Give --download to fetch "
-            f"them (170 MB); or: curl -LO {URL}, and --data the folder it is in. Images of CIFAR-10 in a folder or a "
-            "zip are read by --data alone"
+            f"CIFAR-10 not found in {root}, or its files are not the published ones ({error}); add --download "
+            f"(170 MB), or run: curl -LO {URL}, and name its folder with --data. For CIFAR-10 as image files, use "
+            "data.name=images"
         ) from None
     images = torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous()
     return TensorDataset(images, raw_shape, str(root), torch.tensor(data.targets), data.classes)
 
 
 def recognises(path: Path) -> bool:
-    """Whether `path` holds the batches or their archive."""
+    """Return whether `path` contains the batches or their archive."""
     return path.name in (FOLDER, ARCHIVE) or (path / FOLDER).is_dir() or (path / ARCHIVE).is_file()

@@ -1,4 +1,4 @@
-"""COCO's captions: photographs with five captions each (Lin et al. 2014; Chen et al. 2015), as they are published."""
+"""COCO's captions: photographs with five captions each (Lin et al. 2014; Chen et al. 2015), as published."""
 
 import json
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 from tdpm_cli.config.constants import Crop
 from tdpm_cli.data.captions import Uncaptioned
 from tdpm_cli.data.image_dataset import ImageDataset
-from tdpm_cli.data.image_files import ImageFiles
+from tdpm_cli.data.image_files import CaptionRules, ImageFiles
 from tdpm_cli.runtime.errors import InputError
 
 __all__ = ["coco"]
@@ -20,24 +20,25 @@ def coco(
     """The images of `path`/`split`, with the captions of `path`/annotations/captions_`split`.json."""
     if path is None or not _annotations(path, split).is_file() or not (path / split).is_dir():
         raise InputError(
-            f"the data 'coco' are not in {path}. Fetch {split}.zip and annotations_trainval2017.zip from "
-            f"https://cocodataset.org, unpack both there, and give that folder, of {split}/ and annotations/, as --data"
+            f"COCO not found in {path}; download {split}.zip and annotations_trainval2017.zip from "
+            f"https://cocodataset.org, unpack both into one folder, with {split}/ and annotations/, and name it with "
+            "--data"
         )
     try:
         content = json.loads(_annotations(path, split).read_text(encoding="utf-8"))
         names = {image["id"]: image["file_name"] for image in content["images"]}
         captions: dict[str, list[str]] = {}
-        for found in content["annotations"]:
-            captions.setdefault(names[found["image_id"]], []).append(" ".join(found["caption"].split()))
+        for annotation in content["annotations"]:
+            captions.setdefault(names[annotation["image_id"]], []).append(" ".join(annotation["caption"].split()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{_annotations(path, split)}: not COCO's captions ({error!r}); fetch it again") from None
+        raise InputError(f"{_annotations(path, split)}: not COCO's captions ({error!r}); download it again") from None
     files = ImageFiles(path / split, quarantine=Path(quarantine) if quarantine else None, classed=False,
-                       captions=captions, uncaptioned=uncaptioned)  # fmt: skip
+                       captions=CaptionRules(captions, uncaptioned))  # fmt: skip
     return ImageDataset(files, raw_shape, crop=crop, upscale=upscale)
 
 
 def recognises(path: Path) -> bool:
-    """Whether `path` is a folder with COCO's annotations."""
+    """Return whether `path` is a folder with COCO's annotations."""
     return (path / "annotations").is_dir() and any((path / "annotations").glob("captions_*.json"))
 
 

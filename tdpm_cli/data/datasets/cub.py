@@ -1,4 +1,4 @@
-"""Caltech-UCSD Birds: 11,788 photographs of 200 kinds (Wah et al. 2011), with ten captions each (Reed et al. 2016)."""
+"""Caltech-UCSD Birds: 11,788 photographs of 200 species (Wah et al. 2011), ten captions each (Reed et al. 2016)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,37 +6,37 @@ from pathlib import Path
 from tdpm_cli.config.constants import Crop
 from tdpm_cli.data.captions import Uncaptioned, lines_of
 from tdpm_cli.data.image_dataset import ImageDataset
-from tdpm_cli.data.image_files import SUFFIXES, ImageFiles
+from tdpm_cli.data.image_files import IMAGE_SUFFIXES, CaptionRules, ImageFiles
 from tdpm_cli.runtime.errors import InputError
 
 __all__ = ["cub"]
 
-TEXTS = ("text_c10", "text")  # folders that the captions come in
+CAPTION_FOLDERS = ("text_c10", "text")
 
 
 def cub(
     path: Path | None, raw_shape: Sequence[int] | None, *, crop: Crop = "centre", upscale: bool = True,
     quarantine: str | None = None, uncaptioned: Uncaptioned = "fail",
 ) -> ImageDataset:  # fmt: skip
-    """The images of `path`/images/KIND/, with the captions of `path`/text_c10/KIND/NAME.txt, one a line."""
-    texts = next((path / name for name in TEXTS if (path / name).is_dir()), None) if path else None
+    """The images of `path`/images/SPECIES/, with the captions of `path`/text_c10/SPECIES/NAME.txt, one a line."""
+    texts = next((path / name for name in CAPTION_FOLDERS if (path / name).is_dir()), None) if path else None
     if path is None or texts is None or not (path / "images").is_dir():
         raise InputError(
-            f"the data 'cub' are not in {path}. Unpack CUB_200_2011.tgz (https://www.vision.caltech.edu/datasets/"
-            "cub_200_2011), put the captions' folder text_c10 (github.com/reedscott/cvpr2016) beside its images, and "
-            "give the folder of both as --data"
+            f"CUB not found in {path}; unpack CUB_200_2011.tgz (https://www.vision.caltech.edu/datasets/cub_200_2011), "
+            "put the folder text_c10 of captions (github.com/reedscott/cvpr2016) beside its folder images, and name "
+            "the folder of both with --data"
         )
     captions = {}
     for image in sorted((path / "images").rglob("*")):
         name = image.relative_to(path / "images")
-        if image.suffix.lower() in SUFFIXES and (texts / name.with_suffix(".txt")).is_file():
+        if image.suffix.lower() in IMAGE_SUFFIXES and (texts / name.with_suffix(".txt")).is_file():
             text = (texts / name.with_suffix(".txt")).read_text(encoding="utf-8", errors="replace")
             captions[name.as_posix()] = list(lines_of(text))
-    files = ImageFiles(path / "images", quarantine=Path(quarantine) if quarantine else None, captions=captions,
-                       uncaptioned=uncaptioned)  # fmt: skip
+    files = ImageFiles(path / "images", quarantine=Path(quarantine) if quarantine else None,
+                       captions=CaptionRules(captions, uncaptioned))  # fmt: skip
     return ImageDataset(files, raw_shape, crop=crop, upscale=upscale)
 
 
 def recognises(path: Path) -> bool:
-    """Whether `path` is a folder of images and one of their captions."""
-    return (path / "images").is_dir() and any((path / name).is_dir() for name in TEXTS)
+    """Return whether `path` is a folder of images and of their captions."""
+    return (path / "images").is_dir() and any((path / name).is_dir() for name in CAPTION_FOLDERS)

@@ -1,4 +1,4 @@
-"""Handwritten digits: 1,797 grey images of 8×8 in 10 classes, inside scikit-learn."""
+"""Handwritten digits: 1,797 grey images of 8×8 in 10 classes, included in scikit-learn."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,16 +15,16 @@ def digits(path: Path | None, raw_shape: Sequence[int]) -> TensorDataset:
     """uint8 [1, 8, 8] and labels 0..9 (Alpaydin and Kaynak, UCI 1998: the test set)."""
     if path is not None:
         raise InputError(
-            f"--data {path}: the data 'digits' come with scikit-learn; leave --data out, or give "
+            f"--data {path}: the dataset 'digits' is part of scikit-learn and reads no path; remove --data, or name "
             "images: a folder, a zip, an .npz, …"
         )
     try:
         from sklearn.datasets import load_digits
     except ImportError:
         raise InputError(
-            "the data 'digits' need scikit-learn; install it with: pip install 'tdpm-cli[digits]'"
+            "the dataset 'digits' needs scikit-learn; install it with: pip install 'tdpm-cli[digits]'"
         ) from None
     loaded = load_digits()
     images = torch.from_numpy(loaded.images / 16 * 255).round().byte().unsqueeze(1)  # 0..16 → 0..255
     labels = torch.from_numpy(loaded.target)
-    return TensorDataset(images, raw_shape, "the data 'digits'", labels, [str(digit) for digit in range(10)])
+    return TensorDataset(images, raw_shape, "the dataset 'digits'", labels, [str(digit) for digit in range(10)])

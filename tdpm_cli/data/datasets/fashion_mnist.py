@@ -12,8 +12,8 @@ from tdpm_cli.runtime.errors import InputError
 __all__ = ["fashion_mnist"]
 
 CLASSES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
-DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # of its package dataset-fashion-mnist
-INSIDE = Path("FashionMNIST/raw")  # of the root of torchvision's data set
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package dataset-fashion-mnist installs it
+RAW = Path("FashionMNIST/raw")  # in the root of torchvision's dataset
 
 
 def fashion_mnist(
@@ -21,34 +21,34 @@ def fashion_mnist(
 ) -> TensorDataset:
     """uint8 [1, 28, 28] and labels 0..9.
 
-    Read from `path` (the idx files, or torchvision's root), or where Debian puts them, or from the user's cache;
-    `download` fetches them to `path` or the cache, checked by torchvision. Raises InputError where they are missing.
+    `path` is the folder of the idx files, or torchvision's root; by default Debian's folder, or the user's cache.
+    `download` fetches the files, and torchvision checks them. Raises InputError if they are missing.
     """
     cache = user_cache_path("tdpm") / "data"
-    places = [path, path / INSIDE] if path else [DEBIAN, cache / INSIDE]
-    if download and not any(_complete(place, split) for place in places):
+    folders = [path, path / RAW] if path else [DEBIAN, cache / RAW]
+    if download and not any(_is_complete(folder, split) for folder in folders):
         _download(path or cache)
-    folder = next((place for place in places if _complete(place, split)), None)
+    folder = next((folder for folder in folders if _is_complete(folder, split)), None)
     if folder is None:
-        listed = " and ".join(map(str, places))
         raise InputError(
-            f"the data 'fashion-mnist' are not in {listed}. Give --download to fetch them (30 MB); or on Debian and "
-            "Ubuntu: apt install dataset-fashion-mnist; or put train-images-idx3-ubyte.gz and "
-            "train-labels-idx1-ubyte.gz of https://github.com/zalandoresearch/fashion-mnist into a folder for --data"
+            f"Fashion-MNIST not found in {' or '.join(map(str, folders))}; add --download (30 MB), or on Debian and "
+            "Ubuntu run: apt install dataset-fashion-mnist, or put train-images-idx3-ubyte.gz and "
+            "train-labels-idx1-ubyte.gz of https://github.com/zalandoresearch/fashion-mnist into a folder, and name "
+            "it with --data"
         )
-    images, labels = (find(folder, split, what) for what in ("images", "labels"))
+    images, labels = (find(folder, split, content) for content in ("images", "labels"))
     assert images is not None, "the folder is complete"
     assert labels is not None, "the folder is complete"
     return TensorDataset(read(images, 3)[:, None], raw_shape, str(folder), read(labels, 1), CLASSES)
 
 
 def recognises(path: Path) -> bool:
-    """Whether `path` is torchvision's root, or Debian's folder: idx files alone could be of other data."""
-    return path == DEBIAN or any(_complete(path / INSIDE, split) for split in PREFIX)
+    """Return whether `path` is torchvision's root or Debian's folder. Other idx files may be other data."""
+    return path == DEBIAN or any(_is_complete(path / RAW, split) for split in PREFIX)
 
 
-def _complete(folder: Path, split: str) -> bool:
-    return all(find(folder, split, what) for what in ("images", "labels"))
+def _is_complete(folder: Path, split: str) -> bool:
+    return all(find(folder, split, content) for content in ("images", "labels"))
 
 
 def _download(root: Path) -> None:
@@ -57,4 +57,4 @@ def _download(root: Path) -> None:
     try:
         FashionMNIST(str(root), download=True)
     except (OSError, RuntimeError) as error:
-        raise InputError(f"--download: Fashion-MNIST could not be fetched to {root} ({error})") from None
+        raise InputError(f"--download: Fashion-MNIST could not be downloaded to {root} ({error})") from None

@@ -1,11 +1,11 @@
-"""LSUN (Yu et al. 2015): one LMDB for each category and split, of WebP images under hashes as keys."""
+"""LSUN (Yu et al. 2015): one LMDB for each category and split, of WebP images with hashes as keys."""
 
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 from platformdirs import user_cache_path
@@ -13,13 +13,14 @@ from platformdirs import user_cache_path
 from tdpm_cli.config.constants import Crop
 from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.image_dataset import ImageDataset
-from tdpm_cli.data.image_files import read_quarantine, refuse_many
+from tdpm_cli.data.quarantine import read_quarantine, require_few_quarantined
 from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.files import replacing
 
 __all__ = ["lsun"]
 
 URL = "http://dl.yf.io/lsun/scenes/{name}_lmdb.zip"
-DATA = "data.mdb"
+DATA = "data.mdb"  # the file of an LMDB
 
 
 def lsun(
@@ -27,148 +28,163 @@ def lsun(
     split: Literal["train", "val"] = "train", crop: Crop = "centre", upscale: bool = False,
     quarantine: str | None = None,
 ) -> ImageDataset:  # fmt: skip
-    """Images of an LMDB: `path` is its folder, or the one that holds `<category>_<split>_lmdb`.
+    """Images of an LMDB: `path` is its folder, or the folder that contains `<category>_<split>_lmdb`.
 
-    Raises InputError, with the steps to get the data, where there is none, and for one that is cut short.
+    Raises InputError, with the steps to get the data, if they are missing, and for an LMDB that is truncated.
     """
     name = f"{category}_{split}"
-    steps = f"get it by: curl -LO {URL.format(name=name)} && unzip {name}_lmdb.zip, then --data {name}_lmdb"
+    steps = f"download it: curl -LO {URL.format(name=name)} && unzip {name}_lmdb.zip, then use --data {name}_lmdb"
     if path is None:
-        raise InputError(f"the data 'lsun' need --data PATH, the folder {name}_lmdb or the one that holds it; {steps}")
-    places = [path, path / f"{name}_lmdb", path / name]
-    place = next((place for place in places if (place / DATA).is_file()), None)
-    if place is None:
-        hint = f"it is a zip: unzip {path} first" if path.suffix == ".zip" else steps
-        raise InputError(f"--data {path}: no {DATA} there, nor in {name}_lmdb below it; {hint}")
-    return ImageDataset(Lmdb(place, Path(quarantine) if quarantine else None), raw_shape, crop=crop, upscale=upscale)
+        raise InputError(
+            f"LSUN not found; name the folder {name}_lmdb, or the one that contains it, with --data; {steps}"
+        )
+    folders = [path, path / f"{name}_lmdb", path / name]
+    folder = next((folder for folder in folders if (folder / DATA).is_file()), None)
+    if folder is None:
+        hint = f"unzip {path} first" if path.suffix == ".zip" else steps
+        raise InputError(f"--data {path}: {DATA} not found there or in {name}_lmdb; {hint}")
+    return ImageDataset(Lmdb(folder, Path(quarantine) if quarantine else None), raw_shape, crop=crop, upscale=upscale)
 
 
 def recognises(path: Path) -> bool:
-    """Whether `path` is the folder of an LMDB, or holds such folders."""
+    """Return whether `path` is the folder of an LMDB, or contains such folders."""
     return (path / DATA).is_file() or (path.is_dir() and any(path.glob(f"*/{DATA}")))
 
 
 class Lmdb:
-    """The images of an LMDB by number, in the order of their keys.
+    """The images of an LMDB, in the order of their keys.
 
-    The database is opened in each process that reads, when it first does. Keys are listed once, and kept in the
-    user's cache.
+    Each process that reads opens the database itself. The list of keys is kept in the user's cache.
     """
 
+    class_names: Sequence[str] = ()
     other_files: Sequence[str] = ()
     without_caption: Sequence[str] = ()
 
     def __init__(self, path: Path, quarantine: Path | None = None) -> None:
-        self.path, self.class_names, self._place = path, list[str](), path.resolve()
-        keys = self._keys()
-        kept_out = read_quarantine(path, quarantine)
-        kept = np.array([key.decode() not in kept_out for key in keys.tolist()]) if kept_out else None
-        self._index = keys if kept is None else keys[kept]
-        self.quarantined = refuse_many(path, len(keys) - len(self._index), len(keys))
-        if not len(self._index):
-            raise InputError(f"--data {path}: the LMDB holds no images")
+        self.path, self._resolved = path, path.resolve()
+        keys = self._read_keys()
+        excluded = read_quarantine(path, quarantine)
+        kept = np.array([key.decode() not in excluded for key in keys.tolist()]) if excluded else None
+        self._keys = keys if kept is None else keys[kept]
+        self.quarantined = len(keys) - len(self._keys)
+        require_few_quarantined(path, self.quarantined, len(keys))
+        if not len(self._keys):
+            raise InputError(f"--data {path}: the LMDB has no images")
 
     @property
     def names(self) -> Sequence[str]:
         """The keys."""
-        return _Names(self._index)
+        return _KeyNames(self._keys)
 
     def content(self, k: int) -> bytes:
-        """The bytes of image k. Raises InputError where the database is damaged there."""
-        key = self._index[k]
-        (pid, *_), environment = _opened.get(self._place, ((0,), None))
-        if pid != os.getpid():  # the first image that this process reads
-            environment = opened(self._place)
-        with reading(self.path), environment.begin() as transaction:
-            found = transaction.get(key)
-        if found is None:
-            raise InputError(f"{self.path}: the key {key.decode()} is gone: the LMDB has changed; start again")
-        return bytes(found)
+        """Return the bytes of image k. Raises InputError if the database is damaged there."""
+        key = self._keys[k]
+        opened = _databases.get(self._resolved)
+        environment = opened.environment if opened and opened.process == os.getpid() else open_lmdb(self._resolved)
+        with reporting_errors(self.path), environment.begin() as transaction:
+            content = transaction.get(key)
+        if content is None:
+            raise InputError(f"{self.path}: the key {key.decode()} is missing: the LMDB has changed; start again")
+        return bytes(content)
 
     def raw_condition(self, indices: Sequence[int]) -> RawCondition:
-        """Nothing: LSUN has one LMDB for each category."""
+        """Return {}: LSUN has one LMDB for each category, and no captions."""
         return {}
 
     def fingerprint(self) -> str:
-        """Of all keys, and the size of the database."""
-        return hashlib.sha256(self._keys().tobytes() + str((self.path / DATA).stat().st_size).encode()).hexdigest()
+        """Return a hash of all keys and of the size of the database."""
+        size = (self.path / DATA).stat().st_size
+        return hashlib.sha256(self._read_keys().tobytes() + str(size).encode()).hexdigest()
 
     def sha256(self) -> str:
-        """Of the keys and contents of all images."""
+        """Return the SHA-256 of the keys and contents of all images."""
         digest = hashlib.sha256()
-        for k, name in enumerate(self._index.tolist()):
+        for k, name in enumerate(self._keys.tolist()):
             digest.update(name + hashlib.sha256(self.content(k)).digest())
         return digest.hexdigest()
 
-    def _keys(self) -> np.ndarray:
-        """All keys, bytes of one length, sorted."""
+    def _read_keys(self) -> np.ndarray:
+        """Return all keys, sorted: bytes of one length."""
         stat = (self.path / DATA).stat()
         stamp = f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
         cached = user_cache_path("tdpm") / "lmdb" / f"{hashlib.sha256(stamp.encode()).hexdigest()}.npy"
-        environment = opened(self._place)
+        environment = open_lmdb(self._resolved)
         with suppress(OSError, ValueError):
             return np.load(cached, allow_pickle=False)
-        with reading(self.path), environment.begin() as transaction:
+        with reporting_errors(self.path), environment.begin() as transaction:
             keys = np.array(list(transaction.cursor().iternext(values=False)), dtype=np.bytes_)
-        with suppress(OSError):
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            part = cached.with_name(f"{cached.name}.{os.getpid()}.part")
-            with part.open("wb") as file:
-                np.save(file, keys, allow_pickle=False)
-            os.replace(part, cached)
+        with suppress(InputError), replacing(cached) as part, part.open("wb") as file:
+            np.save(file, keys, allow_pickle=False)
         return keys
 
 
-_opened: dict[Path, tuple[tuple[int, ...], Any]] = {}  # what each open database was when it was opened
+class _Database(NamedTuple):
+    """An open LMDB, the process that opened it, and the file that it was (inode, size, time of change)."""
+
+    process: int
+    file: tuple[int, int, int]
+    environment: Any
 
 
-def opened(path: Path) -> Any:
-    """The environment of the LMDB at `path`, resolved, open in this process: one for all, for LMDB allows no second.
+_databases: dict[Path, _Database] = {}  # those open in this process: LMDB allows a process to open each once
 
-    Raises InputError for one that is missing, damaged or cut short.
+
+def open_lmdb(path: Path) -> Any:
+    """Return the environment of the LMDB at a resolved path, open in this process.
+
+    Raises InputError for an LMDB that is missing, damaged or truncated.
     """
     try:
         import lmdb
     except ImportError:
-        raise InputError("LMDBs need a package; install it with: pip install 'tdpm-cli[lmdb]'") from None
+        raise InputError("LSUN needs the package lmdb; install it with: pip install 'tdpm-cli[lmdb]'") from None
     stat = (path / DATA).stat()
-    identity = (os.getpid(), stat.st_ino, stat.st_size, stat.st_mtime_ns)
-    before, found = _opened.get(path, ((), None))
-    if before == identity:
-        return found
-    if found is not None:
-        found.close()  # of another file, or of the parent of this fork: a handle must not cross it
-        del _opened[path]
-    with reading(path):
-        # Read only, without a lock file: the data may lie where nothing can be written.
-        found = lmdb.open(str(path), readonly=True, lock=False, readahead=False, meminit=False)
-        needed = (found.info()["last_pgno"] + 1) * found.stat()["psize"]
-    if stat.st_size < needed:  # reading beyond the end would end the process
-        found.close()
-        raise InputError(f"{path / DATA}: cut short: {stat.st_size:,} of {needed:,} bytes; fetch it again")
-    _opened[path] = (identity, found)
-    return found
+    file = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    before = _databases.get(path)
+    if before is not None:
+        if (before.process, before.file) == (os.getpid(), file):
+            return before.environment
+        before.environment.close()  # of another file, or of the parent process: a fork must not use its handle
+        del _databases[path]
+    with reporting_errors(path):
+        # Read-only and without a lock file: the data may be on a file system that cannot be written.
+        environment = lmdb.open(str(path), readonly=True, lock=False, readahead=False, meminit=False)
+        needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    if stat.st_size < needed:  # reading beyond the end of the file would kill the process
+        environment.close()
+        raise InputError(f"{path / DATA}: truncated: {stat.st_size:,} of {needed:,} bytes; download it again")
+    _databases[path] = _Database(os.getpid(), file, environment)
+    return environment
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reporting_errors(path: Path) -> Iterator[None]:
     """Turn an error of LMDB into an InputError that names the database."""
     import lmdb
 
     try:
         yield
     except lmdb.Error as error:
-        raise InputError(f"{path}: the LMDB cannot be read ({error}); fetch it again") from None
+        raise InputError(f"{path}: the LMDB cannot be read ({error}); download it again") from None
 
 
-class _Names(Sequence[str]):
+class _KeyNames(Sequence[str]):
     """Keys as text, without a list of millions of them."""
 
     def __init__(self, keys: np.ndarray) -> None:
-        self.keys = keys
+        self._keys = keys
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self._keys)
 
-    def __getitem__(self, k: Any) -> Any:
-        return [key.decode() for key in self.keys[k].tolist()] if isinstance(k, slice) else self.keys[k].decode()
+    @overload
+    def __getitem__(self, k: int) -> str: ...
+
+    @overload
+    def __getitem__(self, k: slice) -> list[str]: ...
+
+    def __getitem__(self, k: int | slice) -> str | list[str]:
+        if isinstance(k, slice):
+            return [key.decode() for key in self._keys[k].tolist()]
+        return str(self._keys[k].decode())

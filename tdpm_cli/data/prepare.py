@@ -1,0 +1,193 @@
+"""tdpm data prepare: write images in one size to a zip, with labels and captions in `dataset.json`."""
+
+import hashlib
+import io
+import json
+import shutil
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from PIL import Image
+
+from tdpm_cli.config.constants import COLOURS, CROPS, Crop, parse_size
+from tdpm_cli.data import dataset_json, decode
+from tdpm_cli.data.dataset import Dataset, FromImageFiles
+from tdpm_cli.data.image_dataset import PREPARED
+from tdpm_cli.data.survey import in_processes, is_all_grey, open_images, survey
+from tdpm_cli.data.verify import listed
+from tdpm_cli.runtime.console import Meter, say
+from tdpm_cli.runtime.errors import InputError, one_of
+from tdpm_cli.runtime.files import replacing, writable, write_text, writing
+from tdpm_cli.runtime.signals import Interrupted, Interruption
+
+MAX_BROKEN_SHARE = 0.001  # of the images, which are left out because they cannot be decoded
+PART_IMAGES = 1000  # in a part of the zip, and in a folder of it
+ENTRY_TIME = (1980, 1, 1, 0, 0, 0)  # of every entry, so that the bytes of the zip are reproducible
+
+
+@dataclass(frozen=True)
+class Target:
+    """How images are brought to one size and mode."""
+
+    size: tuple[int, int]  # width, height
+    channels: int
+    crop: Crop
+    upscale: bool
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """[C, H, W]."""
+        return self.channels, self.size[1], self.size[0]
+
+
+def prepare(
+    source: Path, out: Path, resolution: str, crop: str = "centre", upscale: bool = False, mode: str | None = None,
+    workers: int | None = None,
+) -> None:  # fmt: skip
+    """Write the images of `source` as PNGs of one size to the zip `out`, in the layout of EDM and StyleGAN.
+
+    The bytes of the zip depend on the source and the settings alone. Finished parts stay in a folder beside it until
+    all are done, so that the same command resumes. Raises InputError for settings or images that do not fit and for too
+    many broken images, and Interrupted when stopped.
+    """
+    if out.suffix.lower() != ".zip":
+        raise InputError(f"{out}: the output is a zip; use a name that ends in .zip")
+    writable("DEST", out)
+    size = parse_size(resolution)
+    one_of("--crop", crop, CROPS)
+    if mode is not None:
+        one_of("--mode", mode, COLOURS)
+    dataset, _ = open_images(source)
+    channels = COLOURS[mode] if mode else _channels(dataset, source, workers)
+    target = Target(size, channels, cast(Crop, crop), upscale)
+    parts = out.with_name(out.name + ".parts")
+    _start(parts, {
+        "source": _source_hash(dataset), "size": size, "crop": crop, "upscale": upscale, "channels": channels,
+        "examples": len(dataset), "pillow": Image.__version__,
+    })  # fmt: skip
+    chunks = [range(k, min(k + PART_IMAGES, len(dataset))) for k in range(0, len(dataset), PART_IMAGES)]
+    _write_parts(dataset, chunks, parts, target, workers)
+
+    broken: dict[str, str] = {}
+    for number in range(len(chunks)):
+        broken |= json.loads(_part(parts, number).with_suffix(".json").read_text())
+    if len(broken) > MAX_BROKEN_SHARE * len(dataset):
+        too_small = any("smaller" in reason for reason in broken.values())
+        raise InputError(
+            f"{source}: {len(broken):,} of {len(dataset):,} images cannot be used (accepted: {MAX_BROKEN_SHARE:.1%}): "
+            f"{listed(broken)}. Repair them, or list them with `tdpm data verify {source}`, and run this command again"
+            + ("; --upscale enlarges small images" if too_small else "")
+        )
+    _join_parts(out, parts, dataset, broken, target.crop)
+    shutil.rmtree(parts)
+    left_out = f", {len(broken):,} left out: {listed(broken)}" if broken else ""
+    description = f"{size[0]}×{size[1]} {'grey' if channels == 1 else 'RGB'}"
+    say(f"done: {len(dataset) - len(broken):,} images of {description} in {out}{left_out}\n"
+        f"next: tdpm train --preset auto --data {out}")  # fmt: skip
+
+
+def _start(parts: Path, settings: dict[str, Any]) -> None:
+    """Make the folder of parts, or keep it if it belongs to the same settings."""
+    plan = parts / "plan.json"
+    text = json.dumps(settings)
+    with writing(parts):
+        if parts.exists() and not plan.is_file() and any(parts.iterdir()):
+            raise InputError(f"{parts}: found files that tdpm did not write; move them away")
+        if plan.is_file() and plan.read_text() != text:
+            say(f"{parts}: found parts with other settings; starting again")
+            shutil.rmtree(parts)
+        parts.mkdir(exist_ok=True)
+    write_text(plan, text)
+
+
+def _write_parts(
+    dataset: Dataset, chunks: Sequence[range], parts: Path, target: Target, workers: int | None
+) -> None:  # fmt: skip
+    missing = [number for number in range(len(chunks)) if not _part(parts, number).with_suffix(".json").is_file()]
+    done = len(dataset) - sum(len(chunks[number]) for number in missing)
+    work = partial(_write_part, parts=parts, target=target)
+    with Meter("prepare images", len(dataset), done) as meter, Interruption() as interrupted, writing(parts):
+        for number, _ in in_processes(work, dataset, [chunks[number] for number in missing], workers):
+            meter.advance(len(chunks[missing[number]]))
+            if interrupted.number and meter.done < meter.total:
+                raise Interrupted(
+                    interrupted.number, f"stopped; the finished parts are in {parts}, and the same command resumes"
+                )
+
+
+def _write_part(dataset: Dataset, indices: Sequence[int], *, parts: Path, target: Target) -> None:
+    """Write the PNGs of some images to a zip, then the broken ones to a JSON file beside it."""
+    path, broken = _part(parts, indices[0] // PART_IMAGES), {}
+    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for k in indices:
+            try:
+                image = _resized(dataset, k, target)
+            except (ValueError, InputError) as error:
+                broken[_name(dataset, k)] = str(error)
+                continue
+            buffer = io.BytesIO()
+            image.save(buffer, format="PNG")
+            archive.writestr(zipfile.ZipInfo(_entry(k), ENTRY_TIME), buffer.getvalue())
+    write_text(path.with_suffix(".json"), json.dumps(broken))
+
+
+def _resized(dataset: Dataset, k: int, target: Target) -> Image.Image:
+    if isinstance(dataset, FromImageFiles):
+        return decode.prepare(dataset.files.content(k), target.shape, target.crop, target.upscale, dataset.box)
+    image = decode.flatten(decode.from_tensor(dataset[[k]][0][0]), target.channels)
+    if not target.upscale:
+        decode.require_size(image, target.size)
+    return decode.fit(image, target.size, target.crop)
+
+
+def _join_parts(out: Path, parts: Path, dataset: Dataset, broken: dict[str, str], crop: Crop) -> None:
+    """Write one zip of all parts, in order, and `dataset.json`."""
+    kept = [k for k in range(len(dataset)) if _name(dataset, k) not in broken]
+    labels: list[tuple[str, int]] = []
+    captions: list[tuple[str, list[str]]] = []
+    for start in range(0, len(kept), PART_IMAGES):
+        chunk = kept[start : start + PART_IMAGES]
+        raw_condition = dataset.raw_condition(chunk)
+        if "label" in raw_condition:
+            labels += zip(map(_entry, chunk), raw_condition["label"].tolist(), strict=True)
+        if "captions" in raw_condition:
+            captions += zip(map(_entry, chunk), map(list, raw_condition["captions"]), strict=True)
+    content: dict[str, object] = {"labels": labels or None, "prepared": PREPARED[crop]}
+    content |= {"classes": list(dataset.class_names)} if labels else {}
+    content |= {"captions": captions} if captions else {}
+    with replacing(out) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for number in range(-(-len(dataset) // PART_IMAGES)):
+            with zipfile.ZipFile(_part(parts, number)) as part:
+                for entry in part.infolist():
+                    archive.writestr(zipfile.ZipInfo(entry.filename, ENTRY_TIME), part.read(entry))
+        archive.writestr(zipfile.ZipInfo(dataset_json.NAME, ENTRY_TIME), json.dumps(content))
+
+
+def _channels(dataset: Dataset, path: Path, workers: int | None) -> int:
+    """Return 1 if all images are grey, else 3."""
+    if isinstance(dataset, FromImageFiles):
+        return 1 if is_all_grey(survey(dataset, path, decode=False, workers=workers)) else 3
+    return dataset.shape[0]
+
+
+def _source_hash(dataset: Dataset) -> str:
+    if isinstance(dataset, FromImageFiles):
+        names = hashlib.sha256("\n".join(dataset.files.names).encode()).hexdigest()
+        return f"{dataset.files.fingerprint()} {names}"
+    return hashlib.sha256(dataset[range(len(dataset))][0].numpy().tobytes()).hexdigest()
+
+
+def _part(parts: Path, number: int) -> Path:
+    return parts / f"{number:06d}.zip"
+
+
+def _name(dataset: Dataset, k: int) -> str:
+    return dataset.files.names[k] if isinstance(dataset, FromImageFiles) else str(k)
+
+
+def _entry(k: int) -> str:
+    return f"{k // PART_IMAGES:05d}/img{k:08d}.png"

@@ -1,0 +1,55 @@
+"""tdpm data verify: decode every image, and list those that cannot be decoded for training to leave out."""
+
+from pathlib import Path
+
+from tdpm_cli.data.dataset import FromImageFiles
+from tdpm_cli.data.quarantine import HEADER, MAX_QUARANTINED_SHARE, quarantine_path
+from tdpm_cli.data.survey import open_images, survey
+from tdpm_cli.runtime.console import say
+from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.files import writable, write_text
+
+LISTED_FILES = 20  # broken files that a message names
+
+
+def verify(path: Path, out: Path | None = None, workers: int | None = None) -> None:
+    """Decode every image of the data at `path`.
+
+    Raises InputError if some cannot be decoded, after it adds them to the quarantine list `out`, by default the one
+    beside the data, which `tdpm train` reads.
+    """
+    dataset, _ = open_images(path)
+    if not isinstance(dataset, FromImageFiles):
+        say(f"sound: all {len(dataset):,} examples of {path}")
+        return
+    list_path = out or quarantine_path(path)
+    writable("--out", list_path)
+    infos = survey(dataset, path, decode=True, workers=workers)
+    broken = {dataset.files.names[k]: info.broken for k, info in enumerate(infos) if info.broken}
+    quarantined = dataset.files.quarantined
+    if not broken:
+        more = f"; {quarantined:,} more are in quarantine" if quarantined else ""
+        say(f"sound: all {len(infos):,} images of {path}{more}\nnext: tdpm train --preset auto --data {path}")
+        return
+    before = [line for line in _lines(list_path) if not line.startswith("#")]
+    added = [f"{name}\t{' '.join(reason.split())}" for name, reason in broken.items()]
+    write_text(list_path, "\n".join([HEADER, *before, *added]) + "\n")
+    if len(before) + len(added) <= MAX_QUARANTINED_SHARE * (len(infos) + quarantined):
+        option = "" if list_path == quarantine_path(path) else f" --set data.quarantine={list_path}"
+        advice = f"`tdpm train --data {path}{option}` leaves them out"
+    else:
+        advice = f"training leaves out at most {MAX_QUARANTINED_SHARE:.0%}, so repair or replace them"
+    raise InputError(
+        f"{path}: {len(broken):,} of {len(infos):,} images cannot be decoded: {listed(broken)}. "
+        f"They are listed in {list_path}; {advice}"
+    )
+
+
+def listed(broken: dict[str, str]) -> str:
+    """Return the first broken files and the reason of each as text."""
+    text = "; ".join(f"{name}: {reason}" for name, reason in list(broken.items())[:LISTED_FILES])
+    return text + (" …" if len(broken) > LISTED_FILES else "")
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
