@@ -1,6 +1,6 @@
-"""The command line: parses, calls a command, prints errors, sets the exit status. Imports nothing heavy.
+"""The command line: parses, calls a feature's function, prints errors, sets the exit status. Imports nothing heavy.
 
-Each verb's words and options stand in a file of their own, which imports its command only when it is called.
+Each command is one file here, which imports its feature only when the command runs.
 """
 
 import os
@@ -11,10 +11,15 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from tdpm_cli.cli import autoencoder, data
+from tdpm_cli.cli.data import app as data
+from tdpm_cli.cli.decode import decode
+from tdpm_cli.cli.edit import edit
+from tdpm_cli.cli.encode import encode
 from tdpm_cli.cli.evaluate import evaluate
 from tdpm_cli.cli.export import export
+from tdpm_cli.cli.interpolate import interpolate
 from tdpm_cli.cli.presets import presets
+from tdpm_cli.cli.reconstruct import reconstruct
 from tdpm_cli.cli.sample import sample
 from tdpm_cli.cli.sweep import sweep
 from tdpm_cli.cli.train import train
@@ -46,32 +51,32 @@ def _options(
     pass
 
 
-VERBS: dict[str, Callable[..., None]] = {  # in the order of --help
+COMMANDS: dict[str, Callable[..., None]] = {  # in the order of --help
     "train": train,
     "sample": sample,
     "eval": evaluate,
     "sweep": sweep,
-    "encode": autoencoder.encode,
-    "decode": autoencoder.decode,
-    "reconstruct": autoencoder.reconstruct,
-    "interpolate": autoencoder.interpolate,
-    "edit": autoencoder.edit,
+    "encode": encode,
+    "decode": decode,
+    "reconstruct": reconstruct,
+    "interpolate": interpolate,
+    "edit": edit,
     "export": export,
     "presets": presets,
 }
-for name, verb in VERBS.items():
-    app.command(name)(verb)
-app.add_typer(data.app, name="data")
+for name, command in COMMANDS.items():
+    app.command(name)(command)
+app.add_typer(data, name="data")
 
 
 def main() -> NoReturn:
-    """Run the command line and exit: 0 done, 1 our defect, 2 the user's input, 130/143 interrupted."""
+    """Run the command line and exit: 0 success, 1 a defect of tdpm, 2 wrong input, 130 or 143 interrupted."""
     try:
         _run()
     except SystemExit as end:
         if os.environ.get("WORLD_SIZE", "1") != "1":
-            # One of several ends without taking Python apart: a thread of Gloo's that lets go of the last tensor only
-            # then finds no interpreter, and aborts the process after its work is done (PyTorch 2.14).
+            # One of several processes exits without finalizing Python: a thread of Gloo's that releases its last
+            # tensor after the interpreter is gone aborts the process (PyTorch 2.14).
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(int(end.code or 0))
@@ -80,7 +85,7 @@ def main() -> NoReturn:
 
 def _run() -> NoReturn:
     debug = "--debug" in sys.argv  # accepted anywhere on the line
-    sys.argv = [word for word in sys.argv if word != "--debug"]
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     from tdpm_cli.runtime.errors import InputError
     from tdpm_cli.runtime.signals import Interrupted, raise_interrupted
 
@@ -90,25 +95,25 @@ def _run() -> NoReturn:
     except InputError as error:
         if debug:
             raise
-        _tell(f"error: {error}")
+        _print_error(f"error: {error}")
         sys.exit(error.status)
-    except Interrupted as stop:
-        _tell(str(stop))
-        sys.exit(stop.status)
+    except Interrupted as interruption:
+        _print_error(str(interruption))
+        sys.exit(interruption.status)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
         if debug:
             raise
-        _tell(f"defect: {type(error).__name__}: {error}\nPlease report it; --debug shows the traceback.")
+        _print_error(f"defect: {type(error).__name__}: {error}\nPlease report it; --debug shows the traceback.")
         sys.exit(1)
     sys.exit(0)
 
 
-def _tell(text: str) -> None:
-    """Print the last words; or, of one of several processes, leave them to the launcher, which prints each once."""
-    place, rank = os.environ.get("TDPM_MESSAGES"), os.environ.get("RANK", "0")
-    if place:
-        Path(place, rank).write_text(text)
+def _print_error(text: str) -> None:
+    """Print an error; one of several processes leaves it to the launcher, which prints each error once."""
+    folder, rank = os.environ.get("TDPM_MESSAGES"), os.environ.get("RANK", "0")
+    if folder:
+        Path(folder, rank).write_text(text)
     else:
         typer.echo(f"process {rank}: {text}" if os.environ.get("WORLD_SIZE", "1") != "1" else text, err=True)

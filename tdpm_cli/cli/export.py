@@ -1,44 +1,36 @@
-"""Words and options of `tdpm export`."""
+"""`tdpm export`: write a model for other runtimes."""
 
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
-from tdpm_cli.cli.options import Model, Shown, ready
+from tdpm_cli.cli.options import OUTPUT, Model, require_model, sampling_options
 from tdpm_cli.config.constants import export_format
 
 
+@sampling_options("steps", "spacing", "sampler", "eta", "guidance_scale", "prior_guidance_scale")
 def export(
-    file: Annotated[Path, typer.Argument(help="The file, or for diffusers the folder, to write.")],
+    *,
+    file: Annotated[Path, typer.Argument(help="File, or folder of diffusers, to write.")],
     model: Model = None,
+    sampling: dict[str, Any],
     format: Annotated[
         Optional[str],
         typer.Option(
-            help="safetensors (weights and config), or the whole sampler: torch, onnx, diffusers.",
-            show_default="by FILE's suffix: .safetensors, .pt2, .onnx",
+            help="safetensors (weights), or a sampler: torch, onnx, diffusers.",
+            show_default="the suffix of FILE: .safetensors, .pt2, .onnx",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
-    steps: Annotated[Optional[int], Shown(help="Of a sampler: reverse steps.")] = None,
-    spacing: Annotated[Optional[float], Shown(help="Of the steps: 1 even, 2 shorter near the data.")] = None,
-    sampler: Annotated[Optional[str], Shown(help="Such as ddim, ddpm or dpmpp_2m.")] = None,
-    eta: Annotated[Optional[float], Shown(help="Noise of ddim.")] = None,
-    guidance_scale: Annotated[Optional[float], Shown(help="Classifier-free guidance: 1 = off.")] = None,
-    prior_guidance_scale: Annotated[Optional[float], Shown(help="The same of the prior.")] = None,
-    rgb: Annotated[bool, typer.Option("--rgb", help="Grey images in three channels, for tools that want RGB.")] = False,
-    licence: Annotated[str, typer.Option(help="Of the weights; stands in the file.")] = "not stated",
+    rgb: Annotated[
+        bool, typer.Option("--rgb", help="Write grey images in three channels.", rich_help_panel=OUTPUT)
+    ] = False,
+    licence: Annotated[str, typer.Option(help="Licence of the weights.", rich_help_panel=OUTPUT)] = "not stated",
 ) -> None:
-    """Write a trained model for other runtimes, and check it there against ours."""
-    sampling: dict[str, Any] = {
-        "steps": steps,
-        "spacing": spacing,
-        "sampler": sampler,
-        "eta": eta,
-        "guidance_scale": guidance_scale,
-        "prior_guidance_scale": prior_guidance_scale,
-    }
+    """Export a model and check it in its runtime."""
     export_format(file, format)
-    ready(model, **sampling)
+    require_model(model)
 
     from tdpm_cli.export.export import export as run
 

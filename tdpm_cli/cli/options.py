@@ -1,18 +1,31 @@
-"""Options that several verbs share, and how what was given is read."""
+"""Options that several commands share, and functions that read their values."""
 
+import inspect
 import sys
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial, wraps
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Literal, Optional, TypeVar, get_args, get_origin
 
 import typer
 
+from tdpm_cli.config import registry, signatures
+from tdpm_cli.config.types import WithUnit, parse_count
 
-def existing(option: str, advice: str = "") -> Callable[[Any], Any]:
-    """A check of a path that is given to `option`: InputError, with advice, where nothing is there."""
+DATA, MODEL, TRAINING, SAMPLING, MACHINE, OUTPUT = "Data", "Model", "Training", "Sampling", "Machine", "Output"
+EVALUATION = "Evaluation"
+SETTINGS = "tdpm_cli.config.settings"
+ALIASES = {"guidance_scale": "--scale", "prior_guidance_scale": "--prior-scale"}  # of 0.1.0
+LARGEST_SEED = 2**62  # with room for the seeds that follow it
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
+Command = TypeVar("Command", bound=Callable[..., None])
+Text = TypeVar("Text", bound=str | Path | None)
 
-    def check(path: Any) -> Any:
+
+def existing(option: str, advice: str = "") -> Callable[[Text], Text]:
+    """Return a callback of `option` that raises InputError, with advice, for a path that does not exist."""
+
+    def check(path: Text) -> Text:
         from tdpm_cli.runtime.errors import InputError
 
         if path is not None and not Path(path).exists():
@@ -22,130 +35,313 @@ def existing(option: str, advice: str = "") -> Callable[[Any], Any]:
     return check
 
 
-def among(option: str, accepted: Iterable[str]) -> Callable[[Optional[str]], Optional[str]]:
-    """A check of a word that is given to `option`: InputError for one that is not accepted."""
+def one_of(option: str, accepted: Iterable[str]) -> Callable[[Optional[str]], Optional[str]]:
+    """Return a callback of `option` that raises InputError for a value that is not accepted."""
 
-    def check(word: Optional[str]) -> Optional[str]:
-        from tdpm_cli.runtime.errors import one_of
+    def check(value: Optional[str]) -> Optional[str]:
+        from tdpm_cli.runtime import errors
 
-        if word is not None:
-            one_of(option, word, accepted)
-        return word
+        if value is not None:
+            errors.one_of(option, value, accepted)
+        return value
 
     return check
 
 
 def known_features(option: str) -> Callable[[Optional[str]], Optional[str]]:
-    """A check of features, "name" or "name:weights", that are given to `option`: InputError for an unknown name."""
+    """Return a callback of `option` that raises InputError for unknown features; they read "name" or "name:weights"."""
 
-    def check(text: Optional[str]) -> Optional[str]:
-        from tdpm_cli.config import registry
-
-        if text is not None:
-            registry.resolve("features", text.partition(":")[0], option)
-        return text
+    def check(features: Optional[str]) -> Optional[str]:
+        if features is not None:
+            registry.resolve("features", features.partition(":")[0], option)
+        return features
 
     return check
 
 
 def known_metrics(option: str) -> Callable[[Optional[str]], Optional[str]]:
-    """Check metrics between commas that are set by `option`: InputError for an unknown name."""
+    """Return a callback of `option` that raises InputError for an unknown metric in a list."""
 
-    def check(text: Optional[str]) -> Optional[str]:
-        from tdpm_cli.config import registry
-
-        for name in listed(text):
+    def check(metrics: Optional[str]) -> Optional[str]:
+        for name in split_list(metrics):
             registry.resolve("metric", name, option)
-        return text
+        return metrics
 
     return check
 
 
-def pictures(option: str) -> Callable[[Optional[str]], Optional[str]]:
-    """A check of what holds pictures: InputError where there is neither a file or folder nor a preset of this name."""
+def known_images(option: str) -> Callable[[Optional[str]], Optional[str]]:
+    """Return a callback of `option` that raises InputError for what is neither a path nor a preset."""
 
-    def check(text: Optional[str]) -> Optional[str]:
+    def check(source: Optional[str]) -> Optional[str]:
         from tdpm_cli.config.presets import preset_names
         from tdpm_cli.runtime.errors import InputError, nearest
 
-        if text is not None and not Path(text).exists() and text not in (known := preset_names()):
-            raise InputError(f"{option} {text}: no such file or folder, nor a preset{nearest(text, known)} "
-                             "Accepted: a folder, a zip or a file of pictures, or a preset's name")  # fmt: skip
-        return text
+        if source is not None and not Path(source).exists() and source not in (known := preset_names()):
+            raise InputError(f"{option} {source}: no such file, folder or preset{nearest(source, known)} "
+                             "Accepted: a folder, a zip or a file of images, or a preset's name.")  # fmt: skip
+        return source
 
     return check
 
 
-def trained(init: Optional[str]) -> Optional[str]:
-    """A check of --init: InputError for a path of ours, or a prefix of others', that is not there."""
-    from tdpm_cli.convert.source import init_source
+Preset = partial(typer.Option, show_default="the preset's")  # an option whose default is a key of the preset
+Model = Annotated[
+    Optional[Path],
+    typer.Option(
+        help="Run, checkpoint or exported file.",
+        show_default="the newest run under runs/",
+        callback=existing("--model"),
+        rich_help_panel=MODEL,
+    ),
+]
+Images = Annotated[
+    str,
+    typer.Argument(help="Folder, zip or file of images, or a preset's name.", callback=known_images("IMAGES")),
+]
+OutFolder = Annotated[Path, typer.Argument(help="Folder to write.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what the folder contains.", rich_help_panel=OUTPUT)
+]
+FirstN = Annotated[
+    Optional[str],
+    typer.Option("--n", help="Number of images, from the first.", show_default="all", rich_help_panel=DATA),
+]
+Labels = Annotated[
+    Optional[str],
+    typer.Option(
+        help="Classes by number or name, such as 3,cat; repeated cyclically.",
+        show_default="the images' labels, if any",
+        rich_help_panel=SAMPLING,
+    ),
+]
+Prompts = Annotated[
+    Optional[list[str]],
+    typer.Option("--prompt", help="Caption of the images; repeatable.", rich_help_panel=SAMPLING),
+]
+Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the noise.", rich_help_panel=SAMPLING)]
+InversionSeed = Annotated[
+    Optional[int],
+    typer.Option(
+        "--seed",
+        min=0,
+        max=LARGEST_SEED,
+        help="Add noise of this seed instead of inverting.",
+        show_default="DDIM's inversion",
+        rich_help_panel=SAMPLING,
+    ),
+]
+Iterations = Annotated[
+    int, typer.Option(min=1, help="Iterations of each inversion step; more are closer.", rich_help_panel=SAMPLING)
+]
+Processes = Annotated[int, typer.Option("--nproc", min=1, help="Processes on this machine.", rich_help_panel=MACHINE)]
+Metrics = Annotated[
+    Optional[str],
+    typer.Option(
+        help="Metrics beside the Fréchet distance, such as kid,prdc.",
+        callback=known_metrics("--metrics"),
+        show_default="the distance",
+        rich_help_panel=EVALUATION,
+    ),
+]
+Kid = Annotated[bool, typer.Option("--kid", help="Same as --metrics kid.", rich_help_panel=EVALUATION)]
+Prdc = Annotated[bool, typer.Option("--prdc", help="Same as --metrics prdc.", rich_help_panel=EVALUATION)]
+TextScore = Annotated[
+    Optional[str],
+    typer.Option(
+        help="Score captions by these features: clip or image-text:FILE.",
+        callback=known_features("--text"),
+        rich_help_panel=EVALUATION,
+    ),
+]
+Features = Annotated[
+    Optional[str],
+    Preset(
+        help="Features: inception, efficientnet-lite0, dinov2, clip, torchscript:PATH.",
+        callback=known_features("--features"),
+        rich_help_panel=EVALUATION,
+    ),
+]
+FeatureWeights = Annotated[
+    Optional[Path], typer.Option(help="File or folder of the features' weights.", rich_help_panel=EVALUATION)
+]
+Reference = Annotated[
+    Optional[str],
+    typer.Option(help="What to compare with.", show_default="the model's training data", rich_help_panel=DATA),
+]
+ScoredN = Annotated[Optional[str], Preset("--n", help="Number of samples to score.", rich_help_panel=EVALUATION)]
+Repeats = Annotated[int, typer.Option(min=1, help="Number of seeds: mean ± sd.", rich_help_panel=SAMPLING)]
+Cache = Annotated[
+    bool, typer.Option("--cache/--no-cache", help="Cache features of references.", rich_help_panel=MACHINE)
+]
+Report = Annotated[Optional[Path], typer.Option(help="HTML page to write.", rich_help_panel=OUTPUT)]
+Assignments = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--set", metavar="SECTION.KEY=VALUE", help="Set any key of the preset; repeatable.", rich_help_panel=TRAINING
+    ),
+]
 
-    if init is not None:
-        init_source(init)
-    return init
+
+def settings_options(parameter: str, model: str, *names: str, panel: str) -> Callable[[Command], Command]:
+    """Replace a command's `parameter` by an option for each of these fields of a section's model.
+
+    The command receives a dict of the values that the user gave, by field. For SampleConfig, "eta" and other keys of
+    samplers are fields; the command gets them after they were checked.
+    """
+    fields = dict(signatures.fields(SETTINGS, model))
+    if model == "SampleConfig":
+        fields |= sampler_keys()
+    options = {name: _option(name, fields[name], panel) for name in names}
+
+    def check(values: Mapping[str, object]) -> None:
+        if model == "SampleConfig":
+            from tdpm_cli.config.schema import check_options
+
+            check_options(values)
+
+    return _with_options(parameter, options, check)
 
 
-def ready(model: Optional[Path], **sampling: object) -> None:
-    """See that there is a model, and that options of sampling are right as far as words tell. Raises InputError."""
+def sampler_keys() -> dict[str, signatures.Key]:
+    """Return the options of all samplers, by name."""
+    keys: dict[str, signatures.Key] = {}
+    for name in registry.names("sampler"):
+        keys |= registry.keys("sampler", name)
+    return keys
+
+
+sampling_options = partial(settings_options, "sampling", "SampleConfig", panel=SAMPLING)
+
+
+def lists_of_sampling_options(*names: str) -> Callable[[Command], Command]:
+    """Replace a command's `sampling` by options that take several values between commas, for a sweep.
+
+    The command receives a dict of lists, by field.
+    """
+    fields = signatures.fields(SETTINGS, "SampleConfig")
+    options = {name: (Optional[str], _declared(name, fields[name], SAMPLING)) for name in names}
+
+    def check(values: dict[str, Any]) -> None:
+        from tdpm_cli.config.schema import check_options
+
+        for name, text in values.items():
+            option = f"--{name.replace('_', '-')}"
+            values[name] = numbers(option, text) if _type_of(fields[name]) is float else split_list(text)
+            for value in values[name]:
+                check_options({name: value})
+
+    return _with_options("sampling", options, check)
+
+
+def _with_options(
+    parameter: str, options: Mapping[str, tuple[Any, Any]], check: Callable[[dict[str, Any]], None]
+) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        signature = inspect.signature(command)
+        parameters: list[inspect.Parameter] = []
+        for declared in signature.parameters.values():
+            if declared.name == parameter:
+                parameters += [
+                    inspect.Parameter(name, KEYWORD, default=None, annotation=Annotated[kind, option])
+                    for name, (kind, option) in options.items()
+                ]
+            else:
+                parameters.append(declared.replace(kind=KEYWORD))  # so that any order of defaults is allowed
+
+        @wraps(command)
+        def run(**values: Any) -> None:
+            given = {name: value for name in options if (value := values.pop(name)) is not None}
+            check(given)
+            command(**values, **{parameter: given})
+
+        vars(run)["__signature__"] = signature.replace(parameters=parameters)
+        run.__annotations__ = {declared.name: declared.annotation for declared in parameters}
+        return run  # type: ignore[return-value]
+
+    return decorate
+
+
+def _option(name: str, key: signatures.Key, panel: str) -> tuple[Any, Any]:
+    return Optional[_type_of(key)], _declared(name, key, panel)
+
+
+def _declared(name: str, key: signatures.Key, panel: str) -> Any:
+    """Declare the option of a field: its name, its alias, and the field's docstring as help."""
+    option = f"--{name.replace('_', '-')}"
+    if _type_of(key) is bool:
+        option += f"/--no-{name.replace('_', '-')}"
+    aliases = [ALIASES[name]] if name in ALIASES else []
+    return Preset(option, *aliases, help=key.help, rich_help_panel=panel)
+
+
+def _type_of(key: signatures.Key) -> type:
+    """Return the type that the command line converts to: the model checks the rest."""
+    kind = key.type
+    while (origin := get_origin(kind)) is not None:
+        first, *metadata = (argument for argument in get_args(kind) if argument is not type(None))
+        if origin is Literal or WithUnit() in metadata:
+            return str
+        kind = first
+    return kind
+
+
+def require_model(model: Optional[Path]) -> None:
+    """Raise InputError if no model was named and there is no run."""
     from tdpm_cli.checkpoints.runs import newest_run
-    from tdpm_cli.config.schema import check_options
 
-    check_options(sampling)
     if model is None:
         newest_run()
 
 
-Shown = partial(typer.Option, show_default="the preset's")  # options whose default a preset sets
-Model = Annotated[
-    Optional[Path],
-    typer.Option(
-        help="A run, a checkpoint or an exported file.",
-        show_default="the newest run under runs/",
-        callback=existing("--model"),
-    ),
-]
-Nproc = Annotated[int, typer.Option(min=1, help="Processes on this machine that share the work.")]
-
-
-def in_processes(count: int, max_restarts: int = 0) -> None:
-    """Run this very command line in `count` processes and exit as they do; unless this is one of them already."""
-    if count > 1:
+def in_processes(processes: int, max_restarts: int = 0) -> None:
+    """Run this command line in several processes and exit as they do, unless this is one of them already."""
+    if processes > 1:
         from tdpm_cli.runtime.launch import is_launched, launch
 
         if not is_launched():
-            sys.exit(launch(count, max_restarts))
+            sys.exit(launch(processes, max_restarts))
 
 
-def listed(text: Optional[str]) -> list[str]:
-    """Words between commas."""
-    return [word.strip() for word in text.split(",") if word.strip()] if text else []
+def split_list(text: Optional[str]) -> list[str]:
+    """Split at commas."""
+    return [item.strip() for item in text.split(",") if item.strip()] if text else []
 
 
-def some(option: str, text: str) -> list[str]:
-    """Words between commas, one at least. Raises InputError, naming the option, for none."""
+def nonempty_list(option: str, text: str) -> list[str]:
+    """Split at commas. Raises InputError, naming the option, for an empty list."""
     from tdpm_cli.runtime.errors import InputError
 
-    if not (found := listed(text)):
-        raise InputError(f"{option} is {text!r}: name one at least")
-    return found
+    if not (items := split_list(text)):
+        raise InputError(f"{option} is {text!r}: it must be a list, such as 1,2,4")
+    return items
 
 
 def numbers(option: str, text: Optional[str]) -> list[float]:
-    """Numbers between commas. Raises InputError, naming the option, for other words."""
+    """Read numbers between commas. Raises InputError, naming the option, for anything else."""
     from tdpm_cli.runtime.errors import InputError
 
     try:
-        return [float(word) for word in listed(text)]
+        return [float(item) for item in split_list(text)]
     except ValueError:
         raise InputError(f"{option} is {text!r}: it must be numbers, such as 1,2.5,4") from None
 
 
 def count(option: str, text: str) -> int:
-    """A count such as 64, 50k or 1M. Raises InputError, naming the option, for anything else."""
-    from tdpm_cli.config.constants import parse_count
+    """Read a count such as 64, 50k or 1M. Raises InputError, naming the option, for anything else."""
     from tdpm_cli.runtime.errors import InputError
 
     count = parse_count(text)
     if not isinstance(count, int) or count < 1:
         raise InputError(f"{option} is {text!r}: it must be a count of at least 1, such as 64, 50k or 1M")
     return count
+
+
+def optional_count(option: str, text: Optional[str]) -> Optional[int]:
+    """Read a count, or None. Raises InputError as `count` does."""
+    return count(option, text) if text else None
+
+
+def counts(option: str, items: Sequence[str]) -> list[int]:
+    """Read counts. Raises InputError as `count` does."""
+    return [count(option, item) for item in items]

@@ -1,69 +1,79 @@
-"""Words and options of `tdpm sample`."""
+"""`tdpm sample`: draw samples of a model."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
-from tdpm_cli.cli.options import Model, Nproc, Shown, among, count, existing, in_processes, ready
+from tdpm_cli.cli.options import (
+    DATA,
+    OUTPUT,
+    SAMPLING,
+    Labels,
+    Model,
+    OutFolder,
+    Overwrite,
+    Processes,
+    Prompts,
+    existing,
+    in_processes,
+    one_of,
+    optional_count,
+    require_model,
+    sampling_options,
+    split_list,
+)
 from tdpm_cli.config.constants import FORMATS
 
 
+@sampling_options("steps", "spacing", "sampler", "eta", "guidance_scale", "prior_guidance_scale", "precision", "batch")
 def sample(
-    out: Annotated[Path, typer.Argument(help="The folder to write to.")],
+    *,
+    out: OutFolder,
     n: Annotated[
-        Optional[str], typer.Option(help="How many, such as 64 or 50k.", show_default="64, or all of --upsample")
+        Optional[str],
+        typer.Option(
+            help="Number of samples, such as 64 or 50k.",
+            show_default="64, or all images of --upsample",
+            rich_help_panel=SAMPLING,
+        ),
     ] = None,
     model: Model = None,
-    steps: Annotated[Optional[int], Shown(help="Reverse steps from the truncation point.")] = None,
-    spacing: Annotated[Optional[float], Shown(help="Of the steps: 1 even, 2 shorter near the data.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Sample k depends on seed and k alone.")] = 0,
-    sampler: Annotated[Optional[str], Shown(help="Such as ddim, ddpm, ddpm_large or dpmpp_2m.")] = None,
-    eta: Annotated[Optional[float], Shown(help="Noise of ddim: 0 none, 1 as much as DDPM.")] = None,
-    batch: Annotated[Optional[int], Shown(help="Samples at a time.")] = None,
-    precision: Annotated[Optional[str], Shown(help="Of network calls: auto, fp32 or bf16.")] = None,
-    labels: Annotated[
-        Optional[str], typer.Option(help="Classes by number or name, such as 3,5,cat; taken in turn.")
-    ] = None,
-    prompt: Annotated[
-        Optional[list[str]], typer.Option(help="What is to be seen, in words; repeatable, taken in turn.")
-    ] = None,
+    sampling: dict[str, Any],
+    seed: Annotated[
+        int,
+        typer.Option(min=0, max=2**63 - 1, help="Sample k depends only on seed and k.", rich_help_panel=SAMPLING),
+    ] = 0,
+    labels: Labels = None,
+    prompt: Prompts = None,
     prompts: Annotated[
-        Optional[Path], typer.Option(help="A file of prompts, one a line.", callback=existing("--prompts"))
+        Optional[Path],
+        typer.Option(
+            help="Text file with one prompt per line.", callback=existing("--prompts"), rich_help_panel=SAMPLING
+        ),
     ] = None,
     upsample: Annotated[
         Optional[Path],
-        typer.Option(
-            help="A folder of smaller images, for a model that enlarges them.", callback=existing("--upsample")
-        ),
+        typer.Option(help="Folder of small images to enlarge.", callback=existing("--upsample"), rich_help_panel=DATA),
     ] = None,
-    guidance_scale: Annotated[Optional[float], Shown(help="Classifier-free guidance: 1 = off.")] = None,
-    prior_guidance_scale: Annotated[Optional[float], Shown(help="The same of the prior.")] = None,
     format: Annotated[
         Optional[str],
         typer.Option(
-            help="png (a file each) or npz (arr_0).",
+            help="png (one file each) or npz (one array).",
             show_default="png for images",
-            callback=among("--format", FORMATS),
+            callback=one_of("--format", FORMATS),
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
-    compile: Annotated[bool, typer.Option("--compile", help="torch.compile the network.")] = False,
-    nproc: Nproc = 1,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin the folder again.")] = False,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the network with torch.compile.", rich_help_panel="Machine")
+    ] = False,
+    nproc: Processes = 1,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Write samples to a folder. The same command again continues an interrupted one."""
-    number = count("--n", n) if n else None
-    ready(
-        model,
-        steps=steps,
-        spacing=spacing,
-        sampler=sampler,
-        eta=eta,
-        batch=batch,
-        precision=precision,
-        guidance_scale=guidance_scale,
-        prior_guidance_scale=prior_guidance_scale,
-    )
+    """Draw samples; run again to continue."""
+    number = optional_count("--n", n)
+    require_model(model)
 
     from tdpm_cli.sampling.sample import read_prompts
     from tdpm_cli.sampling.sample import sample as run
@@ -73,19 +83,12 @@ def sample(
         out,
         number,
         model,
-        steps=steps,
-        spacing=spacing,
         seed=seed,
-        sampler=sampler,
-        eta=eta,
-        batch=batch,
-        precision=precision,
-        labels=labels and [word.strip() for word in labels.split(",")],
+        labels=split_list(labels) or None,
         prompts=[*(prompt or []), *(read_prompts(prompts) if prompts else [])] or None,
         upsample=upsample,
-        guidance_scale=guidance_scale,
-        prior_guidance_scale=prior_guidance_scale,
         format=format,
         compile=compile,
         overwrite=overwrite,
+        **sampling,
     )

@@ -1,91 +1,83 @@
-"""Words and options of `tdpm sweep`."""
+"""`tdpm sweep`: score every combination of sampling options."""
 
 from pathlib import Path
-from typing import Annotated, Optional, get_args
+from typing import Annotated, Any, Optional, get_args
 
 import typer
 
 from tdpm_cli.cli.options import (
-    Nproc,
-    Shown,
-    count,
+    MODEL,
+    OUTPUT,
+    SAMPLING,
+    Cache,
+    Features,
+    FeatureWeights,
+    Kid,
+    Metrics,
+    Prdc,
+    Processes,
+    Reference,
+    Repeats,
+    Report,
+    ScoredN,
+    Seed,
+    TextScore,
+    counts,
     existing,
     in_processes,
-    known_features,
-    known_metrics,
-    listed,
-    numbers,
-    some,
+    lists_of_sampling_options,
+    nonempty_list,
+    optional_count,
+    split_list,
 )
 from tdpm_cli.config.constants import Start
 
 
+@lists_of_sampling_options("spacing", "sampler", "guidance_scale", "prior_guidance_scale")
 def sweep(
-    steps: Annotated[str, typer.Option(help="Reverse steps, such as 1,2,4,8,16.")] = "1,2,4,8,16",
+    *,
+    steps: Annotated[
+        str, typer.Option(help="Denoising steps, such as 1,2,4,8,16.", rich_help_panel=SAMPLING)
+    ] = "1,2,4,8,16",
     model: Annotated[
         Optional[list[Path]],
-        typer.Option(help="A run, a checkpoint or an exported file; may be repeated.", show_default="the newest run"),
-    ] = None,
-    spacing: Annotated[Optional[str], Shown(help="Of the steps, such as 1,2.")] = None,
-    sampler: Annotated[Optional[str], Shown(help="Such as ddim,dpmpp_2m.")] = None,
-    start: Annotated[
-        str, typer.Option(help="Where the chain starts: prior, data (the ceiling), gaussian; several by commas.")
-    ] = "prior",
-    guidance_scale: Annotated[Optional[str], Shown(help="Classifier-free guidance, such as 1,2,4.")] = None,
-    prior_guidance_scale: Annotated[Optional[str], Shown(help="The same of the prior.")] = None,
-    n: Annotated[Optional[str], Shown(help="Samples scored in each row.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**62, help="The first seed.")] = 0,
-    repeats: Annotated[int, typer.Option(min=1, help="Seeds in each row: mean ± sd.")] = 1,
-    metrics: Annotated[
-        Optional[str],
         typer.Option(
-            help="Metrics beside the distance, such as kid,prdc.",
-            callback=known_metrics("--metrics"),
-            show_default="the distance",
+            help="Run, checkpoint or exported file; repeatable.",
+            show_default="the newest run",
+            rich_help_panel=MODEL,
         ),
     ] = None,
-    kid: Annotated[bool, typer.Option("--kid", help="Kernel distance, too.")] = False,
-    prdc: Annotated[bool, typer.Option("--prdc", help="Precision, recall, density and coverage, too.")] = False,
-    text: Annotated[
-        Optional[str],
-        typer.Option(help="How well images fit their captions, too; as for eval.", callback=known_features("--text")),
-    ] = None,
-    features: Annotated[Optional[str], Shown(help="As for eval.", callback=known_features("--features"))] = None,
-    weights: Annotated[Optional[Path], typer.Option(help="A local file or folder of the features' weights.")] = None,
-    ref: Annotated[
-        Optional[str], typer.Option(help="What to compare with.", show_default="the models' training data")
-    ] = None,
-    nproc: Nproc = 1,
-    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep the features of references.")] = True,
+    sampling: dict[str, Any],
+    start: Annotated[
+        str, typer.Option(help="Start of sampling: prior, data, gaussian.", rich_help_panel=SAMPLING)
+    ] = "prior",
+    n: ScoredN = None,
+    seed: Seed = 0,
+    repeats: Repeats = 1,
+    metrics: Metrics = None,
+    kid: Kid = False,
+    prdc: Prdc = False,
+    text: TextScore = None,
+    features: Features = None,
+    weights: FeatureWeights = None,
+    ref: Reference = None,
+    nproc: Processes = 1,
+    cache: Cache = True,
     out: Annotated[
-        Optional[Path], typer.Option(help="The folder to write to.", show_default="sweep in the first model's run")
+        Optional[Path],
+        typer.Option(help="Folder to write.", show_default="sweep, in the first model's run", rich_help_panel=OUTPUT),
     ] = None,
-    report: Annotated[Optional[Path], typer.Option(help="Write a page (HTML) with table and plot there.")] = None,
+    report: Report = None,
 ) -> None:
-    """Quality against network calls: table, CSV, JSON and plot. The same command again continues."""
+    """Score combinations of sampling options; run again to continue."""
     from tdpm_cli.checkpoints.runs import newest_run
-    from tdpm_cli.config.schema import check_options
     from tdpm_cli.runtime.errors import one_of
 
-    chosen = [count("--steps", word) for word in some("--steps", steps)]
-    spacings, guidance_scales = numbers("--spacing", spacing), numbers("--guidance-scale", guidance_scale)
-    prior_guidance_scales, number = (
-        numbers("--prior-guidance-scale", prior_guidance_scale),
-        count("--n", n) if n else None,
-    )
-    starts = some("--start", start)
-    for word in starts:
-        one_of("--start", word, get_args(Start))
-    for word in listed(sampler):
-        check_options({"sampler": word})
-    for key, values in {
-        "spacing": spacings,
-        "guidance_scale": guidance_scales,
-        "prior_guidance_scale": prior_guidance_scales,
-    }.items():
-        for value in values:
-            check_options({key: value})
-    for path in model or [newest_run()]:  # that there is one
+    all_steps, starts = counts("--steps", nonempty_list("--steps", steps)), nonempty_list("--start", start)
+    for value in starts:
+        one_of("--start", value, get_args(Start))
+    number = optional_count("--n", n)
+    for path in model or [newest_run()]:
         existing("--model")(path)
 
     from tdpm_cli.evaluation.options import SweepOptions
@@ -94,9 +86,10 @@ def sweep(
     in_processes(nproc)
     flags = {"kid": kid, "prdc": prdc}
     run(SweepOptions(
-        steps=chosen, models=model or [], spacings=spacings, samplers=listed(sampler), starts=starts,
-        guidance_scales=guidance_scales, prior_guidance_scales=prior_guidance_scales, n=number, seed=seed,
-        repeats=repeats, ref=ref, features=features, weights=weights,
-        metrics=[*listed(metrics), *(name for name, is_set in flags.items() if is_set)], text=text, cache=cache,
+        steps=all_steps, models=model or [], spacings=sampling.get("spacing", ()),
+        samplers=sampling.get("sampler", ()), starts=starts, guidance_scales=sampling.get("guidance_scale", ()),
+        prior_guidance_scales=sampling.get("prior_guidance_scale", ()), n=number, seed=seed, repeats=repeats,
+        ref=ref, features=features, weights=weights,
+        metrics=[*split_list(metrics), *(name for name, is_set in flags.items() if is_set)], text=text, cache=cache,
         out=out, report=report,
     ))  # fmt: skip

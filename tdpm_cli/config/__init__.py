@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tdpm_cli.config.schema import Config, load_config
+    from tdpm_cli.config.schema import Config, load_config, load_stored_config
 
-__all__ = ["Config", "load_config"]
+__all__ = ["Config", "load_config", "load_stored_config"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,5 @@
 """Words that presets and the command line share. Light: wrong ones are told before anything heavy is imported."""
 
-import re
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -21,16 +20,6 @@ EXPORTS = ("safetensors", *GRAPHS)
 IMAGES = (
     "a folder or a zip of images, an LMDB of LSUN, .tar shards, idx files, an .npz, a saved data set of Hugging Face"
 )
-_UNITS = {"": 1, "k": 1_000, "M": 1_000_000}
-
-
-def parse_count(value: object) -> object:
-    """ "200k" → 200000, "2M" → 2000000; anything that is no such text passes through."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kM]?)", value) if isinstance(value, str) else None
-    if not match:
-        return value
-    number = float(match[1]) * _UNITS[match[2]]
-    return int(number) if number == int(number) else value
 
 
 def parse_size(text: str) -> tuple[int, int]:

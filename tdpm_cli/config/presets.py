@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from tdpm_cli.config import registry
+from tdpm_cli.config import legacy, registry
 from tdpm_cli.config.constants import SECTIONS
 from tdpm_cli.config.types import Value
 from tdpm_cli.runtime.errors import InputError, nearest
@@ -85,6 +85,8 @@ def merge(preset: str | Path | Mapping[str, Any], overrides: Sequence[Override] 
 
     Assignments ("section.key=value") between two mappings count as one: their order does not matter.
     """
+    if isinstance(preset, Mapping):
+        legacy.refuse(preset, "the preset")
     plain = dict(preset) if isinstance(preset, Mapping) else read_preset(str(preset))
     assignments: list[str] = []
     for over in overrides:
@@ -106,6 +108,7 @@ def _read_file(name: str) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read as text ({error})") from None
     if not isinstance(plain, dict):
         raise InputError(f"{path}: it must hold sections such as data, space, backbone and train")
+    legacy.refuse(plain, str(path))
     known = ["extends", *SECTIONS]
     for key in plain:
         if key not in (*known, "preset"):  # "preset": of a run's config.yaml
@@ -163,12 +166,13 @@ def override(plain: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any
         section, *keys = path.strip().split(".")
         if not equals or not 1 <= len(keys) <= 2 or not all(keys):
             raise InputError(f"--set {assignment}: it must read section.key=value, such as train.batch=64")
-        if section not in SECTIONS:
+        if section not in SECTIONS and section not in legacy.SECTIONS:
             raise InputError(
                 f"--set {assignment}: no such section {section!r}{nearest(section, SECTIONS)} "
                 f"Accepted: {', '.join(SECTIONS)}."
             )
         value = read_yaml(text, f"--set {assignment}")
+        legacy.refuse({section: {keys[0]: value}}, f"--set {assignment}")
         above.setdefault(section, {})[keys[0]] = value if len(keys) == 1 else {keys[1]: value}
     for section, values in above.items():
         plain = overlay(plain, section, values)

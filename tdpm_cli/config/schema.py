@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tdpm_cli.config import registry
 from tdpm_cli.config.constants import SECTIONS
+from tdpm_cli.config.legacy import upgrade
 from tdpm_cli.config.presets import Override, merge
 from tdpm_cli.config.settings import (
     AdversarialSettings,
@@ -133,6 +134,11 @@ def load_config(preset: str | Path | Mapping[str, Value], overrides: Sequence[Ov
     check_adversarial(config)
     learns = registry.attribute("prior", config.prior.name, "learns")
     return config if learns else config.model_copy(update={"discriminator": None})
+
+
+def load_stored_config(plain: Mapping[str, Any]) -> Config:
+    """Read a config that tdpm stored with a run, a model or samples, of this version or of 0.1.0."""
+    return load_config(upgrade(plain))
 
 
 def validate_sections(plain: Mapping[str, Value], except_for: Collection[str] = ()) -> dict[str, Any]:

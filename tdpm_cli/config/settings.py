@@ -2,16 +2,23 @@
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Interval, Len, MinLen
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from annotated_types import Ge, Interval, Len, MinLen
+from pydantic import BaseModel, ConfigDict, Field
 
-from tdpm_cli.config.constants import parse_count
-from tdpm_cli.config.types import Fraction, Natural, NonNegative, Positive, PositiveFloat
+from tdpm_cli.config.types import (
+    Count,
+    Fraction,
+    Natural,
+    NonNegative,
+    Positive,
+    PositiveCount,
+    PositiveFloat,
+    WithUnit,
+)
 
 Prediction = Literal["eps", "x_0", "v"]
 Weight = Literal["simple", "min_snr"]
 Precision = Literal["auto", "fp32", "bf16"]
-Count = Annotated[int, Ge(0), BeforeValidator(parse_count)]
 Betas = Annotated[list[Annotated[float, Interval(ge=0, lt=1)]], Len(2, 2)]
 Seed = Annotated[int, Interval(ge=0, lt=2**63)]
 
@@ -57,7 +64,7 @@ class AdversarialSettings(Section):
 class TrainConfig(Section):
     """How long and how the model is trained. Durations count training images."""
 
-    duration: Annotated[Count, Gt(0)]
+    duration: PositiveCount
     """Length of training in images, such as 200k or 2M."""
     init: str | None = None
     """Trained denoiser to start from; see `tdpm train --init`."""
@@ -105,9 +112,9 @@ class TrainConfig(Section):
     """Half-lives of the weight averages, in images."""
     ema_ramp: PositiveFloat | None = 0.05
     """Limits each half-life to this fraction of the images seen."""
-    snapshot: Annotated[int, Ge(1), BeforeValidator(parse_count)] = 200_000
+    snapshot: PositiveCount = 200_000
     """Images between checkpoints."""
-    log: Annotated[int, Ge(1), BeforeValidator(parse_count)] = 4_000
+    log: PositiveCount = 4_000
     """Images between lines of the log."""
     keep: Annotated[int, Ge(2)] = 2
     """Checkpoints to keep."""
@@ -147,7 +154,7 @@ class EvalConfig(Section):
 
     features: str = "inception"
     """Network whose features are compared."""
-    n: Annotated[int, Ge(2), BeforeValidator(parse_count)] = 50_000
+    n: Annotated[int, Ge(2), WithUnit()] = 50_000
     """Samples to score."""
     batch: Positive = 64
     """Images computed at a time."""

@@ -4,23 +4,27 @@ The files of parts, samplers and chains import PyTorch, which takes seconds; the
 """
 
 import ast
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
+
+from annotated_types import DocInfo
 
 PACKAGE = __name__.partition(".")[0]
 
 
 @dataclass(frozen=True)
 class Key:
-    """A value that can be set: its type, with its range, and its default, MISSING where it must be set."""
+    """A key of a preset: its type with its range, its default (MISSING if it must be set), and what it does."""
 
     type: Any
     default: Any
+    help: str = ""
 
 
 Keys = Mapping[str, Key]
@@ -31,27 +35,46 @@ def keys(module: str, name: str) -> Keys:
     """The keyword-only arguments of a function of a module, or of its class's own `__init__`."""
     source = _source(module)
     node = source.nodes[name]
+    assert isinstance(node, ast.ClassDef | ast.FunctionDef), f"{module}.{name} is neither a function nor a class"
+    docstring = ast.get_docstring(node) or ""
     if isinstance(node, ast.ClassDef):
         own = [child for child in node.body if isinstance(child, ast.FunctionDef) and child.name == "__init__"]
         if not own:
             return {}
         node = own[0]
-    assert isinstance(node, ast.FunctionDef), f"{module}.{name} is neither a function nor a class"
-    return {
-        arg.arg: Key(source.value(arg.annotation), MISSING if default is None else source.value(default))
-        for arg, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
-    }
+    keys = {}
+    for arg, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
+        annotation = source.value(arg.annotation)
+        keys[arg.arg] = Key(
+            annotation,
+            MISSING if default is None else source.value(default),
+            _doc(annotation) or _sentence(docstring, arg.arg),
+        )
+    return keys
 
 
-def functions(module: str, first: Sequence[str] = ()) -> list[str]:
-    """The public functions of a module whose positional arguments begin with `first`."""
-    return [
-        name
-        for name, node in _source(module).nodes.items()
-        if isinstance(node, ast.FunctionDef)
-        and not name.startswith("_")
-        and [arg.arg for arg in node.args.args[: len(first)]] == list(first)
-    ]
+def fields(module: str, name: str) -> Keys:
+    """Return the fields of a class that have a docstring below them, without importing the module."""
+    source = _source(module)
+    node = source.nodes[name]
+    assert isinstance(node, ast.ClassDef), f"{module}.{name} is not a class"
+    keys = {}
+    for field, doc in zip(node.body, node.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(doc, ast.Expr):
+            keys[field.target.id] = Key(source.value(field.annotation), MISSING, ast.literal_eval(doc.value))
+    return keys
+
+
+def _doc(annotation: Any) -> str:
+    """Return the text of `annotated_types.doc` in an annotation, if it has one."""
+    metadata = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    return next((item.documentation for item in metadata if isinstance(item, DocInfo)), "")
+
+
+def _sentence(docstring: str, key: str) -> str:
+    """Return the first sentence of a docstring that mentions a key, such as `dropout`."""
+    sentences = re.split(r"(?<=[.;])\s+", " ".join(docstring.split()))
+    return next((sentence for sentence in sentences if f"`{key}`" in sentence), "")
 
 
 def exported(module: str) -> list[str]:
@@ -97,8 +120,11 @@ def _assigned(statement: ast.Assign) -> list[tuple[ast.expr, ast.expr]]:
 
 
 class _Source(dict[str, Any]):
-    """The values of a module's top-level names, each found when it is asked for: evaluated where it is assigned, or, of
-    another file of ours, read there, or imported from a library. `nodes` are functions, classes and assigned values."""
+    """The top-level names of a module, evaluated from its source when they are first looked up.
+
+    A name that the module imports from this package is looked up in the source of its own module; libraries, and our
+    classes and functions, are imported. `nodes` maps names to functions, classes and assigned values.
+    """
 
     def __init__(self, module: str) -> None:
         super().__init__()
@@ -106,36 +132,43 @@ class _Source(dict[str, Any]):
         if spec is None or spec.origin is None:
             raise ModuleNotFoundError(module)
         tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+        self.module = module
         self.doc = ast.get_docstring(tree) or ""
         self.nodes: dict[str, ast.AST] = {}
-        self._imported: dict[str, tuple[str, str]] = {}  # from where, and what it is called there
+        self._imports: dict[str, tuple[str, str]] = {}  # name -> module, and the name there
         for node in tree.body:
-            if isinstance(node, ast.FunctionDef | ast.ClassDef):
-                self.nodes[node.name] = node
-            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                self.nodes[node.targets[0].id] = node.value
-            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
-                self.nodes[node.target.id] = node.value
-            elif isinstance(node, ast.Import):
-                self._imported |= {alias.asname or alias.name: (alias.name, "") for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                self._imported |= {alias.asname or alias.name: (node.module, alias.name) for alias in node.names}
+            self._add(node)
 
     def value(self, node: Any) -> Any:
         """Evaluate an annotation or a default."""
         return eval(compile(ast.Expression(node), "<signature>", "eval"), {}, self)
 
+    def _add(self, node: ast.stmt) -> None:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            self.nodes[node.name] = node
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            self.nodes[node.targets[0].id] = node.value
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
+            self.nodes[node.target.id] = node.value
+        elif isinstance(node, ast.Import):
+            self._imports |= {alias.asname or alias.name: (alias.name, "") for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            self._imports |= {alias.asname or alias.name: (node.module, alias.name) for alias in node.names}
+
     def __missing__(self, name: str) -> Any:
+        self[name] = value = self._look_up(name)
+        return value
+
+    def _look_up(self, name: str) -> Any:
         if name in self.nodes:
-            found = self.value(self.nodes[name])
-        else:
-            module, there = self._imported[name]  # a KeyError leaves builtins to be found
-            if there and module.split(".")[0] == PACKAGE:
-                found = _source(module)[there]
-            else:
-                found = getattr(import_module(module), there) if there else import_module(module)
-        self[name] = found
-        return found
+            node = self.nodes[name]
+            is_code = isinstance(node, ast.FunctionDef | ast.ClassDef)
+            return getattr(import_module(self.module), name) if is_code else self.value(node)
+        module, name_there = self._imports[name]  # a KeyError lets Python look among its builtins
+        if name_there and module.split(".")[0] == PACKAGE:
+            return _source(module)[name_there]
+        imported = import_module(module)
+        return getattr(imported, name_there) if name_there else imported
 
 
 _source = cache(_Source)

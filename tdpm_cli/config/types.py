@@ -1,12 +1,20 @@
 """Types of values in presets: plain values, ranges of numbers, and what data and users condition on."""
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, TypeAlias, TypedDict
 
 from annotated_types import Ge, Gt, Interval, MinLen
 
 if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import CoreSchema
     from torch import Tensor
+
+_UNITS = {"": 1, "k": 1_000, "M": 1_000_000}
+_COUNT = r"(\d+(?:\.\d+)?)([kM]?)"
 
 Value: TypeAlias = "bool | int | float | str | list[Value] | Mapping[str, Value] | None"  # as YAML holds it
 
@@ -18,6 +26,32 @@ NonNegative = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 Probability = Annotated[float, Interval(ge=0, lt=1)]
 Positives = Annotated[list[Positive], MinLen(1)]
+
+
+def parse_count(value: object) -> object:
+    """Read "200k" as 200000 and "2M" as 2000000; return anything else unchanged."""
+    match = re.fullmatch(_COUNT, value) if isinstance(value, str) else None
+    if not match:
+        return value
+    number = float(match[1]) * _UNITS[match[2]]
+    return int(number) if number == int(number) else value
+
+
+@dataclass(frozen=True)
+class WithUnit:
+    """Marks an integer that may be written with a unit: 200k or 2M."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: "GetCoreSchemaHandler") -> "CoreSchema":
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_before_validator_function(parse_count, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: "CoreSchema", handler: "GetJsonSchemaHandler") -> "JsonSchemaValue":
+        return {"anyOf": [handler(schema), {"type": "string", "pattern": f"^{_COUNT}$"}]}
+
+
+Count = Annotated[int, Ge(0), WithUnit()]
+PositiveCount = Annotated[int, Ge(1), WithUnit()]
 
 
 class RawCondition(TypedDict, total=False):

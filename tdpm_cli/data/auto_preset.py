@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from tdpm_cli.config import presets, registry
-from tdpm_cli.config.constants import parse_count
+from tdpm_cli.config.types import parse_count
 from tdpm_cli.data.dataset import Dataset, FromImageFiles
 from tdpm_cli.data.decode import is_grey, is_transparent, limit_pixels
 from tdpm_cli.runtime.console import say, table

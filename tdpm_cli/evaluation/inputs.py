@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from tdpm_cli.checkpoints.runs import run_of
-from tdpm_cli.config import load_config
+from tdpm_cli.config import load_config, load_stored_config
 from tdpm_cli.config.constants import Start
 from tdpm_cli.config.schema import Config, SampleConfig
 from tdpm_cli.data import dataset

@@ -14,7 +14,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.checkpoints.runs import newest_run
 from tdpm_cli.config import registry
-from tdpm_cli.config.schema import Component, Config, ScheduleConfig, check_sampling, load_config
+from tdpm_cli.config.schema import Component, Config, ScheduleConfig, check_sampling, load_stored_config
 from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.engine.denoiser import Denoiser
 from tdpm_cli.engine.protocols import Condition, Space
@@ -182,7 +182,7 @@ def config_in(path: Path, says: Mapping[str, str]) -> Config:
     """The config in a header. Raises InputError, naming the file, for what is none."""
     try:
         int(says["seen"]), says["weights"]
-        return load_config(dict(json.loads(says["config"])))
+        return load_stored_config(dict(json.loads(says["config"])))
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: its header is damaged ({type(error).__name__}: {error})") from None
     except InputError as error:

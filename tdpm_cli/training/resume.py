@@ -7,7 +7,7 @@ from typing import Any
 
 from tdpm_cli.checkpoints import checkpoint
 from tdpm_cli.checkpoints import format as formats
-from tdpm_cli.config import load_config, presets
+from tdpm_cli.config import load_stored_config, presets
 from tdpm_cli.config.schema import Config
 from tdpm_cli.data.dataset import Dataset, FromImageFiles
 from tdpm_cli.runtime import distributed
@@ -71,7 +71,7 @@ def settle_precision(config: Config, run: Path) -> Config:
     path = run / "config.yaml"
     if config.train.precision != "auto" or not path.is_file():
         return config
-    before = load_config(presets.read_yaml(path.read_text(), str(path)))
+    before = load_stored_config(presets.read_yaml(path.read_text(), str(path)))
     return config.replace("train", precision=before.train.precision)
 
 
@@ -90,7 +90,7 @@ def check_config(folder: Path, config: Config) -> None:
     """Raise InputError if the config differs from the checkpoint's where it may not; note other differences."""
     now, state = flatten(config.to_dict()), formats.read_state(folder)
     # Loading the config fills in keys that are newer than the run, whose default was in effect then.
-    before = flatten(load_config(state["config"]).to_dict())
+    before = flatten(load_stored_config(state["config"]).to_dict())
     keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     changes = {key: f"{key}: {before.get(key)!r} there, {now.get(key)!r} here" for key in keys}
     rejected = [text for key, text in changes.items()

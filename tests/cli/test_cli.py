@@ -189,7 +189,7 @@ SURFACE = {
         "--rgb",
         "--licence",
     },
-    "presets": set(),
+    "presets": {"--schema"},
     "data inspect": {"--sheet", "--json", "--workers"},
     "data verify": {"--out", "--workers"},
     "data prepare": {"--resolution", "--crop", "--upscale", "--mode", "--workers"},
@@ -457,7 +457,7 @@ def test_a_defect_of_ours_has_status_1(tdpm, monkeypatch):
     def broken(*args):
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("tdpm_cli.cli.show_presets.presets", broken)
+    monkeypatch.setattr("tdpm_cli.cli.presets._list", broken)
     status, _, err = tdpm("presets")
     assert status == 1
     assert "defect: ZeroDivisionError" in err

@@ -3,8 +3,8 @@ import yaml
 from pydantic import ValidationError
 
 from tdpm_cli.config import load_config, presets
-from tdpm_cli.config.constants import parse_count
 from tdpm_cli.config.presets import read_preset
+from tdpm_cli.config.types import parse_count
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling.build import build
 from tdpm_cli.training.cost import cost_of

@@ -3,7 +3,9 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Annotated
 
+from annotated_types import doc
 from torch import Tensor
 
 from tdpm_cli.config.types import NonNegative
@@ -22,7 +24,7 @@ def ddim(
     schedule: Schedule,
     noise: DrawNoise,
     *,
-    eta: NonNegative = 0.0,
+    eta: Annotated[NonNegative, doc("Noise of each step: 0 none, 1 as DDPM.")] = 0.0,
     **cond: Tensor,
 ) -> Tensor:
     """DDIM (Song et al. 2021, eq. 12, 16): deterministic at eta = 0, the DDPM posterior at eta = 1."""

@@ -1,0 +1,23 @@
+"""`tdpm data encode`: compute latents once, before training."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tdpm_cli.cli.data.options import Source
+from tdpm_cli.cli.options import DATA, MODEL
+
+
+def encode(
+    source: Source,
+    dest: Annotated[Path, typer.Argument(help="Zip to write.")],
+    autoencoder: Annotated[
+        str, typer.Option(help="Folder of diffusers, or OWNER/NAME of the hub.", rich_help_panel=MODEL)
+    ],
+    resolution: Annotated[int, typer.Option(min=8, max=1024, help="Side in pixels.", rich_help_panel=DATA)],
+) -> None:
+    """Encode images to latents once; run again to continue."""
+    from tdpm_cli.training.autoencoder import encode as run
+
+    run(source, dest, autoencoder, resolution)

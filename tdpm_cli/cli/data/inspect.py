@@ -1,0 +1,24 @@
+"""`tdpm data inspect`: look at a dataset."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from tdpm_cli.cli.data.options import Source, Workers
+from tdpm_cli.cli.options import OUTPUT
+
+
+def inspect(
+    path: Source,
+    sheet: Annotated[
+        Optional[Path],
+        typer.Option(help="Contact sheet to write.", show_default="NAME-contact.png", rich_help_panel=OUTPUT),
+    ] = None,
+    json: Annotated[Optional[Path], typer.Option(help="JSON file to write.", rich_help_panel=OUTPUT)] = None,
+    workers: Workers = None,
+) -> None:
+    """Count images, sizes, modes and classes; draw a sheet."""
+    from tdpm_cli.data.inspect import inspect as run
+
+    run(path, sheet, json, workers)

@@ -1,0 +1,27 @@
+"""`tdpm decode`: turn noise that `tdpm encode` wrote into images."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tdpm_cli.cli.options import Model, OutFolder, Overwrite, Seed, existing, sampling_options
+
+
+@sampling_options("steps", "spacing", "sampler", "guidance_scale")
+def decode(
+    *,
+    encoded: Annotated[
+        Path,
+        typer.Argument(help="Folder of `tdpm encode`.", callback=existing("", "create it with `tdpm encode`")),
+    ],
+    out: OutFolder,
+    model: Model = None,
+    sampling: dict[str, Any],
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Decode noise x_T to images."""
+    from tdpm_cli.sampling.decode import decode as run
+
+    run(encoded, out, model, seed=seed, overwrite=overwrite, **sampling)

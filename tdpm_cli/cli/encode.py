@@ -1,0 +1,60 @@
+"""`tdpm encode`: turn images into noise."""
+
+from typing import Annotated, Any
+
+import typer
+
+from tdpm_cli.cli.options import (
+    OUTPUT,
+    FirstN,
+    Images,
+    InversionSeed,
+    Iterations,
+    Labels,
+    Model,
+    OutFolder,
+    Overwrite,
+    Prompts,
+    optional_count,
+    require_model,
+    sampling_options,
+    split_list,
+)
+
+
+@sampling_options("steps", "spacing", "guidance_scale")
+def encode(
+    *,
+    images: Images,
+    out: OutFolder,
+    model: Model = None,
+    sampling: dict[str, Any],
+    n: FirstN = None,
+    iterations: Iterations = 1,
+    seed: InversionSeed = None,
+    labels: Labels = None,
+    prompt: Prompts = None,
+    logits: Annotated[
+        bool, typer.Option("--logits", help="Add the discriminator's output for each image.", rich_help_panel=OUTPUT)
+    ] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Encode images to noise x_T."""
+    number = optional_count("--n", n)
+    require_model(model)
+
+    from tdpm_cli.sampling.encode import encode as run
+
+    run(
+        images,
+        out,
+        model,
+        n=number,
+        iterations=iterations,
+        seed=seed,
+        labels=split_list(labels),
+        prompts=prompt,
+        logits=logits,
+        overwrite=overwrite,
+        **sampling,
+    )

@@ -1,0 +1,66 @@
+"""The config of `tdpm train`: a preset, imported models, data and options, merged and validated.
+
+What the user sets by hand takes precedence over a preset and over an imported model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tdpm_cli.config.presets import Override, merge, read_preset, with_data
+from tdpm_cli.config.schema import Config, load_config, validate_sections
+from tdpm_cli.runtime.errors import InputError
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where data and trained models come from: paths, or a download of the preset's dataset."""
+
+    data: Path | None = None
+    download: bool = False
+    init: str | None = None
+    init_prior: str | None = None
+
+
+def training_config(preset: str, overrides: Sequence[Override], sources: Sources) -> Config:
+    """Merge and validate everything that defines a run. Raises InputError for what is not accepted.
+
+    Errors of the preset and of options come before anything that imports PyTorch.
+    """
+    imported = {key: value for key, value in (("init", sources.init), ("init_prior", sources.init_prior)) if value}
+    overrides = [*overrides, {"train": imported}]
+    plain = merge(_base(preset, sources.data), overrides)
+    replaced = {"data"} if sources.data else set()
+    replaced |= {"backbone", "schedule", "denoiser", "condition"} if sources.init else set()
+    replaced |= {"prior"} if sources.init_prior else set()
+    if replaced:
+        validate_sections(plain, replaced)
+    if sources.init is not None:
+        plain = merge(_import_denoiser(plain, sources.init), overrides)
+    if sources.init_prior is not None:
+        plain = merge(_import_generator(plain, sources.init_prior), overrides)
+    assignments = [over for over in overrides if isinstance(over, str)]
+    return load_config(with_data(plain, sources.data, sources.download, assignments))
+
+
+def _base(preset: str, data: Path | None) -> dict[str, Any]:
+    if preset != "auto":
+        return read_preset(preset)
+    if data is None:
+        raise InputError("--preset auto needs data to look at: add --data PATH")
+    from tdpm_cli.data.auto_preset import propose
+
+    return propose(data)
+
+
+def _import_denoiser(plain: dict[str, Any], source: str) -> dict[str, Any]:
+    from tdpm_cli.convert.convert import preset_of_denoiser
+
+    return preset_of_denoiser(plain, source)
+
+
+def _import_generator(plain: dict[str, Any], source: str) -> dict[str, Any]:
+    from tdpm_cli.convert.generator import preset_of_generator
+
+    return preset_of_generator(plain, source)
