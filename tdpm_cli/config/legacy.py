@@ -6,7 +6,7 @@ from typing import Any
 from tdpm_cli.runtime.errors import InputError
 
 SECTIONS = {"game": "adversarial"}
-KEYS = {  # (section of today, key of 0.1.0) -> key of today
+KEYS: dict[tuple[str, str], str] = {  # (section of today, key of 0.1.0) -> key of today
     ("condition", "encoder"): "text_encoder",
     ("sample", "scale"): "guidance_scale",
     ("sample", "prior_scale"): "prior_guidance_scale",
@@ -26,7 +26,7 @@ def upgrade(plain: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(values, Mapping):
             upgraded[section] = values
             continue
-        renamed = {KEYS.get((section, key), key): value for key, value in values.items()}
+        renamed: dict[str, Any] = {KEYS.get((section, str(key)), str(key)): value for key, value in values.items()}
         for key, value in renamed.items():
             meanings = VALUES.get((section, key), {})
             renamed[key] = meanings.get(value, value) if isinstance(value, str) else value

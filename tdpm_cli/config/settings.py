@@ -134,7 +134,7 @@ class SampleConfig(Section):
     steps: Positive = 4
     """Denoising steps from the truncation point."""
     spacing: Annotated[float, Ge(1)] = 1.0
-    """Spacing of steps: 1 is even, 2 is finer near data."""
+    """Spacing of steps: 1 even, 2 finer near data."""
     sampler: str = "ddim"
     """Sampler of the denoising steps."""
     options: dict[str, float] = Field(default_factory=dict)

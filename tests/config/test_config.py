@@ -122,7 +122,7 @@ def test_extends_one_level(tmp_path):
         ("train.denoiser_lr=.nan", ["train.denoiser_lr is nan"]),
         ("train.seed=-1", ["train.seed is -1", "greater than or equal to 0"]),
         ("train.seed=99999999999999999999", ["train.seed is 99999999999999999999", "less than"]),
-        ("train.duration=0", ["train.duration is 0", "greater than 0"]),
+        ("train.duration=0", ["train.duration is 0", "equal to 1"]),
         ("train.ema=[10k, 10000]", ["train.ema is [10000, 10000]", "once"]),
         ("eval.features=inceptoin", ["eval.features is 'inceptoin'", "did you mean 'inception'"]),
         ("sample.options.eta=-1", ["sampler dpmpp_2m.eta: no such key", "Accepted in sampler dpmpp_2m: none"]),
