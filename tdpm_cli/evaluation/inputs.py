@@ -104,7 +104,7 @@ def samples_of(
 def config_of(samples: Input) -> Config | None:
     """Return the config of the model that drew these samples, or None if they have no manifest."""
     manifest = samples.manifest if isinstance(samples, Examples) else None
-    return load_config(manifest["config"]) if manifest else None
+    return load_stored_config(manifest["config"]) if manifest else None
 
 
 def model_name(loaded: build.Loaded) -> str:

@@ -76,6 +76,7 @@ SURFACE = {
         "--overwrite",
     },
     "eval": {
+        "--metrics",
         "--fid",
         "--kid",
         "--prdc",
@@ -103,6 +104,7 @@ SURFACE = {
         "--out",
     },
     "sweep": {
+        "--metrics",
         "--steps",
         "--model",
         "--spacing",
@@ -318,7 +320,7 @@ def test_help_is_short_and_options_are_in_panels(name):
             assert parameter.rich_help_panel in PANELS, parameter.name
 
 
-PANELS = {"Data", "Model", "Training", "Sampling", "Machine", "Output"}
+PANELS = {"Data", "Model", "Training", "Sampling", "Evaluation", "Machine", "Output"}
 ALL_SAMPLING = {"steps", "spacing", "sampler", "eta", "guidance_scale", "prior_guidance_scale", "precision", "batch"}
 
 
