@@ -132,7 +132,9 @@ def test_an_objective_of_one_file_trains(added, tiny, tmp_path):
 
 def test_a_prior_of_one_file_trains_with_its_options(added, tiny, tmp_path):
     added("prior", "scaled", SCALED)
-    run = train(load_config(tiny("prior={name: scaled, scale: 3.0}", "train.duration=64")), tmp_path / "runs", "run")
+    run = train(
+        load_config(tiny("prior.name=scaled", "prior.scale=3.0", "train.duration=64")), tmp_path / "runs", "run"
+    )
     assert "loss/prior" in last_line(run)
     scale = float(load(run).components.model.prior.scale)
     assert scale != 3.0
