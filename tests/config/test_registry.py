@@ -1,40 +1,233 @@
-import inspect
+"""One file adds a component of any kind: it is listed, its keys are read from its source, and presets can name it."""
+
+import importlib
+import sys
 from dataclasses import MISSING
-from typing import get_type_hints
 
 import pytest
-from components import SAME_NAME, SMALL
 
-from tdpm_cli.config import registry
-from tdpm_cli.config.signatures import Key
-from tdpm_cli.config.validation import check, complete
+from tdpm_cli.config import load_config, registry
+from tdpm_cli.config.json_schema import json_schema
 from tdpm_cli.runtime.errors import InputError
 
+FILES = {  # kind -> a component of one file, which has a key `size` where a preset can set keys
+    "dataset": """
+from tdpm_cli.config.types import Positive
+from tdpm_cli.data.datasets.points import Points
 
-def test_every_kind_has_parts_and_an_unknown_name_gets_the_nearest():
-    assert all(registry.names(kind) for kind in registry.KINDS)
-    with pytest.raises(
-        InputError,
-        match=r"'sharde'; did you mean 'shared'.*Accepted: copy, denoised, gaussian, shared, shared-x0, stylegan2",
-    ):
-        registry.load("prior", "sharde")
-    with pytest.raises(InputError, match=r"no-such|accepted|Accepted"):
-        registry.load("prior", "../run/checkpoint")
+__all__ = ["new"]
 
 
-@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in registry.KINDS for name in registry.names(kind)])
-def test_the_signature_is_a_schema(kind, name):
-    part = registry.load(kind, name)
-    assert part.__doc__
-    accepted = registry.keys(kind, name)
-    assert accepted == imported(part)
-    needed = SMALL.get(name, {}) if (kind, name) not in SAME_NAME else {}
-    checked = complete(accepted, needed, kind)
-    assert check(accepted, checked, kind) == checked
+def new(path, raw_shape, *, size: Positive = 64):
+    return Points(path, raw_shape, kind="mixture", count=size)
+""",
+    "space": """
+from tdpm_cli.config.types import Positive
+from tdpm_cli.spaces.points import Points
+
+__all__ = ["New"]
 
 
-def imported(function):
-    """The keys of what was imported, as `signatures` reads them from its source."""
-    hints = get_type_hints(function.__init__ if inspect.isclass(function) else function, include_extras=True)
-    keys = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    return {key.name: Key(hints[key.name], MISSING if key.default is key.empty else key.default) for key in keys}
+class New(Points):
+    def __init__(self, *, size: Positive = 2):
+        super().__init__(dim=size)
+""",
+    "condition": """
+from tdpm_cli.conditioning.labels import Labels
+from tdpm_cli.config.types import Positive
+
+__all__ = ["New"]
+
+
+class New(Labels):
+    def __init__(self, *, size: Positive = 8, names: list[str] = []):
+        super().__init__(classes=size, names=names)
+""",
+    "text_encoder": """
+__all__ = ["new"]
+
+
+def new(weights=None):
+    raise NotImplementedError
+""",
+    "schedule": """
+from tdpm_cli.config.types import Positive
+from tdpm_cli.engine.schedules.linear import linear
+
+__all__ = ["new"]
+
+
+def new(*, size: Positive = 1000):
+    return linear(steps=size)
+""",
+    "backbone": """
+from tdpm_cli.config.types import Positive
+from tdpm_cli.models.backbones.mlp import MLP
+
+__all__ = ["New"]
+
+
+class New(MLP):
+    def __init__(self, shape, sizes, *, size: Positive = 16):
+        super().__init__(shape, sizes, width=size, blocks=1)
+""",
+    "prior": """
+from tdpm_cli.config.types import Positive
+from tdpm_cli.models.priors.copy import Copy
+
+__all__ = ["New"]
+
+
+class New(Copy):
+    nfe, learns, shares = 1, True, False
+
+    def __init__(self, shape, sizes, schedule, network, *, size: Positive = 1):
+        super().__init__(shape, sizes, schedule, network)
+""",
+    "discriminator": """
+from tdpm_cli.config.types import Positive
+from tdpm_cli.models.discriminators.mlp import MLP
+
+__all__ = ["New"]
+
+
+class New(MLP):
+    def __init__(self, shape, sizes, *, size: Positive = 16):
+        super().__init__(shape, sizes, width=size)
+""",
+    "loss": """
+from tdpm_cli.engine.losses.logistic import Logistic
+
+__all__ = ["New"]
+
+
+class New(Logistic):
+    prior_uses_real = False
+""",
+    "objective": """
+from tdpm_cli.engine.objectives.tdpm import TDPMObjective
+
+__all__ = ["New"]
+
+
+class New(TDPMObjective):
+    needs_own_prior = False
+""",
+    "sampler": """
+from tdpm_cli.config.types import NonNegative
+from tdpm_cli.engine.samplers.ddim import ddim
+
+__all__ = ["new"]
+ALIASES = ("newest",)
+
+
+def new(denoise, x_T, times, schedule, noise, *, size: NonNegative = 0.5, **cond):
+    return ddim(denoise, x_T, times, schedule, noise, eta=size, **cond)
+""",
+    "features": """
+__all__ = ["New"]
+
+
+class New:
+    def __init__(self, device, weights=None):
+        self.device = device
+""",
+    "metric": """
+__all__ = ["New"]
+
+
+class New:
+    def __call__(self, samples, reference):
+        return []
+""",
+    "importer": """
+__all__ = ["read"]
+
+
+def read(path, height):
+    raise NotImplementedError
+""",
+    "export": """
+__all__ = ["write"]
+
+
+def write(path):
+    raise NotImplementedError
+""",
+}
+WITH_KEYS = ("dataset", "space", "condition", "schedule", "backbone", "prior", "discriminator", "sampler")
+NAME = "new_component"
+
+
+@pytest.fixture
+def add(tmp_path, monkeypatch):
+    """Add the file of a kind to the registry for the length of a test; return the component's name."""
+    added = []
+
+    def add(kind):
+        package = importlib.import_module(f"tdpm_cli.{registry.KINDS[kind]}")
+        monkeypatch.setattr(package, "__path__", list(package.__path__))
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / f"{NAME}.py").write_text(f'"""A new {kind}."""\n{FILES[kind]}')
+        registry.add_folder(kind, tmp_path / kind)
+        added.append(f"{package.__name__}.{NAME}")
+        return NAME if kind in registry.SNAKE_CASE else NAME.replace("_", "-")
+
+    yield add
+    for module in added:
+        sys.modules.pop(module, None)
+
+
+def test_every_kind_has_an_example():
+    assert set(FILES) == set(registry.KINDS)
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_one_file_adds_a_component(kind, add):
+    name = add(kind)
+    assert name in registry.names(kind)
+    assert registry.summary(kind, name) == f"A new {kind}."
+    module = f"tdpm_cli.{registry.KINDS[kind]}.{NAME}"
+    assert module not in sys.modules, "keys and summary are read without importing"
+    keys = registry.keys(kind, name)
+    assert ("size" in keys) == (kind in WITH_KEYS)
+    assert all(key.default is not MISSING for key in keys.values())
+    assert registry.load(kind, name).__module__ == module
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_mistyped_name_gets_the_nearest(kind, add):
+    name = add(kind)
+    with pytest.raises(InputError, match=name):
+        registry.resolve(kind, f"{name}x")
+
+
+def test_an_alias_stands_for_its_component(add):
+    name = add("sampler")
+    assert registry.resolve("sampler", "newest") == name
+    assert load_config("digits", ["sample.sampler=newest"]).sample.sampler in ("newest", name)
+
+
+def test_a_preset_of_new_components_is_validated_trained_and_sampled(add, tmp_path):
+    from tdpm_cli.sampling.sample import sample
+    from tdpm_cli.training.train import train
+
+    names = {kind: add(kind) for kind in (*WITH_KEYS, "loss", "objective")}
+    preset = {
+        "preset": "new",
+        "data": {"name": names["dataset"], "size": 64},
+        "condition": {"name": names["condition"], "size": 8},
+        **{kind: {"name": names[kind]} for kind in ("space", "schedule", "backbone", "prior", "discriminator")},
+        "adversarial": {"loss": names["loss"]},
+        "train": {"duration": 64, "batch": 16, "objective": names["objective"], "precision": "fp32"},
+        "sample": {"steps": 2, "sampler": names["sampler"], "options": {"size": 0.1}},
+    }
+    config = load_config(preset, ["schedule.truncate.step=100"])
+    assert config.data.options["size"] == 64
+    for section in ("space", "schedule", "backbone", "prior", "discriminator", "condition"):
+        assert names[section] in json_schema()["properties"][section]["properties"]["name"]["enum"]
+    with pytest.raises(InputError, match=r"backbone\.size is 0"):
+        load_config(preset, ["backbone.size=0"])
+    run = train(config, tmp_path, "run")
+    sample(tmp_path / "out", 4, run)
+    assert (tmp_path / "out" / "samples.npz").is_file()
