@@ -112,3 +112,11 @@ def run_sweep(steps, models, **options):
     from tdpm_cli.evaluation.sweep import sweep
 
     return sweep(SweepOptions(steps=steps, models=models, **options))
+
+
+def export(file, model, format=None, *, licence="not stated", rgb=False, **options):
+    """Export a model with sampling options as keywords."""
+    from tdpm_cli.export.export import ExportRequest
+    from tdpm_cli.export.export import export as run
+
+    return run(file, model, format, ExportRequest(licence, rgb, options))

@@ -24,9 +24,9 @@ def run(model: Path | None, preset: str, steps: int, batch: int, rounds: int) ->
 
     from tdpm_cli.checkpoints.weights import write_weights
     from tdpm_cli.config import load_config
-    from tdpm_cli.export.sampler_module import Whole
-    from tdpm_cli.export.targets import onnx
-    from tdpm_cli.export.targets import torch_export as program
+    from tdpm_cli.export.sampler_module import SamplerModule
+    from tdpm_cli.export.targets.onnx import Onnx
+    from tdpm_cli.export.targets.torch import TorchExport
     from tdpm_cli.sampling import build
     from tdpm_cli.sampling.settings import settings_of
 
@@ -39,8 +39,8 @@ def run(model: Path | None, preset: str, steps: int, batch: int, rounds: int) ->
             model = root / "model.safetensors"
             write_weights(model, components.model, build.header(components.config, "model", 0))
         loaded = build.load(model)
-        sampler = Whole(loaded, settings_of(loaded.components, steps=steps, precision="fp32"), rgb=False).eval()
-        for writer, name in ((program, "m.pt2"), (onnx, "m.onnx")):
+        sampler = SamplerModule(loaded, settings_of(loaded.components, steps=steps, precision="fp32"), rgb=False).eval()
+        for writer, name in ((TorchExport(), "m.pt2"), (Onnx(), "m.onnx")):
             writer.write(sampler, sampler.inputs(3), root / name, {})
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()

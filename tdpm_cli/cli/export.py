@@ -6,7 +6,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from tdpm_cli.cli.options import OUTPUT, Model, require_model, sampling_options
-from tdpm_cli.config.constants import export_format
+from tdpm_cli.export.target import export_target
 
 
 @sampling_options("steps", "spacing", "sampler", "eta", "guidance_scale", "prior_guidance_scale")
@@ -29,9 +29,10 @@ def export(
     licence: Annotated[str, typer.Option(help="Licence of the weights.", rich_help_panel=OUTPUT)] = "not stated",
 ) -> None:
     """Export a model and check it in its runtime."""
-    export_format(file, format)
+    export_target(file, format)
     require_model(model)
 
+    from tdpm_cli.export.export import ExportRequest
     from tdpm_cli.export.export import export as run
 
-    run(file, model, format, licence=licence, rgb=rgb, **sampling)
+    run(file, model, format, ExportRequest(licence, rgb, sampling))

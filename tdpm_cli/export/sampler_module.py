@@ -1,4 +1,4 @@
-"""The whole sampler as one module: from numbers drawn outside to finished images, what is exported as a graph."""
+"""The whole sampler as one module, from random numbers to images: what the sampler targets export."""
 
 import math
 from collections.abc import Sequence
@@ -19,86 +19,89 @@ from tdpm_cli.sampling.settings import nfe, nfe_text, prior_options, reverse_set
 Inputs = dict[str, Tensor]
 
 
-class Whole(nn.Module):
+class SamplerModule(nn.Module):
     """{"z": [B, Z], "noise": [B, N, *shape], conditions} → (images, x_0).
 
-    z is all that the prior draws, flat. There is no "noise" where the sampler draws none (N = 0). Images are uint8
-    [B, C, H, W], of 3 channels where `rgb`; x_0 is what they are rounded from, float32 [B, *shape].
+    z is all that the prior draws, flat. "noise" is absent if the sampler draws none (N = 0). Images are uint8
+    [B, C, H, W], with 3 channels if `rgb`; x_0 is float32 [B, *shape], before rounding. Raises InputError for `rgb`
+    with images that are not grey.
     """
 
     def __init__(self, loaded: Loaded, settings: SampleConfig, rgb: bool) -> None:
         super().__init__()
-        made = loaded.components
-        self.model, self.space, self.condition = made.model, made.space, made.condition
-        self.settings, self.rgb, self.prior_name = settings, rgb, made.config.prior.name
+        components = loaded.components
+        self.model, self.space, self.condition = components.model, components.space, components.condition
+        self.settings, self.rgb, self.prior_name = settings, rgb, components.config.prior.name
         if rgb and self.space.raw_shape[0] != 1:
-            raise InputError(f"--rgb: the model's data have shape {list(self.space.raw_shape)}; it is for grey images")
-        if (coder := getattr(self.space, "autoencoder", None)) is not None:
-            self.decoder = _decoder(coder.network)
+            raise InputError(
+                f"--rgb: the data have shape {list(self.space.raw_shape)}, but it needs grey images; omit it"
+            )
+        if (autoencoder := getattr(self.space, "autoencoder", None)) is not None:
+            self.decoder = _decoder(autoencoder.network)
             self.space.slices = None  # all images at once
-        self.null = made.condition.null(1)
-        self.draws = self._count()
+        self.null = components.condition.null(1)
+        self.noise_draws = self._count_noise_draws()
 
     def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """Images and x_0."""
-        rest = dict(inputs)
-        z, noise = rest.pop("z"), rest.pop("noise", None)
-        drawn = Drawn([z.view(-1, *self.model.prior.z_shape), *(() if noise is None else noise.unbind(1))])
+        """Return images and x_0."""
+        cond = dict(inputs)
+        z, noise = cond.pop("z"), cond.pop("noise", None)
+        noise_source = DrawnNoise([z.view(-1, *self.model.prior.z_shape), *(() if noise is None else noise.unbind(1))])
         null = {key: value.expand(z.shape[0], *value.shape[1:]) for key, value in self.null.items()}
-        x_T = self.model.draw_x_T(drawn, rest, null=null, **prior_options(self.settings))  # type: ignore[arg-type]
+        x_T = self.model.draw_x_T(noise_source, cond, null=null, **prior_options(self.settings))  # type: ignore[arg-type]
         reverse = reverse_settings(self.settings, self.space.bounds)
-        x_0 = self.model.decode(x_T, drawn, rest, reverse, null)  # type: ignore[arg-type]
+        x_0 = self.model.decode(x_T, noise_source, cond, reverse, null)  # type: ignore[arg-type]
         images = self.space.decode(x_0)
         return (images.expand(-1, 3, -1, -1) if self.rgb else images), x_0
 
     def inputs(self, n: int, seed: int = 0) -> Inputs:
-        """Inputs of n samples, drawn as `tdpm sample` draws them."""
+        """Return the inputs of n samples, drawn as `tdpm sample` draws them."""
         noise = Noise(seed, range(n))
-        found = {"z": noise.normal(self.model.prior.z_shape).flatten(1)}
-        if self.draws:
-            found["noise"] = torch.stack([noise.normal(self.space.shape) for _ in range(self.draws)], 1)
-        return found | self.condition.encode(self.condition.draw(n, Noise(seed, range(n))))
+        inputs = {"z": noise.normal(self.model.prior.z_shape).flatten(1)}
+        if self.noise_draws:
+            inputs["noise"] = torch.stack([noise.normal(self.space.shape) for _ in range(self.noise_draws)], 1)
+        return inputs | self.condition.encode(self.condition.draw(n, Noise(seed, range(n))))
 
     @torch.inference_mode()
-    def _count(self) -> int:
-        """How often the sampler draws noise."""
-        noise = Drawn([], spare=torch.zeros(1, *self.space.shape))
+    def _count_noise_draws(self) -> int:
+        """Count how often the sampler draws noise."""
+        noise = DrawnNoise([], spare=torch.zeros(1, *self.space.shape))
         self.model.decode(noise.spare, noise, self.null, reverse_settings(self.settings, None), self.null)  # type: ignore[arg-type]
         return noise.used
 
 
 def _decoder(network: nn.Module) -> nn.Module:
-    """The half of an autoencoder of diffusers that belongs to the graph, made to be traced for any batch."""
+    """Return the decoder of an autoencoder of diffusers, changed so that it can be traced for any batch."""
     parts = nn.ModuleList(part for name, part in network.named_children() if name not in ("text_encoder", "quant_conv"))
     for layer in parts.modules():
         if type(layer).__name__ == "Upsample2D" and layer.interpolate and layer.use_conv and layer.norm is None:
-            layer.forward = partial(_doubled, layer)  # theirs asks how large a batch is
+            layer.forward = partial(_upsample, layer)  # theirs reads the size of the batch
     return parts
 
 
-def _doubled(layer: Any, x: Tensor, output_size: None = None) -> Tensor:
-    """Nearest neighbours, and a convolution."""
+def _upsample(layer: Any, x: Tensor, output_size: None = None) -> Tensor:
+    """Repeat pixels, then convolve."""
     x = interpolate(x, scale_factor=2.0, mode="nearest")
     doubled: Tensor = (layer.conv if layer.name == "conv" else layer.Conv2d_0)(x)
     return doubled
 
 
-class Drawn:
-    """Stands in for Noise: hands out what was drawn before, in order."""
+class DrawnNoise:
+    """A replacement of Noise that returns tensors drawn before, in order, and counts the calls."""
 
     def __init__(self, tensors: Sequence[Tensor], spare: Tensor | None = None) -> None:
         self.tensors, self.spare, self.used = list(tensors), spare, 0
 
     def normal(self, shape: Sequence[int]) -> Tensor:
-        """The next of them, or the spare one where they are used up."""
+        """Return the next tensor, or the spare one if none is left."""
         self.used += 1
         if self.used > len(self.tensors) and self.spare is not None:
             return self.spare
         return self.tensors[self.used - 1]
 
 
-def describe(loaded: Loaded, settings: SampleConfig, licence: str) -> dict[str, str]:
-    """What an exported file says of itself."""
+def metadata(loaded: Loaded, settings: SampleConfig, licence: str) -> dict[str, str]:
+    """Return the metadata of an exported file."""
     config, model = loaded.components.config, loaded.components.model
     return {
         "made_by": f"tdpm {__version__}",

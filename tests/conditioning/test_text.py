@@ -8,7 +8,7 @@ import tarfile
 
 import pytest
 import torch
-from helpers import run_sweep, score
+from helpers import export, run_sweep, score
 from PIL import Image
 
 import tdpm_cli
@@ -23,7 +23,6 @@ from tdpm_cli.engine.losses.logistic import Logistic
 from tdpm_cli.engine.terms import denoising_term, prior_term
 from tdpm_cli.evaluation.extractors import load_extractor
 from tdpm_cli.evaluation.image_text_training import matcher
-from tdpm_cli.export.export import export
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.signals import Interrupted
 from tdpm_cli.sampling import build

@@ -259,7 +259,7 @@ def test_settings_are_not_mixed_in_one_folder(runs, tmp_path, monkeypatch):
 def test_wrong_input_gets_one_message_and_leaves_nothing(runs, pictures, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exported = tmp_path / "m.safetensors"
-    from tdpm_cli.export.export import export
+    from helpers import export
 
     export(exported, runs["images"])
     (tmp_path / "full").mkdir()

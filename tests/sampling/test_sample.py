@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import export
 from PIL import Image
 
 from tdpm_cli.config import load_config, registry
 from tdpm_cli.config import schema as config
 from tdpm_cli.engine.noise import Noise
-from tdpm_cli.export.export import export
 from tdpm_cli.runtime import locks
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling import build

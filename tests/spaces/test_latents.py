@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from helpers import Stopped, score
+from helpers import Stopped, export, score
 from PIL import Image
 
 from tdpm_cli.checkpoints import checkpoint, weights
@@ -17,9 +17,9 @@ from tdpm_cli.config import schema as config
 from tdpm_cli.data.inspect import inspect
 from tdpm_cli.data.loader import batches
 from tdpm_cli.engine.noise import Noise
-from tdpm_cli.export.export import export
-from tdpm_cli.export.targets import diffusers, onnx
-from tdpm_cli.export.targets import torch_export as program
+from tdpm_cli.export.targets.diffusers import Diffusers
+from tdpm_cli.export.targets.onnx import Onnx
+from tdpm_cli.export.targets.torch import TorchExport
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.signals import Interrupted
 from tdpm_cli.sampling import build
@@ -181,7 +181,7 @@ def test_a_model_of_latents_is_exported_with_its_decoder(coder, images, tmp_path
     n = 70  # more than diffusers' decoder takes in one graph
     expected = model.sample(n, seed=3, **settings)
     z = Noise(3, range(n)).normal(model.tdpm.prior.z_shape).flatten(1)
-    found, _ = {"pt2": program, "onnx": onnx, "folder": diffusers}[suffix].run(path, {"z": z})
+    found, _ = {"pt2": TorchExport, "onnx": Onnx, "folder": Diffusers}[suffix]().run(path, {"z": z})
     assert found.shape == (n, 3, SIDE, SIDE)
     assert (found.int() - expected.int()).abs().max() <= 1
     assert expected.float().std() > 1

@@ -1,1 +1,1 @@
-"""Export targets. One file a target."""
+"""Export targets: one file a target, whose class has `export(loaded, file, request)`."""
