@@ -6,14 +6,15 @@ from typing import Any
 import torch
 
 from tdpm_cli.config.types import RawCondition
+from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.protocols import Cond
 from tdpm_cli.runtime.errors import InputError
 
-__all__ = ["Nothing"]
+__all__ = ["Unconditional"]
 
 
-class Nothing:
+class Unconditional:
     """Every condition is {}."""
 
     dropout, option = 0.0, None
@@ -21,25 +22,25 @@ class Nothing:
     def __init__(self) -> None:
         self.sizes: dict[str, int] = {}
 
-    def encode(self, given: RawCondition, generator: torch.Generator | None = None) -> Cond:
-        """Drop what the data set gives."""
+    def encode(self, raw_condition: RawCondition, generator: torch.Generator | None = None) -> Cond:
+        """Ignore the conditions of the data."""
         return {}
 
     def null(self, n: int) -> Cond:
-        """{}."""
+        """Return {}."""
         return {}
 
-    def fit(self, data: Any) -> dict[str, Any]:
-        """Nothing to learn."""
+    def text_encoder(self) -> None:
+        """Return None."""
+
+    def draw(self, n: int, noise: Noise) -> RawCondition:
+        """Return {}."""
+        return {}
+
+    def fit(self, dataset: Dataset) -> dict[str, Any]:
+        """Return {}."""
         return {}
 
     def parse(self, words: Sequence[str], n: int) -> RawCondition:
-        """Raise InputError: there is nothing to choose."""
-        raise InputError(f"{', '.join(words)}: the model is unconditional; there is nothing to choose")
-
-    def text_encoder(self) -> None:
-        """Networks take it as it is."""
-
-    def draw(self, n: int, noise: Noise) -> RawCondition:
-        """{}."""
-        return {}
+        """Raise InputError: an unconditional model has no choice."""
+        raise InputError(f"{', '.join(words)}: the model is unconditional; leave out labels and prompts")

@@ -1,4 +1,4 @@
-"""A smaller image that is to be enlarged, and its caption: the second stage of a cascade (Ho et al. 2022a)."""
+"""A smaller image to enlarge, and its caption: the second stage of a cascade (Ho et al. 2022a)."""
 
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
@@ -10,6 +10,7 @@ from torch.nn.functional import interpolate
 
 from tdpm_cli.conditioning.text import Text
 from tdpm_cli.config.types import Positive, Probability, RawCondition
+from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.protocols import Cond
 from tdpm_cli.runtime.errors import InputError
@@ -18,11 +19,11 @@ __all__ = ["Upsampling"]
 
 
 class Upsampling:
-    """`low` float32 [B, C, h, w] in -1..1, which networks enlarge and see beside x; and what `Text` makes of its keys.
+    """`low` float32 [B, C, h, w] in [-1, 1], which networks enlarge and concatenate to x; and the tensors of `Text`.
 
-    `low` is [C, h, w] of the smaller image. In training it is the image itself, averaged down, with noise of a strength
-    drawn from 0 to `low_noise`, so that what the first stage does wrong is not taken for granted (Ho et al. 2022a, sec.
-    4.1); the networks are not told the strength. In sampling it is what the user gives, as it is. "Nothing" is grey.
+    `low` is the shape [C, h, w] of the smaller image. In training it is the image itself, averaged down, with noise of
+    a strength drawn from [0, `low_noise`], so that the model tolerates the errors of the first stage (Ho et al. 2022a,
+    sec. 4.1); networks do not receive the strength. In sampling it is the user's image. "Nothing" is grey.
     """
 
     option = "--prompt"
@@ -38,52 +39,52 @@ class Upsampling:
         self.low, self.low_noise, self.dropout, self.tokens = tuple(low), low_noise, dropout, tokens
         self.sizes = {**self.text.sizes, "low": low[0]}
 
-    def encode(self, given: RawCondition, generator: torch.Generator | None = None) -> Cond:
-        """Captions, and smaller images: `low` uint8 as given, or averages of `raw`. Raises InputError for others."""
-        return {**self.text.encode(given, generator), "low": self._small(given, generator)}
+    def encode(self, raw_condition: RawCondition, generator: torch.Generator | None = None) -> Cond:
+        """Encode captions, and the smaller images: `low` uint8, or averages of `raw`. Raises InputError for others."""
+        return {**self.text.encode(raw_condition, generator), "low": self._small(raw_condition, generator)}
 
     def null(self, n: int) -> Cond:
-        """Grey images without words."""
+        """Return grey images with empty captions."""
         return {**self.text.null(n), "low": torch.zeros(n, *self.low)}
 
     def text_encoder(self) -> nn.Module | None:
-        """The text encoder's network, where it is trained with the model."""
+        """Return the text encoder's network if it is trained with the model."""
         return self.text.text_encoder()
 
     def draw(self, n: int, noise: Noise) -> RawCondition:
-        """Raise InputError: images to enlarge must be given."""
-        raise InputError("the model enlarges images, and there are none to draw from; give a folder of them to "
-                         "`tdpm sample` with --upsample, and score what it writes")  # fmt: skip
+        """Raise InputError: a model cannot draw images to enlarge."""
+        raise InputError("the model enlarges images and cannot draw any; name a folder of images with `tdpm sample "
+                         "--upsample`, and score its output")  # fmt: skip
 
-    def fit(self, data: Any) -> dict[str, Any]:
-        """As of text."""
-        return self.text.fit(data)
+    def fit(self, dataset: Dataset) -> dict[str, Any]:
+        """Return what `Text.fit` returns."""
+        return self.text.fit(dataset)
 
     def parse(self, words: Sequence[str], n: int) -> RawCondition:
-        """As of text."""
+        """Return n captions that repeat the prompts."""
         return self.text.parse(words, n)
 
-    def captions_of(self, given: RawCondition) -> list[tuple[str, ...]]:
-        """As of text."""
-        return self.text.captions_of(given)
+    def captions_of(self, raw_condition: RawCondition) -> list[tuple[str, ...]]:
+        """Return the captions of each example."""
+        return self.text.captions_of(raw_condition)
 
     def prepare(self, texts: Sequence[str], device: torch.device) -> Iterator[int]:
-        """As of text."""
+        """Embed texts once, on a device; yield the number of texts processed since the last yield."""
         return self.text.prepare(texts, device)
 
-    def cut(self, texts: Sequence[str]) -> list[str]:
-        """As of text."""
-        return self.text.cut(texts)
+    def truncated(self, texts: Sequence[str]) -> list[str]:
+        """Return the texts that are longer than `tokens`."""
+        return self.text.truncated(texts)
 
-    def _small(self, given: RawCondition, generator: torch.Generator | None) -> Tensor:
-        if "low" in given:
-            return given["low"].float() / 127.5 - 1
-        if "raw" not in given:
-            raise InputError("the model enlarges images: give a folder of them with --upsample")
-        raw, (channels, height, width) = given["raw"], self.low
+    def _small(self, raw_condition: RawCondition, generator: torch.Generator | None) -> Tensor:
+        if "low" in raw_condition:
+            return raw_condition["low"].float() / 127.5 - 1
+        if "raw" not in raw_condition:
+            raise InputError("the model enlarges images; name a folder of them with --upsample")
+        raw, (channels, height, width) = raw_condition["raw"], self.low
         if raw.ndim != 4 or raw.shape[1] != channels or raw.shape[2] < height or raw.shape[3] < width:
-            raise InputError(f"condition.low is {list(self.low)}, but the data are {list(raw.shape[1:])}: it must be "
-                             "smaller images of as many channels")  # fmt: skip
+            raise InputError(f"condition.low is {list(self.low)}, but the data are {list(raw.shape[1:])}; use the "
+                             "shape of smaller images with as many channels")  # fmt: skip
         small = interpolate(raw.float(), size=(height, width), mode="area") / 127.5 - 1
         if generator is None:
             return small

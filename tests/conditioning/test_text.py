@@ -14,7 +14,7 @@ from PIL import Image
 import tdpm_cli
 from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.conditioning.captions import cache as embeddings
-from tdpm_cli.conditioning.captions.cache import Embedded, Embeddings
+from tdpm_cli.conditioning.captions.cache import Embedding, Embeddings
 from tdpm_cli.conditioning.text import Text
 from tdpm_cli.config import registry
 from tdpm_cli.config import schema as config
@@ -47,7 +47,7 @@ class Letters:
     def __call__(self, texts):
         self.asked += texts
         found = (torch.tensor([[ord(letter), 1.0] for letter in text[:4]]) for text in texts)
-        return [Embedded(tokens, tokens.mean(0), len(text) > 4) for tokens, text in zip(found, texts, strict=True)]
+        return [Embedding(tokens, tokens.mean(0), len(text) > 4) for tokens, text in zip(found, texts, strict=True)]
 
 
 def test_a_text_is_embedded_once_ever():
@@ -56,10 +56,10 @@ def test_a_text_is_embedded_once_ever():
     first, second, third = known(["ab", "abcdef", "ab"])
     assert sorted(encode.asked) == ["ab", "abcdef"]
     assert first.tokens.tolist() == third.tokens.tolist() == [[97, 1], [98, 1]]
-    assert (first.cut, second.cut) == (False, True)
+    assert (first.truncated, second.truncated) == (False, True)
     again = Embeddings(encode, 2, "letters")  # as another run would
     assert torch.equal(again(["ab"])[0].pooled, first.pooled)
-    assert again.cut(["ab", "abcdef"]) == ["abcdef"]
+    assert again.truncated(["ab", "abcdef"]) == ["abcdef"]
     assert sum(again.prepare(["ab", "cd", "ef"])) == 3
     assert sorted(encode.asked) == ["ab", "abcdef", "cd", "ef"]
     Embeddings(encode, 2, "other letters")(["ab"])  # vectors of one encoder are not those of another
@@ -368,12 +368,12 @@ def test_encoders_of_transformers(name, tmp_path):
     network = saved_text_network(name, tmp_path)
     condition = Text(text_encoder=name, weights=str(tmp_path), tokens=6)
     assert condition.sizes == {"context": 12, "pooled": 12}  # read from its config
-    short, long = condition.words.encoder(["a red apple", "a a a a a a a"], 6)
+    short, long = condition.vectors.encoder(["a red apple", "a a a a a a a"], 6)
     with torch.inference_mode():
         (expected,) = network(input_ids=torch.tensor([[0, 3, 4, 5, 1]])).last_hidden_state
     assert torch.allclose(short.tokens, expected, atol=1e-5)  # the padding beside the longer one changes nothing
     assert torch.allclose(short.pooled, expected[-1] if name == "clip" else expected.mean(0), atol=1e-5)
-    assert (len(long.tokens), short.cut, long.cut) == (6, False, True)
+    assert (len(long.tokens), short.truncated, long.truncated) == (6, False, True)
     cond = condition.encode({"captions": [("a red apple",), ("a apple",)]})
     assert cond["context"].shape == (2, 6, 12)
     (tmp_path / "tokenizer.json").unlink()

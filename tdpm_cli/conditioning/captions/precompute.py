@@ -1,40 +1,60 @@
-"""All captions of a data set, embedded before the first step."""
+"""Embed all captions of a dataset before the first step of training."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 
+from tdpm_cli.config.types import RawCondition
+from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.runtime import distributed
 from tdpm_cli.runtime.console import Meter, say
 from tdpm_cli.runtime.signals import Interrupted, Interruption
 
-LOOKED_AT = 10_000  # examples whose captions are read at a time
+READ_TOGETHER = 10_000  # examples whose captions are read at a time
 
 
-def embed_captions(condition: Any, data: Any, device: torch.device) -> None:
-    """Embed every distinct caption of the data, and tell how many are longer than the condition takes; no captions, no
-    work. The processes of a machine share the work, and then find each other's in the cache. Raises Interrupted when
-    stopped, with what was embedded kept."""
-    if not hasattr(condition, "prepare"):
+@runtime_checkable
+class EmbedsCaptions(Protocol):
+    """A condition that embeds captions, once each."""
+
+    tokens: int  # of the longest caption
+
+    def captions_of(self, raw_condition: RawCondition) -> list[tuple[str, ...]]:
+        """Return the captions of each example."""
+
+    def prepare(self, texts: Sequence[str], device: torch.device) -> Iterator[int]:
+        """Embed texts; yield the number of texts processed since the last yield."""
+
+    def truncated(self, texts: Sequence[str]) -> list[str]:
+        """Return the texts that are longer than `tokens`."""
+
+
+def embed_captions(condition: object, dataset: Dataset, device: torch.device) -> None:
+    """Embed every distinct caption of a dataset, and report how many are truncated; other conditions need nothing.
+
+    The processes of a machine divide the captions and read the others' embeddings from the cache. Raises Interrupted
+    when stopped; what was embedded is kept.
+    """
+    if not isinstance(condition, EmbedsCaptions):
         return
     texts: set[str] = set()
-    for start in range(0, len(data), LOOKED_AT):
-        given = data.raw_condition(range(start, min(start + LOOKED_AT, len(data))))
-        texts.update(text for captions in condition.captions_of(given) for text in captions)
+    for start in range(0, len(dataset), READ_TOGETHER):
+        raw_condition = dataset.raw_condition(range(start, min(start + READ_TOGETHER, len(dataset))))
+        texts.update(text for captions in condition.captions_of(raw_condition) for text in captions)
     ordered = sorted(texts)
     _embed(condition, distributed.own_here(ordered), device)
     distributed.wait()
     if distributed.size() > 1:
-        _embed(condition, ordered, device)  # finds all in the cache, unless that cannot be written
-    if cut := condition.cut(ordered):
-        say(f"note: {len(cut):,} of {len(texts):,} captions have more than {condition.tokens} tokens and are cut "
-            f"there, such as {cut[0]!r}; condition.tokens takes more")  # fmt: skip
+        _embed(condition, ordered, device)  # all are in the cache, unless it cannot be written
+    if truncated := condition.truncated(ordered):
+        say(f"note: {len(truncated):,} of {len(texts):,} captions have more than {condition.tokens} tokens and are "
+            f"truncated, such as {truncated[0]!r}; raise condition.tokens to use more")  # fmt: skip
 
 
-def _embed(condition: Any, texts: Sequence[str], device: torch.device) -> None:
+def _embed(condition: EmbedsCaptions, texts: Sequence[str], device: torch.device) -> None:
     with Meter("embed captions", len(texts), unit="captions") as meter, Interruption() as interrupted:
         for count in condition.prepare(texts, device):
             meter.advance(count)
             if interrupted.number:
-                raise Interrupted(interrupted.number, "stopped; what was embedded is kept, the same command continues")
+                raise Interrupted(interrupted.number, "stopped; the embeddings are kept, and the same command resumes")

@@ -1,7 +1,8 @@
-"""A frozen text network of transformers as a text encoder."""
+"""Text networks of transformers as frozen text encoders."""
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,74 +10,93 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tdpm_cli.conditioning.captions.cache import Embedded, Vectors
+from tdpm_cli.conditioning.captions.cache import CachedVectors, Embedding
 from tdpm_cli.runtime.errors import InputError, first_line
 from tdpm_cli.runtime.pretrained import CONFIG, cached, pretrained
 
-OPTION = "condition.weights"  # that names the folder of a text encoder
+OPTION = "condition.weights"  # the key that names the folder of a text encoder
 
 
-class TextEncoder:
-    """A text network of transformers as an encoder: the last layer's tokens [L, D], and of these `pooled` [D].
+@dataclass(frozen=True)
+class TextNetwork:
+    """A text network of transformers.
 
-    `pooled` makes one vector of a text's tokens [L, D]; `limit` is the most tokens that it takes. The network is
-    frozen, in float32 and in eval mode. Raises InputError, when it is first needed, for what cannot be loaded.
+    `architecture` is its class, `hub` its name on the hub, `dim` the size of its vectors, `limit` the most tokens that
+    it accepts. `pool` computes the vector of a text [D] from those of its tokens [L, D].
     """
 
-    def __init__(
-        self, name: str, architecture: str, hub: str, weights: Path | None, dim: int, limit: int,
-        pooled: Callable[[Tensor], Tensor],
-    ) -> None:  # fmt: skip
-        self._given = (name, architecture, hub, weights, OPTION)
-        self._pooled, self.device, self.dim, self.limit = pooled, torch.device("cpu"), dim, limit
+    name: str
+    architecture: str
+    hub: str
+    dim: int
+    limit: int
+    pool: Callable[[Tensor], Tensor]
+
+
+class TransformersEncoder:
+    """A frozen text network, in float32: the tokens [L, D] of the last layer, and their pooled vector [D].
+
+    `weights` is a folder that transformers saved; None is the hub and its cache. Raises InputError, when the network is
+    first needed, if it cannot be loaded.
+    """
+
+    def __init__(self, network: TextNetwork, weights: Path | None) -> None:
+        self._network, self._weights, self.device = network, weights, torch.device("cpu")
+        self.dim, self.limit = network.dim, network.limit
         if weights is not None and (weights / CONFIG).is_file():
-            try:
-                settings = json.loads((weights / CONFIG).read_text())
-            except ValueError as error:
-                raise InputError(f"{weights / CONFIG}: damaged ({error})") from None
-            settings = settings.get("text_config") or settings
-            self.dim = int(settings.get("d_model") or settings.get("hidden_size") or dim)
+            self.dim = _dim_in(weights / CONFIG) or network.dim
 
     @property
     def identity(self) -> str:
-        """What its vectors depend on."""
-        return f"{self._given[0]} {self._loaded[2]}"
+        """The name, and the hash of the weights."""
+        return f"{self._network.name} {self._loaded[2]}"
 
     @torch.inference_mode()
-    def __call__(self, texts: Sequence[str], tokens: int) -> list[Embedded]:
-        """Embed each text's first `tokens` tokens, those that mark its ends included."""
-        split, network, _ = self._loaded
-        lengths = [len(ids) for ids in split(list(texts))["input_ids"]]
-        words = split(list(texts), padding=True, truncation=True, max_length=tokens, return_tensors="pt")
+    def __call__(self, texts: Sequence[str], tokens: int) -> list[Embedding]:
+        """Embed the first `tokens` tokens of each text, the markers of its ends included."""
+        tokenizer, network, _ = self._loaded
+        lengths = [len(ids) for ids in tokenizer(list(texts))["input_ids"]]
+        batch = tokenizer(list(texts), padding=True, truncation=True, max_length=tokens, return_tensors="pt")
         network.to(self.device)
-        hidden: Tensor = network(**words.to(self.device)).last_hidden_state.cpu()
-        counts = words["attention_mask"].sum(1).tolist()
+        hidden: Tensor = network(**batch.to(self.device)).last_hidden_state.cpu()
+        counts = batch["attention_mask"].sum(1).tolist()
         return [
-            Embedded(vectors[:count], self._pooled(vectors[:count]), length > tokens)
+            Embedding(vectors[:count], self._network.pool(vectors[:count]), length > tokens)
             for vectors, count, length in zip(hidden, counts, lengths, strict=True)
         ]
 
     def to(self, device: torch.device) -> None:
-        """Compute there from now on."""
+        """Compute on this device from now on."""
         self.device = device
 
-    def words(self, tokens: int, dim: int | None) -> Vectors:
-        """What the condition `text` makes of texts."""
-        return Vectors(self, tokens, dim)
+    def vectors(self, tokens: int, dim: int | None) -> CachedVectors:
+        """Return what the condition `text` encodes captions with."""
+        return CachedVectors(self, tokens, dim)
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any, str]:
-        """Tokenizer, network, and the hash of its weights."""
-        network, digest = pretrained(*self._given)
+        """The tokenizer, the network, and the hash of its weights."""
+        name, hub = self._network.name, self._network.hub
+        network, digest = pretrained(name, self._network.architecture, hub, self._weights, OPTION)
         from transformers import AutoTokenizer
 
-        name, _, hub, weights, option = self._given
-        folder = weights or cached(name, hub, option)
+        folder = self._weights or cached(name, hub, OPTION)
         try:
-            split = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except Exception as error:  # OSError for missing files, others for damaged ones
             raise InputError(
-                f"{folder}: the tokenizer of {name!r} is not there ({first_line(error)}); give the whole folder that "
+                f"{folder}: the tokenizer of {name!r} cannot be loaded ({first_line(error)}); name the folder that "
                 "transformers saved, with tokenizer.json"
             ) from None
-        return split, network.requires_grad_(False), digest
+        return tokenizer, network.requires_grad_(False), digest
+
+
+def _dim_in(config: Path) -> int | None:
+    """Return the size of vectors that the config of a network states; None if it states none."""
+    try:
+        content = json.loads(config.read_text())
+    except ValueError as error:
+        raise InputError(f"{config}: damaged ({error}); save the network again") from None
+    content = content.get("text_config") or content
+    dim = content.get("d_model") or content.get("hidden_size")
+    return int(dim) if dim else None

