@@ -1,6 +1,5 @@
-"""Latents of an autoencoder (Rombach et al. 2022): images where they are stored, small maps where they are learned."""
+"""Latents of an autoencoder (Rombach et al. 2022): data are images, and networks see small feature maps."""
 
-import hashlib
 import json
 import math
 from functools import cached_property
@@ -12,7 +11,8 @@ from annotated_types import Len
 from torch import Tensor
 
 from tdpm_cli.config.types import Positive, PositiveFloat
-from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.errors import InputError, first_line
+from tdpm_cli.runtime.files import sha256
 from tdpm_cli.spaces.pixels import Pixels
 
 if TYPE_CHECKING:
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 __all__ = ["Latents"]
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
-KINDS = ("AutoencoderKL", "VQModel")
+CLASSES = ("AutoencoderKL", "VQModel")  # of diffusers
+HUB_TIMEOUT = 10  # seconds; without a network, a download would retry for minutes
 
 
 class Latents:
     """raw uint8 [B, C, H, W] → x float32 [B, `channels`, H / `factor`, W / `factor`] → raw, by an autoencoder.
 
-    Or from float32 [B, 2 · `channels`, ...], the mean and standard deviation that `tdpm data encode` kept. `shape` is
-    [C, H, W] of the images; `autoencoder` a folder, or a name of the hub. `scale` multiplies latents, to about unit
+    Or from float32 [B, 2 · `channels`, ...], the mean and standard deviation that `tdpm data encode` stored. `shape` is
+    [C, H, W] of the images; `autoencoder` a folder, or a name on the hub. `scale` multiplies latents, to about unit
     variance; None is the autoencoder's own. `slices` images are decoded at a time.
     """
 
@@ -41,12 +42,14 @@ class Latents:
         self._pixels = Pixels(shape=shape)
         self.raw_shape = self._pixels.raw_shape
         if any(side % factor for side in shape[1:]):
-            raise InputError(f"space.shape is {shape}: its height and width must divide by space.factor, {factor}")
+            raise InputError(
+                f"space.shape is {shape}; its height and width must be multiples of space.factor, {factor}"
+            )
         self.shape = (channels, shape[1] // factor, shape[2] // factor)
         self.source, self.factor, self.scale, self.slices = autoencoder, factor, scale, slices
 
     def encode(self, raw: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draw latents; without a generator their mean."""
+        """Draw latents from the encoder's distribution; without a generator, return its mean."""
         autoencoder = self.autoencoder
         if raw.dtype == torch.uint8:
             mean, std = autoencoder.encode(self._pixels.encode(raw))
@@ -57,34 +60,35 @@ class Latents:
         return (mean - autoencoder.shift) * (self.scale or autoencoder.scale)
 
     def decode(self, x: Tensor) -> Tensor:
-        """Decode to images."""
+        """Decode latents to images."""
         autoencoder = self.autoencoder
         latents = x / (self.scale or autoencoder.scale) + autoencoder.shift
         return self._pixels.decode(autoencoder.decode(latents, self.slices))
 
     def to_image(self, raw: Tensor, columns: int | None = None) -> "Image.Image":
-        """As of pixels."""
+        """Draw the first 64 images in a grid."""
         return self._pixels.to_image(raw, columns)
 
     @cached_property
     def autoencoder(self) -> "Autoencoder":
-        """Loaded when it is first needed. Raises InputError for one of other latents than the space's."""
-        found = Autoencoder(self.source)
-        if (found.channels, found.factor) != (self.shape[0], self.factor):
+        """The autoencoder, loaded when it is first needed. Raises InputError if its latents have another shape."""
+        autoencoder = Autoencoder(self.source)
+        if (autoencoder.channels, autoencoder.factor) != (self.shape[0], self.factor):
             raise InputError(
-                f"space.channels is {self.shape[0]} and space.factor {self.factor}, but {self.source} makes "
-                f"{found.channels} channels at 1/{found.factor} of the size; set them to its own"
+                f"space.channels is {self.shape[0]} and space.factor {self.factor}, but {self.source} has "
+                f"{autoencoder.channels} channels at 1/{autoencoder.factor} of the size; use its values"
             )
-        if self.scale and not math.isclose(self.scale, found.scale, rel_tol=0.01) and found.scale != 1:
-            raise InputError(f"space.scale is {self.scale:g}, but {self.source} states {found.scale:g}; leave it out")
-        return found
+        own = autoencoder.scale
+        if self.scale and not math.isclose(self.scale, own, rel_tol=0.01) and own != 1:
+            raise InputError(f"space.scale is {self.scale:g}, but {self.source} states {own:g}; remove space.scale")
+        return autoencoder
 
 
 class Autoencoder:
-    """Images float32 [B, C, H, W] in -1..1 ↔ latents [B, `channels`, H / `factor`, W / `factor`], before scaling.
+    """Images float32 [B, C, H, W] in [-1, 1] ↔ latents [B, `channels`, H / `factor`, W / `factor`], before scaling.
 
-    `source` is a folder that diffusers saved, or OWNER/NAME of the hub. Always in float32: the decoders of Stable
-    Diffusion's XL overflow in float16. Raises InputError for what is not there or is something else.
+    `source` is a folder that diffusers saved, or OWNER/NAME on the hub. It computes in float32, because the decoder of
+    Stable Diffusion XL overflows in float16. Raises InputError for a source that is missing or is not an autoencoder.
     """
 
     def __init__(self, source: str) -> None:
@@ -92,72 +96,73 @@ class Autoencoder:
             import diffusers
         except ImportError:
             raise InputError("autoencoders need diffusers; install it with: pip install 'tdpm-cli[latents]'") from None
-        self.source, folder = source, _folder(source)
-        settings = _settings(folder)
-        self.kind = settings["_class_name"]
+        self.source, folder = source, _find(source)
+        settings = _read_config(folder)
+        self.class_name: str = settings["_class_name"]
         try:
-            load = getattr(diffusers, self.kind).from_pretrained
+            load = getattr(diffusers, self.class_name).from_pretrained
             self.network = load(folder, local_files_only=True, low_cpu_mem_usage=False).float().eval()
-        except Exception as error:  # a damaged file, other shapes: each a class of its own
-            raise InputError(f"{folder}: cannot be loaded as {self.kind} ({str(error).splitlines()[0]})") from None
+        except Exception as error:  # a damaged file, other shapes: each raises its own class
+            raise InputError(f"{folder}: cannot be loaded as {self.class_name} ({first_line(error)})") from None
         self.network.requires_grad_(False)
         self.channels = int(settings["latent_channels"])
         self.factor = 2 ** (len(settings["block_out_channels"]) - 1)
         self.scale, self.shift = float(settings.get("scaling_factor") or 1), float(settings.get("shift_factor") or 0)
-        self.sha256 = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+        self.sha256 = sha256(folder / WEIGHTS)
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the latents; the deviation of a VQModel is 0."""
+        """Return the mean and standard deviation of the latents; the deviation of a VQModel is 0."""
         with torch.autocast(x.device.type, enabled=False):
-            found = self._on(x.device).encode(x.float())
-        if self.kind == "VQModel":
-            return found.latents, torch.zeros_like(found.latents)
-        return found.latent_dist.mean, found.latent_dist.std
+            encoded = self._on(x.device).encode(x.float())
+        if self.class_name == "VQModel":
+            return encoded.latents, torch.zeros_like(encoded.latents)
+        return encoded.latent_dist.mean, encoded.latent_dist.std
 
     @torch.no_grad()
     def decode(self, latents: Tensor, slices: int | None) -> Tensor:
-        """Images, `slices` at a time; where that is None all at once."""
+        """Return images, decoded `slices` at a time; None decodes all at once."""
         network = self._on(latents.device)
         with torch.autocast(latents.device.type, enabled=False):
-            parts = [latents.float()] if slices is None else latents.float().split(slices)
-            return torch.cat([network.decode(part).sample for part in parts])
+            groups = [latents.float()] if slices is None else latents.float().split(slices)
+            return torch.cat([network.decode(group).sample for group in groups])
 
     def _on(self, device: torch.device) -> Any:
-        """The network, moved only where it must be: it cannot be while it is traced."""
+        """Return the network on a device. A network that is being traced must not be moved."""
         return self.network if self.network.device == device else self.network.to(device)
 
 
-def _folder(source: str) -> Path:
+def _find(source: str) -> Path:
+    """Return the folder of an autoencoder, downloaded if needed."""
     if Path(source).is_dir():
         return Path(source)
     if source.count("/") != 1 or source.startswith(("/", ".")):
-        raise InputError(f"space.autoencoder is {source!r}: no such folder; give one that diffusers saved, or "
-                         "OWNER/NAME of the hub; `tdpm data autoencoder` trains a small one")  # fmt: skip
+        raise InputError(f"space.autoencoder is {source!r}: no such folder; name a folder that diffusers saved, or "
+                         "OWNER/NAME on the hub, or train a small one with `tdpm data autoencoder`")  # fmt: skip
     from huggingface_hub import HfApi, snapshot_download
 
     try:
         return Path(snapshot_download(source, allow_patterns=[CONFIG, WEIGHTS], local_files_only=True))
     except Exception as missing:
         try:
-            HfApi().model_info(source, timeout=10)  # without a network this fails soon; a download retries for minutes
+            HfApi().model_info(source, timeout=HUB_TIMEOUT)
             return Path(snapshot_download(source, allow_patterns=[CONFIG, WEIGHTS]))
         except Exception:
             raise InputError(
-                f"space.autoencoder is {source!r}: no such folder, not in Hugging Face's cache, and it could not be "
-                f"downloaded ({str(missing).splitlines()[0]}). Put {CONFIG} and {WEIGHTS} into a folder and give that; "
-                "or train a small one with `tdpm data autoencoder`"
+                f"space.autoencoder is {source!r}: no such folder, not in Hugging Face's cache, and the download "
+                f"failed ({first_line(missing)}). Put {CONFIG} and {WEIGHTS} into a folder and name it, or train a "
+                "small autoencoder with `tdpm data autoencoder`"
             ) from None
 
 
-def _settings(folder: Path) -> dict[str, Any]:
+def _read_config(folder: Path) -> dict[str, Any]:
     try:
         settings = json.loads((folder / CONFIG).read_text())
-        kind = settings["_class_name"]
+        class_name = settings["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder}: no {CONFIG} of an autoencoder there ({error})") from None
-    if kind not in KINDS:
-        raise InputError(f"{folder}: {CONFIG} is of a {kind}; accepted: {', '.join(KINDS)}")
+        raise InputError(f"{folder}: no {CONFIG} of an autoencoder found ({error})") from None
+    if class_name not in CLASSES:
+        raise InputError(f"{folder}: {CONFIG} is of a {class_name}; accepted: {', '.join(CLASSES)}")
     if not (folder / WEIGHTS).is_file():
-        raise InputError(f"{folder}: no {WEIGHTS} there")
+        raise InputError(f"{folder}: {WEIGHTS} not found")
     return dict(settings)

@@ -100,13 +100,13 @@ def test_what_a_condition_cannot_do_is_said():
         Text(text_encoder="minilmm")
     with pytest.raises(InputError, match=r"condition.tokens is 257\b.*'minilm'.*\b256"):
         Text(tokens=257)
-    with pytest.raises(InputError, match=r"'a photo' has no place \{class\}"):
+    with pytest.raises(InputError, match=r"condition.templates: .*'a photo'.*\{class\}"):
         Text(templates=["a photo"])
     with pytest.raises(InputError, match=r"neither captions nor classes(.|\n)*dataset.json"):
         Text().encode({})
     with pytest.raises(InputError, match=r"prompt 2 of 2 is empty"):
         Text().parse(["a cat", "  "], 4)
-    with pytest.raises(InputError, match=r"condition.dim is 512, but the encoder gives vectors of 384"):
+    with pytest.raises(InputError, match=r"condition.dim is 512\b.*\b384\b"):
         Text(dim=512).encode({"captions": [("a cat",)]})
 
 
@@ -377,9 +377,9 @@ def test_encoders_of_transformers(name, tmp_path):
     cond = condition.encode({"captions": [("a red apple",), ("a apple",)]})
     assert cond["context"].shape == (2, 6, 12)
     (tmp_path / "tokenizer.json").unlink()
-    with pytest.raises(InputError, match=r"the tokenizer of .* is not there"):
+    with pytest.raises(InputError, match=r"tokenizer"):
         Text(text_encoder=name, weights=str(tmp_path), tokens=6).encode({"captions": [("a",)]})
-    with pytest.raises(InputError, match=r"no config.json there"):
+    with pytest.raises(InputError, match=r"config.json"):
         Text(text_encoder=name, weights=str(tmp_path / "nowhere"), tokens=6).encode({"captions": [("a",)]})
 
 
@@ -441,9 +441,9 @@ def test_the_game_leaves_a_trained_encoder_alone(tiny_images):
 
 
 def test_what_an_encoder_that_is_trained_cannot_do_is_said():
-    with pytest.raises(InputError, match=r"condition.dim is 100: for the encoder 'bert-tokens' it must divide by 64"):
+    with pytest.raises(InputError, match=r"condition.dim is 100\b.*\b64\b"):
         Text(text_encoder="bert-tokens", dim=100)
-    with pytest.raises(InputError, match=r"condition.weights: the encoder 'bert-tokens' is trained with the model"):
+    with pytest.raises(InputError, match=r"condition.weights: .*'bert-tokens'"):
         Text(text_encoder="bert-tokens", weights="folder")
 
 

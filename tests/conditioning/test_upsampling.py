@@ -40,7 +40,7 @@ def test_the_smaller_image_is_the_mean_of_its_pixels_with_noise_in_training():
 def test_what_it_cannot_do_is_said():
     condition = Upsampling(low=[3, 8, 8], tokens=6)
     captions = {"captions": [("a cat",)]}
-    with pytest.raises(InputError, match=r"give a folder of them with --upsample"):
+    with pytest.raises(InputError, match=r"--upsample"):
         condition.encode(captions)
     for shape in ((1, 1, 16, 16), (1, 3, 4, 16), (1, 2)):
         with pytest.raises(InputError, match=r"condition.low is \[3, 8, 8\], but the data are"):
@@ -104,8 +104,8 @@ def test_what_cannot_be_enlarged_is_said(run, runs, tmp_path):
             {"n": None, "upsample": tmp_path / "other"},
             r"images of \[1, 8, 8\]; the model enlarges \[1, 4",
         ),
-        (run, {"n": 2}, r"there are none to draw from"),
-        (run, {"n": 2, "prompts": ["a nine"]}, r"give a folder of them with --upsample"),
+        (run, {"n": 2}, r"`tdpm sample --upsample`"),
+        (run, {"n": 2, "prompts": ["a nine"]}, r"--upsample"),
         (runs["images"], {"n": 2, "upsample": small}, r"the model does not enlarge images"),
     ]
     for model, options, message in cases:

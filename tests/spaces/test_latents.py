@@ -199,9 +199,9 @@ def test_images_may_be_given_in_place_of_latents(coder, images, tmp_path):
 @pytest.mark.parametrize(
     ("shape", "kind", "says"),
     [
-        ((1 << 30, 1 << 20), np.float16, "which is not what it holds"),
-        ((2, 2, 3, 4, 5), object, "pickled objects, which are never loaded"),
-        ((2, 2), np.float16, "which is not what it holds"),
+        ((1 << 30, 1 << 20), np.float16, "header states the shape"),
+        ((2, 2, 3, 4, 5), object, "pickled objects"),
+        ((2, 2), np.float16, "header states the shape"),
     ],
 )
 def test_a_damaged_latent_is_named_and_takes_no_memory(encoded, tmp_path, shape, kind, says):
@@ -231,18 +231,18 @@ def test_what_does_not_fit_is_said(coder, encoded, images, tmp_path):
     given = {"shape": [3, 8, 8], "autoencoder": str(coder), "channels": 3, "factor": 2}
     make = lambda **changes: latents(**given | changes)
     cases = [
-        (lambda: make(shape=[3, 9, 8]), r"must divide by space.factor, 2"),
-        (lambda: make(channels=4).encode(raw), r"space.channels is 4 and space.factor 2, but .* 3 channels at 1/2"),
+        (lambda: make(shape=[3, 9, 8]), r"space.factor, 2"),
+        (lambda: make(channels=4).encode(raw), r"space.channels is 4 and space.factor 2\b.*\b3 channels at 1/2"),
         (lambda: make(factor=4).encode(raw), r"space.factor 4, but"),
-        (lambda: make(guidance_scale=77.0).encode(raw), r"space.scale is 77, but .* states"),
+        (lambda: make(scale=77.0).encode(raw), r"space.scale is 77, but .* states"),
         (lambda: make(autoencoder="nowhere").encode(raw), r"no such folder(.|\n)*tdpm data autoencoder"),
         (lambda: make(autoencoder=str(other)).encode(raw), r"is of a UNet2DModel; accepted: AutoencoderKL, VQModel"),
         (lambda: make(autoencoder=str(images)).encode(raw), r"no config.json of an autoencoder"),
-        (lambda: registry.load("dataset", "latents")(None, None), r"no latents: give a zip"),
+        (lambda: registry.load("dataset", "latents")(None, None), r"`tdpm data encode`"),
         (lambda: registry.load("dataset", "latents")(encoded, (3, 4, 4)), r"of images \[3, 8, 8\], but space"),
         (lambda: registry.load("dataset", "latents")(moved, None).images(),
-         r"/nowhere, are not there(.|\n)*--ref PATH"),
-        (lambda: inspect(encoded), r"it holds latents, not images"),
+         r"/nowhere(.|\n)*--ref PATH"),
+        (lambda: inspect(encoded), r"latents"),
         (lambda: encode(images, tmp_path / "x.npz", str(coder), SIDE), r"the latents are a zip"),
         (lambda: encode(images, tmp_path / "x.zip", str(coder), 7), r"--resolution is 7"),
         (lambda: encode(tmp_path / "no", tmp_path / "x.zip", str(coder), SIDE), r"no such file or folder"),
