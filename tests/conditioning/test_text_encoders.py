@@ -9,8 +9,8 @@ TEXTS = ["a red apple", "an apple that is red", "quarterly tax report", "red " *
 
 @pytest.mark.parametrize("name", listed("text_encoder"))
 def test_encoders(name):
-    words = registry.load("text_encoder", name)().words(12, None)
-    assert words.cut(TEXTS) == [TEXTS[3]]
+    words = registry.load("text_encoder", name)().vectors(12, None)
+    assert words.truncated(TEXTS) == [TEXTS[3]]
     torch.manual_seed(0)
     text_encoder = words.text_encoder() or dict
     read = lambda texts: text_encoder(**words.encode(texts))

@@ -95,7 +95,7 @@ class Diffusers:
         index |= {name: ["diffusers", "UNet2DModel"] for name in networks}
         if autoencoder is not None:
             _save_autoencoder(sampler.space, path / "vqvae")
-            index["vqvae"] = ["diffusers", autoencoder.kind]  # LDMPipeline's name for any autoencoder
+            index["vqvae"] = ["diffusers", autoencoder.class_name]  # LDMPipeline's name for any autoencoder
         (path / "scheduler").mkdir()
         _write_json(path / "scheduler" / "scheduler_config.json", _scheduler(sampler))
         _write_json(path / "model_index.json", index)
