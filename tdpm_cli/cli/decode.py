@@ -13,7 +13,7 @@ def decode(
     *,
     encoded: Annotated[
         Path,
-        typer.Argument(help="Folder of `tdpm encode`.", callback=existing("", "create it with `tdpm encode`")),
+        typer.Argument(help="Folder that `tdpm encode` wrote.", callback=existing("", "create it with `tdpm encode`")),
     ],
     out: OutFolder,
     model: Model = None,

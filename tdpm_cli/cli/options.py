@@ -111,7 +111,7 @@ Labels = Annotated[
     Optional[str],
     typer.Option(
         help="Classes by number or name, such as 3,cat; repeated cyclically.",
-        show_default="the images' labels, if any",
+        show_default="the images' labels; random for samples",
         rich_help_panel=SAMPLING,
     ),
 ]
@@ -149,7 +149,7 @@ Prdc = Annotated[bool, typer.Option("--prdc", help="Same as --metrics prdc.", ri
 TextScore = Annotated[
     Optional[str],
     typer.Option(
-        help="Score captions by these features: clip or image-text:FILE.",
+        help="Score how well images fit captions: clip or image-text:FILE.",
         callback=known_features("--text"),
         rich_help_panel=EVALUATION,
     ),
@@ -167,7 +167,7 @@ FeatureWeights = Annotated[
 ]
 Reference = Annotated[
     Optional[str],
-    typer.Option(help="What to compare with.", show_default="the model's training data", rich_help_panel=DATA),
+    typer.Option(help="Reference to compare with.", show_default="the model's training data", rich_help_panel=DATA),
 ]
 ScoredN = Annotated[Optional[str], Preset("--n", help="Number of samples to score.", rich_help_panel=EVALUATION)]
 Repeats = Annotated[int, typer.Option(min=1, help="Number of seeds: mean ± sd.", rich_help_panel=SAMPLING)]

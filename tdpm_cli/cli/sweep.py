@@ -37,7 +37,7 @@ from tdpm_cli.config.constants import Start
 def sweep(
     *,
     steps: Annotated[
-        str, typer.Option(help="Denoising steps, such as 1,2,4,8,16.", rich_help_panel=SAMPLING)
+        str, typer.Option(help="Reverse steps, such as 1,2,4,8,16.", rich_help_panel=SAMPLING)
     ] = "1,2,4,8,16",
     model: Annotated[
         Optional[list[Path]],

@@ -71,7 +71,7 @@ class TrainConfig(Section):
     init_prior: str | None = None
     """Trained generator to start the prior from."""
     objective: str = "tdpm"
-    """What training minimizes: tdpm, or prior, which freezes the denoiser."""
+    """Networks to train: tdpm trains all, prior freezes the denoiser."""
     batch: Annotated[int, Ge(2)] = 128
     """Images in a training step."""
     batch_gpu: Annotated[int, Ge(2)] | None = None
@@ -123,7 +123,7 @@ class TrainConfig(Section):
     max_skipped_steps: Positive = 10
     """Consecutive steps with non-finite gradients before training stops."""
     on_save_error: Literal["stop", "continue"] = "stop"
-    """What to do if a checkpoint cannot be written."""
+    """If a checkpoint cannot be written: stop or continue."""
     tensorboard: bool = False
     """Write a log for TensorBoard."""
 
@@ -132,11 +132,11 @@ class SampleConfig(Section):
     """How to draw samples; options of the command line take precedence."""
 
     steps: Positive = 4
-    """Denoising steps from the truncation point."""
+    """Reverse steps from the truncation point."""
     spacing: Annotated[float, Ge(1)] = 1.0
     """Spacing of steps: 1 even, 2 finer near data."""
     sampler: str = "ddim"
-    """Sampler of the denoising steps."""
+    """Sampler of the reverse steps."""
     options: dict[str, float] = Field(default_factory=dict)
     """Options of the sampler, such as eta of ddim."""
     guidance_scale: PositiveFloat = 1.0

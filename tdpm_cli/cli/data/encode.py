@@ -13,7 +13,7 @@ def encode(
     source: Source,
     dest: Annotated[Path, typer.Argument(help="Zip to write.")],
     autoencoder: Annotated[
-        str, typer.Option(help="Folder of diffusers, or OWNER/NAME of the hub.", rich_help_panel=MODEL)
+        str, typer.Option(help="Folder that diffusers saved, or OWNER/NAME on the hub.", rich_help_panel=MODEL)
     ],
     resolution: Annotated[int, typer.Option(min=8, max=1024, help="Side in pixels.", rich_help_panel=DATA)],
 ) -> None:
