@@ -58,7 +58,9 @@ class Comparison:
     repeats: int
     rows: list[dict[str, str]] = field(default_factory=list)
 
-    def add_model(self, what: str, nfe: str, loaded: build.Loaded, sampling: Sampling, start: Start = "prior") -> None:
+    def add_model(
+        self, what: str, nfe: str, loaded: build.LoadedModel, sampling: Sampling, start: Start = "prior"
+    ) -> None:
         """Score samples of a model, drawn with several seeds."""
         settings = settings_of(loaded.components, **sampling)
         sets = [samples_of(loaded, settings, seed, self.n, start, self.data.data) for seed in range(self.repeats)]
@@ -76,7 +78,7 @@ class Comparison:
 
 
 def compare(
-    ours: build.Loaded, baseline: build.Loaded, config: Config, n: int, text: str | None, repeats: int
+    ours: build.LoadedModel, baseline: build.LoadedModel, config: Config, n: int, text: str | None, repeats: int
 ) -> list[dict[str, str]]:
     """Return the rows of a truncated model and its baseline; `config` sets the sampler."""
     device = devices.device()
@@ -114,9 +116,9 @@ def distance_of_halves(data: Examples, extractor: Extractor | None) -> Score:
     return Scorer(data.subset(first), extractor, cache=False).score(data.subset(second)).distance
 
 
-def trained(config: Config, outdir: Path, name: str) -> build.Loaded:
+def trained(config: Config, outdir: Path, name: str) -> build.LoadedModel:
     """Train a model, or continue its run, and load it."""
-    return build.load(train(config, outdir, name) or outdir / name)
+    return build.load_model(train(config, outdir, name) or outdir / name)
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ def run(model: Path | None, preset: str, steps: int, batch: int, rounds: int) ->
                 torch.nn.init.normal_(weights, std=0.02)
             model = root / "model.safetensors"
             write_weights(model, components.model, build.header(components.config, "model", 0))
-        loaded = build.load(model)
+        loaded = build.load_model(model)
         sampler = SamplerModule(loaded, settings_of(loaded.components, steps=steps, precision="fp32"), rgb=False).eval()
         for writer, name in ((TorchExport(), "m.pt2"), (Onnx(), "m.onnx")):
             writer.write(sampler, sampler.inputs(3), root / name, {})

@@ -101,7 +101,7 @@ def damaged_checkpoints(n: int, folder: Path) -> Outcome:
                 formats.verify(newer)
                 silent.append(f"{what}, requested by path")
             before = newer / f"ema-{formats.read_state(older)['ema'][0]}.safetensors"
-            loaded = build.load(run)
+            loaded = build.load_model(run)
             if loaded.source == before and before.read_bytes() != (sound / before.name).read_bytes():
                 silent.append(f"{what}, for sampling")
         except Exception as error:

@@ -116,7 +116,7 @@ def _check_stored(images: str, options: EvaluateOptions) -> None:
 
 def _sample_sets(options: EvaluateOptions, device: torch.device) -> tuple[SampledModel, list[Input]]:
     """Load the model, and return one set of samples for each seed; they are drawn when they are read."""
-    loaded = build.load(options.model, device)
+    loaded = build.load_model(options.model, device)
     settings = settings_of(loaded.components, **options.sampling)
     model = SampledModel(loaded, settings, options.seed or 0)
     n = options.n or loaded.components.config.eval.n

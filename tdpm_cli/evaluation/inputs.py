@@ -34,7 +34,7 @@ MANIFEST = "samples.json"
 class SampledModel:
     """A model, how its samples are drawn, and their first seed."""
 
-    loaded: build.Loaded
+    loaded: build.LoadedModel
     settings: SampleConfig
     seed: int
 
@@ -82,7 +82,7 @@ def training_data(config: Config, owner: str, advice: str = "use --ref PATH") ->
 
 
 def samples_of(
-    loaded: build.Loaded, settings: SampleConfig, seed: int, n: int, start: Start = "prior",
+    loaded: build.LoadedModel, settings: SampleConfig, seed: int, n: int, start: Start = "prior",
     data: dataset.Examples | None = None,
 ) -> Examples:  # fmt: skip
     """Return the examples 0..n-1 of a model, drawn when they are read; the start "data" adds noise to `data`."""
@@ -107,7 +107,7 @@ def config_of(samples: Input) -> Config | None:
     return load_stored_config(manifest["config"]) if manifest else None
 
 
-def model_name(loaded: build.Loaded) -> str:
+def model_name(loaded: build.LoadedModel) -> str:
     """Return the folder of the run, or the file of weights."""
     return str(run_of(loaded.source) or loaded.source)
 

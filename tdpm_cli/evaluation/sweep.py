@@ -49,7 +49,7 @@ class Combination:
     """One row of a sweep: a model, by its position, its sampling options, and where the sampler starts."""
 
     model: int
-    loaded: build.Loaded
+    loaded: build.LoadedModel
     settings: SampleConfig
     start: Start
 
@@ -70,7 +70,7 @@ def sweep(options: SweepOptions) -> list[dict[str, Any]]:
         Page("")  # raises, before the work, for a missing package
         writable("--report", options.report)
     device = devices.device()
-    models = [build.load(path, device) for path in options.models] or [build.load(device=device)]
+    models = [build.load_model(path, device) for path in options.models] or [build.load_model(device=device)]
     plan = _plan(models, options)
     data = _training_data(models, options)
     reference = open_input("--ref", str(options.ref)) if options.ref is not None else _common(data, models)
@@ -100,7 +100,7 @@ def sweep(options: SweepOptions) -> list[dict[str, Any]]:
     return rows
 
 
-def _plan(models: Sequence[build.Loaded], options: SweepOptions) -> list[Combination]:
+def _plan(models: Sequence[build.LoadedModel], options: SweepOptions) -> list[Combination]:
     """Return every combination. Raises InputError for options that do not fit a model."""
     for start in options.starts:
         one_of("--start", start, get_args(Start))
@@ -118,7 +118,7 @@ def _plan(models: Sequence[build.Loaded], options: SweepOptions) -> list[Combina
     ]  # fmt: skip
 
 
-def _training_data(models: Sequence[build.Loaded], options: SweepOptions) -> list[Examples]:
+def _training_data(models: Sequence[build.LoadedModel], options: SweepOptions) -> list[Examples]:
     """Return the training data of each model if the sweep needs them: as the reference, or to start from."""
     starts_from_data = "data" in options.starts
     if options.ref is not None and not starts_from_data:
@@ -127,7 +127,7 @@ def _training_data(models: Sequence[build.Loaded], options: SweepOptions) -> lis
     return [training_data(loaded.components.config, model_name(loaded), advice) for loaded in models]
 
 
-def _common(data: Sequence[Examples], models: Sequence[build.Loaded]) -> Examples:
+def _common(data: Sequence[Examples], models: Sequence[build.LoadedModel]) -> Examples:
     """Return the training data that all models share. Raises InputError if they differ."""
     if len({examples.sha256() for examples in data}) > 1:
         listed = ", ".join(
@@ -137,7 +137,7 @@ def _common(data: Sequence[Examples], models: Sequence[build.Loaded]) -> Example
     return data[0]
 
 
-def _scorer(first: build.Loaded, reference: Input, options: SweepOptions, device: torch.device) -> Scorer:
+def _scorer(first: build.LoadedModel, reference: Input, options: SweepOptions, device: torch.device) -> Scorer:
     components = first.components
     is_image = len(components.space.raw_shape) == 3
     features = options.features or components.config.eval.features
@@ -226,7 +226,7 @@ def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _default_folder(loaded: build.Loaded) -> Path:
+def _default_folder(loaded: build.LoadedModel) -> Path:
     """Return a folder in the run, or beside a file of weights."""
     run = run_of(loaded.source)
     return run / "sweep" if run else loaded.source.with_suffix(".sweep")

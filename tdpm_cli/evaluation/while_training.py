@@ -11,7 +11,7 @@ from tdpm_cli.engine.tdpm import TDPM
 from tdpm_cli.evaluation.extractors import load_extractor
 from tdpm_cli.evaluation.inputs import data_of, samples_of
 from tdpm_cli.evaluation.scorer import Scorer
-from tdpm_cli.sampling.build import Components, Loaded
+from tdpm_cli.sampling.build import Components, LoadedModel
 from tdpm_cli.sampling.settings import settings_of
 
 ScoreModel = Callable[[TDPM, int], tuple[str, float]]
@@ -30,7 +30,7 @@ def checkpoint_scorer(components: Components, run: Path, device: torch.device) -
 
     def score(model: TDPM, seen: int) -> tuple[str, float]:
         source = run / CHECKPOINTS / f"{seen:09d}" / f"ema-{config.train.ema[0]}.safetensors"
-        loaded = Loaded(replace(components, model=model), source, "", source.stem, seen)
+        loaded = LoadedModel(replace(components, model=model), source, "", source.stem, seen)
         training, _ = model.training, model.eval()
         settings = settings_of(loaded.components, precision=config.train.precision)
         distance = scorer.score(samples_of(loaded, settings, 0, config.eval.n)).distance

@@ -9,7 +9,7 @@ from tdpm_cli.config import registry
 from tdpm_cli.export.target import export_target
 from tdpm_cli.runtime.console import say
 from tdpm_cli.sampling import build
-from tdpm_cli.sampling.build import Loaded
+from tdpm_cli.sampling.build import LoadedModel
 
 NO_LICENCE = "not stated"
 
@@ -26,7 +26,7 @@ class ExportRequest:
 class ExportTarget(Protocol):
     """The interface of a file of export/targets. Its constant `SUFFIX` is that of its file; None for a folder."""
 
-    def export(self, loaded: Loaded, file: Path, request: ExportRequest) -> str:
+    def export(self, loaded: LoadedModel, file: Path, request: ExportRequest) -> str:
         """Write `file`, verify it, and return what the user should know. Raises InputError for an unsuitable model."""
 
 
@@ -39,7 +39,7 @@ def export(
     leaves none that differs from the model. Raises InputError for input that does not fit.
     """
     name = export_target(file, format)
-    loaded = build.load(model)
+    loaded = build.load_model(model)
     target: ExportTarget = registry.load("export", name)()
     report = target.export(loaded, file, request or ExportRequest())
     megabytes = sum(path.stat().st_size for path in [file, *file.rglob("*")] if path.is_file()) / 1e6

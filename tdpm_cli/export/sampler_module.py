@@ -13,7 +13,7 @@ from tdpm_cli import __version__
 from tdpm_cli.config.schema import SampleConfig
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.sampling.build import Loaded
+from tdpm_cli.sampling.build import LoadedModel
 from tdpm_cli.sampling.settings import nfe, nfe_text, prior_options, reverse_settings
 
 Inputs = dict[str, Tensor]
@@ -27,7 +27,7 @@ class SamplerModule(nn.Module):
     with images that are not grey.
     """
 
-    def __init__(self, loaded: Loaded, settings: SampleConfig, rgb: bool) -> None:
+    def __init__(self, loaded: LoadedModel, settings: SampleConfig, rgb: bool) -> None:
         super().__init__()
         components = loaded.components
         self.model, self.space, self.condition = components.model, components.space, components.condition
@@ -100,7 +100,7 @@ class DrawnNoise:
         return self.tensors[self.used - 1]
 
 
-def metadata(loaded: Loaded, settings: SampleConfig, licence: str) -> dict[str, str]:
+def metadata(loaded: LoadedModel, settings: SampleConfig, licence: str) -> dict[str, str]:
     """Return the metadata of an exported file."""
     config, model = loaded.components.config, loaded.components.model
     return {

@@ -13,7 +13,7 @@ from tdpm_cli.export.sampler_module import Inputs, SamplerModule, metadata
 from tdpm_cli.runtime.console import say
 from tdpm_cli.runtime.errors import InputError, first_line
 from tdpm_cli.runtime.files import writing
-from tdpm_cli.sampling.build import Loaded
+from tdpm_cli.sampling.build import LoadedModel
 from tdpm_cli.sampling.settings import settings_of
 
 MAX_ERROR = 1e-3  # of x_0, in a file that is kept
@@ -30,7 +30,7 @@ class SamplerTarget(Protocol):
         """Return images and x_0 as the target's runtime computes them from the file."""
 
 
-def export_sampler(target: SamplerTarget, loaded: Loaded, file: Path, request: ExportRequest) -> str:
+def export_sampler(target: SamplerTarget, loaded: LoadedModel, file: Path, request: ExportRequest) -> str:
     """Write a sampler to `file` and verify it; return its inputs and its errors.
 
     Raises InputError, and leaves no file, if x_0 in the target's runtime differs by more than MAX_ERROR from ours.

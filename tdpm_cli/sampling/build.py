@@ -1,4 +1,4 @@
-"""From a Config to what it describes; and from a file of weights back to a model."""
+"""Build the networks of a config, and load trained weights into them: the only place that makes networks."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -30,7 +30,7 @@ FORMAT = 1  # of the header of a file of weights
 
 @dataclass(frozen=True)
 class Components:
-    """A config's space, condition and networks. `discriminator` is None where there is no game."""
+    """The space, condition and networks of a config. `discriminator` is None if the prior does not learn."""
 
     config: Config
     space: Any
@@ -40,12 +40,12 @@ class Components:
 
     @property
     def schedule_text(self) -> str:
-        """The cut in every unit."""
+        """The truncation point in every unit."""
         return self.model.denoiser.schedule.describe()
 
 
 def build(config: Config, device: torch.device | str = "cpu") -> Components:
-    """Build everything with weights drawn from `train.seed`, the same on every device but "meta".
+    """Build everything, with initial weights from `train.seed` that are the same on every device except "meta".
 
     Raises InputError for values that do not fit each other.
     """
@@ -73,7 +73,7 @@ def build(config: Config, device: torch.device | str = "cpu") -> Components:
 
 
 def build_schedule(config: Config) -> Schedule:
-    """Build the truncated schedule. Raises InputError for a truncation point that it does not contain."""
+    """Build the truncated schedule. Raises InputError for a truncation point outside the schedule."""
     return schedule_of(config.schedule)
 
 
@@ -114,7 +114,7 @@ def _check_together(config: Config, space: Space, condition: Condition, model: T
 
 
 def use_checkpointing(model: nn.Module, on: bool) -> None:
-    """Switch gradient checkpointing of the networks that offer it."""
+    """Switch gradient checkpointing on or off in the networks that support it."""
     for network in model.modules():
         if isinstance(getattr(network, "checkpointing", None), bool):
             setattr(network, "checkpointing", on)  # noqa: B010 (mypy knows modules as attributes only)
@@ -129,8 +129,8 @@ def open_dataset(config: Config) -> tuple[Dataset, Config]:
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A trained model and all that sampling needs to know of it."""
+class LoadedModel:
+    """A trained model, the file that it comes from, and the number of images that it was trained on."""
 
     components: Components
     source: Path
@@ -140,53 +140,53 @@ class Loaded:
 
 
 def header(config: Config, weights: str, seen: int) -> dict[str, str]:
-    """What a file of weights says of itself, so that loading needs nothing else."""
+    """Return the header of a file of weights, which contains everything that `load_model` needs."""
     plain = json.dumps(config.to_dict())
     return {"format": f"tdpm {FORMAT}", "config": plain, "weights": weights, "seen": str(seen)}
 
 
-def load(source: Path | None = None, device: torch.device | str = "cpu") -> Loaded:
-    """Load a run's newest EMA weights, or a file that `tdpm export` wrote; of the newest run under runs/ if left out.
+def load_model(source: Path | None = None, device: torch.device | str = "cpu") -> LoadedModel:
+    """Load a run's newest averaged weights, or a file of `tdpm export`; by default those of the newest run in runs/.
 
-    Of several processes all load what the first one finds, for a run may go on meanwhile. Raises InputError for
-    anything else.
+    All processes load the file that the first one chooses, because a run may write another meanwhile. Raises InputError
+    for anything that is not a model of tdpm, and for one that exceeds the free memory.
     """
     path = distributed.from_first(lambda: _weights_of(source or newest_run()))
-    shapes, says = weights.read_header(path)
-    if says.get("format") != f"tdpm {FORMAT}":
-        found = says.get("format", "no tdpm header")
-        raise InputError(f"{path}: {found}; accepted: a file that tdpm wrote, of format tdpm {FORMAT}")
-    config = config_in(path, says)
-    without = config.model_copy(update={"discriminator": None})  # which is in no such file
-    with _at_most(len(shapes), path):
-        own = weights.tensors_of(_built(path, without).model)
-    weights.require_same(own, shapes, str(path))  # before any memory is taken
-    needed, free = sum(tensor.nbytes for tensor in own.values()), free_memory(torch.device(device))
+    shapes, header = weights.read_header(path)
+    if header.get("format") != f"tdpm {FORMAT}":
+        actual = header.get("format", "no tdpm header")
+        raise InputError(f"{path}: {actual}; accepted: a file that tdpm wrote, of format tdpm {FORMAT}")
+    config = config_in(path, header)
+    without = config.model_copy(update={"discriminator": None})  # files of weights do not contain it
+    with _limit_parameters(len(shapes), path):
+        expected = weights.tensors_of(_built(path, without).model)
+    weights.require_same(expected, shapes, str(path))  # before allocating memory
+    needed, free = sum(tensor.nbytes for tensor in expected.values()), free_memory(torch.device(device))
     if needed > free:
         raise InputError(
-            f"{path}: its weights need {needed / 2**30:.3g} GiB of memory, and {free / 2**30:.3g} are free"
+            f"{path}: its weights need {needed / 2**30:.3g} GiB of memory, but only {free / 2**30:.3g} GiB are free"
         )
     components = replace(build(without, device), config=config)
     weights.load_tensors(components.model, weights.read_weights(path)[0], str(path))
     components.model.eval().requires_grad_(False)
     digest = sha256(path)
     distributed.agree("weights", {str(path): digest})
-    return Loaded(components, path, digest, says["weights"], int(says["seen"]))
+    return LoadedModel(components, path, digest, header["weights"], int(header["seen"]))
 
 
 def _weights_of(source: Path) -> Path:
     return checkpoint.newest_weights(source) if source.is_dir() else source
 
 
-def config_in(path: Path, says: Mapping[str, str]) -> Config:
-    """The config in a header. Raises InputError, naming the file, for what is none."""
+def config_in(path: Path, header: Mapping[str, str]) -> Config:
+    """Return the config in a header. Raises InputError, naming the file, if it is missing or invalid."""
     try:
-        int(says["seen"]), says["weights"]
-        return load_stored_config(dict(json.loads(says["config"])))
+        int(header["seen"]), header["weights"]
+        return load_stored_config(dict(json.loads(header["config"])))
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: its header is damaged ({type(error).__name__}: {error})") from None
     except InputError as error:
-        raise InputError(f"{path}: its header holds a config that is not accepted: {error}") from None
+        raise InputError(f"{path}: invalid config in its header: {error}") from None
 
 
 def _built(path: Path, config: Config) -> Components:
@@ -194,22 +194,22 @@ def _built(path: Path, config: Config) -> Components:
     try:
         return build(config, "meta")
     except InputError as error:
-        raise InputError(f"{path}: its header holds a config that is not accepted: {error}") from None
+        raise InputError(f"{path}: invalid config in its header: {error}") from None
 
 
 @contextmanager
-def _at_most(tensors: int, path: Path) -> Iterator[None]:
-    """Raise InputError where networks are built of far more weights than the file has."""
-    left = 4 * tensors + 100  # a network may make some anew while it is built
+def _limit_parameters(tensors: int, path: Path) -> Iterator[None]:
+    """Raise InputError while building networks with far more weights than the file has."""
+    remaining = 4 * tensors + 100  # a network may replace some while it is built
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise InputError(f"{path}: weights of another model: its config asks for more than its {tensors}")
+        nonlocal remaining
+        remaining -= 1
+        if remaining < 0:
+            raise InputError(f"{path}: weights of another model: its config needs more than its {tensors}")
 
-    watch = register_module_parameter_registration_hook(count)
+    hook = register_module_parameter_registration_hook(count)
     try:
         yield
     finally:
-        watch.remove()
+        hook.remove()

@@ -27,7 +27,7 @@ class Model:
     captions, repeated in order up to n. Every method raises InputError for arguments that do not fit the model.
     """
 
-    def __init__(self, loaded: build.Loaded, device: torch.device) -> None:
+    def __init__(self, loaded: build.LoadedModel, device: torch.device) -> None:
         self.loaded, self.components, self.device = loaded, loaded.components, device
         self.space, self.condition = loaded.components.space, loaded.components.condition
 
@@ -90,4 +90,4 @@ def load(source: str | Path | None = None, device: str | torch.device | None = N
     Executes no code from the file. Raises InputError if `source` holds no model.
     """
     chosen = devices.device() if device is None else torch.device(device)
-    return Model(build.load(None if source is None else Path(source), chosen), chosen)
+    return Model(build.load_model(None if source is None else Path(source), chosen), chosen)

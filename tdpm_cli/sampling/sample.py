@@ -67,7 +67,7 @@ def sample(
     and Interrupted when stopped.
     """
     device = chosen_device()
-    loaded = build.load(model, device)
+    loaded = build.load_model(model, device)
     made = loaded.components
     begun_in = distributed.from_first(lambda: None if overwrite else samples.told(out).get("precision"))
     settings = settings_of(

@@ -1,4 +1,4 @@
-"""A model as a source of examples: how it is sampled, what that is called, and the examples by number."""
+"""Sampling settings of a model: the preset's with options over them, their cost, and the manifest of samples."""
 
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -11,46 +11,52 @@ from tdpm_cli.config.validation import validated
 from tdpm_cli.engine.tdpm import TDPM, ReverseSettings
 from tdpm_cli.runtime import device as precision
 from tdpm_cli.runtime import distributed
-from tdpm_cli.sampling.build import Components, Loaded
+from tdpm_cli.sampling.build import Components, LoadedModel
 
-EXAMPLES = 4  # of which the network is timed
+TIMED_BATCH = 4  # examples on which number formats are timed
 
 
-def settings_of(made: Components, **given: Any) -> SampleConfig:
-    """The preset's settings with what was given (not None) over them. Raises InputError for what does not fit."""
-    preset = made.config.sample
-    given = {key: value for key, value in given.items() if value is not None}
-    eta = given.pop("eta", None)
-    over = {key: getattr(validated(SampleConfig, given, "--"), key) for key in given}
-    options = over.pop("options", {} if "sampler" in over else preset.options)  # the preset's are of its own sampler
+def settings_of(components: Components, **options: Any) -> SampleConfig:
+    """Return the preset's settings, replaced by the options that are not None.
+
+    Raises InputError for options that do not fit the model.
+    """
+    preset = components.config.sample
+    present = {key: value for key, value in options.items() if value is not None}
+    eta = present.pop("eta", None)
+    over = {key: getattr(validated(SampleConfig, present, "--"), key) for key in present}
+    # The preset's options belong to the preset's sampler.
+    of_sampler = over.pop("options", {} if "sampler" in over else preset.options)
     if eta is not None:
-        options = {**options, "eta": eta}
+        of_sampler = {**of_sampler, "eta": eta}
     settings = preset.model_copy(update=over)
-    settings = settings.model_copy(update={"options": check_sampler(settings.sampler, options)})
-    check_sampling(settings, made.model.denoiser.schedule.T, bool(made.condition.sizes), made.model.prior.learns)
+    settings = settings.model_copy(update={"options": check_sampler(settings.sampler, of_sampler)})
+    check_sampling(
+        settings, components.model.denoiser.schedule.T, bool(components.condition.sizes), components.model.prior.learns
+    )
     key = "--precision" if "precision" in over else "sample.precision"
-    precision.check(key, settings.precision, next(made.model.parameters()).device)
-    return settings.model_copy(update={"precision": _fastest(made)}) if settings.precision == "auto" else settings
+    precision.check(key, settings.precision, next(components.model.parameters()).device)
+    return settings.model_copy(update={"precision": _fastest(components)}) if settings.precision == "auto" else settings
 
 
-_TRIED: WeakKeyDictionary[TDPM, Any] = WeakKeyDictionary()
+_FASTEST: WeakKeyDictionary[TDPM, Any] = WeakKeyDictionary()
 
 
-def _fastest(made: Components) -> Any:
-    """The number format in which the network is fastest here, by trying once."""
-    if made.model in _TRIED:
-        return _TRIED[made.model]
-    where = next(made.model.parameters()).device
-    cond = {key: value.to(where) for key, value in made.condition.null(EXAMPLES).items()}
+def _fastest(components: Components) -> Any:
+    """Return the number format in which the network is fastest on this machine; time each once."""
+    if components.model in _FASTEST:
+        return _FASTEST[components.model]
+    device = next(components.model.parameters()).device
+    cond = {key: value.to(device) for key, value in components.condition.null(TIMED_BATCH).items()}
     x, t = (
-        torch.zeros((EXAMPLES, *made.space.shape), device=where),
-        torch.ones(EXAMPLES, dtype=torch.long, device=where),
+        torch.zeros((TIMED_BATCH, *components.space.shape), device=device),
+        torch.ones(TIMED_BATCH, dtype=torch.long, device=device),
     )
     with torch.inference_mode():
-        cond = made.model.denoiser.encode_condition(cond)
-        work = lambda: made.model.denoiser.network(x, t, **cond)
-        _TRIED[made.model] = distributed.from_first(lambda: precision.fastest(work, where))
-    return _TRIED[made.model]
+        cond = components.model.denoiser.encode_condition(cond)
+        work = lambda: components.model.denoiser.network(x, t, **cond)
+        _FASTEST[components.model] = distributed.from_first(lambda: precision.fastest(work, device))
+    return _FASTEST[components.model]
 
 
 def reverse_settings(
@@ -70,23 +76,23 @@ def reverse_settings(
 
 
 def prior_options(settings: SampleConfig) -> dict[str, Any]:
-    """What `TDPM.draw_x_T` takes, of the sample settings."""
+    """Return the settings of `TDPM.draw_x_T`."""
     return {"guidance_scale": settings.prior_guidance_scale, "precision": settings.precision}
 
 
 def nfe(model: TDPM, settings: SampleConfig) -> int:
-    """Network calls for one example."""
+    """Return the network calls that one example costs."""
     return model.nfe(settings.steps, settings.guidance_scale, settings.prior_guidance_scale)
 
 
 def nfe_text(model: TDPM, settings: SampleConfig) -> str:
-    """The network calls as the field counts them: "1 + 4", or, where steps and prior are guided, "2 + 2·4"."""
+    """Return the network calls of prior and steps: "1 + 4", or "2 + 2·4" if both are guided."""
     steps = f"{settings.steps}" if settings.guidance_scale == 1 else f"2·{settings.steps}"
     return f"{model.nfe(0, prior_guidance_scale=settings.prior_guidance_scale)} + {steps}"
 
 
-def describe(loaded: Loaded, settings: SampleConfig, seed: int) -> dict[str, Any]:
-    """Everything that examples depend on, and where they came from."""
+def describe(loaded: LoadedModel, settings: SampleConfig, seed: int) -> dict[str, Any]:
+    """Return the manifest of samples: everything that they depend on."""
     config, model = loaded.components.config, loaded.components.model
     identity = {key: value for key, value in settings.model_dump().items() if key != "batch"}
     return {

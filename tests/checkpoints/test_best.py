@@ -35,7 +35,7 @@ def test_every_checkpoint_is_scored_and_the_best_stays(tiny, tmp_path, capsys):
     found = scores(run)
     assert list(found) == [64, 128, 192, 256]
     least = min(found, key=found.get)
-    assert build.load(run / "best").seen == least
+    assert build.load_model(run / "best").seen == least
     name, value = checkpoint.best(run)
     assert (name, value) == ("sliced W2", pytest.approx(found[least], rel=1e-5))
     assert "the best checkpoint so far" in capsys.readouterr().err
@@ -78,4 +78,4 @@ def test_a_run_that_died_before_its_score_is_scored_when_it_continues(tiny, tmp_
     log.write_text("".join(line for line in log.read_text().splitlines(True) if '"score/' not in line))
     train(load_config(tiny(*SCORED)), tmp_path, "run", make_score=checkpoint_scorer)
     assert scores(run) == {256: before[256]}
-    assert build.load(run / "best").seen == 256
+    assert build.load_model(run / "best").seen == 256

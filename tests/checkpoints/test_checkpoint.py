@@ -270,4 +270,4 @@ def test_weights_are_looked_at_before_memory_is_taken(tiny, tmp_path, monkeypatc
     made = build.build
     monkeypatch.setattr(build, "build", lambda config, device: made(config, {"meta": "meta"}[str(device)]))
     with pytest.raises(InputError, match=r"weights of another model: it lacks"):
-        build.load(file)
+        build.load_model(file)

@@ -169,7 +169,7 @@ def test_without_prompts_captions_of_the_data_are_drawn(run, tmp_path):
     manifest = json.loads((tmp_path / "out" / "samples.json").read_text())
     assert len({texts[0] for texts in manifest["conditions"]["captions"]}) > 5
     assert manifest["prompts"] is None
-    examples = build.load(run).components.config.condition.options["examples"]
+    examples = build.load_model(run).components.config.condition.options["examples"]
     assert len(examples) == 20
     assert {"the digit zero", "a nine"} <= set(examples)
 

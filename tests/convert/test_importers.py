@@ -15,7 +15,7 @@ from tdpm_cli.config import schema as config
 from tdpm_cli.convert.convert import load_denoiser, preset_of_denoiser
 from tdpm_cli.convert.source import InitSource, init_source
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.sampling.build import build, load
+from tdpm_cli.sampling.build import build, load_model
 from tdpm_cli.training.train import train
 
 diffusers = pytest.importorskip("diffusers")
@@ -373,7 +373,7 @@ def test_a_few_step_model_from_a_baseline(tiny_images, tmp_path):
     )
     few = tiny_images("prior.name=denoised", "train.objective=prior", f"train.init={baseline}", "adversarial.r1=0.1")
     run = train(config.load_config(preset_of_denoiser(few, str(baseline))), tmp_path, "few")
-    before, after = load(baseline).components.model, load(run).components.model
+    before, after = load_model(baseline).components.model, load_model(run).components.model
     assert after.denoiser.schedule.T == 100
     same = zip(before.denoiser.network.parameters(), after.denoiser.network.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in same)

@@ -5,7 +5,7 @@ import pytest
 
 from tdpm_cli.config import load_config, registry
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.sampling.build import load
+from tdpm_cli.sampling.build import load_model
 from tdpm_cli.training.train import train
 
 HINGE = '''
@@ -118,7 +118,7 @@ def test_a_loss_of_one_file_trains(added, tiny, tmp_path):
     config = load_config(tiny("adversarial.loss=hinge", "train.duration=64"))
     run = train(config, tmp_path / "runs", "run")
     assert "loss/discriminator" in last_line(run)
-    assert load(run).components.config.adversarial.loss == "hinge"
+    assert load_model(run).components.config.adversarial.loss == "hinge"
 
 
 def test_an_objective_of_one_file_trains(added, tiny, tmp_path):
@@ -136,7 +136,7 @@ def test_a_prior_of_one_file_trains_with_its_options(added, tiny, tmp_path):
         load_config(tiny("prior.name=scaled", "prior.scale=3.0", "train.duration=64")), tmp_path / "runs", "run"
     )
     assert "loss/prior" in last_line(run)
-    scale = float(load(run).components.model.prior.scale)
+    scale = float(load_model(run).components.model.prior.scale)
     assert scale != 3.0
     assert abs(scale - 3.0) < 1
 

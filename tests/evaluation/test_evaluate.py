@@ -76,7 +76,7 @@ def test_extra_scores_stand_beside_the_distance(runs, tmp_path):
 
 def test_the_scores_of_the_data_against_themselves_are_zero(runs, tmp_path):
     pytest.importorskip("efficientnet_lite_pytorch")
-    data, _ = build.open_dataset(build.load(runs["images"]).components.config)
+    data, _ = build.open_dataset(build.load_model(runs["images"]).components.config)
     for k, image in enumerate(data[range(40)][0]):
         (tmp_path / "a").mkdir(exist_ok=True)
         Image.fromarray(image[0].numpy()).save(tmp_path / "a" / f"{k}.png")
@@ -426,7 +426,11 @@ def test_a_model_is_scored_as_its_samples_are(runs, tmp_path, pooled):
         assert drawn["scores"][name] == pytest.approx(value, rel=1e-2, abs=0.05)
     assert distance(drawn) == pytest.approx(distance(stored), rel=1e-3)
     samples = drawn["protocol"]["samples"]
-    assert (samples["steps"], samples["nfe"], samples["model_sha256"]) == (2, 3, build.load(runs["labels"]).sha256)
+    assert (samples["steps"], samples["nfe"], samples["model_sha256"]) == (
+        2,
+        3,
+        build.load_model(runs["labels"]).sha256,
+    )
     assert drawn["protocol"]["seeds"] == [3]
     assert (tmp_path / "out-nearest.png").is_file()
     assert (runs["labels"] / "nearest.png").is_file()

@@ -39,7 +39,7 @@ def test_images_are_written_with_everything_they_depend_on(runs, tmp_path):
         assert grid.format == "PNG"
     manifest = json.loads((out / "samples.json").read_text())
     assert (manifest["steps"], manifest["seed"], manifest["nfe"], manifest["nfe_text"]) == (3, 7, 4, "1 + 3")
-    assert manifest["model_sha256"] == build.load(runs["images"]).sha256
+    assert manifest["model_sha256"] == build.load_model(runs["images"]).sha256
     assert load_config(manifest["config"]).data.name == "digits"
 
 
@@ -235,7 +235,7 @@ def test_the_grid_lies_beside_the_folder_however_it_is_named(tmp_path, monkeypat
 
 
 def test_guidance_costs_what_it_says(runs):
-    made = build.load(runs["labels"]).components
+    made = build.load_model(runs["labels"]).components
     examples = []
     network = made.model.denoiser.network
     network.register_forward_hook(lambda module, args, output: examples.append(len(args[0])))
@@ -294,7 +294,7 @@ def test_an_exported_file_needs_nothing_else(runs, tmp_path):
         sample(tmp_path / name, 3, model, seed=1)
     first, second = pixels(tmp_path / "run"), pixels(tmp_path / "file")
     assert all((first[name] == second[name]).all() for name in first)
-    assert build.load(file).components.config.condition.options["names"] == [str(k) for k in range(10)]
+    assert build.load_model(file).components.config.condition.options["names"] == [str(k) for k in range(10)]
     with pytest.raises(InputError, match=r"--format pickle"):
         export(tmp_path / "x", runs["labels"], "pickle")
     with pytest.raises(InputError, match=r"it is a folder"):

@@ -162,7 +162,7 @@ def test_a_model_of_latents_is_trained_sampled_and_scored_as_images(coder, encod
     scores = score(model=run, n=40, features=pooled)
     assert scores["protocol"]["reference"]["n"] == 40
     assert all(np.isfinite(value) for value in scores["scores"].values())
-    assert build.load(run).components.space.shape == (3, 4, 4)
+    assert build.load_model(run).components.space.shape == (3, 4, 4)
 
 
 @pytest.mark.parametrize("suffix", [pytest.param("pt2", marks=pytest.mark.slow), "onnx", "folder"])
@@ -193,7 +193,7 @@ def test_a_model_of_latents_is_exported_with_its_decoder(coder, images, tmp_path
 
 def test_images_may_be_given_in_place_of_latents(coder, images, tmp_path):
     run = train(plain(coder, images, "train.duration=16", "train.flip=true"), tmp_path, "images")
-    assert build.load(run).components.config.data.name == "images"
+    assert build.load_model(run).components.config.data.name == "images"
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_another_seed_is_another_run(tiny, tmp_path):
 
 def test_shared_weights_are_stored_once(tiny, tmp_path):
     run = train(load_config(tiny("train.duration=64")), tmp_path, "run")
-    loaded = build.load(run)
+    loaded = build.load_model(run)
     model = loaded.components.model
     assert model.prior.network is model.denoiser.network
     tensors, header = weights.read_weights(loaded.source)
@@ -189,7 +189,7 @@ def test_a_copy_begins_its_average_where_it_starts(tiny, tmp_path):
     plain = tiny(
         "prior.name=copy", "adversarial.start=64", "train.duration=96", "train.ema=[1M]", "train.ema_ramp=null"
     )
-    loaded = build.load(train(load_config(plain), tmp_path, "run"))
+    loaded = build.load_model(train(load_config(plain), tmp_path, "run"))
     random = build.build(load_config(plain)).model
     prior = dict(loaded.components.model.prior.named_parameters())
     away = sum((p - prior[name]).abs().sum().item() for name, p in random.prior.named_parameters())

@@ -17,7 +17,7 @@ from tdpm_cli.export.sampler_module import Inputs, SamplerModule
 from tdpm_cli.export.verified import export_sampler
 from tdpm_cli.models.backbones.unet import UNet
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.sampling.build import Loaded
+from tdpm_cli.sampling.build import LoadedModel
 
 __all__ = ["Diffusers"]
 
@@ -75,7 +75,7 @@ class TruncatedPipeline(DiffusionPipeline):
 class Diffusers:
     """A folder that diffusers loads."""
 
-    def export(self, loaded: Loaded, file: Path, request: ExportRequest) -> str:
+    def export(self, loaded: LoadedModel, file: Path, request: ExportRequest) -> str:
         """Write and verify the folder."""
         return export_sampler(self, loaded, file, request)
 

@@ -12,7 +12,7 @@ from tdpm_cli.export.export import ExportRequest
 from tdpm_cli.export.sampler_module import Inputs, SamplerModule
 from tdpm_cli.export.verified import export_sampler, traced
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.sampling.build import Loaded
+from tdpm_cli.sampling.build import LoadedModel
 
 __all__ = ["Onnx"]
 
@@ -24,7 +24,7 @@ MISSING = "--format onnx needs onnx, onnxscript and onnxruntime; install them wi
 class Onnx:
     """One file that needs onnxruntime alone."""
 
-    def export(self, loaded: Loaded, file: Path, request: ExportRequest) -> str:
+    def export(self, loaded: LoadedModel, file: Path, request: ExportRequest) -> str:
         """Write and verify the file; suggest how to score it with torch-fidelity."""
         report = export_sampler(self, loaded, file, request)
         space, draws_noise = loaded.components.space, ", noise [" in report

@@ -8,7 +8,7 @@ from tdpm_cli.runtime.console import say
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import sha256
 from tdpm_cli.sampling import build
-from tdpm_cli.sampling.build import Loaded
+from tdpm_cli.sampling.build import LoadedModel
 
 __all__ = ["Safetensors"]
 
@@ -18,14 +18,14 @@ SUFFIX = ".safetensors"
 class Safetensors:
     """Weights and config in one file."""
 
-    def export(self, loaded: Loaded, file: Path, request: ExportRequest) -> str:
+    def export(self, loaded: LoadedModel, file: Path, request: ExportRequest) -> str:
         """Write the weights and load them again. Raises InputError for options of a sampler."""
         if request.rgb or any(value is not None for value in request.options.values()):
             raise InputError("--format safetensors stores weights alone: omit --rgb and the sampling options")
         components = loaded.components
         header = build.header(components.config, loaded.weights, loaded.seen)
         weights.write_weights(file, components.model, header | {"licence": request.licence})
-        stored = weights.tensors_of(build.load(file).components.model)
+        stored = weights.tensors_of(build.load_model(file).components.model)
         differing = [
             name for name, tensor in weights.tensors_of(components.model).items() if not tensor.equal(stored[name])
         ]

@@ -11,7 +11,7 @@ from torch import Tensor
 from tdpm_cli.export.export import ExportRequest
 from tdpm_cli.export.sampler_module import Inputs, SamplerModule
 from tdpm_cli.export.verified import export_sampler, traced
-from tdpm_cli.sampling.build import Loaded
+from tdpm_cli.sampling.build import LoadedModel
 
 __all__ = ["TorchExport"]
 
@@ -22,7 +22,7 @@ METADATA = "tdpm.json"  # the name of the metadata inside the file
 class TorchExport:
     """A program that needs PyTorch but not tdpm."""
 
-    def export(self, loaded: Loaded, file: Path, request: ExportRequest) -> str:
+    def export(self, loaded: LoadedModel, file: Path, request: ExportRequest) -> str:
         """Write and verify the program."""
         return export_sampler(self, loaded, file, request)
 
