@@ -16,6 +16,7 @@ from tdpm_cli.checkpoints.runs import newest_run
 from tdpm_cli.config import registry
 from tdpm_cli.config.schema import Component, Config, ScheduleConfig, check_sampling, load_stored_config
 from tdpm_cli.data.dataset import Dataset
+from tdpm_cli.data.decode import limit_pixels
 from tdpm_cli.engine.denoiser import Denoiser
 from tdpm_cli.engine.protocols import Condition, Space
 from tdpm_cli.engine.schedule import Schedule
@@ -122,6 +123,7 @@ def use_checkpointing(model: nn.Module, on: bool) -> None:
 
 def open_dataset(config: Config) -> tuple[Dataset, Config]:
     """Open the dataset; return it, and the config with what only the data contain (the names of the classes)."""
+    limit_pixels()
     data: Dataset = build_component("dataset", config.data, config.data.path, build_space(config).raw_shape)
     options = {**config.condition.options, **build_condition(config).fit(data)}
     condition = config.condition.model_copy(update={"options": options})

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from tdpm_cli.config import load_config, presets
+from tdpm_cli.data.decode import limit_pixels
 from tdpm_cli.data.image_dataset import ImageDataset
 from tdpm_cli.data.image_files import IMAGE_SUFFIXES, ImageFiles
 from tdpm_cli.runtime.console import Meter, say
@@ -48,6 +49,7 @@ def read(text: str, shape: Sequence[int], n: int | None, known: Sequence[str]) -
     """
     if len(shape) != 3:
         raise InputError(f"the model's data have shape {list(shape)}: they are no pictures")
+    limit_pixels()
     path = Path(text)
     data: Any
     if text in presets.preset_names() and not path.exists():
