@@ -10,13 +10,14 @@ def export_target(file: Path, format: str | None) -> str:
     """Return the name of the target. Raises InputError for an unknown one and for a path that it cannot write."""
     suffixes = target_suffixes()
     name = format if format is not None else suffixes.get(file.suffix)
-    if name is None:
+    if name is None and not file.is_dir():
         raise InputError(f"{file}: its suffix {file.suffix!r} names no format; accepted: "
                          f"{', '.join(suffixes)}, or --format {' | '.join(registry.names('export'))}")  # fmt: skip
-    one_of("--format", name, registry.names("export"))
-    if name not in suffixes.values() and file.exists():
-        raise InputError(f"{file}: it exists, but --format {name} writes a new folder; name another path")
-    if file.is_dir():
+    if name is not None:
+        one_of("--format", name, registry.names("export"))
+        if name not in suffixes.values() and file.exists():
+            raise InputError(f"{file}: it exists, but --format {name} writes a new folder; name another path")
+    if name is None or file.is_dir():
         raise InputError(f"{file}: it is a folder; name a file such as {file / 'model.safetensors'}")
     return name
 

@@ -277,7 +277,7 @@ def test_wrong_input_gets_one_message_and_leaves_nothing(runs, pictures, tmp_pat
         (["encode", "pictures", "o", "--model", runs["labels"], "--labels", "zebra"], "label 'zebra' is no class"),
         (["encode", "pictures", "o", *images, "--labels", "3"], "--labels: the model takes no condition"),
         (["encode", "pictures", "o", *images, "--seed", "1", "--steps", "3"], "--seed noises the pictures at once"),
-        (["encode", "pictures", "o", "--model", exported, "--logits"], "there is no discriminator beside it"),
+        (["encode", "pictures", "o", "--model", exported, "--logits"], "no discriminator beside it"),
         (["decode", "full", "o"], "no pictures.json that can be read"),
         (["reconstruct", "pictures", "o", *images, "--at", "101"], "steps is 101"),
         (["reconstruct", "pictures", "o", *images, "--steps", "8", "--at", "4"], "--steps 8: more than t"),
