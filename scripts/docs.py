@@ -34,7 +34,7 @@ TITLES = {  # kind -> title, and how a user names a component of it
     "sampler": ("Samplers", "`sample.sampler` or `--sampler`"),
     "features": ("Feature extractors", "`eval.features` or `--features`"),
     "metric": ("Metrics", "`tdpm eval --metrics`"),
-    "importer": ("Importers", "`--init PATH`, which recognises the project from the files"),
+    "importer": ("Importers", "`--init NAME:PATH`"),
     "export": ("Export targets", "`tdpm export --format`"),
 }
 WITHOUT_KEYS = {"importer", "export"}  # read and write files; a preset cannot set them

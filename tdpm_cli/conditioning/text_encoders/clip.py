@@ -1,4 +1,4 @@
-"""CLIP's text half (Radford et al. 2021), on which Stable Diffusion is conditioned."""
+"""The text encoder of CLIP (Radford et al. 2021), which Stable Diffusion uses."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""ddim: U-Nets of ermongroup/DDIM, which are those of DDPM, from a state dict."""
+"""U-Nets of ermongroup/DDIM, which are those of DDPM, from a state dict."""
 
 from functools import partial
 from pathlib import Path

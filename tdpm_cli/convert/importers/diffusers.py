@@ -1,4 +1,4 @@
-"""diffusers: `UNet2DModel` and its scheduler, from a folder that save_pretrained wrote."""
+"""`UNet2DModel` of diffusers and its scheduler, from a folder that save_pretrained wrote."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""guided-diffusion: U-Nets of OpenAI's guided-diffusion (ADM), from a state dict."""
+"""U-Nets of OpenAI's guided-diffusion (ADM), from a state dict."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""guided-diffusion-new-order: U-Nets of guided-diffusion trained with --use_new_attention_order."""
+"""U-Nets of guided-diffusion trained with --use_new_attention_order."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""diffusers: a folder with UNet2DModel and DDIMScheduler for the denoiser, and a pipeline of tdpm for the prior."""
+"""A folder of diffusers with UNet2DModel and DDIMScheduler for the denoiser, and a pipeline of tdpm for the prior."""
 
 import json
 import warnings

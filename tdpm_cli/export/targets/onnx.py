@@ -1,4 +1,4 @@
-"""onnx: the whole sampler, unrolled, for onnxruntime and for tools that draw z themselves."""
+"""The whole sampler, unrolled, in ONNX: for onnxruntime and for tools that draw z themselves."""
 
 import math
 import warnings

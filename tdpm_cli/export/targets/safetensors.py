@@ -1,4 +1,4 @@
-"""safetensors: the weights with their whole config, which every command of tdpm accepts as --model."""
+"""The weights with their whole config in safetensors, which every command of tdpm accepts as --model."""
 
 from pathlib import Path
 

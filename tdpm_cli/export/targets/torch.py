@@ -1,4 +1,4 @@
-"""torch: the whole sampler as a program of torch.export (.pt2), for torch.export.load and AOTInductor."""
+"""The whole sampler as a program of torch.export (.pt2), for torch.export.load and AOTInductor."""
 
 import json
 import warnings
