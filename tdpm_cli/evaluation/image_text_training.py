@@ -20,7 +20,7 @@ from tdpm_cli.runtime.console import say
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import writable
 from tdpm_cli.sampling.build import build_condition, build_space, open_dataset
-from tdpm_cli.training.fit import fit
+from tdpm_cli.training.helper_network import HelperTask, train_helper
 
 CAPTIONED_IMAGES = 2000  # images whose captions the file keeps, to draw wrong captions from
 MAX_SIDE = 64  # pixels of the images that the network reads
@@ -71,8 +71,9 @@ def matcher(config: Config, out: Path, images: int = 200_000) -> None:
     network = _new_network(shape, condition).to(device)
     plan = {"data": data.fingerprint(), "condition": config.to_dict()["condition"], "images": images}
     state = out.with_name(out.name + ".state")
-    fit("match captions", network, MatchingLoss(network, condition, device), data, state, plan, images=images,
-        batch=min(BATCH, len(data)), lr=LEARNING_RATE, flip=False, device=device)  # fmt: skip
+    task = HelperTask("match captions", network, MatchingLoss(network, condition, device), state, plan, images,
+                      min(BATCH, len(data)), LEARNING_RATE, flip=False)  # fmt: skip
+    train_helper(task, data, device)
     settings = _settings(config, condition, network, data) | {"images": images}
     weights.write_weights(out, network, {"format": FORMAT, "settings": json.dumps(settings)})
     state.unlink(missing_ok=True)

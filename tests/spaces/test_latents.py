@@ -27,7 +27,9 @@ from tdpm_cli.sampling.model import load
 from tdpm_cli.sampling.sample import sample
 from tdpm_cli.spaces.latents import Autoencoder
 from tdpm_cli.training import autoencoder as autoencode
-from tdpm_cli.training.autoencoder import autoencoder, encode
+from tdpm_cli.training import encode_latents
+from tdpm_cli.training.autoencoder import AutoencoderOptions, autoencoder
+from tdpm_cli.training.encode_latents import encode
 from tdpm_cli.training.train import train
 
 SIDE = 8
@@ -52,7 +54,7 @@ def coder(images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("autoencoder") / "coder"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(autoencode, "BATCH", 8)
-        autoencoder(folder, images, SIDE, channels=3, factor=2, width=8, images=4000)
+        autoencoder(folder, images, AutoencoderOptions(SIDE, channels=3, factor=2, width=8, images=4000))
     return folder
 
 
@@ -90,7 +92,7 @@ def test_an_autoencoder_learns_and_is_one_of_diffusers(coder, images):
     theirs = AutoencoderKL.from_pretrained(coder)
     assert torch.equal(theirs.encode(x).latent_dist.mean, mean)
     with pytest.raises(InputError, match=r"it exists; name another folder"):
-        autoencoder(coder, images, SIDE)
+        autoencoder(coder, images, AutoencoderOptions(SIDE))
 
 
 def test_a_vector_quantised_autoencoder_is_taken_too(tmp_path):
@@ -128,11 +130,11 @@ def test_latents_that_were_stored_are_those_of_the_images(coder, encoded, images
 
 
 def test_encoding_continues_where_it_stopped(coder, encoded, images, tmp_path, monkeypatch):
-    monkeypatch.setattr(autoencode, "CHUNK", 16)
+    monkeypatch.setattr(encode_latents, "ENCODED_TOGETHER", 16)
     out = tmp_path / "latents.zip"
 
     with monkeypatch.context() as patched:
-        patched.setattr(autoencode, "Interruption", Stopped)
+        patched.setattr(encode_latents, "Interruption", Stopped)
         with pytest.raises(Interrupted):
             encode(images, out, str(coder), SIDE)
     assert not out.exists()
@@ -246,7 +248,7 @@ def test_what_does_not_fit_is_said(coder, encoded, images, tmp_path):
         (lambda: encode(images, tmp_path / "x.npz", str(coder), SIDE), r"the latents are a zip"),
         (lambda: encode(images, tmp_path / "x.zip", str(coder), 7), r"--resolution is 7"),
         (lambda: encode(tmp_path / "no", tmp_path / "x.zip", str(coder), SIDE), r"no such file or folder"),
-        (lambda: autoencoder(tmp_path / "a", images, SIDE, factor=3), r"--factor is 3: it must be a power of 2"),
+        (lambda: autoencoder(tmp_path / "a", images, AutoencoderOptions(SIDE, factor=3)), r"--factor is 3: it must be a power of 2"),
     ]  # fmt: skip
     for work, message in cases:
         with pytest.raises(InputError, match=message):

@@ -23,6 +23,7 @@ def autoencoder(
     """Train an autoencoder for latent models; run again to continue."""
     number = count("--images", images)
 
+    from tdpm_cli.training.autoencoder import AutoencoderOptions
     from tdpm_cli.training.autoencoder import autoencoder as run
 
-    run(out, data, resolution, channels, factor, width, number)
+    run(out, data, AutoencoderOptions(resolution, channels, factor, width, number))

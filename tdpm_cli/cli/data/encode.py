@@ -18,6 +18,6 @@ def encode(
     resolution: Annotated[int, typer.Option(min=8, max=1024, help="Side in pixels.", rich_help_panel=DATA)],
 ) -> None:
     """Encode images to latents once; run again to continue."""
-    from tdpm_cli.training.autoencoder import encode as run
+    from tdpm_cli.training.encode_latents import encode as run
 
     run(source, dest, autoencoder, resolution)

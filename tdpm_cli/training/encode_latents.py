@@ -1,0 +1,106 @@
+"""`tdpm data encode`: compute the latents of images once, before training."""
+
+import io
+import json
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tdpm_cli.data.dataset import Dataset
+from tdpm_cli.data.dataset_json import NAME as LABELS
+from tdpm_cli.data.datasets.latents import ABOUT
+from tdpm_cli.runtime import device as devices
+from tdpm_cli.runtime.console import Meter, say
+from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.files import writable, writing
+from tdpm_cli.runtime.signals import Interrupted, Interruption
+from tdpm_cli.spaces.latents import Autoencoder
+from tdpm_cli.training.autoencoder import open_images
+
+ENCODED_TOGETHER = 64  # images
+ENTRY_TIME = (1980, 1, 1, 0, 0, 0)  # of every zip entry, so that equal latents make equal files
+
+
+def encode(source: Path, out: Path, autoencoder: str, side: int) -> None:
+    """Encode the images of `source` and their mirror images into the zip `out`, with labels and captions.
+
+    The zip holds means and standard deviations in float16. Run again to continue. Raises InputError for what does not
+    fit, and Interrupted when a signal stops it.
+    """
+    if out.suffix != ".zip":
+        raise InputError(f"{out}: latents are written to a zip; give a name that ends in .zip")
+    writable("DEST", out)
+    data, name = open_images(source, side)
+    network, device = Autoencoder(autoencoder), devices.device()
+    if side % network.factor:
+        raise InputError(
+            f"--resolution is {side}: it must be a multiple of {network.factor}, by which {autoencoder} reduces images"
+        )
+    about = {
+        "shape": list(data[[0]][0].shape[1:]), "autoencoder": autoencoder, "autoencoder_sha256": network.sha256,
+        "source": str(source.resolve()), "data": name, "fingerprint": data.fingerprint(),
+    }  # fmt: skip
+    part = out.with_name(out.name + ".part")
+    done = _begin(part, about)
+    with Meter(f"encode {out.name}", len(data), done) as meter, Interruption() as interruption, writing(out):
+        while done < len(data):
+            indices = range(done, min(done + ENCODED_TOGETHER, len(data)))
+            x = (data[indices][0].float() / 127.5 - 1).to(device)
+            latents = torch.stack([torch.stack(network.encode(image), 1) for image in (x, x.flip(-1))], 1)
+            _append(part, indices, latents.half().cpu().numpy())
+            done = indices.stop
+            meter.advance(len(indices))
+            if interruption.number and done < len(data):
+                raise Interrupted(
+                    interruption.number, f"stopped; {part} is intact: run the same command to continue"
+                )  # fmt: skip
+        with zipfile.ZipFile(part, "a", zipfile.ZIP_STORED) as archive:
+            archive.writestr(zipfile.ZipInfo(LABELS, ENTRY_TIME), json.dumps(_labels_and_captions(data)))
+        os.replace(part, out)
+    say(f"done: {len(data):,} images and their mirror images in {out}\nnext: tdpm train --preset emoji-64-latent "
+        f"--data {out} --set space.autoencoder={autoencoder}")  # fmt: skip
+
+
+def _append(part: Path, indices: Sequence[int], latents: np.ndarray) -> None:
+    """Add latents [image; mirrored or not; mean, deviation; channels; height; width] to a zip, one entry an image."""
+    with zipfile.ZipFile(part, "a", zipfile.ZIP_STORED) as archive:  # a complete zip after every call
+        for k, latent in zip(indices, latents, strict=True):
+            buffer = io.BytesIO()
+            np.save(buffer, latent)
+            archive.writestr(zipfile.ZipInfo(_entry(k), ENTRY_TIME), buffer.getvalue())
+
+
+def _begin(part: Path, about: dict[str, Any]) -> int:
+    """Return how many images the unfinished zip contains; start a new one if it is damaged or of other images."""
+    try:
+        with zipfile.ZipFile(part) as archive:
+            if json.loads(archive.read(ABOUT)) == about:
+                return len(archive.namelist()) - 1 - (LABELS in archive.namelist())
+        say(f"{part}: contains other images or latents of another autoencoder; starting again")
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        say(f"{part}: damaged; starting again")
+    with writing(part), zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(zipfile.ZipInfo(ABOUT, ENTRY_TIME), json.dumps(about))
+    return 0
+
+
+def _labels_and_captions(data: Dataset) -> dict[str, Any]:
+    raw_condition = data.raw_condition(range(len(data)))
+    content: dict[str, Any] = {"labels": None}
+    if "label" in raw_condition:
+        content["labels"] = [[_entry(k), int(label)] for k, label in enumerate(raw_condition["label"])]
+        content["classes"] = data.class_names
+    if "captions" in raw_condition:
+        content["captions"] = [[_entry(k), list(texts)] for k, texts in enumerate(raw_condition["captions"])]
+    return content
+
+
+def _entry(k: int) -> str:
+    return f"{k // 1000:05d}/{k:08d}.npy"
