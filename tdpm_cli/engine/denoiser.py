@@ -1,4 +1,4 @@
-"""A network and what it predicts, as an estimate of x_0; and its training loss."""
+"""The denoiser: estimates x_0 from x_t by a network that predicts eps, x_0 or v. Also its training loss."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from tdpm_cli.engine.schedule import Schedule
 
 
 class Denoiser(nn.Module):
-    """Maps (x_t, t) to an estimate of x_0 through a network that predicts eps, x_0 or v.
+    """Maps (x_t, t) to an estimate of x_0, by a network that predicts eps, x_0 or v.
 
     v = alpha_t eps - sigma_t x_0 (Salimans and Ho 2022, appendix D). `weight` is "simple" (the mean squared
     error of the prediction itself; Ho et al. 2020, eq. 14) or "min_snr" (Hang et al. 2023, sec. 3.4), whose
@@ -48,7 +48,7 @@ class Denoiser(nn.Module):
         return output
 
     def loss(self, x_0: Tensor, t: Tensor, noise: Tensor, **cond: Tensor) -> Tensor:
-        """Weighted squared error of the prediction, averaged over the shape: [B]."""
+        """Return the weighted squared error of the prediction, averaged over the shape: [B]."""
         alpha, sigma = self.schedule.coefficients(t, x_0)
         output = self.network(alpha * x_0 + sigma * noise, t, **cond).to(x_0.dtype)
         target = {"eps": noise, "x_0": x_0, "v": alpha * noise - sigma * x_0}[self.prediction]
@@ -56,7 +56,7 @@ class Denoiser(nn.Module):
         return error if self.weight == "simple" else error * self._min_snr(t)
 
     def _min_snr(self, t: Tensor) -> Tensor:
-        # min(SNR, gamma) weighs the error in x_0; the error in eps is SNR times, in v SNR + 1 times, larger.
+        # min(SNR, gamma) is the weight of the error in x_0; that in eps is SNR times, in v SNR + 1 times as large.
         alpha, sigma = self.schedule.coefficients(t, t.double())
         snr = (alpha / sigma).square()
         clamped = snr.clamp(max=self.gamma)

@@ -1,4 +1,4 @@
-"""Exponential moving average of a model's weights, its half-life counted in training images."""
+"""Exponential moving average of a model's weights, with a half-life in training images."""
 
 import copy
 from typing import Generic, TypeVar
@@ -10,25 +10,25 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 class EMA(Generic[Model]):
-    """A running copy of `model` with `half_life` in training images.
+    """A running average of `model`, with `half_life` in training images.
 
-    While few images were seen the half-life is `ramp` times that number, so that the average forgets the
-    random start (Karras et al. 2022, appendix F.1). Weights used in several places stay one set of weights.
+    The half-life is at most `ramp` times the number of images seen, so that the average forgets the random start
+    (Karras et al. 2022, appendix F.1). Weights that are shared within the model are shared in the average.
     """
 
     def __init__(self, model: Model, half_life: float, ramp: float | None = 0.05) -> None:
-        with torch.no_grad():  # TorchScript copies weights by operations that autograd would follow
+        with torch.no_grad():  # TorchScript copies weights by operations that autograd would record
             self.model: Model = copy.deepcopy(model).eval().requires_grad_(False)
         self.half_life, self.ramp = half_life, ramp
 
     def decay(self, batch: int, seen: int) -> float:
-        """Share of the old average kept after `batch` images, `seen` images in all."""
+        """Return the weight of the old average after `batch` more images, `seen` in all."""
         half_life = self.half_life if self.ramp is None else min(self.half_life, self.ramp * seen)
         return 0.5 ** (batch / half_life) if half_life > 0 else 0.0
 
     @torch.no_grad()
     def restart(self, model: Model, part: nn.Module) -> None:
-        """Forget the past of the weights that `model` shares with `part`: their average is what they are now."""
+        """Set the averages of the weights that `model` shares with `part` to the present weights."""
         fresh = {id(parameter) for parameter in part.parameters()}
         for average, weight in zip(self.model.parameters(), model.parameters(), strict=True):
             if id(weight) in fresh:
@@ -36,7 +36,7 @@ class EMA(Generic[Model]):
 
     @torch.no_grad()
     def update(self, model: Model, batch: int, seen: int) -> None:
-        """Move the average towards `model`, after every phase of a step."""
+        """Move the average towards `model`. Call it after all phases of a step."""
         averages: list[Tensor] = [*self.model.parameters()]
         weights: list[Tensor] = [*model.parameters()]
         torch._foreach_lerp_(averages, weights, 1 - self.decay(batch, seen))

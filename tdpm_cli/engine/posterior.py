@@ -12,12 +12,12 @@ from tdpm_cli.engine.steps import full
 
 
 def beta(schedule: Schedule, t: int, s: int) -> float:
-    """1 - alpha_bar_t / alpha_bar_s: the noise that the steps from s to t add."""
+    """Return 1 - alpha_bar_t / alpha_bar_s, the variance that the forward process adds from s to t."""
     return 1 - (schedule.alpha(t) / schedule.alpha(s)) ** 2
 
 
 def posterior_std(schedule: Schedule, t: int, s: int) -> float:
-    """Standard deviation of q(x_s | x_t, x_0)."""
+    """Return the standard deviation of q(x_s | x_t, x_0)."""
     return schedule.sigma(s) / schedule.sigma(t) * math.sqrt(beta(schedule, t, s))
 
 
@@ -30,7 +30,7 @@ def ancestral(
     noise: DrawNoise,
     cond: Mapping[str, Tensor],
 ) -> Tensor:
-    """Ancestral sampling with standard deviation std(schedule, t, s) of the noise of a step from t to s."""
+    """Ancestral sampling; std(schedule, t, s) is the standard deviation of the noise of a step from t to s."""
     x = x_T
     for t, s in pairwise(times):
         x_0 = denoise(x, full(x, t), **cond)

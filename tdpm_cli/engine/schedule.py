@@ -30,38 +30,38 @@ class Schedule:
 
     @property
     def T(self) -> int:
-        """The last step, the truncation point."""
+        """The last step: the truncation point."""
         return len(self.alpha_bar) - 1
 
     def alpha(self, t: int) -> float:
-        """alpha_t of one step."""
+        """Return alpha_t."""
         return math.sqrt(self._values[t])
 
     def sigma(self, t: int) -> float:
-        """sigma_t of one step."""
+        """Return sigma_t."""
         return math.sqrt(1 - self._values[t])
 
     def log_snr(self, t: int) -> float:
-        """log(alpha_bar / (1 - alpha_bar)): +inf at t = 0, -inf where no signal is left."""
+        """Return log(alpha_bar_t / (1 - alpha_bar_t)): +inf at t = 0, -inf in pure noise."""
         alpha_bar = self._values[t]
         if alpha_bar in (0, 1):
             return math.inf if alpha_bar else -math.inf
         return math.log(alpha_bar / (1 - alpha_bar))
 
     def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """alpha_t, sigma_t of integer steps t [B], each shaped [B, 1, ...] to multiply `like` [B, *shape]."""
+        """Return alpha_t and sigma_t at integer steps t [B], shaped [B, 1, ...] to multiply `like` [B, *shape]."""
         if t.device not in self._tables:
             self._tables[t.device] = self.alpha_bar.to(t.device)
         alpha_bar = self._tables[t.device][t].view(-1, *[1] * (like.ndim - 1))
         return alpha_bar.sqrt().to(like.dtype), (1 - alpha_bar).sqrt().to(like.dtype)
 
     def q_sample(self, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """x_t = alpha_t x_0 + sigma_t noise; x_0 and noise [B, *shape], t [B] (Ho et al. 2020, eq. 4)."""
+        """Return x_t = alpha_t x_0 + sigma_t noise; x_0 and noise [B, *shape], t [B] (Ho et al. 2020, eq. 4)."""
         alpha, sigma = self.coefficients(t, x_0)
         return alpha * x_0 + sigma * noise
 
     def q_sample_T(self, x_0: Tensor, noise: Tensor) -> Tensor:
-        """x_T ~ q(x_T | x_0): the data at the truncation point."""
+        """Return x_T ~ q(x_T | x_0): the data at the truncation point."""
         return self.alpha(self.T) * x_0 + self.sigma(self.T) * noise
 
     def truncate(self, step: int | None = None, sigma: float | None = None, log_snr: float | None = None) -> "Schedule":
@@ -89,9 +89,10 @@ class Schedule:
         return 1 + min(range(len(levels)), key=lambda k: levels[k] != wanted and abs(levels[k] - wanted))
 
     def respace(self, steps: int, spacing: float = 1.0) -> list[int]:
-        """Return [T, ..., 0]: the times of `steps` reverse steps, 1 to T of them, T · (k/steps)^spacing rounded.
+        """Return [T, ..., 0], the times of `steps` reverse steps: T · (k/steps)^spacing, rounded.
 
-        A spacing of 1 is even; above 1 steps are shorter near the data (2: Song et al. 2021, appendix D.2).
+        Spacing 1 is even; above 1, steps are shorter near the data (2: Song et al. 2021, appendix D.2). Raises
+        ValueError unless 1 <= steps <= T.
         """
         if not 1 <= steps <= self.T:
             raise ValueError(f"{steps} steps on a schedule of {self.T}; accepted: 1 to {self.T}")
@@ -101,12 +102,12 @@ class Schedule:
         return times[::-1]
 
     def describe(self) -> str:
-        """The truncation point in every unit: "T = 100, sigma 0.324, log-SNR 2.14"."""
+        """Return the truncation point in every unit: "T = 100, sigma 0.324, log-SNR 2.14"."""
         return f"T = {self.T}, sigma {self.sigma(self.T):.4g}, log-SNR {self.log_snr(self.T):.4g}"
 
 
 def _inwards(low: float, high: float) -> str:
-    """A range in four digits, rounded so that its bounds lie inside; exact where that leaves nothing."""
+    """Write a range with four digits, rounded inwards; with all digits if nothing would remain."""
     first, last = (
         float(Context(prec=4, rounding=way).create_decimal_from_float(bound))
         for bound, way in ((low, ROUND_CEILING), (high, ROUND_FLOOR))
@@ -115,10 +116,10 @@ def _inwards(low: float, high: float) -> str:
 
 
 def from_beta(beta: Tensor) -> Schedule:
-    """Schedule of beta_t [T]: alpha_bar_t = Π (1 - beta_s) over s ≤ t (Ho et al. 2020, eq. 4)."""
+    """Return the schedule of beta_t [T]: alpha_bar_t = Π (1 - beta_s) over s ≤ t (Ho et al. 2020, eq. 4)."""
     return Schedule(torch.cat([torch.ones(1, dtype=torch.float64), torch.cumprod(1 - beta, 0)]))
 
 
 def ramp(start: float, end: float, steps: int) -> Tensor:
-    """`steps` float64 values from start to end, evenly spaced."""
+    """Return `steps` float64 values from start to end, evenly spaced."""
     return torch.linspace(start, end, steps, dtype=torch.float64)

@@ -37,10 +37,10 @@ class TDPM(nn.Module):
     def __init__(self, denoiser: Denoiser, prior: nn.Module) -> None:
         super().__init__()
         self.denoiser = denoiser
-        self.prior: Any = prior  # a Prior, and a Module
+        self.prior: Any = prior  # a `Prior` and an `nn.Module`: Python has no type for both
 
     def nfe(self, steps: int, guidance_scale: float = 1.0, prior_guidance_scale: float = 1.0) -> int:
-        """Network calls for one example: the prior's, and one a step; each twice where guided."""
+        """Count the network calls for one example: the prior's, plus one a step. Guidance doubles what it guides."""
         return int(self.prior.nfe) * (1 if prior_guidance_scale == 1 else 2) + steps * (1 if guidance_scale == 1 else 2)
 
     def draw_x_T(
@@ -52,7 +52,7 @@ class TDPM(nn.Module):
         null: Cond | None = None,
         precision: str = "fp32",
     ) -> Tensor:
-        """x_T [B, *shape] from the prior, with z drawn."""
+        """Draw z, and return the prior's x_T [B, *shape]."""
         return self.x_T_of(
             noise.normal(self.prior.z_shape), cond, guidance_scale=guidance_scale, null=null, precision=precision
         )
@@ -60,10 +60,10 @@ class TDPM(nn.Module):
     def x_T_of(
         self, z: Tensor, cond: Cond, *, guidance_scale: float = 1.0, null: Cond | None = None, precision: str = "fp32"
     ) -> Tensor:
-        """x_T [B, *shape] that the prior makes of z: P(z, null) + guidance_scale · (P(z, cond) - P(z, null)), 1 = off.
+        """Return the prior's x_T [B, *shape]: P(z, null) + guidance_scale · (P(z, cond) - P(z, null)); 1 = off.
 
-        Where P(z, cond) = alpha_T G(z, cond) + sigma_T eps, eps being part of z, this moves G alone, and the noise
-        stays at T. Other priors make noise and data in one, and what differs of the noise grows, too.
+        A prior P(z, cond) = alpha_T G(z, cond) + sigma_T eps, where eps is a part of z, keeps its noise at T, because
+        guidance changes G alone. Of other priors guidance amplifies differences of the noise as well as of the data.
         """
         with _autocast(z, precision):
             x_T = self._guided(self.prior, null, guidance_scale)(z, **self.denoiser.encode_condition(cond))

@@ -1,4 +1,4 @@
-"""What a config costs, computed without memory or arithmetic on the device "meta"."""
+"""The cost of a config in parameters, operations and memory, counted on the device "meta"."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,21 +16,19 @@ from tdpm_cli.engine.phase import MakeOptimizer, PhaseSettings
 from tdpm_cli.engine.protocols import Objective
 from tdpm_cli.sampling.build import build, use_checkpointing
 
-SIZE = 8  # images that are counted together
+BATCH = 8  # images that are counted together
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters of both networks; floating-point operations of one network call on one image, and of training on
-    one image (a multiplication and an addition count as two); bytes of all that a run keeps (float32 weights,
-    gradients, two moments of Adam, averages), and of the activations of one image in the largest loss (float32)."""
+    """Parameters, floating-point operations (a multiply-add counts as two) and bytes in float32."""
 
-    model: int
-    discriminator: int
-    call_flops: int
-    step_flops: int
-    state_bytes: int
-    activation_bytes: int
+    model: int  # parameters
+    discriminator: int  # parameters
+    call_flops: int  # of one network call on one image
+    step_flops: int  # of training on one image
+    state_bytes: int  # of weights, gradients, two moments of Adam, and averages
+    activation_bytes: int  # of one image, in the largest loss
 
     def memory(self, size: int) -> int:
         """Return the bytes that training takes, at most, with `size` images at a time."""
@@ -38,21 +36,21 @@ class Cost:
 
 
 def cost_of(config: Config) -> Cost:
-    """Count a config's cost. Lazy penalties count by their share of the steps."""
-    # A TorchScript program may hold constants, which cannot be on "meta": with one, everything is computed.
+    """Count the cost of a config. A lazy penalty counts by its share of the steps."""
+    # A TorchScript program may contain constants, which "meta" does not support; then everything is computed.
     device = "cpu" if config.prior.name == "torchscript" else "meta"
-    made = build(config, device)
-    size, shape = SIZE, made.space.shape
+    components = build(config, device)
+    size, shape = BATCH, components.space.shape
     x = torch.zeros((size, *shape), device=device)
-    cond = {key: value.to(device) for key, value in made.condition.null(size).items()}
-    use_checkpointing(made.model, config.train.gradient_checkpointing)
+    cond = {key: value.to(device) for key, value in components.condition.null(size).items()}
+    use_checkpointing(components.model, config.train.gradient_checkpointing)
     t = torch.ones(size, dtype=torch.long, device=device)
     with torch.no_grad():
-        told = made.model.denoiser.encode_condition(cond)
-        call = flops(lambda: made.model.denoiser.network(x, t, **told))
+        encoded = components.model.denoiser.encode_condition(cond)
+        call = flops(lambda: components.model.denoiser.network(x, t, **encoded))
     objective: Objective = registry.load("objective", config.train.objective, "train.objective")()
     make_optimizer: MakeOptimizer = lambda name, module: torch.optim.SGD(module.parameters(), 0.0)
-    phases = objective.phases(made, PhaseSettings(config.adversarial, make_optimizer))
+    phases = objective.phases(components, PhaseSettings(config.adversarial, make_optimizer))
     step, activations = 0.0, 0
     batch = Batch(x, cond, None)
     for phase in phases:
@@ -62,35 +60,34 @@ def cost_of(config: Config) -> Cost:
         for _, loss in phase.terms:
             saved = _Saved(phase.module)
             with saved:
-                value = loss(batch)  # held, as its graph holds what was kept
+                value = loss(batch)  # keeps its graph, and so the saved tensors, alive
             activations = max(activations, saved.bytes)
             del value
             step += flops(lambda loss=loss: loss(batch)[0].backward()) / phase.every  # type: ignore[misc]
-    model, discriminator = (_count(net) for net in (made.model, made.discriminator))
-    # Weights, gradients and two moments of each; and the averages of the model.
+    model, discriminator = (_count(net) for net in (components.model, components.discriminator))
     state = 4 * (4 * (model + discriminator) + len(config.train.ema) * model)
     return Cost(model, discriminator, call // size, round(step / size), state, activations // size)
 
 
 def flops(work: Callable[[], Any]) -> int:
-    """Floating-point operations of some work, by PyTorch's own formulas: convolutions, products, attention."""
+    """Count the floating-point operations of `work` by PyTorch's formulas: convolutions, products, attention."""
     with _Counter() as counter:
         work()
     return counter.flops
 
 
 class _Counter(TorchDispatchMode):
-    """PyTorch's own FlopCounterMode hooks modules, and fails at a double backward pass."""
+    """Counts operations. PyTorch's FlopCounterMode fails at a double backward pass."""
 
     def __init__(self) -> None:
         super().__init__()
         self.flops = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
+        output = func(*args, **(kwargs or {}))
         if formula := flop_registry.get(func.overloadpacket):
-            self.flops += formula(*args, **(kwargs or {}), out_val=found)
-        return found
+            self.flops += formula(*args, **(kwargs or {}), out_val=output)
+        return output
 
 
 def _count(network: nn.Module | None) -> int:
@@ -98,7 +95,7 @@ def _count(network: nn.Module | None) -> int:
 
 
 class _Saved(torch.autograd.graph.saved_tensors_hooks):
-    """Bytes of what a forward pass keeps for the backward one, beside the weights."""
+    """Counts the bytes that a forward pass saves for the backward pass, except weights."""
 
     def __init__(self, module: nn.Module) -> None:
         weights = {id(parameter.untyped_storage()._cdata) for parameter in module.parameters()}
@@ -108,7 +105,7 @@ class _Saved(torch.autograd.graph.saved_tensors_hooks):
             storage = tensor.untyped_storage()
             if storage._cdata not in weights:
                 seen[storage._cdata] = storage.nbytes()
-            kept.append(tensor)  # so that no storage takes the place of another
+            kept.append(tensor)  # so that no address is reused
             return tensor
 
         kept: list[Tensor] = []
@@ -117,5 +114,5 @@ class _Saved(torch.autograd.graph.saved_tensors_hooks):
 
     @property
     def bytes(self) -> int:
-        """Of all that was kept, each storage once."""
+        """The bytes of all saved tensors, each storage once."""
         return sum(self._seen.values())

@@ -1,4 +1,4 @@
-"""The numbers of training steps: read late, averaged for the log, and judged."""
+"""Watch the logged values of training steps: average them for the log, and detect failures."""
 
 import math
 from collections import Counter, defaultdict
@@ -8,29 +8,28 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-SATURATED = 0.05  # the discriminator's loss below which the prior learns next to nothing
-COLLAPSED = 0.1  # the spread of the prior's x_T, as a share of the data's, below which its examples are alike
-LINES, SHARE = 10, 0.02  # of the log, and of the duration, that trouble must last before it is told
+SATURATED = 0.05  # the discriminator's loss, below which the prior gets almost no gradient
+COLLAPSED = 0.1  # spread of the prior's x_T over that of the data, below which its examples are nearly equal
+MIN_LINES, MIN_SHARE = 10, 0.02  # lines of the log, and share of the duration, that a problem must last
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step computed, after `seen` images in all."""
+    """The logged values of the step that ended at `seen` images."""
 
     seen: int
     values: Mapping[str, float]
 
     @property
     def bad(self) -> list[str]:
-        """The numbers that are not finite."""
+        """The names of values that are not finite."""
         return [key for key, value in self.values.items() if not math.isfinite(value)]
 
 
 class Figures:
-    """Logs of steps, each read when the next one is under way, so that an accelerator never waits for them.
+    """The logged values of steps. They are read one step late, so that an accelerator does not wait for the host.
 
-    `skipped` counts the updates of each phase that were left out, and `bad` holds the latest steps that were not
-    sound, in a row.
+    `skipped` counts the skipped updates of each phase; `bad` lists the latest consecutive steps that were not finite.
     """
 
     def __init__(self, skipped: Mapping[str, int]) -> None:
@@ -39,7 +38,7 @@ class Figures:
         self._values: dict[str, list[float]] = defaultdict(list)
 
     def add(self, seen: int, logs: Mapping[str, Tensor]) -> None:
-        """Take the logs of the step that ended at `seen`, and read those of the one before."""
+        """Add the logs of the step that ended at `seen` images, and read those of the step before."""
         self.read()
         values = torch.stack([value.float() for value in logs.values()])
         done = None
@@ -50,7 +49,7 @@ class Figures:
         self._late = seen, list(logs), values, done
 
     def read(self) -> None:
-        """Read what is still to be read."""
+        """Read the logs of the latest step."""
         if self._late is None:
             return
         seen, keys, values, done = self._late
@@ -67,7 +66,7 @@ class Figures:
                 self._values[key].append(value)
 
     def means(self) -> dict[str, float]:
-        """The mean of every number since the last call, of its finite values; and all `skipped` there have been."""
+        """Return the mean of the finite values of each name since the last call, and the total of skipped updates."""
         self.read()
         means = {key: math.fsum(values) / len(values) for key, values in self._values.items()}
         self._values.clear()
@@ -76,37 +75,37 @@ class Figures:
 
 @dataclass
 class Balance:
-    """Whether prior and discriminator still teach each other something, from line to line of the log."""
+    """Detects when prior and discriminator get out of balance, from the lines of the log."""
 
     duration: int
-    _since: dict[str, int] = field(default_factory=dict)  # trouble: images seen before it
-    _lines: Counter[str] = field(default_factory=Counter)  # and the lines that it has lasted
-    _told: set[str] = field(default_factory=set)
+    _since: dict[str, int] = field(default_factory=dict)  # problem: images seen when it began
+    _lines: Counter[str] = field(default_factory=Counter)  # problem: lines of the log that it has lasted
+    _reported: set[str] = field(default_factory=set)
 
     def trouble(self, seen: int, means: Mapping[str, float]) -> list[str]:
-        """What has been wrong for long, each told once until it is over."""
-        wrong = set[str]()
+        """Return the problems that have lasted, each once until it ends."""
+        problems = set[str]()
         if means.get("loss/discriminator", math.inf) < SATURATED:
-            wrong.add(SATURATION)
+            problems.add(SATURATION)
         if means.get("x_T/spread", math.inf) < COLLAPSED:
-            wrong.add(COLLAPSE)
-        self._told &= wrong
-        self._since = {text: self._since.get(text, seen) for text in wrong}
-        self._lines = Counter({text: self._lines[text] + 1 for text in wrong})
+            problems.add(COLLAPSE)
+        self._reported &= problems
+        self._since = {text: self._since.get(text, seen) for text in problems}
+        self._lines = Counter({text: self._lines[text] + 1 for text in problems})
         lasting = {
-            text for text in wrong
-            if self._lines[text] >= LINES and seen - self._since[text] >= SHARE * self.duration
+            text for text in problems
+            if self._lines[text] >= MIN_LINES and seen - self._since[text] >= MIN_SHARE * self.duration
         }  # fmt: skip
-        fresh = lasting - self._told
-        self._told |= fresh
-        return sorted(fresh)
+        new = lasting - self._reported
+        self._reported |= new
+        return sorted(new)
 
 
 SATURATION = (
-    "the discriminator has told real from generated without fail for long, so that the prior learns next to nothing: "
-    "lower train.discriminator_lr, raise adversarial.r1, or truncate later (a larger T makes them more alike)"
+    "the discriminator is saturated: the prior gets almost no gradient. Lower train.discriminator_lr, raise "
+    "adversarial.r1, or truncate later (a larger T makes real and generated x_T more similar)"
 )
 COLLAPSE = (
-    "the prior's examples have been nearly all alike for long: begin again from before it, with a higher "
-    "adversarial.r1, a lower train.prior_lr or adversarial.weight, or a larger T"
+    "the prior has collapsed: its examples are nearly equal. Go back to an earlier checkpoint, and raise "
+    "adversarial.r1, lower train.prior_lr or adversarial.weight, or truncate later (a larger T)"
 )

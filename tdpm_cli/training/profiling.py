@@ -1,4 +1,4 @@
-"""Where the time of a step goes, and how near it comes to what the machine can do."""
+"""Profile a step by operator, and measure the machine's peak."""
 
 import time
 from collections.abc import Callable
@@ -12,29 +12,29 @@ from torch.profiler import ProfilerActivity
 from tdpm_cli.runtime.device import autocast, synchronise
 from tdpm_cli.runtime.files import replacing
 
-SIDE = {"cuda": 8192, "cpu": 1536}  # of the square matrices whose product is timed: large enough for the peak
-TOP = 12  # operators shown
+MATRIX_SIDE = {"cuda": 8192, "cpu": 1536}  # of the matrices whose product is timed: large enough for the peak
+OPERATORS_SHOWN = 12
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Seconds of a step without the profiler, and the operators of one with it: (name, calls, seconds of its own)."""
+    """The seconds of a step without the profiler, and its operators: (name, calls, own seconds)."""
 
     seconds: float
     operators: list[tuple[str, int, float]]
 
     @property
     def rows(self) -> list[dict[str, str]]:
-        """The operators that took longest, as a table."""
-        whole = sum(seconds for _, _, seconds in self.operators) or 1.0
+        """The slowest operators, as rows of a table."""
+        total = sum(seconds for _, _, seconds in self.operators) or 1.0
         return [
-            {"operator": name, "calls": f"{calls:,}", "ms": f"{1000 * seconds:.1f}", "share": f"{seconds / whole:.1%}"}
-            for name, calls, seconds in self.operators[:TOP]
+            {"operator": name, "calls": f"{calls:,}", "ms": f"{1000 * seconds:.1f}", "share": f"{seconds / total:.1%}"}
+            for name, calls, seconds in self.operators[:OPERATORS_SHOWN]
         ]
 
 
 def profile(step: Callable[[], object], where: torch.device, trace: Path | None) -> Profile:
-    """Run a step three times: to warm up, timed, and profiled; write the last as a Chrome trace to `trace`."""
+    """Run a step three times: to warm up, timed, and profiled. Write the last one to `trace`, a Chrome trace."""
     step()
     synchronise(where)
     begin = time.perf_counter()
@@ -42,23 +42,25 @@ def profile(step: Callable[[], object], where: torch.device, trace: Path | None)
     synchronise(where)
     seconds = time.perf_counter() - begin
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (where.type == "cuda")
-    with torch.profiler.profile(activities=activities) as found:
+    with torch.profiler.profile(activities=activities) as profiler:
         step()
         synchronise(where)
     if trace is not None:
         with replacing(trace) as part:
-            found.export_chrome_trace(str(part))
+            profiler.export_chrome_trace(str(part))
     own: Callable[[Any], float] = lambda event: (
         event.self_device_time_total if where.type == "cuda" else event.self_cpu_time_total
     )
-    events = sorted(found.key_averages(), key=own, reverse=True)
+    events = sorted(profiler.key_averages(), key=own, reverse=True)
     return Profile(seconds, [(event.key, event.count, own(event) / 1e6) for event in events if own(event) > 0])
 
 
 def matrix_peak(precision: str, where: torch.device) -> float:
-    """Operations a second of a product of two large matrices in this number format, the best of several; a
-    multiplication and an addition count as two."""
-    side = SIDE.get(where.type, SIDE["cpu"])
+    """Return the operations a second of a large matrix product in this number format, the best of several runs.
+
+    A multiply-add counts as two operations.
+    """
+    side = MATRIX_SIDE.get(where.type, MATRIX_SIDE["cpu"])
     a, b = torch.randn(2, side, side, device=where).unbind()
     best = float("inf")
     with autocast(precision, where)():

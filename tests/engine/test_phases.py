@@ -144,7 +144,7 @@ def test_r2_is_the_penalty_on_the_fake(tiny):
     assert float(logs["loss/r2"]) == pytest.approx(float(gradient.square().sum(1).mean()), rel=1e-5)
 
 
-def test_a_copy_starts_from_the_denoisers_weights_when_the_game_starts(tiny):
+def test_a_copy_starts_from_the_denoisers_weights_when_adversarial_training_starts(tiny):
     components, phases, _ = phases_of(tiny("prior.name=copy"), AdversarialSettings(start=16))
     network, prior = components.model.denoiser.network, components.model.prior.network
     logs = train_step(phases, [batch()], 0, 0)
@@ -213,8 +213,8 @@ def test_dropping_conditions_leaves_the_stated_share():
     assert drop_conditions(of, load("condition", "labels")(classes=10, dropout=0.0)) is of
 
 
-def test_the_prior_and_the_discriminator_win_a_game_they_can(tiny):
-    # Data at a single place: after a little play the shared prior's x_T has moved there.
+def test_a_shared_prior_learns_data_at_a_single_point(tiny):
+    # All data are one point: after some steps the shared prior's x_T has moved there.
     plain = tiny("train.denoiser_lr=1e-3")
     components = build(load_config(plain))
     adam = lambda name, module: torch.optim.Adam(module.parameters(), 2e-3, betas=(0.0, 0.99), fused=True)

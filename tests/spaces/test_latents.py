@@ -245,10 +245,10 @@ def test_what_does_not_fit_is_said(coder, encoded, images, tmp_path):
         (lambda: registry.load("dataset", "latents")(moved, None).images(),
          r"/nowhere(.|\n)*--ref PATH"),
         (lambda: inspect(encoded), r"latents"),
-        (lambda: encode(images, tmp_path / "x.npz", str(coder), SIDE), r"the latents are a zip"),
+        (lambda: encode(images, tmp_path / "x.npz", str(coder), SIDE), r"ends in \.zip"),
         (lambda: encode(images, tmp_path / "x.zip", str(coder), 7), r"--resolution is 7"),
         (lambda: encode(tmp_path / "no", tmp_path / "x.zip", str(coder), SIDE), r"no such file or folder"),
-        (lambda: autoencoder(tmp_path / "a", images, AutoencoderOptions(SIDE, factor=3)), r"--factor is 3: it must be a power of 2"),
+        (lambda: autoencoder(tmp_path / "a", images, AutoencoderOptions(SIDE, factor=3)), r"--factor is 3"),
     ]  # fmt: skip
     for work, message in cases:
         with pytest.raises(InputError, match=message):

@@ -86,13 +86,13 @@ def test_many_in_a_row_stop_the_run_with_all_that_is_known(tiny, tmp_path, monke
     with pytest.raises(InputError, match=r"D/fake.*gradient/discriminator.*3 steps in a row") as caught:
         train(config, tmp_path, "run")
     run = tmp_path / "run"
-    found = json.loads((run / "diverged-000000256.json").read_text())  # reported one step late
+    report = json.loads((run / "diverged-000000256.json").read_text())  # reported one step late
     assert str(run / "diverged-000000256.json") in str(caught.value)
-    assert [step["seen"] for step in found["steps"]] == [160, 192, 224]
+    assert [step["seen"] for step in report["steps"]] == [160, 192, 224]
     data, _ = open_dataset(config)
-    assert found["steps"][0]["examples"] == next(order_from(data, 32, 0, 128, flip=False))
-    assert all(math.isfinite(norm) for norm in found["weights"].values())
-    assert any(key.startswith("discriminator") and norm == "nan" for key, norm in found["gradients"].items())
+    assert report["steps"][0]["examples"] == next(order_from(data, 32, 0, 128, flip=False))
+    assert all(math.isfinite(norm) for norm in report["weights"].values())
+    assert any(key.startswith("discriminator") and norm == "nan" for key, norm in report["gradients"].items())
     assert checkpoint.list_checkpoints(run)[-1].name == "000000128"  # none is saved while steps are not sound
 
 
@@ -108,16 +108,16 @@ def test_numbers_are_read_one_step_late_and_averaged_over_the_finite_ones():
     assert figures.bad == []
 
 
-def test_a_game_that_is_stuck_is_told_once_until_it_is_over():
+def test_an_imbalance_is_reported_once_until_it_ends():
     balance = health.Balance(duration=10_000)
     sound, stuck = {"loss/discriminator": 1.4, "x_T/spread": 1.0}, {"loss/discriminator": 0.001, "x_T/spread": 0.01}
-    told = [balance.trouble(100 * k, stuck if k % 30 else sound) for k in range(90)]
-    assert [k for k, texts in enumerate(told) if texts] == [10, 40, 70]
-    assert told[10] == [health.SATURATION, health.COLLAPSE]
-    assert health.Balance(100).trouble(0, {"loss/denoise": 0.0}) == []  # where there is no game
+    reported = [balance.trouble(100 * k, stuck if k % 30 else sound) for k in range(90)]
+    assert [k for k, texts in enumerate(reported) if texts] == [10, 40, 70]
+    assert reported[10] == [health.SATURATION, health.COLLAPSE]
+    assert health.Balance(100).trouble(0, {"loss/denoise": 0.0}) == []  # no discriminator
 
 
-def test_a_prior_that_collapsed_is_told_in_training(tiny, tmp_path, capsys, monkeypatch):
+def test_training_warns_of_a_collapsed_prior(tiny, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(health, "COLLAPSED", 100)  # any prior
     train(load_config(tiny("train.duration=640", "train.snapshot=1M")), tmp_path, "run")
-    assert capsys.readouterr().err.count("warning: by 0.32 kimg the prior's examples have been nearly all alike") == 1
+    assert capsys.readouterr().err.count("warning: by 0.32 kimg ") == 1

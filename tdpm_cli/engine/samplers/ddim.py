@@ -33,7 +33,7 @@ def ddim(
         x_0 = denoise(x, full(x, t), **cond)
         eps = (x - schedule.alpha(t) * x_0) / schedule.sigma(t)
         std = eta * posterior_std(schedule, t, s)
-        # For eta > 1 the fresh noise may outgrow sigma_s; no predicted noise is kept then.
+        # For eta > 1 the added noise may exceed sigma_s; then no predicted noise remains.
         kept = math.sqrt(max(schedule.sigma(s) ** 2 - std**2, 0))
         x = schedule.alpha(s) * x_0 + kept * eps
         if std > 0:

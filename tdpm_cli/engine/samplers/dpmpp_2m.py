@@ -25,11 +25,11 @@ def dpmpp_2m(
     x, before, h_before = x_T, None, 0.0
     for t, s in pairwise(times):
         x_0 = denoise(x, full(x, t), **cond)
-        if s == 0:  # the step in log-SNR is infinite: exact, and first order
+        if s == 0:  # the step in log-SNR is infinite: x_0 itself
             return x_0
         h = (schedule.log_snr(s) - schedule.log_snr(t)) / 2
         guess = x_0
-        # Where no signal is left (log-SNR -inf) the step is first order, and so is the one after it.
+        # In pure noise (log-SNR -inf) the step is first order, and so is the next one.
         if before is not None and math.isfinite(h_before):
             guess = x_0 + (x_0 - before) * (h / (2 * h_before))
         x = (schedule.sigma(s) / schedule.sigma(t)) * x - schedule.alpha(s) * math.expm1(-h) * guess

@@ -1,4 +1,4 @@
-"""Squared cosine of alpha_bar: gentler on small images. Nichol and Dhariwal 2021, eq. 17."""
+"""Cosine schedule: alpha_bar falls along a squared cosine; suits small images. Nichol and Dhariwal 2021, eq. 17."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Beta along a logistic curve."""
+"""Sigmoid beta: little noise in the first steps, as in GeoDiff. Xu et al. 2022."""
 
 from tdpm_cli.config.types import Positive, Probability
 from tdpm_cli.engine.schedule import Schedule, from_beta, ramp
