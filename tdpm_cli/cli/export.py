@@ -5,11 +5,11 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from tdpm_cli.cli.options import OUTPUT, Model, require_model, sampling_options
+from tdpm_cli.cli.options import GUIDANCE, OUTPUT, SAMPLER_OPTIONS, Model, require_model, sampling_options
 from tdpm_cli.export.target import export_target
 
 
-@sampling_options("steps", "spacing", "sampler", "eta", "guidance_scale", "prior_guidance_scale")
+@sampling_options("steps", "spacing", "sampler", *SAMPLER_OPTIONS, *GUIDANCE)
 def export(
     *,
     file: Annotated[Path, typer.Argument(help="File, or folder of diffusers, to write.")],

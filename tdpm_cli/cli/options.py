@@ -16,6 +16,8 @@ DATA, MODEL, TRAINING, SAMPLING, MACHINE, OUTPUT = "Data", "Model", "Training", 
 EVALUATION = "Evaluation"
 SETTINGS = "tdpm_cli.config.settings"
 ALIASES = {"guidance_scale": "--scale", "prior_guidance_scale": "--prior-scale"}  # of 0.1.0
+SAMPLER_OPTIONS = tuple(registry.all_keys("sampler"))  # such as eta
+GUIDANCE = ("guidance_scale", "prior_guidance_scale")
 LARGEST_SEED = 2**62  # with room for the seeds that follow it
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -186,12 +188,12 @@ Assignments = Annotated[
 def settings_options(parameter: str, model: str, *names: str, panel: str) -> Callable[[Command], Command]:
     """Replace a command's `parameter` by an option for each of these fields of a section's model.
 
-    The command receives a dict of the values that the user gave, by field. For SampleConfig, "eta" and other keys of
-    samplers are fields; the command gets them after they were checked.
+    The command receives a dict of the values that the user set, by field. With SampleConfig, the options of samplers,
+    such as eta, count as fields, and the values are validated first.
     """
     fields = dict(signatures.fields(SETTINGS, model))
     if model == "SampleConfig":
-        fields |= sampler_keys()
+        fields |= registry.all_keys("sampler")
     options = {name: _option(name, fields[name], panel) for name in names}
 
     def check(values: Mapping[str, object]) -> None:
@@ -201,14 +203,6 @@ def settings_options(parameter: str, model: str, *names: str, panel: str) -> Cal
             check_options(values)
 
     return _with_options(parameter, options, check)
-
-
-def sampler_keys() -> dict[str, signatures.Key]:
-    """Return the options of all samplers, by name."""
-    keys: dict[str, signatures.Key] = {}
-    for name in registry.names("sampler"):
-        keys |= registry.keys("sampler", name)
-    return keys
 
 
 sampling_options = partial(settings_options, "sampling", "SampleConfig", panel=SAMPLING)

@@ -7,7 +7,9 @@ import typer
 
 from tdpm_cli.cli.options import (
     DATA,
+    GUIDANCE,
     OUTPUT,
+    SAMPLER_OPTIONS,
     SAMPLING,
     Labels,
     Model,
@@ -26,7 +28,7 @@ from tdpm_cli.cli.options import (
 from tdpm_cli.config.constants import FORMATS
 
 
-@sampling_options("steps", "spacing", "sampler", "eta", "guidance_scale", "prior_guidance_scale", "precision", "batch")
+@sampling_options("steps", "spacing", "sampler", *SAMPLER_OPTIONS, *GUIDANCE, "precision", "batch")
 def sample(
     *,
     out: OutFolder,

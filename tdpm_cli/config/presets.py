@@ -1,4 +1,4 @@
-"""Presets: YAML files of plain values, one laid over another, and single values over both."""
+"""Presets: reads YAML files, and merges a preset with what it extends and with overrides."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,19 +13,19 @@ from tdpm_cli.config.types import Value
 from tdpm_cli.runtime.errors import InputError, nearest
 
 Override: TypeAlias = str | Mapping[str, Mapping[str, Value]]  # "section.key=value", or sections with keys
-LONGEST = 1 << 20  # characters of a preset
+MAX_CHARACTERS = 1 << 20  # characters of a preset
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 2e-4 as the number it is (YAML 1.1 wants 2.0e-4), and no aliases.
+    """A SafeLoader that reads 2e-4 as a number (YAML 1.1 requires 2.0e-4) and rejects aliases.
 
-    A few lines of aliases of aliases stand for more values than fit in any memory.
+    A few lines of nested aliases can expand to more values than fit in memory.
     """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse an alias; compose anything else."""
+        """Reject an alias; compose any other node."""
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError(f"an alias (*) stands in line {self.peek_event().start_mark.line + 1}: write it out")
+            raise yaml.YAMLError(f"line {self.peek_event().start_mark.line + 1} contains an alias (*): write the value")
         return super().compose_node(parent, index)
 
 
@@ -35,9 +35,9 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(text: str, where: str) -> Any:
-    """Parse YAML safely. Raises InputError, naming `where`, for what is no YAML, or longer than any preset."""
-    if len(text) > LONGEST:
-        raise InputError(f"{where}: {len(text):,} characters; at most {LONGEST:,} are accepted")
+    """Parse YAML without executing anything. Raises InputError, naming `where`, for invalid or too long text."""
+    if len(text) > MAX_CHARACTERS:
+        raise InputError(f"{where}: {len(text):,} characters; at most {MAX_CHARACTERS:,} are accepted")
     try:
         return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: such as the date 2024-99-99
@@ -45,18 +45,18 @@ def read_yaml(text: str, where: str) -> Any:
 
 
 def preset_folder() -> Path:
-    """Where the presets lie: in the package when installed from a wheel, beside it in a source tree."""
+    """Return the folder of the presets: inside the package in a wheel, beside it in a source tree."""
     inside = Path(__file__).parents[1] / "presets"
     return inside if inside.is_dir() else Path(__file__).parents[2] / "presets"
 
 
 def preset_names() -> list[str]:
-    """Names of the presets that come with tdpm."""
+    """Return the names of the presets that are part of tdpm."""
     return sorted(path.stem for path in preset_folder().glob("*.yaml"))
 
 
 def preset_path(name: str) -> Path:
-    """The file of a preset, by name or by its own path. Raises InputError for an unknown one."""
+    """Return the file of a preset, from its name or path. Raises InputError for an unknown preset."""
     is_file = name.endswith((".yaml", ".yml"))
     path = Path(name) if is_file else preset_folder() / f"{name}.yaml"
     if not path.is_file() or (not is_file and name not in preset_names()):
@@ -68,33 +68,33 @@ def preset_path(name: str) -> Path:
 
 
 def read_preset(name: str) -> dict[str, Any]:
-    """The plain values of a preset, by name or by the path of a YAML file, with what it `extends` beneath."""
+    """Return the plain values of a preset, from its name or path, merged with the preset that it extends."""
     plain = _read_file(name)
     base = plain.pop("extends", None)
     if base is not None:
-        below = _read_file(str(base))
-        if "extends" in below:
-            raise InputError(f"preset {name!r} extends {base!r}, which extends another; one level is accepted")
-        plain = {**below, **{key: _merge(below.get(key), value) for key, value in plain.items()}}
+        extended = _read_file(str(base))
+        if "extends" in extended:
+            raise InputError(f"preset {name!r} extends {base!r}, which extends another preset; one level is accepted")
+        plain = {**extended, **{key: _merge(extended.get(key), value) for key, value in plain.items()}}
     plain["preset"] = Path(name).stem if name.endswith((".yaml", ".yml")) else name
     return plain
 
 
 def merge(preset: str | Path | Mapping[str, Any], overrides: Sequence[Override] = ()) -> dict[str, Any]:
-    """Read a preset, unless it is a mapping already, and put the overrides over it, the last one on top.
+    """Read a preset, unless it is a mapping already, and apply overrides; later ones take precedence.
 
-    Assignments ("section.key=value") between two mappings count as one: their order does not matter.
+    Consecutive assignments ("section.key=value") apply together, so that their order does not matter.
     """
     if isinstance(preset, Mapping):
         legacy.refuse(preset, "the preset")
     plain = dict(preset) if isinstance(preset, Mapping) else read_preset(str(preset))
     assignments: list[str] = []
-    for over in overrides:
-        if isinstance(over, str):
-            assignments.append(over)
+    for item in overrides:
+        if isinstance(item, str):
+            assignments.append(item)
             continue
         plain, assignments = override(plain, assignments), []
-        for section, values in over.items():
+        for section, values in item.items():
             plain = overlay(plain, section, values)
     return override(plain, assignments)
 
@@ -103,11 +103,11 @@ def _read_file(name: str) -> dict[str, Any]:
     path = preset_path(name)
     try:
         with path.open(encoding="utf-8") as file:
-            plain = read_yaml(file.read(LONGEST + 1), str(path))
+            plain = read_yaml(file.read(MAX_CHARACTERS + 1), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as text ({error})") from None
     if not isinstance(plain, dict):
-        raise InputError(f"{path}: it must hold sections such as data, space, backbone and train")
+        raise InputError(f"{path}: a preset has sections such as data, space, backbone and train")
     legacy.refuse(plain, str(path))
     known = ["extends", *SECTIONS]
     for key in plain:
@@ -116,29 +116,29 @@ def _read_file(name: str) -> dict[str, Any]:
     return plain
 
 
-def _merge(below: Any, above: Any) -> Any:
-    """Keys of `above` over those of `below`; another `name` begins the section anew."""
-    if not isinstance(below, dict) or not isinstance(above, dict):
-        return above
-    renamed = "name" in above and above["name"] != below.get("name")
-    return above if renamed else {**below, **above}
+def _merge(values: Any, overrides: Any) -> Any:
+    """Merge a section with overrides. Another `name` replaces the section: its keys belong to another component."""
+    if not isinstance(values, dict) or not isinstance(overrides, dict):
+        return overrides
+    renamed = "name" in overrides and overrides["name"] != values.get("name")
+    return overrides if renamed else {**values, **overrides}
 
 
 def overlay(plain: dict[str, Any], section: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Put values over those of a section; return new plain values."""
-    below = plain.get(section) or {}
-    if not isinstance(below, Mapping):
-        raise InputError(f"{section} is {below!r}: it must be a section with keys of its own")
-    return {**plain, section: _merge(below, values)}
+    """Return plain values with some keys of one section replaced. Raises InputError for a section without keys."""
+    present = plain.get(section) or {}
+    if not isinstance(present, Mapping):
+        raise InputError(f"{section} is {present!r}: it must be a section with keys of its own")
+    return {**plain, section: _merge(present, values)}
 
 
 def with_data(
     plain: dict[str, Any], path: Path | None, download: bool, assignments: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Point a preset at the data at `path`, read by the part that knows them; `download` lets it fetch them.
+    """Return plain values that read the data at `path`, with the dataset that recognizes them, or download them.
 
-    Of the `assignments` made before, those of other keys than the data's name and path are made again, for another
-    part begins the section anew.
+    Another dataset replaces section `data`, so those of the `assignments` that set its other keys are applied again.
+    Raises InputError for a path that does not exist, and for a dataset that cannot be downloaded.
     """
     name = (plain.get("data") or {}).get("name")
     if path is not None:
@@ -148,24 +148,30 @@ def with_data(
             registry.resolve("dataset", name, "data.name")
         name = registry.recognise(path, str(name))
         plain = overlay(plain, "data", {"name": name, "path": str(path.resolve())})
-        key = lambda assignment: assignment.partition("=")[0].strip()
-        decided = ("data.name", "data.path")
-        plain = override(plain, [a for a in assignments if key(a).startswith("data.") and key(a) not in decided])
+        plain = override(plain, [assignment for assignment in assignments if _sets_option_of_data(assignment)])
     if download:
         if "download" not in registry.keys("dataset", str(name)):
-            raise InputError(f"--download: the data {name!r} cannot be fetched; give them with --data PATH")
+            raise InputError(f"--download: the dataset {name!r} cannot be downloaded; use --data PATH")
         plain = overlay(plain, "data", {"download": True})
     return plain
 
 
+def _sets_option_of_data(assignment: str) -> bool:
+    key = assignment.partition("=")[0].strip()
+    return key.startswith("data.") and key not in ("data.name", "data.path")
+
+
 def override(plain: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """Apply `a.b=value` assignments (values in YAML) to the plain values of a preset; return new ones."""
-    above: dict[str, dict[str, Any]] = {}
+    """Return plain values with `section.key=value` assignments applied; values are YAML.
+
+    Raises InputError for an assignment that cannot be read, or that names an unknown section.
+    """
+    overrides: dict[str, dict[str, Any]] = {}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         section, *keys = path.strip().split(".")
         if not equals or not 1 <= len(keys) <= 2 or not all(keys):
-            raise InputError(f"--set {assignment}: it must read section.key=value, such as train.batch=64")
+            raise InputError(f"--set {assignment}: expected section.key=value, such as train.batch=64")
         if section not in SECTIONS and section not in legacy.SECTIONS:
             raise InputError(
                 f"--set {assignment}: no such section {section!r}{nearest(section, SECTIONS)} "
@@ -173,7 +179,7 @@ def override(plain: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any
             )
         value = read_yaml(text, f"--set {assignment}")
         legacy.refuse({section: {keys[0]: value}}, f"--set {assignment}")
-        above.setdefault(section, {})[keys[0]] = value if len(keys) == 1 else {keys[1]: value}
-    for section, values in above.items():
+        overrides.setdefault(section, {})[keys[0]] = value if len(keys) == 1 else {keys[1]: value}
+    for section, values in overrides.items():
         plain = overlay(plain, section, values)
     return plain

@@ -1,9 +1,9 @@
-"""The registry: everything that a preset or an option can name, found by listing the folder of its kind.
+"""The registry of components: everything that a preset or an option can name, one file each, by kind.
 
 A component is the one class or function in the `__all__` of its file. Its name is the file's name with hyphens for
-underscores; `ALIASES` in the file lists other names. Its positional parameters are what the program passes in. Its
-keyword-only arguments are the keys that a preset may set, and their annotations are the schema, which `signatures`
-reads from the source without importing it. The first line of the file's docstring says what the component is for.
+underscores; `ALIASES` in the file lists other names. Its positional parameters are what tdpm passes in. Its
+keyword-only arguments are the keys that a preset may set, and their annotations are the schema; `signatures` reads
+them from the source, without importing it. The first line of the file's docstring states the component's purpose.
 
     tdpm_cli/engine/samplers/heun.py    ->  sample.sampler: heun
 
@@ -40,14 +40,14 @@ SNAKE_CASE = {"sampler", "metric"}  # kinds whose names keep the underscores tha
 
 
 def names(kind: str) -> list[str]:
-    """Names of the components of a kind ("prior", "space", ...), without importing them."""
+    """Return the names of the components of a kind, such as "prior", without importing them."""
     modules = pkgutil.iter_modules(_package(kind).__path__)
     spell = str if kind in SNAKE_CASE else lambda name: name.replace("_", "-")
     return sorted(spell(module.name) for module in modules if not module.ispkg)
 
 
 def aliases(kind: str) -> dict[str, str]:
-    """Other names of a kind's components, each with the component that it stands for."""
+    """Return a mapping from the other names of a kind's components to their own names."""
     return {alias: name for name in names(kind) for alias in signatures.constant(_home(kind, name), "ALIASES", ())}
 
 
@@ -62,7 +62,7 @@ def resolve(kind: str, name: str, key: str | None = None) -> str:
 
 
 def load(kind: str, name: str, key: str | None = None) -> Any:
-    """Import a component. `name` resolves only inside this package; raises InputError, naming `key`, for others."""
+    """Import and return a component. Raises InputError, naming `key`, for an unknown name."""
     module = _module(kind, resolve(kind, name, key))
     (component,) = module.__all__
     return getattr(module, component)
@@ -82,8 +82,13 @@ def attribute(kind: str, name: str, attribute: str) -> Any:
     return signatures.attribute(home, component, attribute)
 
 
+def all_keys(kind: str) -> signatures.Keys:
+    """Return the keys of all components of a kind, by name."""
+    return {key: value for name in names(kind) for key, value in keys(kind, name).items()}
+
+
 def summary(kind: str, name: str) -> str:
-    """Return the first line of a component's file: what it is for."""
+    """Return the first line of a component's file: its purpose."""
     return signatures.summary(_home(kind, resolve(kind, name)))
 
 
@@ -93,7 +98,7 @@ def constant(kind: str, name: str, key: str, default: Any) -> Any:
 
 
 def add_folder(kind: str, folder: Path) -> None:
-    """Let the files of another folder be components of a kind as well."""
+    """Add the files of a folder to the components of a kind."""
     _package(kind).__path__.append(str(folder))
 
 

@@ -27,7 +27,7 @@ from tdpm_cli.config.settings import (
     TrainConfig,
 )
 from tdpm_cli.config.types import Value
-from tdpm_cli.config.validation import check, complete, known, spelled, validated
+from tdpm_cli.config.validation import check, check_known, complete, full_name, validated
 from tdpm_cli.runtime.errors import InputError
 
 REQUIRED = ("data", "space", "backbone", "train")
@@ -146,7 +146,7 @@ def validate_sections(plain: Mapping[str, Value], except_for: Collection[str] = 
 
     Raises InputError for the first value that is not accepted.
     """
-    known(plain, ["preset", *SECTIONS])
+    check_known(plain, ["preset", *SECTIONS])
     for section in REQUIRED:
         if section not in except_for and not plain.get(section):
             raise InputError(f"the preset has no section {section!r}; it needs {', '.join(REQUIRED)}")
@@ -192,29 +192,36 @@ def check_options(options: Mapping[str, object]) -> None:
 
     Raises InputError for the first value that is not accepted.
     """
-    values = {key: value for key, value in options.items() if value is not None}
-    of_sampler = {"eta": values.pop("eta")} if "eta" in values else {}
-    validated(SampleConfig, values, "--")
-    if "sampler" in values:
-        check_sampler(str(values["sampler"]), of_sampler)
+    settings, sampler_options = split_sampler_options(options)
+    validated(SampleConfig, settings, "--")
+    if "sampler" in settings:
+        check_sampler(str(settings["sampler"]), sampler_options)
+
+
+def split_sampler_options(values: Mapping[str, object]) -> tuple[dict[str, object], dict[str, object]]:
+    """Split sampling options, except those that are None, into fields of SampleConfig and options of samplers."""
+    present = {key: value for key, value in values.items() if value is not None}
+    of_samplers = registry.all_keys("sampler").keys() - SampleConfig.model_fields.keys()
+    options = {key: present.pop(key) for key in list(present) if key in of_samplers}
+    return present, options
 
 
 def check_sampler(sampler: str, options: Mapping[str, object], section: str = "--") -> dict[str, Any]:
     """Validate and convert a sampler's options. Raises InputError for an unknown sampler or option."""
-    return check(registry.keys("sampler", sampler, spelled(section, "sampler")), options, f"sampler {sampler}")
+    return check(registry.keys("sampler", sampler, full_name(section, "sampler")), options, f"sampler {sampler}")
 
 
 def check_sampling(sample: SampleConfig, T: int, conditional: bool, prior_learns: bool, section: str = "--") -> None:
     """Raise InputError for more steps than T, or for guidance of what has no condition."""
     if sample.steps > T:
         raise InputError(
-            f"{spelled(section, 'steps')} is {sample.steps}, but the truncated schedule has {T}; accepted: 1 to {T}"
+            f"{full_name(section, 'steps')} is {sample.steps}, but the truncated schedule has {T}; accepted: 1 to {T}"
         )
     for key, guided in (("guidance_scale", conditional), ("prior_guidance_scale", conditional and prior_learns)):
         value = getattr(sample, key)
         if value != 1 and not guided:
             reason = "the prior has no weights" if conditional else "the model is unconditional"
-            raise InputError(f"{spelled(section, key)} is {value:g}, but {reason}: leave it at 1")
+            raise InputError(f"{full_name(section, key)} is {value:g}, but {reason}: leave it at 1")
 
 
 def _section(section: str, values: Any) -> Any:

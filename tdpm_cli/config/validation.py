@@ -1,4 +1,4 @@
-"""Values against the keys that accept them: of a preset's section, or of options."""
+"""Checks of values against the keys of a section or of command-line options."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -14,52 +14,52 @@ STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def check(accepted: Keys, given: Mapping[str, Any], section: str, beside: Sequence[str] = ()) -> dict[str, Any]:
-    """Check the values of a section, or, where that is "--", of options; return them converted.
+def check(accepted: Keys, values: Mapping[str, Any], section: str, others: Sequence[str] = ()) -> dict[str, Any]:
+    """Check the values of a section and return them converted. Section "--" stands for command-line options.
 
-    `beside` are keys of the same section that were taken out before, such as `name`. Raises InputError for the first
-    key that is not known, that is missing, or whose value is of another type or out of range.
+    `others` are keys of the section that are checked elsewhere, such as `name`. Raises InputError for the first key
+    that is unknown or missing, or whose value has a wrong type or is out of range.
     """
-    known(given, [*beside, *accepted], section)
+    check_known(values, [*others, *accepted], section)
     for name, key in accepted.items():
-        if name not in given and key.default is MISSING:
-            raise InputError(f"{spelled(section, name)} is missing; the preset must set it")
-    return {name: _converted(accepted[name], value, spelled(section, name)) for name, value in given.items()}
+        if name not in values and key.default is MISSING:
+            raise InputError(f"{full_name(section, name)} is missing; the preset must set it")
+    return {name: _converted(accepted[name], value, full_name(section, name)) for name, value in values.items()}
 
 
-def complete(accepted: Keys, given: Mapping[str, Any], section: str, beside: Sequence[str] = ()) -> dict[str, Any]:
-    """Like `check`, with every default filled in."""
-    checked = check(accepted, given, section, beside)
+def complete(accepted: Keys, values: Mapping[str, Any], section: str, others: Sequence[str] = ()) -> dict[str, Any]:
+    """Check as `check` does, and fill in every default."""
+    checked = check(accepted, values, section, others)
     return {name: checked.get(name, copy.copy(key.default)) for name, key in accepted.items()}
 
 
 def validated(model: type[Model], values: Mapping[str, Any], section: str) -> Model:
     """Fill a section's model with values. Raises InputError for the first key or value that is not accepted."""
-    known(values, list(model.model_fields), section)
+    check_known(values, list(model.model_fields), section)
     for key, field in model.model_fields.items():
         if key not in values and field.is_required():
-            raise InputError(f"{spelled(section, key)} is missing; the preset must set it")
+            raise InputError(f"{full_name(section, key)} is missing; the preset must set it")
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
         name, *inside = first["loc"]
         value = values[str(name)]
-        raise _refusal(spelled(section, str(name)), value, inside, first["input"], first["msg"]) from None
+        raise _refusal(full_name(section, str(name)), value, inside, first["input"], first["msg"]) from None
 
 
-def known(given: Mapping[str, Any], accepted: Sequence[str], section: str = "") -> None:
-    """Raise InputError for a key that is not accepted, with the nearest that is."""
-    for key in given:
+def check_known(values: Mapping[str, Any], accepted: Sequence[str], section: str = "") -> None:
+    """Raise InputError for a key that is not accepted; suggest the nearest that is."""
+    for key in values:
         if key not in accepted:
             raise InputError(
-                f"{spelled(section, key)}: no such key{nearest(str(key), accepted)} "
+                f"{full_name(section, key)}: no such key{nearest(str(key), accepted)} "
                 f"Accepted{'' if section in ('', '--') else f' in {section}'}: {', '.join(accepted) or 'none'}."
             )
 
 
-def spelled(section: str, key: str) -> str:
-    """A key as its user writes it: "train.batch" in a preset, "--prior-guidance-scale" among options."""
+def full_name(section: str, key: str) -> str:
+    """Return a key as users write it: "train.batch" in a preset, "--prior-guidance-scale" as an option."""
     if section == "--":
         return section + key.replace("_", "-")
     return f"{section}.{key}" if section else key
@@ -74,7 +74,7 @@ def _converted(key: Key, value: Any, name: str) -> Any:
 
 
 def _refusal(name: str, value: Any, inside: Sequence[int | str], found: object, message: str) -> InputError:
-    """The error for a wrong value, or for the part of it at `inside`."""
+    """Return the error for a wrong value, or for what is wrong at `inside` in it."""
     inside = inside if isinstance(value, list | Mapping) else ()
     where = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in inside)
     return InputError(f"{name}{where} is {found!r}: {message.replace('Input should be', 'it must be')}")

@@ -6,7 +6,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from tdpm_cli import __version__
-from tdpm_cli.config.schema import SampleConfig, check_sampler, check_sampling
+from tdpm_cli.config.schema import SampleConfig, check_sampler, check_sampling, split_sampler_options
 from tdpm_cli.config.validation import validated
 from tdpm_cli.engine.tdpm import TDPM, ReverseSettings
 from tdpm_cli.runtime import device as precision
@@ -22,15 +22,12 @@ def settings_of(components: Components, **options: Any) -> SampleConfig:
     Raises InputError for options that do not fit the model.
     """
     preset = components.config.sample
-    present = {key: value for key, value in options.items() if value is not None}
-    eta = present.pop("eta", None)
+    present, own = split_sampler_options(options)
     over = {key: getattr(validated(SampleConfig, present, "--"), key) for key in present}
     # The preset's options belong to the preset's sampler.
     of_sampler = over.pop("options", {} if "sampler" in over else preset.options)
-    if eta is not None:
-        of_sampler = {**of_sampler, "eta": eta}
     settings = preset.model_copy(update=over)
-    settings = settings.model_copy(update={"options": check_sampler(settings.sampler, of_sampler)})
+    settings = settings.model_copy(update={"options": check_sampler(settings.sampler, {**of_sampler, **own})})
     check_sampling(
         settings, components.model.denoiser.schedule.T, bool(components.condition.sizes), components.model.prior.learns
     )
