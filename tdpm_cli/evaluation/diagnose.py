@@ -1,7 +1,6 @@
 """Which half of a model to improve: the denoiser, or the prior."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from tdpm_cli.evaluation.inputs import SampledModel, samples_of
 from tdpm_cli.evaluation.metric import Score
 from tdpm_cli.evaluation.metrics.sliced_wasserstein import sliced_wasserstein
 from tdpm_cli.evaluation.scorer import Scorer
+from tdpm_cli.runtime.files import Json
 from tdpm_cli.sampling.sample_batch import GeneratedDataset, batches
 
 
@@ -64,7 +64,7 @@ class Diagnosis:
             f"{prior:.3g}. Take more steps, train longer, use a larger backbone, or truncate earlier (smaller T)."
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """Return what --json writes."""
         scores = {"from_prior": self.from_prior, "from_data": self.from_data, "of_data": self.of_data}
         figures = {key: {"name": s.name, "value": s.value, "error": s.error} for key, s in scores.items()}

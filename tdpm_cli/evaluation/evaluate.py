@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from tdpm_cli.runtime import device as devices
 from tdpm_cli.runtime import distributed
 from tdpm_cli.runtime.console import say, table
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import replacing, writable, write_text
+from tdpm_cli.runtime.files import Json, replacing, writable, write_text
 from tdpm_cli.runtime.html import Page
 from tdpm_cli.sampling import build
 from tdpm_cli.sampling.settings import settings_of
@@ -35,7 +34,7 @@ DEFAULT_FEATURES = "inception"
 
 
 @distributed.joined()
-def evaluate(images: str | Path | None, options: EvaluateOptions) -> dict[str, Any]:
+def evaluate(images: str | Path | None, options: EvaluateOptions) -> Json:
     """Score `images`, or samples of `options.model` if None, and return the scores with their protocol.
 
     Images are scored by the Fréchet distance of features, points by the sliced Wasserstein distance, and both by
@@ -111,7 +110,7 @@ def _check_stored(images: str, options: EvaluateOptions) -> None:
     unfit += ["--seed"] * (options.seed is not None)
     unfit += ["--repeats"] * (options.repeats > 1) + ["--diagnose"] * options.diagnose
     if unfit:
-        raise InputError(f"{', '.join(unfit)}: {images} are stored images; use --model RUN to sample anew")
+        raise InputError(f"{', '.join(unfit)}: {images} are stored images; use --model RUN to draw samples")
 
 
 def _sample_sets(options: EvaluateOptions, device: torch.device) -> tuple[SampledModel, list[Input]]:
@@ -184,7 +183,7 @@ def _selected(samples: Input, n: int | None, config: Config | None) -> Input:
     return samples.subset(range(min(limit, len(samples)))) if samples.manifest else samples.random_subset(limit)
 
 
-def _result(sets: Sequence[Input], results: Sequence[Scores], merged: Merged, scorer: Scorer) -> dict[str, Any]:
+def _result(sets: Sequence[Input], results: Sequence[Scores], merged: Merged, scorer: Scorer) -> Json:
     """Return what --json writes."""
     errors = {score.name: score.error for score in merged.all if score.error is not None}
     return {

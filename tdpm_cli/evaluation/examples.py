@@ -3,13 +3,13 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data import dataset
+from tdpm_cli.runtime.files import Json
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Examples:
     data: dataset.Examples
     shape: tuple[int, ...]
     sha256: Callable[[], str]
-    about: dict[str, Any] = field(default_factory=dict)
+    about: Json = field(default_factory=dict)
     classes: Sequence[str] = ()
     broken: tuple[str, ...] = ()
-    manifest: dict[str, Any] | None = None
+    manifest: Json | None = None
     on_disk: bool = False
     files: int = 0
 
@@ -62,7 +62,7 @@ class Statistics:
     mean: Tensor
     covariance: Tensor
     sha256: Callable[[], str]
-    protocol: dict[str, Any] | None
+    protocol: Json | None
 
 
 Input = Examples | Statistics

@@ -33,7 +33,7 @@ class PreparesImages(Protocol):
 
 @runtime_checkable
 class TextExtractor(Protocol):
-    """An extractor that also says how well images fit captions; scores carry its `text_score`."""
+    """An extractor that also scores how well images fit captions; `text_score` is part of the score's name."""
 
     protocol: dict[str, object]
     text_score: str

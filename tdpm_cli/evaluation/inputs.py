@@ -5,7 +5,6 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from tdpm_cli.evaluation.examples import Examples, Input, Statistics
 from tdpm_cli.evaluation.sources import ACCEPTED, check_source
 from tdpm_cli.runtime import npz as arrays
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import read_json
+from tdpm_cli.runtime.files import Json, read_json
 from tdpm_cli.sampling import build
 from tdpm_cli.sampling.sample_batch import GeneratedDataset
 from tdpm_cli.sampling.settings import describe
@@ -112,7 +111,7 @@ def model_name(loaded: build.LoadedModel) -> str:
     return str(run_of(loaded.source) or loaded.source)
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
+def read_manifest(folder: Path) -> Json | None:
     """Read what `tdpm sample` wrote beside its samples; None if it wrote nothing. Raises InputError for damage."""
     path = folder / MANIFEST
     if not path.is_file():
@@ -141,9 +140,7 @@ def read_statistics(path: Path) -> Statistics:
     return Statistics(str(path), mean, covariance, digest, protocol)
 
 
-def _stored_examples(
-    data: StoredImages | TensorDataset, path: Path, text: str, manifest: dict[str, Any] | None
-) -> Examples:
+def _stored_examples(data: StoredImages | TensorDataset, path: Path, text: str, manifest: Json | None) -> Examples:
     """Return stored images or arrays; classes have the names of the model that drew them, if it has any."""
     on_disk = isinstance(data, StoredImages)
     where = path if on_disk or not manifest else path / SAMPLES_ARRAY
@@ -161,7 +158,7 @@ def _stored_examples(
     )
 
 
-def _class_names(manifest: dict[str, Any] | None) -> list[str]:
+def _class_names(manifest: Json | None) -> list[str]:
     return list(manifest["config"].get("condition", {}).get("names") or []) if manifest else []
 
 

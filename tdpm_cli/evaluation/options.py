@@ -1,9 +1,10 @@
 """Options of `tdpm eval` and `tdpm sweep`. Imports nothing heavy, so that the command line can build them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from tdpm_cli.runtime.files import Json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class EvaluateOptions(ScoringOptions):
     """Options of `tdpm eval`. `sampling` overrides sampling options of the model's preset."""
 
     model: Path | None = None
-    sampling: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Json = field(default_factory=dict)
     diagnose: bool = False
     json_file: Path | None = None
 
@@ -77,7 +78,7 @@ class ReconstructOptions:
     iterations: int = 1
     labels: Sequence[str] | None = None
     prompts: Sequence[str] | None = None
-    sampling: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Json = field(default_factory=dict)
     overwrite: bool = False
 
     @property

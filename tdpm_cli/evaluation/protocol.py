@@ -1,11 +1,11 @@
 """The protocol of a score: everything that it depends on. Scores with equal protocols can be compared."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from tdpm_cli.evaluation.examples import Examples, Input
 from tdpm_cli.evaluation.results import Scores
 from tdpm_cli.evaluation.scorer import Scorer, versions
+from tdpm_cli.runtime.files import Json
 
 SAMPLE_KEYS = (
     "model", "model_sha256", "weights", "trained_images", "truncation", "sampler", "options", "steps", "spacing",
@@ -13,7 +13,7 @@ SAMPLE_KEYS = (
 )  # of samples.json  # fmt: skip
 
 
-def protocol_of(scorer: Scorer, sets: Sequence[Input], results: Sequence[Scores]) -> dict[str, Any]:
+def protocol_of(scorer: Scorer, sets: Sequence[Input], results: Sequence[Scores]) -> Json:
     """Return the protocol of scores of one or several sets of samples that differ in their seed alone."""
     first = sets[0]
     manifest = first.manifest if isinstance(first, Examples) else None

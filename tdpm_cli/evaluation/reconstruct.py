@@ -2,10 +2,9 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -14,14 +13,14 @@ from tdpm_cli.evaluation.options import ReconstructOptions
 from tdpm_cli.runtime import grids, plots
 from tdpm_cli.runtime.console import say, table
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import write_text
+from tdpm_cli.runtime.files import Json, write_text
 from tdpm_cli.sampling import image_folder as folders
 from tdpm_cli.sampling.model import Model, load
 from tdpm_cli.sampling.settings import describe
 
 VERB = "reconstruct"
 EXACT_PSNR = 108.0  # dB, an error of a thousandth of a grey level, which stands for no error in a mean
-Row = dict[str, Any]
+Row = Json
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Roundtrip:
     raw: Tensor
     labels: Sequence[str] | None
     options: ReconstructOptions
-    sampling: Mapping[str, Any]
+    sampling: Json
 
     def __call__(self, t: int, steps: int, part: slice) -> Tensor:
         """Return some of the images, encoded to time t and decoded in so many steps each way."""
@@ -94,7 +93,7 @@ def _pairs(model: Model, options: ReconstructOptions) -> list[tuple[int, int]]:
 
 def _fill(
     folder: folders.Filling, pictures: folders.Pictures, roundtrip: Roundtrip, pairs: Sequence[tuple[int, int]],
-    manifest: Mapping[str, Any],
+    manifest: Json,
 ) -> list[Row]:  # fmt: skip
     """Compute every row, and write everything to the folder, the manifest last."""
     raw, names, out = pictures.raw, [f"{k:06d}.png" for k in range(len(pictures.raw))], folder.out
@@ -148,7 +147,7 @@ def _write_errors(out: Path, rows: Sequence[Row]) -> None:
         for t, own in by_time.items()
     ]
     try:
-        figure = plots.lines(series, title="reconstruction", x_label="steps each way", y_label="PSNR (dB)", log_x=True)
+        figure = plots.lines(series, plots.Frame("reconstruction", "steps each way", "PSNR (dB)", log_x=True))
     except InputError as error:
         say(f"note: {error}")
         return

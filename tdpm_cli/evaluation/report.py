@@ -2,10 +2,8 @@
 
 import io
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -16,6 +14,7 @@ from tdpm_cli.evaluation.scorer import Scorer
 from tdpm_cli.evaluation.sweep_report import SWEEP_JSON, add_sweep, read_sweep
 from tdpm_cli.runtime import grids, plots
 from tdpm_cli.runtime.console import say, table
+from tdpm_cli.runtime.files import Json
 from tdpm_cli.runtime.html import Page
 
 CURVES = ("loss/denoise", "loss/prior", "loss/discriminator", "D/real", "D/fake")
@@ -31,7 +30,7 @@ class EvaluationReport:
     scores: Scores
     merged: Merged
     scorer: Scorer
-    result: Mapping[str, Any]
+    result: Json
 
     def print(self) -> None:
         """Print the scores, those of each class, and the files left out."""
@@ -116,7 +115,7 @@ def _add_curves(page: Page, log: Path) -> None:
         if having
     ]
     if series:
-        page.figure("Training", plots.svg(plots.lines(series, title="Training", x_label="kimg", y_label="mean")))
+        page.figure("Training", plots.svg(plots.lines(series, plots.Frame("Training", "kimg", "mean"))))
 
 
 def _png(picture: Image.Image) -> bytes:

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
-from typing import Any
 
 import torch
 
@@ -18,6 +17,7 @@ from tdpm_cli.evaluation.results import Scores
 from tdpm_cli.evaluation.summary import Summary
 from tdpm_cli.runtime.console import say
 from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.files import Json
 
 
 def metrics_of(names: Iterable[str], points: bool, text: bool, source: str) -> list[NamedMetric]:
@@ -81,7 +81,7 @@ class Scorer:
         return replace(summary, feature_name=self.feature_name, classes=tuple(reference.classes))
 
     @property
-    def protocol(self) -> dict[str, Any]:
+    def protocol(self) -> Json:
         """Everything that a score by this scorer depends on, except the samples."""
         reference, (distance, *others) = self.reference, self.metrics
         about = reference.about if isinstance(reference, Examples) else {"statistics": reference.protocol}

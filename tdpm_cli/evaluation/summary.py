@@ -33,7 +33,7 @@ class Summary:
 
     `features` [K, D] are those of the examples `indices` [K]; `labels` [K] their classes, named by `classes`;
     `images` uint8 [K, C, H, W] the examples themselves, if a metric needs them. `broken` names files that could not be
-    decoded. `alignment` [count] says how well images fit their captions; scores carry `alignment_name`.
+    decoded. `alignment` [count] measures how well images fit their captions; `alignment_name` names that score.
     `feature_name` is the extractor's name, "" for points, whose features are their coordinates.
     """
 

@@ -38,7 +38,7 @@ from tdpm_cli.runtime import device as devices
 from tdpm_cli.runtime import distributed, plots
 from tdpm_cli.runtime.console import say, table
 from tdpm_cli.runtime.errors import InputError, one_of
-from tdpm_cli.runtime.files import writable, write_text, writing
+from tdpm_cli.runtime.files import Json, writable, write_text, writing
 from tdpm_cli.runtime.html import Page
 from tdpm_cli.sampling import build
 from tdpm_cli.sampling.settings import nfe, settings_of
@@ -60,7 +60,7 @@ class Combination:
 
 
 @distributed.joined()
-def sweep(options: SweepOptions) -> list[dict[str, Any]]:
+def sweep(options: SweepOptions) -> list[Json]:
     """Score every combination of the options, and return a row for each.
 
     Writes `sweep.json`, `sweep.csv` and `sweep.png` to `options.out`, by default beside the first model, and saves
@@ -85,7 +85,7 @@ def sweep(options: SweepOptions) -> list[dict[str, Any]]:
     path = out / SWEEP_JSON
     earlier = distributed.from_first(lambda: read_sweep(path) if path.is_file() else [])
     known = {row["key"]: row for row in earlier}
-    rows: list[dict[str, Any]] = []
+    rows: list[Json] = []
     for combination in plan:
         sets = samples(combination)
         key = _hash([_protocol_key(scorer, count, options), [examples.manifest for examples in sets]])
@@ -171,7 +171,7 @@ def _protocol_key(scorer: Scorer, count: int, options: SweepOptions) -> str:
     return _hash([count, options.seed or 0, options.repeats, scorer.protocol])
 
 
-def _row(combination: Combination, sets: Sequence[Examples], scorer: Scorer, protocol_key: str) -> dict[str, Any]:
+def _row(combination: Combination, sets: Sequence[Examples], scorer: Scorer, protocol_key: str) -> Json:
     """Score one combination."""
     settings, model = combination.settings, combination.loaded.components.model
     results = [scorer.score(samples) for samples in sets]
@@ -194,7 +194,7 @@ def _row(combination: Combination, sets: Sequence[Examples], scorer: Scorer, pro
     }
 
 
-def _report(rows: Sequence[dict[str, Any]], reference: Input, out: Path, report: Path | None) -> None:
+def _report(rows: Sequence[Json], reference: Input, out: Path, report: Path | None) -> None:
     """Write and print the rows as table, plot and page, and the command that samples with the best of them."""
     write_text(out / SWEEP_CSV, csv_text(rows))
     table(f"tdpm sweep, n = {rows[0]['protocol']['n']:,}, reference {reference.text}", table_rows(rows))
@@ -213,7 +213,7 @@ def _report(rows: Sequence[dict[str, Any]], reference: Input, out: Path, report:
     say(_next_command(rows))
 
 
-def _next_command(rows: Sequence[dict[str, Any]]) -> str:
+def _next_command(rows: Sequence[Json]) -> str:
     best = min((row for row in rows if row["start"] == "prior"), default=rows[0], key=distance_of)
     options = f"--steps {best['steps']} --spacing {best['spacing']:g} --sampler {best['sampler']}"
     for key in ("guidance_scale", "prior_guidance_scale"):

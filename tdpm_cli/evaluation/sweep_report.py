@@ -3,14 +3,14 @@
 import csv
 import io
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tdpm_cli.evaluation.metric import Score
 from tdpm_cli.runtime import plots
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import read_json
+from tdpm_cli.runtime.files import Json, read_json
 from tdpm_cli.runtime.html import Page
 
 if TYPE_CHECKING:
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 SWEEP_JSON, SWEEP_CSV, SWEEP_PNG = "sweep.json", "sweep.csv", "sweep.png"
 START_TEXTS = {"prior": "from the prior", "data": "from real x_T", "gaussian": "from N(0, I)"}
 SETTINGS = ("model", "sampler", "spacing", "start", "guidance_scale", "prior_guidance_scale")
-Row = Mapping[str, Any]
+Row = Json
 
 
-def read_sweep(path: Path) -> list[dict[str, Any]]:
+def read_sweep(path: Path) -> list[Json]:
     """Read the rows of an earlier sweep. Raises InputError for a damaged file."""
     advice = "move the file elsewhere, or name another folder with --out"
     rows = read_json(path, advice).get("rows")
@@ -84,10 +84,8 @@ def plot(rows: Sequence[Row]) -> "Figure":
         errors = [row["errors"].get(row["metric"]) for row in points]
         nfe, distances = [row["nfe"] for row in points], [distance_of(row) for row in points]
         series.append(plots.Series(name, nfe, distances, None if None in errors else errors))
-    return plots.lines(
-        series, title="Quality against network calls", x_label="network calls (NFE)", y_label=rows[0]["metric"],
-        log_x=True, log_y=True,
-    )  # fmt: skip
+    title, metric = "Quality against network calls", rows[0]["metric"]
+    return plots.lines(series, plots.Frame(title, "network calls (NFE)", metric, log_x=True, log_y=True))
 
 
 def add_sweep(page: Page, rows: Sequence[Row]) -> None:

@@ -12,6 +12,8 @@ from tdpm_cli.runtime.errors import InputError
 
 HASHED_BYTES = 1 << 20  # that `sha256` reads at a time
 
+Json = dict[str, Any]  # of values that json reads and writes
+
 
 class WriteError(InputError):
     """A disk that is full, a quota that is used up, a place that cannot be written to."""
@@ -57,7 +59,7 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_json(path: Path, advice: str) -> dict[str, Any]:
+def read_json(path: Path, advice: str) -> Json:
     """Read a JSON object. Raises InputError, ending in `advice`, for a file that is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

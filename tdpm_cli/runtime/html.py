@@ -1,6 +1,6 @@
-"""One HTML page with everything in it: no script and no other file, so that it can be mailed and kept.
+"""Write one HTML page that contains everything: no script and no other file, so that it can be mailed and archived.
 
-Its looks are in `page.html`. It is filled in by jinja2, an optional extra.
+`page.html` is its template, which jinja2, an optional package, fills in.
 """
 
 import base64
@@ -13,15 +13,15 @@ from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import write_text
 
 NONE = "–"
-WIDTH = 920  # pixels a picture may take of the page, as page.html sets it
-# What reads as a number, and so belongs to the right: "25.48 ± 0.3", "1 + 4", "4e-05", "1,797", "–".
+WIDTH = 920  # pixels of the widest image, as page.html sets it
+# A cell that is a number, and is aligned to the right: "25.48 ± 0.3", "1 + 4", "4e-05", "1,797", "–".
 NUMBER = re.compile(r"(?=.*\d|–$)[\d\s.,+\-−–±e]+")
 
 
 class Page:
     """A title and sections, in the order in which they are added; all text is escaped.
 
-    Raises InputError where jinja2 is not installed.
+    Raises InputError if jinja2 is not installed.
     """
 
     def __init__(self, title: str) -> None:
@@ -42,11 +42,11 @@ class Page:
         self._sections: list[dict[str, object]] = []
 
     def text(self, heading: str, paragraph: str) -> None:
-        """Add a paragraph; its line breaks are kept."""
+        """Add a paragraph; line breaks are preserved."""
         self._add("text", heading, paragraph=paragraph)
 
     def table(self, heading: str, rows: Sequence[Mapping[str, object]], note: str = "") -> None:
-        """Add a table, whose columns are the keys of the first row; floats are shown to four digits."""
+        """Add a table with the keys of the first row as columns; floats have four digits."""
         columns = {name: [_short(row.get(name)) for row in rows] for name in rows[0]}
         self._add(
             "table",
@@ -58,22 +58,22 @@ class Page:
         )
 
     def figure(self, heading: str, svg_text: str, caption: str = "") -> None:
-        """Add a plot of `plots.svg`. It goes into the page as it is, so it must be ours."""
+        """Add a plot of `plots.svg`. Its text is not escaped, so it must come from there."""
         self._add("figure", heading, svg=svg_text, caption=caption)
 
     def image(self, heading: str, png_bytes: bytes, caption: str = "") -> None:
-        """Add a picture; one that fits the page keeps its pixels sharp when enlarged."""
+        """Add an image; one that fits the page keeps its pixels sharp when enlarged."""
         width = int.from_bytes(png_bytes[16:20], "big")  # of the header, PNG specification 11.2.2
         png = base64.b64encode(png_bytes).decode()
-        # What must shrink is better smoothed: sharp pixels would lose whole rows of an image.
+        # An image that must shrink is smoothed: sharp pixels would drop whole rows.
         self._add("image", heading, png=png, sharp=width <= WIDTH, caption=caption)
 
     def details(self, heading: str, mapping: Mapping[str, object]) -> None:
-        """Add nested keys and values, such as a protocol, folded away until asked for; values are shown in full."""
+        """Add nested keys and values in full, such as a protocol, collapsed until the reader opens them."""
         self._add("details", heading, mapping=mapping)
 
     def write(self, path: Path) -> None:
-        """Write the page, whole or not at all. Raises InputError where `path` cannot be written."""
+        """Write the page in one piece. Raises InputError if `path` cannot be written."""
         write_text(path, self._template.render(title=self._title, sections=self._sections))
 
     def _add(self, kind: str, heading: str, **content: object) -> None:
@@ -81,7 +81,7 @@ class Page:
 
 
 def _short(value: object) -> str:
-    """A table's cell."""
+    """Format a cell of a table."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return _exact(value)
     return f"{int(value):,}" if isinstance(value, Integral) else f"{float(value):.4g}"

@@ -1,4 +1,4 @@
-"""Line plots for people, by matplotlib: an optional extra, so it is imported where it is used."""
+"""Draw line plots with matplotlib, an optional package that is imported only here."""
 
 import hashlib
 import io
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SIZE = (4.8, 3.4)  # inches: as narrow as a phone allows, so that the text stays legible there
+SIZE = (4.8, 3.4)  # inches: narrow enough that text stays legible on a phone
 DPI = 200  # of a PNG
-# Okabe and Ito's colours, told apart by colour-blind people, darkest first. Seven markers to six colours: of 42
-# series no two look alike, and in greyscale the markers alone tell seven apart.
+# Okabe and Ito's colours, which colour-blind readers can distinguish, darkest first. With seven markers and six
+# colours, 42 series all look different, and in greyscale the markers distinguish seven.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-MARKS = 12  # at most on one line: a training curve is a line with marks, not a caterpillar
-TICKS = 10  # at most, where x is ticked at the values measured
-NARROW = 5  # times the lowest value: the highest of a logarithmic axis that is ticked evenly
-APART = 0.06  # of the axis: ticks closer than this would overprint one another
-HALF = 24  # letters of a name that fit half the width
-LEVEL = "#444444"
+MARKS = 12  # at most on one line, so that a training curve remains a line
+TICKS = 10  # at most, if x is ticked at its values
+NARROW = 5  # ratio of highest to lowest value below which a logarithmic axis has evenly spaced ticks
+MIN_TICK_DISTANCE = 0.06  # of the axis; closer ticks would overlap
+HALF_WIDTH = 24  # letters of a name that fit half the width
+LEVEL_COLOUR = "#444444"
 
 STYLE = {
     "font.family": ["sans-serif"],
@@ -40,15 +40,15 @@ STYLE = {
     "axes.grid": True,
     "grid.color": "#DDDDDD",
     "grid.linewidth": 0.6,
-    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
-    "svg.fonttype": "none",  # text stays text: small, and found by a search
-    "svg.hashsalt": "tdpm",  # else the marks are named by chance
+    "text.parse_math": False,  # dollar signs in names are no formulas
+    "svg.fonttype": "none",  # text remains text: small and searchable
+    "svg.hashsalt": "tdpm",  # without it, ids are random
 }
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line: y over x, all finite, of one length; `error` is half the length of each bar, in the unit of y."""
+    """One line: y over x, all finite, of equal length; `error` is half the length of each bar, in the unit of y."""
 
     name: str
     x: Sequence[float]
@@ -56,49 +56,50 @@ class Series:
     error: Sequence[float] | None = None
 
 
-def lines(
-    series: Sequence[Series],
-    *,
-    title: str,
-    x_label: str,
-    y_label: str,
-    log_x: bool = False,
-    log_y: bool = False,
-    level: tuple[str, float] | None = None,
-) -> "Figure":
+@dataclass(frozen=True)
+class Frame:
+    """Title and axes of a plot. A log axis needs positive values: with a negative KID it is linear."""
+
+    title: str
+    x_label: str
+    y_label: str
+    log_x: bool = False
+    log_y: bool = False
+
+
+def lines(series: Sequence[Series], frame: Frame, level: tuple[str, float] | None = None) -> "Figure":
     """Draw all series in one plot, with a dashed horizontal `level` of that name and height.
 
-    An axis is logarithmic only if all its values are positive: a negative KID must not vanish. Raises InputError
-    where matplotlib is not installed.
+    Raises InputError if matplotlib is not installed.
     """
     with _style():
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.add_subplot()
-        axes.set(xlabel=x_label, ylabel=y_label)
-        axes.set_title(title, loc="left", wrap=True)
-        axes.margins(y=0.12)  # room for the name of a level at the lower edge
-        for each, colour, marker in zip(series, cycle(COLOURS), cycle(MARKERS), strict=False):
-            _line(axes, each, colour, marker)
+        axes.set(xlabel=frame.x_label, ylabel=frame.y_label)
+        axes.set_title(frame.title, loc="left", wrap=True)
+        axes.margins(y=0.12)  # space for the name of a level at the lower edge
+        for one, colour, marker in zip(series, cycle(COLOURS), cycle(MARKERS), strict=False):
+            _line(axes, one, colour, marker)
         if level:
             _level(axes, *level)
         # After the lines: before Matplotlib 3.11, bars drawn on a logarithmic axis upset its limits.
-        every_x = {x for each in series for x in each.x}
-        if log_x and all(x > 0 for x in every_x):
+        every_x = {x for one in series for x in one.x}
+        if frame.log_x and all(x > 0 for x in every_x):
             axes.set_xscale("log")
             _log_ticks(axes.xaxis, every_x)
-        if log_y and all(y > 0 for each in series for y in each.y):
+        if frame.log_y and all(y > 0 for one in series for y in one.y):
             axes.set_yscale("log")
             _log_ticks(axes.yaxis)
         if len(series) > 1:  # below the axes, where it covers no line
-            columns = 2 if max(len(each.name) for each in series) <= HALF else 1
+            columns = 2 if max(len(one.name) for one in series) <= HALF_WIDTH else 1
             figure.legend(loc="outside lower center", ncols=columns, frameon=False)
     return figure
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Write the plot as PNG or SVG, by the suffix, whole or not at all. Raises InputError for any other suffix."""
+    """Write the plot as PNG or SVG, by its suffix, in one piece. Raises InputError for any other suffix."""
     kind = path.suffix.lower()
     if kind == ".svg":
         write_text(path, svg(figure))
@@ -106,28 +107,28 @@ def save(figure: "Figure", path: Path) -> None:
         with _style(), replacing(path) as part:
             figure.savefig(part, format="png", dpi=DPI)
     else:
-        raise InputError(f"{path}: a plot is written as .png or .svg, not as {path.suffix or 'a file without suffix'}")
+        raise InputError(f"{path}: suffix {path.suffix or '(none)'}; accepted for a plot: .png or .svg")
 
 
 def svg(figure: "Figure") -> str:
-    """The plot as one <svg> element, fit to stand in a page; equal plots give equal text."""
+    """Return the plot as one <svg> element for a page; equal plots give equal text."""
     buffer = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with _style():
-        figure.savefig(buffer, format="svg", metadata=nothing)
+        figure.savefig(buffer, format="svg", metadata=no_metadata)
     text = buffer.getvalue()
     text = text[text.index("<svg") :].strip() + "\n"
-    # Every plot of matplotlib's has a "figure_1"; in a page with two, each needs ids of its own.
-    own = "p" + hashlib.sha256(text.encode()).hexdigest()[:8]
-    return re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{own}-", text)
+    # Every plot of matplotlib has a "figure_1"; two plots on one page need different ids.
+    prefix = "p" + hashlib.sha256(text.encode()).hexdigest()[:8]
+    return re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{prefix}-", text)
 
 
 def _style() -> AbstractContextManager[Any]:
-    """Our settings over matplotlib's own defaults, so that no matplotlibrc changes a plot; undone on leaving."""
+    """Apply STYLE over matplotlib's defaults, so that no matplotlibrc changes a plot; leaving restores the settings."""
     try:
         from matplotlib import style
     except ImportError:
-        raise InputError("the plots need matplotlib; install it with: pip install 'tdpm-cli[report]'") from None
+        raise InputError("plots need the package matplotlib; install it with: pip install 'tdpm-cli[report]'") from None
     return style.context(["default", STYLE])
 
 
@@ -150,26 +151,25 @@ def _line(axes: "Axes", series: Series, colour: str, marker: str) -> None:
 
 
 def _level(axes: "Axes", name: str, height: float) -> None:
-    axes.axhline(height, color=LEVEL, linestyle="--", linewidth=1.0)
+    axes.axhline(height, color=LEVEL_COLOUR, linestyle="--", linewidth=1.0)
     axes.annotate(
         name,
         (1, height),
         xycoords=("axes fraction", "data"),
-        xytext=(-2, -3),  # points: below the line, for a curve comes down to its floor from above
+        xytext=(-2, -3),  # points: below the line, because a curve approaches its floor from above
         textcoords="offset points",
         ha="right",
         va="top",
-        color=LEVEL,
+        color=LEVEL_COLOUR,
     )
 
 
 def _log_ticks(axis: Any, values: Iterable[float] = ()) -> None:
-    """Tick a logarithmic axis at `values`, where they are few, else at 1, 2, 5, 10, ..., or evenly where those would
-    be too few; in plain digits."""
+    """Tick a logarithmic axis at `values` if they are few, else at 1, 2, 5, 10, ..., or evenly on a narrow axis."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     few = sorted(values)
-    few = _apart(few) if 0 < len(few) <= TICKS else []
+    few = _spaced(few) if 0 < len(few) <= TICKS else []
     low, high = axis.get_view_interval()
     axis.set_major_locator(
         FixedLocator(few) if few else MaxNLocator(5) if high < NARROW * low else LogLocator(subs=(1, 2, 5))
@@ -178,9 +178,9 @@ def _log_ticks(axis: Any, values: Iterable[float] = ()) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _apart(values: Sequence[float]) -> list[float]:
-    """Of positive, rising values, the first and all that lie far enough, on a logarithmic axis, from the one before."""
-    least = (values[-1] / values[0]) ** APART
+def _spaced(values: Sequence[float]) -> list[float]:
+    """Return the first of positive, rising values, and each that is far enough from the one before on a log axis."""
+    least = (values[-1] / values[0]) ** MIN_TICK_DISTANCE
     kept = [values[0]]
     for value in values[1:]:
         if value >= kept[-1] * least:

@@ -13,12 +13,17 @@ from PIL import Image
 from tdpm_cli.runtime import plots
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.html import Page
-from tdpm_cli.runtime.plots import Series
+from tdpm_cli.runtime.plots import Frame, Series
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVIL = '<script>alert("1")</script> & more'
 NFE = [2, 3, 5, 9, 17]
 SCORES = [37.27, 29.6, 25.48, 23.48, 22.57]
+
+
+def lines(series, level=None, **frame):
+    """Draw series in a plot without titles, unless `frame` sets some."""
+    return plots.lines(series, Frame(**{"title": "", "x_label": "", "y_label": "", **frame}), level)
 
 
 def missing(monkeypatch, module):
@@ -37,7 +42,7 @@ def sweep():
     def draw(name="ours"):
         two = [Series(name, NFE, SCORES, [1.2] * 5), Series("baseline", [*NFE, 51], [522.1, 348.8, 116, 49, 29, 23])]
         words = {"title": f"{name} against NFE", "x_label": "NFE", "y_label": "FD"}
-        return plots.lines(two, **words, log_x=True, log_y=True, level=("ceiling", 11.18))
+        return lines(two, **words, log_x=True, log_y=True, level=("ceiling", 11.18))
 
     return draw
 
@@ -63,7 +68,7 @@ def test_a_level_is_drawn_at_its_height_inside_the_axes(sweep):
 def test_series_differ_by_more_than_colour_and_bars_have_their_length():
     pytest.importorskip("matplotlib")
     many = [Series(f"s{k}", [1, 2], [k, k + 1], [0.5, 0.25]) for k in range(7)]
-    drawn = plots.lines(many, title="", x_label="", y_label="").axes[0].containers
+    drawn = lines(many).axes[0].containers
     assert len({each.lines[0].get_marker() for each in drawn}) == 7
     bars = drawn[3].lines[2][0].get_segments()
     assert [bar[:, 1].tolist() for bar in bars] == [[2.5, 3.5], [3.75, 4.25]]
@@ -71,18 +76,18 @@ def test_series_differ_by_more_than_colour_and_bars_have_their_length():
 
 def test_one_series_has_no_legend():
     pytest.importorskip("matplotlib")
-    figure = plots.lines([Series("alone", [1, 2], [3, 4])], title="t", x_label="x", y_label="y")
+    figure = lines([Series("alone", [1, 2], [3, 4])], title="t", x_label="x", y_label="y")
     assert "alone" not in words(figure)
 
 
 def test_ticks_that_would_overprint_one_another_are_left_out():
     pytest.importorskip("matplotlib")
-    figure = plots.lines([Series("", [16, 17, 1, 2, 4], [1] * 5)], title="", x_label="", y_label="", log_x=True)
+    figure = lines([Series("", [16, 17, 1, 2, 4], [1] * 5)], log_x=True)
     assert figure.axes[0].get_xticks().tolist() == [1, 2, 4, 16]
 
 
 def test_a_narrow_logarithmic_axis_has_more_than_one_tick():
-    axes = plots.lines([Series("", [1, 2], [94.6, 106.1])], title="", x_label="", y_label="", log_y=True).axes[0]
+    axes = lines([Series("", [1, 2], [94.6, 106.1])], log_y=True).axes[0]
     low, high = axes.get_ylim()
     assert sum(low <= tick <= high for tick in axes.get_yticks()) >= 3
 
@@ -90,7 +95,7 @@ def test_a_narrow_logarithmic_axis_has_more_than_one_tick():
 def test_bars_that_reach_below_zero_and_single_points_are_drawn_on_logarithmic_axes():
     pytest.importorskip("matplotlib")
     series = [Series("wide", [1], [1.0], [2.0]), Series("none", [], [])]
-    figure = plots.lines(series, title="", x_label="", y_label="", log_x=True, log_y=True)
+    figure = lines(series, log_x=True, log_y=True)
     assert "<svg" in plots.svg(figure)
     assert figure.axes[0].get_ylim()[1] > 3
 
@@ -98,7 +103,7 @@ def test_bars_that_reach_below_zero_and_single_points_are_drawn_on_logarithmic_a
 def test_an_axis_with_a_value_that_is_not_positive_is_linear_so_that_none_is_lost():
     pytest.importorskip("matplotlib")
     series = [Series("KID", [1, 2, 3], [0.1, 0.01, -0.001])]
-    axes = plots.lines(series, title="", x_label="", y_label="", log_x=True, log_y=True).axes[0]
+    axes = lines(series, log_x=True, log_y=True).axes[0]
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "linear")
     assert axes.get_ylim()[0] < -0.001
 
@@ -151,8 +156,8 @@ def test_a_plot_that_cannot_be_saved(sweep, tmp_path):
 
 def test_plots_without_matplotlib(monkeypatch):
     missing(monkeypatch, "matplotlib")
-    with pytest.raises(InputError, match=r"plots need matplotlib; .* pip install 'tdpm-cli\[report\]'"):
-        plots.lines([], title="", x_label="", y_label="")
+    with pytest.raises(InputError, match=r"matplotlib; .* pip install 'tdpm-cli\[report\]'"):
+        lines([])
 
 
 # The page
@@ -307,7 +312,7 @@ def test_a_page_is_written_whole_or_not_at_all(page, tmp_path):
 
 def test_a_page_without_jinja2(monkeypatch):
     missing(monkeypatch, "jinja2")
-    with pytest.raises(InputError, match=r"page needs jinja2; .* pip install 'tdpm-cli\[report\]'"):
+    with pytest.raises(InputError, match=r"jinja2; .* pip install 'tdpm-cli\[report\]'"):
         Page("title")
 
 

@@ -16,7 +16,7 @@ PAIRS_SHOWN = 8
 
 
 class Memorised:
-    """Share of samples that lie suspiciously near to a training example. About half for fresh draws of the data."""
+    """Share of samples nearer to a training example than its neighbour. About half for fresh draws of the data."""
 
     def __call__(self, samples: Summary, reference: Summary) -> list[Score]:
         """Return one score, and the pairs of a sample and a training example with the smallest ratio of distances."""
@@ -28,7 +28,7 @@ class Memorised:
 
 
 def memorised(train: Tensor, samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Find samples [M, D] that lie nearer to a training example [N, D] than that example's nearest neighbour does.
+    """Find samples [M, D] that are nearer to a training example [N, D] than that example's nearest neighbour is.
 
     Returns them as a mask [M], the index of the nearest training example [M], and the ratio [M] of the sample's
     distance to that of the neighbour.
