@@ -5,7 +5,7 @@
     images = model.sample(16, steps=4, seed=0)      # uint8 [16, 1, 8, 8]
 
 `Model` samples, encodes, decodes and edits; `Schedule`, `Denoiser`, `TDPM`, `samplers` and `invert` are the
-mathematics. Importing this package imports nothing heavy: each name is fetched when it is first used.
+mathematics. Importing this package imports nothing heavy; each name is imported on first use.
 """
 
 from importlib import import_module

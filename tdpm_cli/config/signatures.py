@@ -1,6 +1,6 @@
-"""Signatures, which are the schema of presets: keyword-only arguments, read from source files without running them.
+"""Signatures as the schema of presets: keyword-only arguments, read from source files without running them.
 
-The files of parts, samplers and chains import PyTorch, which takes seconds; their signatures are read in milliseconds.
+Components import PyTorch, which takes seconds; reading their signatures takes milliseconds.
 """
 
 import ast
@@ -32,7 +32,7 @@ Keys = Mapping[str, Key]
 
 @cache
 def keys(module: str, name: str) -> Keys:
-    """The keyword-only arguments of a function of a module, or of its class's own `__init__`."""
+    """Return the keyword-only arguments of a module's function, or of its class's own `__init__`."""
     source = _source(module)
     node = source.nodes[name]
     assert isinstance(node, ast.ClassDef | ast.FunctionDef), f"{module}.{name} is neither a function nor a class"
@@ -78,7 +78,7 @@ def _sentence(docstring: str, key: str) -> str:
 
 
 def exported(module: str) -> list[str]:
-    """The `__all__` of a module."""
+    """Return the `__all__` of a module."""
     return list(_source(module)["__all__"])
 
 
