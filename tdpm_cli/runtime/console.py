@@ -1,4 +1,4 @@
-"""What the user sees of a run: a progress bar, or plain lines where there is no terminal; and log.jsonl."""
+"""Progress bars, tables and lines for the user, and the log of a run. No other file prints."""
 
 import json
 import math
@@ -19,14 +19,13 @@ from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import write_text, writing
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
-QUIET_SECONDS = 15  # between plain lines
-BEGUN = time.monotonic()
+LINE_SECONDS = 15  # between lines of progress without a terminal
 
 
 class Meter:
-    """Progress of `total` units: a Rich bar with rate and ETA, or a plain line now and then.
+    """Progress of `total` units: a bar with rate and ETA, or without a terminal a line from time to time.
 
-    Where `processes` share the work evenly, what this one does counts for all of them.
+    If `processes` divide the work evenly, the progress of this one counts for all of them.
     """
 
     def __init__(self, label: str, total: int, done: int = 0, unit: str = "img", processes: int = 1) -> None:
@@ -55,7 +54,7 @@ class Meter:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """While entered, another meter may show itself, and the time does not count."""
+        """A context in which another meter may be shown, and time does not count."""
         begin = time.monotonic()
         if console.is_terminal:
             self._bar.stop()
@@ -68,24 +67,24 @@ class Meter:
 
     @property
     def rate(self) -> float:
-        """Units a second since the meter began."""
+        """Units a second since the start."""
         return (self.done - self._first) / max(time.monotonic() - self._start, 1e-9)
 
     def advance(self, count: int, values: Mapping[str, float] | None = None) -> None:
-        """Count `count` more units; `values`, the latest of each, are shown beside the bar."""
+        """Count `count` more units; show the latest of each of the `values` beside the bar."""
         self.done = min(self.done + count * self._processes, self.total)
         self._values |= values or {}
         note = f"{self.rate:.4g} {self.unit}/s " + "  ".join(f"{k} {v:.3g}" for k, v in self._values.items())
         if console.is_terminal:
             self._bar.update(self._task, completed=self.done, note=note)
-        elif time.monotonic() - self._last > QUIET_SECONDS or self.done >= self.total:
+        elif time.monotonic() - self._last > LINE_SECONDS or self.done >= self.total:
             self._last = time.monotonic()
             left = max(self.total - self.done, 0) / max(self.rate, 1e-9)
             console.print(f"{self.label} {self.done}/{self.total} {self.unit}  {note}  ETA {left:.0f} s")
 
 
 class Spent:
-    """Where the time of a loop goes: seconds by what they were spent on, of the loop itself or of threads beside it."""
+    """The time that a loop, or threads beside it, spend on each task, in seconds."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
@@ -93,7 +92,7 @@ class Spent:
 
     @contextmanager
     def on(self, what: str) -> Iterator[None]:
-        """Count the time within to `what`; from any thread."""
+        """Count the time inside this context for a task. Any thread may use it."""
         begin = time.perf_counter()
         try:
             yield
@@ -102,13 +101,13 @@ class Spent:
                 self._seconds[what] = self._seconds.get(what, 0.0) + time.perf_counter() - begin
 
     def shares(self) -> dict[str, float]:
-        """By what, as shares of the time since the beginning; those of threads come on top of the loop's own."""
+        """Return each task's share of the time since the start; tasks of threads overlap those of the loop."""
         whole = max(time.perf_counter() - self._begin, 1e-9)
         return {what: seconds / whole for what, seconds in self._seconds.items()}
 
 
 def summary_writer() -> Any:
-    """TensorBoard's writer. Raises InputError where it is not installed."""
+    """Return TensorBoard's writer class. Raises InputError if TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -120,11 +119,11 @@ def summary_writer() -> Any:
 
 
 class Log:
-    """`log.jsonl` of a run: one object a line; and TensorBoard's files where asked for."""
+    """`log.jsonl` of a run, one object a line, and optionally TensorBoard's files."""
 
     def __init__(self, run: Path, seen: int, tensorboard: bool = False) -> None:
         self.path = run / "log.jsonl"
-        if self.path.exists():  # what an interrupted run logged after the checkpoint that it continues from
+        if self.path.exists():  # remove lines after the checkpoint from which the run resumes
             lines = self.path.read_text(errors="replace").splitlines(keepends=True)
             kept = [line for line in lines if _seen(line) <= seen]
             write_text(self.path, "".join(kept))
@@ -138,18 +137,18 @@ class Log:
             self._writer.add_scalar(key, value, seen)
 
     def scored(self, seen: int) -> bool:
-        """Whether the log has a score after `seen` images."""
+        """Return whether the log has a score after `seen` images."""
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         return any('"score/' in line and _seen(line + "\n") == seen for line in lines)
 
     def close(self) -> None:
-        """Flush what TensorBoard holds."""
+        """Flush and close TensorBoard's files."""
         if self._writer:
             self._writer.close()
 
 
 def _seen(line: str) -> float:
-    """Of a line of the log; infinite for one that a killed process, or a disk, left in pieces."""
+    """Return the images seen in a line of the log; infinity for an incomplete line of a killed process."""
     try:
         return float(json.loads(line)["seen"]) if line.endswith("\n") else math.inf
     except (ValueError, KeyError, TypeError):
@@ -162,7 +161,7 @@ def table(title: str, rows: list[dict[str, str]]) -> None:
         return
     shown = Table(title=escape(title), title_justify="left")
     for number, key in enumerate(rows[0]):
-        shown.add_column(escape(key), no_wrap=number == 0, overflow="fold")  # nothing is cut, and names stay whole
+        shown.add_column(escape(key), no_wrap=number == 0, overflow="fold")  # names stay in one line
     for row in rows:
         shown.add_row(*map(escape, row.values()))
     Console(soft_wrap=True).print(shown)
@@ -170,7 +169,7 @@ def table(title: str, rows: list[dict[str, str]]) -> None:
 
 @contextmanager
 def quiet(on: bool) -> Iterator[None]:
-    """While entered, and where `on`, nothing is printed: another process does."""
+    """A context in which, if `on`, nothing is printed, because another process prints."""
     before, console.quiet = console.quiet, on or console.quiet
     try:
         yield
@@ -184,9 +183,9 @@ def say(text: str) -> None:
 
 
 def since_the_program_began() -> float:
-    """Seconds, importing included where the system tells when this process began (Linux)."""
+    """Return the seconds since this process started; elsewhere than on Linux, its CPU time."""
     try:
         ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
     except OSError:
-        return time.monotonic() - BEGUN
+        return time.process_time()
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

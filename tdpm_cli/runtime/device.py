@@ -1,4 +1,4 @@
-"""Devices, number formats, and compiling: what this machine does well, found by trying."""
+"""Devices, number formats and compilation, chosen by trying what is fastest on this machine."""
 
 import os
 import time
@@ -11,32 +11,32 @@ from torch import nn
 from tdpm_cli.runtime.console import say
 from tdpm_cli.runtime.errors import InputError
 
-GAIN = 1.15  # how much faster bf16 must be to be chosen
+MIN_SPEEDUP = 1.15  # of bf16 over fp32, to be chosen
 
 
 def device() -> torch.device:
-    """The accelerator where there is one, else the CPU."""
+    """Return the GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def has_bf16(where: torch.device) -> bool:
-    """Whether a device computes in bf16 by itself; CPUs all do, in software if need be."""
+    """Return whether a device supports bf16. Every CPU does, some of them in software."""
     return where.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def check(key: str, precision: str, where: torch.device) -> None:
-    """Raise InputError, naming the key, for a number format that the device lacks."""
+    """Raise InputError, naming the key, for a number format that the device does not support."""
     if precision == "bf16" and not has_bf16(where):
         name = torch.cuda.get_device_name(where)
-        raise InputError(f"{key} is 'bf16', which {name} lacks; accepted here: auto, fp32")
+        raise InputError(f"{key} is 'bf16', which {name} does not support; accepted: auto, fp32")
 
 
 def fastest(work: Callable[[], object], where: torch.device) -> str:
-    """ "bf16" where `work` is faster by GAIN in it on this machine, by the best of two runs of each; else "fp32"."""
+    """Return "bf16" if `work` is faster in it by MIN_SPEEDUP on this machine, best of three runs each; else "fp32"."""
     if not has_bf16(where):
         return "fp32"
     best = {"fp32": float("inf"), "bf16": float("inf")}
-    for _ in range(3):  # the first round warms up, yet a slow bf16 shows in it
+    for _ in range(3):  # the first round warms up, but already shows a very slow bf16
         for kind in best:
             with autocast(kind, where)():
                 begin = time.perf_counter()
@@ -45,11 +45,11 @@ def fastest(work: Callable[[], object], where: torch.device) -> str:
                 best[kind] = min(best[kind], time.perf_counter() - begin)
         if best["bf16"] > 3 * best["fp32"]:
             break
-    return "bf16" if best["fp32"] > GAIN * best["bf16"] else "fp32"
+    return "bf16" if best["fp32"] > MIN_SPEEDUP * best["bf16"] else "fp32"
 
 
 def autocast(precision: str, where: torch.device) -> Callable[[], AbstractContextManager[object]]:
-    """What opens the context in which losses are computed. In float32, products on a GPU are TF32."""
+    """Return the context for computing in a number format. For fp32, this allows TF32 on GPUs in this process."""
     if precision == "fp32":
         torch.set_float32_matmul_precision("high")
         return nullcontext
@@ -57,13 +57,15 @@ def autocast(precision: str, where: torch.device) -> Callable[[], AbstractContex
 
 
 def describe(precision: str, where: torch.device) -> str:
-    """The number format in words."""
+    """Return the number format as text."""
     return "fp32 (products and convolutions in TF32)" if precision == "fp32" and where.type == "cuda" else precision
 
 
 def compile_network(network: nn.Module, work: Callable[[], object]) -> bool:
-    """Compile a network in place and run `work`, which calls it, once; where that fails, go on without, and say so.
-    Return whether it is compiled."""
+    """Compile a network in place, and run `work`, which calls it, once; return whether that succeeded.
+
+    After a failure the network runs uncompiled, and a note says why.
+    """
     begin = time.perf_counter()
     try:
         network.compile(dynamic=False)
@@ -71,7 +73,7 @@ def compile_network(network: nn.Module, work: Callable[[], object]) -> bool:
     except Exception as error:  # whatever a compiler raises
         network._compiled_call_impl = None
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        say(f"note: torch.compile failed ({reason[0]}); going on without it")
+        say(f"note: torch.compile failed ({reason[0]}); continuing without it")
         return False
     say(f"compiled in {time.perf_counter() - begin:.0f} s")
     return True
@@ -88,6 +90,6 @@ def free_memory(where: torch.device) -> int:
 
 
 def synchronise(where: torch.device) -> None:
-    """Wait until the device has done all that was asked of it."""
+    """Wait until the device has finished all work."""
     if where.type == "cuda":
         torch.cuda.synchronize(where)

@@ -1,7 +1,7 @@
-"""Several processes that train, sample or score as one: the only file that knows ranks.
+"""Processes that train, sample or score together. No other file knows ranks.
 
-Everything here also works in a process alone, where it costs nothing. The rendezvous is torchrun's: RANK, WORLD_SIZE,
-LOCAL_RANK, MASTER_ADDR and MASTER_PORT; Gloo carries what lies on CPUs, NCCL what lies on GPUs.
+Everything here also works, at no cost, in a single process. Processes meet as torchrun's do, by RANK, WORLD_SIZE,
+LOCAL_RANK, MASTER_ADDR and MASTER_PORT. Gloo transfers tensors on CPUs, NCCL those on GPUs.
 """
 
 import ctypes
@@ -17,86 +17,86 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tdpm_cli.runtime import console as report
+from tdpm_cli.runtime import console
 from tdpm_cli.runtime.errors import InputError
 
-BUCKET = 25 << 20  # bytes of gradients that are averaged together: large enough to be fast, small enough to overlap
-TIMEOUT = 600  # seconds that processes wait for one another; TDPM_TIMEOUT sets another
+BUCKET_BYTES = 25 << 20  # of gradients averaged together: large enough to be fast, small enough to overlap
+TIMEOUT_SECONDS = 600  # that processes wait for one another, unless TDPM_TIMEOUT is set
 Thing = TypeVar("Thing")
 
 
 class PeerLost(InputError):
-    """Another process ended, or does not answer: what it says of itself matters more than this."""
+    """Another process ended or does not answer; its own error is the cause."""
 
     status = 75  # EX_TEMPFAIL
 
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Meet the other processes, if the environment says that there are any; only the first one prints.
+    """Join the other processes, if the environment defines any; only the first one prints.
 
-    Raises InputError for a rendezvous that does not come about, or more processes than devices.
+    Raises InputError if they do not meet in time, or if there are more processes than devices.
     """
-    if dist.is_initialized() or _told("WORLD_SIZE", 1) == 1:
+    if dist.is_initialized() or _from_environment("WORLD_SIZE", 1) == 1:
         yield
         return
     _end_with_the_launcher()
-    with report.quiet(rank_of_environment() > 0):
+    with console.quiet(rank_of_environment() > 0):
         _meet()
         yield
         dist.destroy_process_group()
 
 
 def rank_of_environment() -> int:
-    """What the launcher calls this process."""
-    return _told("RANK", 0)
+    """Return the rank that the launcher gave this process."""
+    return _from_environment("RANK", 0)
 
 
 def size() -> int:
-    """How many processes there are."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def size_here() -> int:
-    """How many of them share this machine."""
-    return _told("LOCAL_WORLD_SIZE", 1) if dist.is_initialized() else 1
+    """Return the number of processes on this machine."""
+    return _from_environment("LOCAL_WORLD_SIZE", 1) if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0."""
+    """Return the rank of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes files and prints."""
+    """Return whether this is the process that writes files and prints."""
     return rank() == 0
 
 
 def rows(batch: int) -> range:
-    """This process's share of a batch. Raises InputError for one that cannot be shared evenly."""
+    """Return this process's rows of a batch. Raises InputError for a batch that cannot be divided evenly."""
     if batch % size():
-        raise InputError(f"train.batch is {batch}, which {size()} processes cannot share evenly; choose a multiple")
+        raise InputError(f"train.batch is {batch}, which {size()} processes cannot divide evenly; use a multiple")
     share = batch // size()
     return range(rank() * share, (rank() + 1) * share)
 
 
 def own(things: Sequence[Thing]) -> Sequence[Thing]:
-    """This process's share of things that are dealt out in turn."""
+    """Return this process's share of things, every size()-th one."""
     return things[rank() :: size()]
 
 
 def own_here(things: Sequence[Thing]) -> Sequence[Thing]:
-    """This process's share of things that are dealt out among those of its machine."""
-    return things[_told("LOCAL_RANK", 0) :: size_here()] if dist.is_initialized() else things
+    """Return this process's share of things that the processes of its machine divide."""
+    return things[_from_environment("LOCAL_RANK", 0) :: size_here()] if dist.is_initialized() else things
 
 
 def wait() -> None:
-    """Until every process has come this far."""
+    """Wait until every process has called this."""
     gathered(None)
 
 
 def gathered(thing: Thing) -> list[Thing]:
-    """What every process holds, by rank."""
+    """Return the values of all processes, by rank."""
     if size() == 1:
         return [thing]
     found: list[Any] = [None] * size()
@@ -106,7 +106,7 @@ def gathered(thing: Thing) -> list[Thing]:
 
 
 def together(things: Iterator[Thing]) -> Iterator[Thing]:
-    """The things of all processes, for each of them, in the order in which `own` dealt them out."""
+    """Yield the things of all processes, in every process, in the order that `own` divided."""
     if size() == 1:
         yield from things
         return
@@ -118,7 +118,7 @@ def together(things: Iterator[Thing]) -> Iterator[Thing]:
 
 
 def from_first(make: Callable[[], Thing]) -> Thing:
-    """What the first process makes, for all."""
+    """Return, in every process, what `make` returns in the first."""
     if size() == 1:
         return make()
     found = [make() if is_first() else None]
@@ -128,7 +128,7 @@ def from_first(make: Callable[[], Thing]) -> Thing:
 
 
 def agree(what: str, things: Mapping[str, Any]) -> None:
-    """Raise InputError where processes hold different things, with the names of those and what each holds."""
+    """Raise InputError, naming the values, unless all processes have the same things under the same names."""
     found = gathered(dict(things))
     for name in sorted({name for each in found for name in each}):
         values = [each.get(name) for each in found]
@@ -140,7 +140,7 @@ def agree(what: str, things: Mapping[str, Any]) -> None:
 
 
 def largest(number: int) -> int:
-    """The largest of all processes' numbers."""
+    """Return the largest of all processes' numbers."""
     if size() == 1:
         return number
     found = torch.tensor(number)
@@ -150,7 +150,7 @@ def largest(number: int) -> int:
 
 
 def mean(logs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The means over processes of numbers that each of them has under the same names."""
+    """Return the means over processes of values that all have under the same names."""
     if size() == 1:
         return dict(logs)
     values = torch.stack([value.float() for value in logs.values()])
@@ -161,15 +161,15 @@ def mean(logs: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @contextmanager
 def averaged(parameters: Sequence[nn.Parameter], loss: Tensor) -> Iterator[None]:
-    """While entered, a backward pass: at the end gradients, and `loss`, are their means over processes.
+    """A context for a backward pass, at the end of which gradients and `loss` are means over processes.
 
-    Buckets of gradients are sent while earlier layers' are still being computed. DistributedDataParallel does the same,
-    yet only for one forward pass through one module, and not for penalties, which are differentiated twice.
+    Buckets of gradients are sent while those of earlier layers are being computed. DistributedDataParallel does the
+    same, but only for one forward pass of one module, and not for penalties, which are differentiated twice.
     """
     if size() == 1:
         yield
         return
-    # Those of sharded weights are averaged as they are made.
+    # FSDP averages the gradients of sharded weights.
     buckets = _Buckets([p for p in parameters if p.requires_grad and not _is_sharded(p)])
     hooks = [p.register_post_accumulate_grad_hook(buckets.ready) for p in buckets.of]
     try:
@@ -184,36 +184,36 @@ def averaged(parameters: Sequence[nn.Parameter], loss: Tensor) -> Iterator[None]
 
 
 def shard(network: nn.Module) -> None:
-    """Let every process hold a share of a network's weights, and fetch those of a block while it computes (FSDP2).
+    """Divide a network's weights among processes, which fetch those of a block to compute it (FSDP2).
 
-    Nothing happens in a process alone. Raises InputError where PyTorch is too old for it.
+    Does nothing in a single process. Raises InputError if PyTorch is too old.
     """
     if size() == 1:
         return
-    from torch.distributed.device_mesh import init_device_mesh  # takes half a second, and few need it
+    from torch.distributed.device_mesh import init_device_mesh  # takes half a second, and few runs need it
     from torch.distributed.fsdp import FSDPModule, fully_shard
 
     if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
-        raise InputError(f"train.shard is true, but PyTorch is {torch.__version__}; install 2.9 or a newer one")
+        raise InputError(f"train.shard is true, but PyTorch is {torch.__version__}; install 2.9 or newer")
     on_gpu = torch.cuda.is_available()
     mesh = init_device_mesh("cuda" if on_gpu else "cpu", (size(),))
-    network.to(memory_format=torch.contiguous_format)  # it takes no others
+    network.to(memory_format=torch.contiguous_format)  # FSDP accepts no other
     stacks = [stack for stack in network.modules() if isinstance(stack, nn.ModuleList)]
     for unit in (*(block for stack in stacks for block in stack), network):
-        # The outermost, too: between two steps weights are whole nowhere.
+        # The network itself as well, so that between steps no process holds all weights.
         sharded = fully_shard(unit, mesh=mesh, reshard_after_forward=True)
         if not on_gpu:
-            sharded.set_force_sum_reduction_for_comms(True)  # Gloo adds up, and knows no averages
+            sharded.set_force_sum_reduction_for_comms(True)  # Gloo has sums, but no means
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A sharded tensor's whole value, which all processes must ask for; any other as it is."""
-    found: Tensor = getattr(tensor, "full_tensor", lambda: tensor)()
-    return found
+    """Return the full value of a tensor that may be sharded. All processes must call this."""
+    full: Tensor = getattr(tensor, "full_tensor", lambda: tensor)()
+    return full
 
 
 def fill(tensor: Tensor, value: Tensor) -> None:
-    """Copy a whole value, which all processes have, into a tensor that may be sharded."""
+    """Copy a full value, which all processes have, into a tensor that may be sharded."""
     if _is_sharded(tensor):
         from torch.distributed.tensor import distribute_tensor
 
@@ -226,17 +226,17 @@ def _is_sharded(tensor: Tensor) -> bool:
 
 
 def _placed(tensor: Any) -> tuple[Any, Any]:
-    """On which processes a sharded tensor lies, and how."""
+    """Return the processes that hold a sharded tensor, and how it is divided."""
     return tensor.device_mesh, tensor.placements
 
 
 class _Buckets:
-    """Gradients in the order in which a backward pass gives them, roughly: the last layer's first."""
+    """Gradients in roughly the order in which a backward pass computes them: the last layer's first."""
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self.buckets: list[list[nn.Parameter]] = [[]]
         for parameter in reversed(parameters):
-            if sum(p.numel() * p.element_size() for p in self.buckets[-1]) >= BUCKET:
+            if sum(p.numel() * p.element_size() for p in self.buckets[-1]) >= BUCKET_BYTES:
                 self.buckets.append([])
             self.buckets[-1].append(parameter)
         self.of = {p: number for number, bucket in enumerate(self.buckets) for p in bucket}
@@ -244,13 +244,13 @@ class _Buckets:
         self.sent: list[tuple[list[Tensor], Tensor, Any]] = []
 
     def ready(self, parameter: Tensor) -> None:
-        """Note a gradient, and send all buckets that are whole, in order: processes must agree on it."""
+        """Count a gradient, and send all complete buckets in order, on which processes must agree."""
         self.missing[self.of[parameter]] -= 1  # type: ignore[index]
         while len(self.sent) < len(self.buckets) and self.missing[len(self.sent)] == 0:
             self.send()
 
     def send(self) -> None:
-        """Begin to add up the next bucket."""
+        """Start to sum the next bucket over processes."""
         gradients = [p.grad for p in self.buckets[len(self.sent)] if p.grad is not None]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients]) if gradients else torch.zeros(0)
         with _listening():
@@ -258,7 +258,7 @@ class _Buckets:
         self.sent.append((gradients, flat, work))
 
     def finish(self) -> None:
-        """Send what is left, of weights that had no part in this pass; wait for all, and take the means."""
+        """Send the buckets of weights without a gradient in this pass; wait for all, and compute the means."""
         while len(self.sent) < len(self.buckets):
             self.send()
         for gradients, flat, work in self.sent:
@@ -270,25 +270,25 @@ class _Buckets:
 
 
 def timeout() -> int:
-    """Seconds that processes wait for one another."""
-    given = os.environ.get("TDPM_TIMEOUT", str(TIMEOUT))
-    if not given.isdigit() or int(given) < 1:
-        raise InputError(f"TDPM_TIMEOUT is {given!r}: it must be a number of seconds of at least 1, such as {TIMEOUT}")
-    return int(given)
+    """Return the seconds that processes wait for one another."""
+    text = os.environ.get("TDPM_TIMEOUT", str(TIMEOUT_SECONDS))
+    if not text.isdigit() or int(text) < 1:
+        raise InputError(f"TDPM_TIMEOUT is {text!r}: expected a number of seconds from 1, such as {TIMEOUT_SECONDS}")
+    return int(text)
 
 
-def _told(name: str, otherwise: int) -> int:
-    """A number that the launcher left in the environment. Raises InputError for another word."""
-    given = os.environ.get(name, str(otherwise))
-    if not given.isdigit():
+def _from_environment(name: str, otherwise: int) -> int:
+    """Return a number from an environment variable of the launcher. Raises InputError for anything else."""
+    text = os.environ.get(name, str(otherwise))
+    if not text.isdigit():
         raise InputError(
-            f"{name} is {given!r} in the environment: it must be a number, as torchrun sets it; or unset it"
+            f"{name} is {text!r} in the environment; expected a number, as torchrun sets it. Correct it, or unset it"
         )
-    return int(given)
+    return int(text)
 
 
 def enough_devices(count: int) -> None:
-    """Raise InputError for more processes than this machine has devices."""
+    """Raise InputError if this machine has fewer devices than processes."""
     gpus, cores = torch.cuda.device_count(), len(os.sched_getaffinity(0))
     has, what = (gpus, "GPUs") if gpus else (cores, "CPU cores")
     if count > has:
@@ -299,8 +299,8 @@ def _meet() -> None:
     seconds, env = timeout(), os.environ
     place = f"{env.get('MASTER_ADDR', '(MASTER_ADDR is not set)')}:{env.get('MASTER_PORT', '(MASTER_PORT is not set)')}"
     if torch.cuda.is_available():
-        enough_devices(_told("LOCAL_WORLD_SIZE", 1))
-        torch.cuda.set_device(_told("LOCAL_RANK", 0))
+        enough_devices(_from_environment("LOCAL_WORLD_SIZE", 1))
+        torch.cuda.set_device(_from_environment("LOCAL_RANK", 0))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
@@ -315,7 +315,7 @@ def _meet() -> None:
 
 @contextmanager
 def _listening() -> Iterator[None]:
-    """Tell apart what another process's end looks like: a connection that breaks, or a silence."""
+    """Turn a broken connection or a timeout into PeerLost."""
     try:
         yield
     except RuntimeError as error:
@@ -323,19 +323,18 @@ def _listening() -> Iterator[None]:
 
 
 def lost(error: Exception) -> PeerLost | None:
-    """What an error among other work means, where it is of a connection: sharded weights are fetched while a network
-    computes. None for another error."""
+    """Return PeerLost for an error of a connection, which sharded weights raise inside a network; None for others."""
     return _lost(error) if isinstance(error, dist.DistError) or "gloo" in str(error) else None
 
 
 def _lost(error: Exception) -> PeerLost:
     return PeerLost(
-        f"process {rank()} of {size()} lost the others, or waited for them longer than {timeout()} s "
-        f"({str(error).splitlines()[0]}); the one that ended first says why"
+        f"process {rank()} of {size()} lost the connection to the others, or waited longer than {timeout()} s "
+        f"({str(error).splitlines()[0]}); see the error of the process that ended first"
     )
 
 
 def _end_with_the_launcher() -> None:
-    """Let the kernel tell this process when its launcher has died (Linux)."""
+    """Let the kernel end this process when its launcher dies (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

@@ -1,43 +1,43 @@
-"""The exceptions for what the user gave us; the ground floor of the house, imported from anywhere."""
+"""Errors in what the user provided. Every package may import this module."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class InputError(Exception):
-    """Wrong input: names the file or key, what was found, what is accepted and what to do.
+    """Wrong input: the message names the file or key, what was found, what was expected and what to do.
 
-    `cli/` prints the message alone and exits with `status`.
+    The command line prints the message alone, and exits with `status`.
     """
 
     status = 2
 
 
 class BadFile(InputError):
-    """One file of many that cannot be used: the place of all, its name there, the reason, and what to do."""
+    """One unusable file of many: `source` is the folder or archive, `name` the file in it; reason and advice follow."""
 
-    def __init__(self, place: object, name: str, reason: str, advice: str = "repair it or take it out") -> None:
-        super().__init__(place, name, reason, advice)
+    def __init__(self, source: object, name: str, reason: str, advice: str = "repair it or remove it") -> None:
+        super().__init__(source, name, reason, advice)
         self.name, self.reason = name, reason
 
     def __str__(self) -> str:
-        place, name, reason, advice = self.args
-        return f"{place}: {name}: {reason}; {advice}"
+        source, name, reason, advice = self.args
+        return f"{source}: {name}: {reason}; {advice}"
 
 
 def one_of(name: str, word: object, accepted: Iterable[str]) -> None:
-    """Raise InputError, naming the key or option, for a word that is none of those accepted."""
+    """Raise InputError, naming the key or option, for a word that is not accepted."""
     accepted = list(accepted)
     if word not in accepted:
         raise InputError(f"{name} is {word!r}{nearest(str(word), accepted)} Accepted: {', '.join(accepted)}.")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'x' or 'y'?" for the nearest known words and those that it begins, or "." alone."""
+    """Return "; did you mean 'x' or 'y'?" for the nearest known words and those that begin with it, or "."."""
     known = list(known)
-    begun = [name for name in known if word and name.startswith(word)]
-    found = list(dict.fromkeys([*get_close_matches(word, known, n=2, cutoff=0.5), *begun]))[:3]
-    return f"; did you mean {' or '.join(map(repr, found))}?" if found else "."
+    longer = [name for name in known if word and name.startswith(word)]
+    suggested = list(dict.fromkeys([*get_close_matches(word, known, n=2, cutoff=0.5), *longer]))[:3]
+    return f"; did you mean {' or '.join(map(repr, suggested))}?" if suggested else "."
 
 
 def first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and a clear message where they cannot be."""
+"""Write files completely or not at all, with clear errors."""
 
 import hashlib
 import json
@@ -16,21 +16,21 @@ Json = dict[str, Any]  # of values that json reads and writes
 
 
 class WriteError(InputError):
-    """A disk that is full, a quota that is used up, a place that cannot be written to."""
+    """A full disk, an exhausted quota, or a path without write permission."""
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn a failure to write `path` into a WriteError that names it."""
+    """Turn an OSError into a WriteError that names `path`."""
     try:
         yield
     except OSError as error:
-        raise WriteError(f"{path}: could not be written ({error}); free space or name a writable place") from None
+        raise WriteError(f"{path}: could not be written ({error}); free disk space, or use a writable path") from None
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a file beside `path` to write to; then rename it to `path`, or on any failure remove it."""
+    """Yield a temporary path beside `path`; rename it to `path` at the end, or remove it after any error."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small file of text, whole or not at all, and on the disk when this returns."""
+    """Write a small text file, completely or not at all, and wait until it is on the disk."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
         sync(part)
@@ -80,11 +80,11 @@ def sync(path: Path) -> None:
 
 
 def writable(option: str, path: Path | None) -> None:
-    """Raise InputError for a file that could not be written: better known before the work."""
+    """Raise InputError for a path that cannot be written, so that a command fails before its work."""
     if path is not None:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise InputError(f"{option} {path}: it is a folder; name a file")
         if not os.access(path.parent, os.W_OK):
-            raise InputError(f"{option} {path}: its folder cannot be written to; name a writable place")
+            raise InputError(f"{option} {path}: its folder is not writable; use a writable path")

@@ -1,14 +1,14 @@
-"""Interruption: the first signal asks the work to finish its step and save; a Ctrl-C after that leaves at once."""
+"""Interruption by signals: the first one lets the work finish its step and save; a second Ctrl-C exits at once."""
 
 import signal
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # USR1: how schedulers announce that SIGTERM will follow
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # schedulers announce SIGTERM with USR1
 
 
 class Interrupted(Exception):
-    """The user or the machine asked us to stop, and everything is saved. `status` is the exit status."""
+    """The user or the machine stopped the command, and everything is saved. `status` is the exit status."""
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
@@ -16,9 +16,9 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """While entered, a signal only sets `number`, None before; a second Ctrl-C acts as ever.
+    """A context in which a signal only sets `number`, which is None before; a second Ctrl-C acts as usual.
 
-    SIGTERM may come twice, as it does from `timeout` and from schedulers that tell the group and then its leader.
+    SIGTERM may arrive twice: `timeout` and schedulers send it to the process group and then to its leader.
     """
 
     number: int | None = None
@@ -39,7 +39,7 @@ class Interruption:
 
 
 def raise_interrupted() -> None:
-    """Let signals raise Interrupted where there is nothing to save, so that what was begun is cleared away."""
+    """Let signals raise Interrupted in commands with nothing to save, so that temporary files are removed."""
     for number in SIGNALS:
         signal.signal(number, _raise)
 
@@ -51,6 +51,6 @@ def _raise(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def ignore_signals(worker: int = 0) -> None:
-    """Of a worker: signals, which reach a whole group, are for the main process, which ends its workers itself."""
+    """Ignore signals in a worker process: they reach the whole group, and the main process ends its workers itself."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

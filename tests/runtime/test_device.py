@@ -54,7 +54,7 @@ def test_a_compiler_that_fails_is_told_and_done_without(monkeypatch, capsys):
     monkeypatch.setattr(torch, "compile", broken)
     layer = nn.Linear(2, 2)
     precision.compile_network(layer, lambda: layer(torch.zeros(1, 2)))
-    assert "note: torch.compile failed (no C++ compiler); going on without it" in capsys.readouterr().err
+    assert "note: torch.compile failed (no C++ compiler)" in capsys.readouterr().err
     assert layer(torch.zeros(1, 2)).shape == (1, 2)
 
 
@@ -94,9 +94,7 @@ def test_a_number_format_that_the_device_lacks_is_refused(monkeypatch):
     gpu = torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda where: "an old GPU")
-    with pytest.raises(
-        InputError, match=r"train.precision is 'bf16', which an old GPU lacks; accepted here: auto, fp32"
-    ):
+    with pytest.raises(InputError, match=r"train.precision is 'bf16', an old GPU.*auto, fp32"):
         precision.check("train.precision", "bf16", gpu)
     precision.check("train.precision", "fp32", gpu)
     precision.check("train.precision", "bf16", CPU)
