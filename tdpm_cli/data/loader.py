@@ -36,7 +36,7 @@ def batches(
 
     Raises InputError for data that cannot be read, and if a worker process is killed.
     """
-    workers = min(workers, os.cpu_count() or 1)  # more would only compete for the cores
+    workers = min(workers, len(os.sched_getaffinity(0)))  # more would only compete for the cores
     loader = torch.utils.data.DataLoader(
         _Reader(data),
         sampler=_Indices(data, Order(batch, seed, seen, flip), rows),

@@ -268,7 +268,7 @@ def test_an_interrupted_process_has_the_time_that_it_needs_to_save(monkeypatch, 
         "sys.exit(143)\n"
     )
     monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-c", code])
-    monkeypatch.setattr(launch, "GRACE", 0.2)
+    monkeypatch.setattr(launch, "GRACE_SECONDS", 0.2)
     assert launch.launch(2, max_restarts=1) == 143
     assert (tmp_path / "saved").exists()
 
