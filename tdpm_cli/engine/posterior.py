@@ -1,7 +1,7 @@
 """The posterior q(x_s | x_t, x_0) of a step from t to s, and ancestral sampling from it."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from torch import Tensor
@@ -28,12 +28,11 @@ def ancestral(
     schedule: Schedule,
     std: Callable[[Schedule, int, int], float],
     noise: DrawNoise,
-    cond: Mapping[str, Tensor],
 ) -> Tensor:
     """Ancestral sampling; std(schedule, t, s) is the standard deviation of the noise of a step from t to s."""
     x = x_T
     for t, s in pairwise(times):
-        x_0 = denoise(x, full(x, t), **cond)
+        x_0 = denoise(x, full(x, t))
         # Mean of q(x_s | x_t, x_0) (Ho et al. 2020, eq. 7, for a step from t to s).
         of_x_0 = schedule.alpha(s) * beta(schedule, t, s) / schedule.sigma(t) ** 2
         of_x_t = schedule.alpha(t) / schedule.alpha(s) * schedule.sigma(s) ** 2 / schedule.sigma(t) ** 2

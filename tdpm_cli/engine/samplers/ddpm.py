@@ -1,6 +1,7 @@
 """DDPM: ancestral sampling, best with many steps. Ho et al. 2020, eq. 7."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor
 
@@ -20,4 +21,4 @@ def ddpm(
     **cond: Tensor,
 ) -> Tensor:
     """Ancestral sampling with the posterior's variance, the small one (Ho et al. 2020, eq. 7)."""
-    return ancestral(denoise, x_T, times, schedule, posterior_std, noise, cond)
+    return ancestral(partial(denoise, **cond), x_T, times, schedule, posterior_std, noise)

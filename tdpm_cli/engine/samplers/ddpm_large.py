@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor
 
@@ -25,4 +26,4 @@ def ddpm_large(
     def std(schedule: Schedule, t: int, s: int) -> float:
         return math.sqrt(beta(schedule, t, s)) if s > 0 else 0.0  # data carry no added noise
 
-    return ancestral(denoise, x_T, times, schedule, std, noise, cond)
+    return ancestral(partial(denoise, **cond), x_T, times, schedule, std, noise)
