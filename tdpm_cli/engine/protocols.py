@@ -113,12 +113,3 @@ class Condition(Protocol):
 
     def parse(self, words: Sequence[str], n: int) -> RawCondition:
         """Return n conditions that repeat what the user typed."""
-
-
-def taken(raw_condition: RawCondition, positions: Sequence[int]) -> RawCondition:
-    """Select the conditions at these positions."""
-    chosen = list(positions)
-    return {  # type: ignore[return-value]
-        key: value[chosen] if isinstance(value, Tensor) else [value[k] for k in chosen]  # type: ignore[index]
-        for key, value in raw_condition.items()
-    }
