@@ -1,11 +1,11 @@
 """`tdpm decode`: turn noise that `tdpm encode` wrote into images."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from tdpm_cli.cli.options import Model, OutFolder, Overwrite, Seed, existing, sampling_options
+from tdpm_cli.cli.options import Model, OutFolder, Overwrite, Seed, Settings, existing, sampling_options
 
 
 @sampling_options("steps", "spacing", "sampler", "guidance_scale")
@@ -17,7 +17,7 @@ def decode(
     ],
     out: OutFolder,
     model: Model = None,
-    sampling: dict[str, Any],
+    sampling: Settings,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:

@@ -1,6 +1,6 @@
 """`tdpm edit`: add noise to images and denoise them."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -14,6 +14,7 @@ from tdpm_cli.cli.options import (
     Overwrite,
     Prompts,
     Seed,
+    Settings,
     count,
     numbers,
     require_model,
@@ -28,7 +29,7 @@ def edit(
     images: Images,
     out: OutFolder,
     model: Model = None,
-    sampling: dict[str, Any],
+    sampling: Settings,
     strength: Annotated[
         str, typer.Option(help="Noise as fractions of T, such as 0.3,1.", rich_help_panel=SAMPLING)
     ] = "0.25,0.5,1",

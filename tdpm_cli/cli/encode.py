@@ -1,6 +1,6 @@
 """`tdpm encode`: turn images into noise."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ from tdpm_cli.cli.options import (
     OutFolder,
     Overwrite,
     Prompts,
+    Settings,
     optional_count,
     require_model,
     sampling_options,
@@ -28,7 +29,7 @@ def encode(
     images: Images,
     out: OutFolder,
     model: Model = None,
-    sampling: dict[str, Any],
+    sampling: Settings,
     n: FirstN = None,
     iterations: Iterations = 1,
     seed: InversionSeed = None,

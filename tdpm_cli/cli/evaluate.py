@@ -1,7 +1,7 @@
 """`tdpm eval`: score samples against data."""
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
@@ -22,6 +22,7 @@ from tdpm_cli.cli.options import (
     Repeats,
     Report,
     ScoredN,
+    Settings,
     TextScore,
     in_processes,
     optional_count,
@@ -61,7 +62,7 @@ def evaluate(
     ref: Reference = None,
     n: ScoredN = None,
     model: Model = None,
-    sampling: dict[str, Any],
+    sampling: Settings,
     seed: Annotated[
         Optional[int],
         typer.Option(

@@ -1,11 +1,11 @@
 """`tdpm export`: write a model for other runtimes."""
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
-from tdpm_cli.cli.options import GUIDANCE, OUTPUT, SAMPLER_OPTIONS, Model, require_model, sampling_options
+from tdpm_cli.cli.options import GUIDANCE, OUTPUT, SAMPLER_OPTIONS, Model, Settings, require_model, sampling_options
 from tdpm_cli.export.target import export_target
 
 
@@ -14,7 +14,7 @@ def export(
     *,
     file: Annotated[Path, typer.Argument(help="File, or folder of diffusers, to write.")],
     model: Model = None,
-    sampling: dict[str, Any],
+    sampling: Settings,
     format: Annotated[
         Optional[str],
         typer.Option(

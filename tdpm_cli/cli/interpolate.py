@@ -1,6 +1,6 @@
 """`tdpm interpolate`: move from one image or sample to another."""
 
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
@@ -14,6 +14,7 @@ from tdpm_cli.cli.options import (
     OutFolder,
     Overwrite,
     Prompts,
+    Settings,
     known_images,
     optional_count,
     require_model,
@@ -27,7 +28,7 @@ def interpolate(
     *,
     out: OutFolder,
     model: Model = None,
-    sampling: dict[str, Any],
+    sampling: Settings,
     images: Annotated[
         Optional[str],
         typer.Option(

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial, wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, Optional, TypeAlias, TypeVar, get_args, get_origin
 
 import typer
 
@@ -19,6 +19,7 @@ ALIASES = {"guidance_scale": "--scale", "prior_guidance_scale": "--prior-scale"}
 SAMPLER_OPTIONS = tuple(registry.all_keys("sampler"))  # such as eta
 GUIDANCE = ("guidance_scale", "prior_guidance_scale")
 LARGEST_SEED = 2**62  # with room for the seeds that follow it
+Settings: TypeAlias = dict[str, Any]  # field of a section -> the value that the user set
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 Command = TypeVar("Command", bound=Callable[..., None])
 Text = TypeVar("Text", bound=str | Path | None)

@@ -1,6 +1,6 @@
 """`tdpm reconstruct`: measure what encoding and decoding lose."""
 
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
@@ -15,6 +15,7 @@ from tdpm_cli.cli.options import (
     OutFolder,
     Overwrite,
     Prompts,
+    Settings,
     count,
     counts,
     nonempty_list,
@@ -30,7 +31,7 @@ def reconstruct(
     images: Images,
     out: OutFolder,
     model: Model = None,
-    sampling: dict[str, Any],
+    sampling: Settings,
     steps: Annotated[
         str, typer.Option(help="Steps in each direction, such as 4,16,64.", rich_help_panel=SAMPLING)
     ] = "4,8,16,32,64",

@@ -1,7 +1,7 @@
 """`tdpm sample`: draw samples of a model."""
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
@@ -17,6 +17,7 @@ from tdpm_cli.cli.options import (
     Overwrite,
     Processes,
     Prompts,
+    Settings,
     existing,
     in_processes,
     one_of,
@@ -41,7 +42,7 @@ def sample(
         ),
     ] = None,
     model: Model = None,
-    sampling: dict[str, Any],
+    sampling: Settings,
     seed: Annotated[
         int,
         typer.Option(min=0, max=2**63 - 1, help="Sample k depends only on seed and k.", rich_help_panel=SAMPLING),

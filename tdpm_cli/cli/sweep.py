@@ -1,7 +1,7 @@
 """`tdpm sweep`: score every combination of sampling options."""
 
 from pathlib import Path
-from typing import Annotated, Any, Optional, get_args
+from typing import Annotated, Optional, get_args
 
 import typer
 
@@ -21,6 +21,7 @@ from tdpm_cli.cli.options import (
     Report,
     ScoredN,
     Seed,
+    Settings,
     TextScore,
     counts,
     existing,
@@ -47,7 +48,7 @@ def sweep(
             rich_help_panel=MODEL,
         ),
     ] = None,
-    sampling: dict[str, Any],
+    sampling: Settings,
     start: Annotated[
         str, typer.Option(help="Start of sampling: prior, data, gaussian.", rich_help_panel=SAMPLING)
     ] = "prior",

@@ -1,7 +1,7 @@
 """`tdpm train`: train a model."""
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
@@ -13,6 +13,7 @@ from tdpm_cli.cli.options import (
     TRAINING,
     Assignments,
     Processes,
+    Settings,
     existing,
     in_processes,
     settings_options,
@@ -38,7 +39,7 @@ def train(
         str,
         typer.Option(help="Preset's name or YAML file; auto proposes one.", rich_help_panel=TRAINING),
     ],
-    settings: dict[str, Any],
+    settings: Settings,
     data: Annotated[
         Optional[Path],
         typer.Option(
@@ -76,7 +77,7 @@ def train(
         str, typer.Option(help="auto, never, or a run's or checkpoint's path.", rich_help_panel=TRAINING)
     ] = "auto",
     set_: Assignments = None,
-    machine: dict[str, Any],
+    machine: Settings,
     nproc: Processes = 1,
     max_restarts: Annotated[
         int,
