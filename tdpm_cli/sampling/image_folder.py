@@ -22,9 +22,9 @@ from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import replacing, write_text, writing
 from tdpm_cli.runtime.locks import WorkLocks
 from tdpm_cli.runtime.signals import Interrupted, Interruption
+from tdpm_cli.sampling import output
 from tdpm_cli.sampling import sample_folder as samples
 from tdpm_cli.sampling.build import build_space, open_dataset
-from tdpm_cli.sampling.sample_folder import Pieces
 
 MANIFEST = "pictures.json"
 ARRAYS = "x_T.npz"
@@ -89,7 +89,7 @@ def filling(out: Path, plan: Mapping[str, Any], overwrite: bool) -> "Iterator[Fi
     if names - {samples.LOCKS} and not names & {MANIFEST, UNDER_WAY}:
         raise InputError(f"{out}: it is not empty; name another folder")
     if before:
-        samples.refuse_others(out, before, plan, "pictures")
+        output.reject_other_settings(out, before, plan, "pictures")
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     locks, done = WorkLocks(out / samples.LOCKS), False
@@ -100,7 +100,7 @@ def filling(out: Path, plan: Mapping[str, Any], overwrite: bool) -> "Iterator[Fi
             if path.name.endswith(".part") or (overwrite and _is_made(path.name)):  # .part: of one that was killed
                 path.unlink()
         if overwrite:
-            Pieces(out / UNDER_WAY).remove()
+            output.Pieces(out / UNDER_WAY).remove()
         if whole := not overwrite and _is_whole(out):
             say(f"done before: {out} holds all of it; to make it again give --overwrite")
             yield None
@@ -110,7 +110,7 @@ def filling(out: Path, plan: Mapping[str, Any], overwrite: bool) -> "Iterator[Fi
             yield Filling(out)
         done = whole or (out / MANIFEST).is_file()
         if done:
-            Pieces(out / UNDER_WAY).remove()
+            output.Pieces(out / UNDER_WAY).remove()
     finally:
         locks.close(done)
 
@@ -126,7 +126,7 @@ class Filling:
 
         Raises Interrupted when stopped.
         """
-        pieces, made = samples.pieces_of(n, batch), Pieces(self.out / UNDER_WAY / label)
+        pieces, made = output.pieces_of(n, batch), output.Pieces(self.out / UNDER_WAY / label)
         there = sum(len(piece) for piece in pieces if made.has(piece))
         with Meter(label, n, there, unit) as meter, Interruption() as interrupted:
             for piece in pieces:
@@ -138,7 +138,7 @@ class Filling:
                     raise Interrupted(
                         interrupted.number, f"stopped; {self.out} is sound, and the same command continues"
                     )
-        return torch.from_numpy(made.together(pieces))
+        return torch.from_numpy(made.read_all(pieces))
 
     def write_pictures(self, raw: Tensor, names: Sequence[str]) -> None:
         """Write uint8 [n, C, H, W] as PNGs of these names."""
@@ -154,13 +154,7 @@ class Filling:
 def begun(out: Path) -> dict[str, Any]:
     """What was written, or begun, in a folder of these verbs; {} where nothing was. Raises InputError for a damaged
     file."""
-    for path in (out / MANIFEST, out / UNDER_WAY / PLAN):
-        if path.is_file():
-            try:
-                return dict(json.loads(path.read_text(encoding="utf-8")))
-            except (ValueError, TypeError, OSError, RecursionError) as error:
-                raise InputError(f"{path}: damaged ({error}); give --overwrite to begin again") from None
-    return {}
+    return output.read_json(out / MANIFEST) or output.read_json(out / UNDER_WAY / PLAN)
 
 
 def _is_whole(out: Path) -> bool:

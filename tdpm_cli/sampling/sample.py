@@ -26,7 +26,7 @@ from tdpm_cli.runtime.errors import InputError, one_of
 from tdpm_cli.runtime.files import writing
 from tdpm_cli.runtime.locks import WorkLocks, unfinished
 from tdpm_cli.runtime.signals import Interrupted, Interruption
-from tdpm_cli.sampling import build
+from tdpm_cli.sampling import build, output
 from tdpm_cli.sampling import sample_folder as samples
 from tdpm_cli.sampling.build import Components
 from tdpm_cli.sampling.sample_batch import BatchInput, sample_batch
@@ -69,7 +69,7 @@ def sample(
     device = chosen_device()
     loaded = build.load_model(model, device)
     made = loaded.components
-    begun_in = distributed.from_first(lambda: None if overwrite else samples.told(out).get("precision"))
+    begun_in = distributed.from_first(lambda: None if overwrite else samples.read_manifest(out).get("precision"))
     settings = settings_of(
         made,
         steps=steps,
@@ -112,7 +112,7 @@ def sample(
     say(f"{loaded.source}: {made.schedule_text}; NFE {calls}")
     # A smaller batch, the last, is not worth compiling for.
     with torch.compiler.set_stance("eager_on_recompile") if compiled else nullcontext():
-        _fill(out, held, draw, samples.pieces_of(n, settings.batch), given.get("label"), spent)
+        _fill(out, held, draw, output.pieces_of(n, settings.batch), given.get("label"), spent)
     if not distributed.is_first():
         return
     shown = held.read(min(n, GRID if is_image else POINTS))
@@ -161,7 +161,7 @@ def _to_enlarge(condition: Condition, folder: Path) -> StoredImages | TensorData
     takes = getattr(condition, "low", None)
     if takes is None:
         raise InputError("--upsample, but the model does not enlarge images; leave it out")
-    smaller = open_stored(folder, "--upsample", samples.told(folder))
+    smaller = open_stored(folder, "--upsample", samples.read_manifest(folder))
     if smaller.shape != takes:
         raise InputError(
             f"--upsample {folder}: images of {list(smaller.shape)}; the model enlarges {list(takes)}; bring images "

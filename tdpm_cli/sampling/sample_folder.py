@@ -24,9 +24,9 @@ from tdpm_cli.runtime.console import Spent
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import replacing, write_text, writing
 from tdpm_cli.runtime.locks import MAX_NUMBERS, WorkLocks, exclusive
+from tdpm_cli.sampling import output
 
 MANIFEST, ARRAY, PIECES, LOCKS = "samples.json", "samples.npz", ".pieces", ".locks"
-MAY_DIFFER = ("config", "model", "tdpm")  # between the commands that fill one folder
 
 
 def prepare(
@@ -56,44 +56,19 @@ def prepare(
         write_text(out / MANIFEST, json.dumps({**manifest, "conditions": conditions}, indent=1))
 
 
-def told(out: Path) -> dict[str, Any]:
-    """What `samples.json` says; {} where there is none. Raises InputError for a damaged one."""
-    if not (out / MANIFEST).is_file():
-        return {}
-    try:
-        content = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise InputError(f"{out / MANIFEST}: damaged ({error}); give --overwrite to begin again") from None
-    return content if isinstance(content, dict) else {}
-
-
-def refuse_others(out: Path, before: Mapping[str, Any], now: Mapping[str, Any], what: str = "samples") -> None:
-    """Raise InputError, naming the differences, where what a folder holds was made with other settings than now."""
-    listed = [
-        f"{key}: {before.get(key)!r} there, {now[key]!r} here"
-        for key in now
-        if key not in MAY_DIFFER and before.get(key) != now[key]
-    ]
-    if listed:
-        raise InputError(
-            f"{out} holds {what} made with other settings:\n  " + "\n  ".join(listed)
-            + "\nName another folder, or give --overwrite."
-        )  # fmt: skip
+def read_manifest(out: Path) -> dict[str, Any]:
+    """Return the content of `samples.json`; {} if there is none. Raises InputError for a damaged file."""
+    return output.read_json(out / MANIFEST)
 
 
 def _refuse_others(held: "Images | Array", n: int, manifest: Mapping[str, Any]) -> None:
-    if not (before := told(held.out)):
+    if not (before := read_manifest(held.out)):
         return
-    refuse_others(held.out, before, manifest)
+    output.reject_other_settings(held.out, before, manifest)
     if (count := held.count()) > n:
         raise InputError(
             f"{held.out} already holds {count} samples, more than --n {n}; name another folder or --overwrite"
         )
-
-
-def pieces_of(n: int, batch: int) -> list[range]:
-    """What is computed at a time, always the same: a network rounds differently in another batch."""
-    return [range(start, min(start + batch, n)) for start in range(0, n, batch)]
 
 
 class Images:
@@ -142,39 +117,12 @@ class Images:
         return self.out / f"{k:06d}.png"
 
 
-class Pieces:
-    """The rows of an array, a file for each piece, until all are there."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def has(self, piece: range) -> bool:
-        """Whether these rows are there."""
-        return self._path(piece).is_file()
-
-    def write(self, piece: range, rows: np.ndarray) -> None:
-        """Write these rows, whole or not at all."""
-        with replacing(self._path(piece)) as part, part.open("wb") as file:
-            np.save(file, rows, allow_pickle=False)
-
-    def together(self, pieces: Sequence[range]) -> np.ndarray:
-        """The rows of all pieces."""
-        return np.concatenate([np.load(self._path(piece), allow_pickle=False) for piece in pieces])
-
-    def remove(self) -> None:
-        """Remove them all."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _path(self, piece: range) -> Path:
-        return self.folder / f"{piece.start:09d}-{piece.stop:09d}.npy"
-
-
 class Array:
     """One `samples.npz` of n, as ADM's evaluator reads it: `arr_0` [n, H, W, C] uint8 or [n, dim] float32, and labels
     `arr_1`."""
 
     def __init__(self, out: Path, n: int) -> None:
-        self.out, self.n, self.pieces = out, n, Pieces(out / PIECES)
+        self.out, self.n, self.pieces = out, n, output.Pieces(out / PIECES)
 
     def count(self) -> int:
         """The length of the array."""
@@ -193,7 +141,7 @@ class Array:
 
     def finish(self, pieces: Sequence[range], labels: Tensor | None) -> None:
         """Put the pieces together."""
-        arrays = [self.pieces.together(pieces)]
+        arrays = [self.pieces.read_all(pieces)]
         arrays += [labels.numpy()] if labels is not None else []
         with replacing(self.out / ARRAY) as part, part.open("wb") as file:
             np.savez(file, *arrays)
