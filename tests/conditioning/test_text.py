@@ -27,7 +27,7 @@ from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.signals import Interrupted
 from tdpm_cli.sampling import build
 from tdpm_cli.sampling.sample import grid_path, read_prompts, sample
-from tdpm_cli.training import fit as fitting
+from tdpm_cli.training import helper_network
 from tdpm_cli.training.train import train
 
 TEXT = [
@@ -285,7 +285,7 @@ def test_a_matcher_continues_where_it_stopped(tiny_images, tmp_path, monkeypatch
     plain = tiny_images(*TEXT)
     file = tmp_path / "matcher.safetensors"
 
-    class Stop(fitting.Interruption):
+    class Stop(helper_network.Interruption):
         asked = 0
 
         @property
@@ -297,17 +297,17 @@ def test_a_matcher_continues_where_it_stopped(tiny_images, tmp_path, monkeypatch
         def number(self, value):
             pass
 
-    monkeypatch.setattr(fitting.precision, "fastest", lambda work, where: "fp32")
+    monkeypatch.setattr(helper_network.precision, "fastest", lambda work, where: "fp32")
     matcher(config.load_config(plain), tmp_path / "whole.safetensors", 20_000)
     with monkeypatch.context() as patched:
-        patched.setattr(fitting, "Interruption", Stop)
+        patched.setattr(helper_network, "Interruption", Stop)
         with pytest.raises(Interrupted):
             matcher(config.load_config(plain), file, 20_000)
     assert not file.exists()
     with pytest.raises(InputError, match=r"begun with other data or settings(.|\n)*remove it"):
         matcher(config.load_config(plain), file, 30_000)
     # On a busy machine another number format may seem the faster; it goes on in the one it began in.
-    monkeypatch.setattr(fitting.precision, "fastest", lambda work, where: "bf16")
+    monkeypatch.setattr(helper_network.precision, "fastest", lambda work, where: "bf16")
     matcher(config.load_config(plain), file, 20_000)
     (whole, _), (resumed, _) = (weights.read_weights(path) for path in (tmp_path / "whole.safetensors", file))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
