@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import torch
 from torch import nn
@@ -31,7 +32,7 @@ def check(key: str, precision: str, where: torch.device) -> None:
         raise InputError(f"{key} is 'bf16', which {name} does not support; accepted: auto, fp32")
 
 
-def fastest(work: Callable[[], object], where: torch.device) -> str:
+def fastest(work: Callable[[], object], where: torch.device) -> Literal["fp32", "bf16"]:
     """Return "bf16" if `work` is faster in it by MIN_SPEEDUP on this machine, best of three runs each; else "fp32"."""
     if not has_bf16(where):
         return "fp32"

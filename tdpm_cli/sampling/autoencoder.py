@@ -15,8 +15,8 @@ from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.protocols import Cond
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling import build
-from tdpm_cli.sampling.sample_batch import BatchInput, in_batches, null_condition, rows_of, sample_in_batches
-from tdpm_cli.sampling.settings import reverse_settings
+from tdpm_cli.sampling.sample_batch import BatchInput, in_batches, rows_of, sample_in_batches
+from tdpm_cli.sampling.settings import null_condition, reverse_settings
 
 if TYPE_CHECKING:
     from tdpm_cli.sampling.model import Labels, Model
@@ -66,8 +66,8 @@ def decode(
     t, chosen = _step(model, t), model.settings(**settings)
     if tuple(x_t.shape[1:]) != tuple(model.space.shape):
         raise InputError(f"x_t has shape {list(x_t.shape)}; the model expects [n, {_text(model.space.shape)}]")
-    whole = BatchInput(seed, range(len(x_t)), cond=model.cond(len(x_t), labels), x_t=x_t, t=t, clip=clip)
-    return sample_in_batches(model.components, chosen, whole)
+    examples = BatchInput(seed, range(len(x_t)), cond=model.cond(len(x_t), labels), x_t=x_t, t=t, clip=clip)
+    return sample_in_batches(model.components, chosen, examples)
 
 
 def edit(
@@ -89,8 +89,8 @@ def edit(
     t = max(round(strength * model.schedule.T), 1)
     x_t = noised(model, images, t=t, seed=seed, first=first)
     indices = range(first, first + len(x_t))
-    whole = BatchInput(seed + 1, indices, cond=model.cond(len(x_t), labels), x_t=x_t, t=t)
-    return sample_in_batches(model.components, model.settings(**settings), whole)
+    examples = BatchInput(seed + 1, indices, cond=model.cond(len(x_t), labels), x_t=x_t, t=t)
+    return sample_in_batches(model.components, model.settings(**settings), examples)
 
 
 def interpolate(
@@ -108,8 +108,8 @@ def interpolate(
     x_0 = _x_0(model, torch.stack([a, b]))
     x_T = _invert(model, x_0, model.cond(2, labels), chosen, model.schedule.T, iterations)
     path = [between_x_T((x_T[0], x_T[1]), (x_0[0], x_0[1]), share, model.schedule) for share in _shares(frames)]
-    whole = BatchInput(0, range(frames), cond=model.cond(frames, labels), x_t=torch.stack(path), clip=False)
-    return sample_in_batches(model.components, chosen, whole)
+    examples = BatchInput(0, range(frames), cond=model.cond(frames, labels), x_t=torch.stack(path), clip=False)
+    return sample_in_batches(model.components, chosen, examples)
 
 
 def interpolate_z(
@@ -136,7 +136,7 @@ def logits(model: "Model", images: Tensor, *, seed: int = 0, first: int = 0, lab
     Raises InputError if the model has no discriminator beside it, as in exported files.
     """
     path = model.loaded.source.with_name("discriminator.safetensors")
-    discriminator = build.build(model.config, model.device).discriminator
+    discriminator = build.build_discriminator(model.components, model.device)
     if discriminator is None or not path.is_file():
         raise InputError(f"{model.loaded.source}: no discriminator beside it; name a run or a checkpoint")
     weights.load_tensors(discriminator, weights.read_weights(path)[0], str(path))

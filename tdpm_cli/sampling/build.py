@@ -3,9 +3,9 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -29,6 +29,13 @@ from tdpm_cli.runtime.files import sha256
 FORMAT = 1  # of the header of a file of weights
 
 
+@dataclass
+class FastestPrecision:
+    """The number format in which networks are fastest on this machine; None until they have been timed."""
+
+    name: Literal["fp32", "bf16"] | None = None
+
+
 @dataclass(frozen=True)
 class Components:
     """The space, condition and networks of a config. `discriminator` is None if the prior does not learn."""
@@ -38,6 +45,7 @@ class Components:
     condition: Condition
     model: TDPM
     discriminator: nn.Module | None
+    fastest: FastestPrecision = field(default_factory=FastestPrecision, compare=False)
 
     @property
     def schedule_text(self) -> str:
@@ -63,14 +71,31 @@ def build(config: Config, device: torch.device | str = "cpu") -> Components:
             raise InputError(f"denoiser.prediction is {config.denoiser.prediction!r}: {error}") from None
         prior = build_component("prior", config.prior, space.shape, condition.sizes, schedule, network)
         model = TDPM(denoiser, prior)
-        discriminator: nn.Module | None = None
-        if config.discriminator is not None:
-            discriminator = build_component("discriminator", config.discriminator, space.shape, condition.sizes)
+        discriminator = _discriminator(config, space, condition)
     _check_together(config, space, condition, model)
     for module in (model, discriminator):
         if module is not None and not on_meta:
-            module.to(device).to(memory_format=torch.channels_last)
+            _place(module, device)
     return Components(config, space, condition, model, discriminator)
+
+
+def build_discriminator(components: Components, device: torch.device) -> nn.Module | None:
+    """Build the discriminator alone, with arbitrary weights; None if the config has none."""
+    with torch.random.fork_rng(devices=[]):
+        discriminator = _discriminator(components.config, components.space, components.condition)
+    return None if discriminator is None else _place(discriminator, device)
+
+
+def _discriminator(config: Config, space: Space, condition: Condition) -> nn.Module | None:
+    if config.discriminator is None:
+        return None
+    network: nn.Module = build_component("discriminator", config.discriminator, space.shape, condition.sizes)
+    return network
+
+
+def _place(module: nn.Module, device: torch.device | str) -> nn.Module:
+    """Move a network to the device, in the memory format in which convolutions are fast. Returns the network."""
+    return module.to(device).to(memory_format=torch.channels_last)
 
 
 def build_schedule(config: Config) -> Schedule:

@@ -60,8 +60,8 @@ class Model:
 
     def draw_x_T(self, n: int, *, seed: int = 0, first: int = 0, labels: Labels = None, **settings: object) -> Tensor:
         """Return the x_T [n, *shape] that the prior draws for those samples."""
-        chosen, whole = self.settings(**settings), self._input(n, seed, first, labels)
-        call = lambda part: starting_point(self.components, chosen, whole.part(part)).x_T
+        chosen, examples = self.settings(**settings), self._input(n, seed, first, labels)
+        call = lambda part: starting_point(self.components, chosen, examples.part(part)).x_T
         return in_batches(n, chosen.batch, call)
 
     def cond(self, n: int, labels: Labels) -> Cond:

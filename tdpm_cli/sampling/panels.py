@@ -5,11 +5,13 @@ from dataclasses import replace
 import torch
 from PIL import Image
 
+from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.dataset import Examples
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.tdpm import TDPM
 from tdpm_cli.sampling.build import Components
 from tdpm_cli.sampling.sample_batch import BatchInput, batches, sample_batch
+from tdpm_cli.sampling.settings import device_of
 
 IMAGES, POINTS = 64, 4096  # examples in a panel, at most; a quarter of the images where they exceed SMALL pixels
 SMALL = 64
@@ -17,7 +19,7 @@ SMALL = 64
 
 @torch.inference_mode()
 def draw_panels(components: Components, model: TDPM, data: Examples) -> dict[str, Image.Image]:
-    """Return a picture of each panel by its title. `model` holds the averaged weights; the seeds are fixed."""
+    """Return the image of each panel by its title. `model` holds the averaged weights; the seeds are fixed."""
     config, space, T = components.config, components.space, model.denoiser.schedule.T
     components = replace(components, model=model)
     settings = config.sample.model_copy(update={"precision": config.train.precision})
@@ -26,9 +28,11 @@ def draw_panels(components: Components, model: TDPM, data: Examples) -> dict[str
     rows = []
     for batch in batches(min(panel_size(space.shape), len(data)), settings.batch):
         raw, raw_condition = data[order[batch.start : batch.stop]]
-        x_0 = space.encode(raw.to(next(model.parameters()).device))
-        noised = model.denoiser.schedule.q_sample_T(x_0, Noise(1, batch, x_0.device).normal(space.shape))
-        sampled = sample_batch(components, settings, BatchInput(0, batch, raw_condition={**raw_condition, "raw": raw}))
+        x_0 = space.encode(raw.to(device_of(model)))
+        noise = Noise(0, batch, x_0.device)  # of the data first, then of the prior and the sampler
+        noised = model.denoiser.schedule.q_sample_T(x_0, noise.normal(space.shape))
+        conditions: RawCondition = {**raw_condition, "raw": raw}
+        sampled = sample_batch(components, settings, BatchInput(0, batch, raw_condition=conditions, noise=noise))
         rows.append([space.decode(x_0), space.decode(noised), space.decode(sampled.x_T), sampled.raw])
     model.train(training)
     titles = ("data", f"data at T = {T}", "prior", "samples")

@@ -1,8 +1,8 @@
-"""A model's networks on this machine: their number format, and their weights sharded among processes."""
+"""Prepare a model's networks for this machine: choose their number format, and shard them among processes."""
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import nn
@@ -11,8 +11,7 @@ from tdpm_cli.engine.tdpm import TDPM
 from tdpm_cli.runtime import device as precision
 from tdpm_cli.runtime import distributed
 from tdpm_cli.sampling.build import Components
-
-TIMED_BATCH = 4  # examples on which number formats are timed
+from tdpm_cli.sampling.settings import TIMED_BATCH
 
 
 def networks(model: TDPM) -> list[nn.Module]:
@@ -23,7 +22,7 @@ def networks(model: TDPM) -> list[nn.Module]:
 def shard(model: TDPM, device: torch.device) -> None:
     """Shard the weights of denoiser, prior and text encoder among processes, and move the rest to the device.
 
-    No network is ever complete on the device.
+    The device never holds a complete network.
     """
     for network in (*networks(model), *filter(None, [model.denoiser.text_encoder])):
         distributed.shard(network)
@@ -36,7 +35,7 @@ def with_precision(components: Components, device: torch.device) -> Components:
         precision.check("train.precision", components.config.train.precision, device)
         return components
     work = partial(try_network, components, device, TIMED_BATCH, components.model.denoiser.network)
-    fastest: Any
+    fastest: Literal["fp32", "bf16"]
     if components.config.train.shard and device.type == "cuda":  # a network that may exceed the device cannot be timed
         fastest = "bf16" if precision.has_bf16(device) else "fp32"
     else:
@@ -45,7 +44,7 @@ def with_precision(components: Components, device: torch.device) -> Components:
 
 
 def try_network(components: Components, device: torch.device, size: int, network: nn.Module) -> None:
-    """Run one network of the denoiser's class forward and backward on `size` blank examples."""
+    """Run one network of the denoiser's class forward and backward on `size` examples of zeros."""
     denoiser = components.model.denoiser
     cond = {key: value.to(device) for key, value in components.condition.null(size).items()}
     t = torch.ones(size, dtype=torch.long, device=device)

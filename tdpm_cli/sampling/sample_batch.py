@@ -12,9 +12,8 @@ from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.dataset import Examples, take
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.protocols import Cond
-from tdpm_cli.engine.tdpm import TDPM
 from tdpm_cli.sampling.build import Components
-from tdpm_cli.sampling.settings import prior_options, reverse_settings
+from tdpm_cli.sampling.settings import device_of, null_condition, prior_options, reverse_settings
 
 
 @dataclass(frozen=True)
@@ -23,9 +22,9 @@ class BatchInput:
 
     `start` chooses x_T: "prior" calls the prior, "data" adds noise to the examples `indices` of `data`, "gaussian" is
     N(0, I). `z` [B, *z_shape] replaces the z that the prior would draw. `x_t` [B, *shape] at step `t` (T if None)
-    replaces x_T; at most t steps lead from there to x_0. The condition is `cond` if present, else `raw_condition`, else
-    that of the data for the start "data", else drawn from the seed. `clip` keeps estimates of x_0 within the data's
-    bounds.
+    replaces x_T; at most t steps lead from there to x_0. `noise` replaces the noise of (seed, k). The condition is
+    `cond` if present, else `raw_condition`, else that of the data for the start "data", else drawn from the seed.
+    `clip` keeps estimates of x_0 within the data's bounds.
     """
 
     seed: int
@@ -38,9 +37,11 @@ class BatchInput:
     x_t: Tensor | None = None
     t: int | None = None
     clip: bool = True
+    noise: Noise | None = None
 
     def part(self, part: range) -> "BatchInput":
-        """Return the input of the examples at these positions."""
+        """Return the input of the examples at these positions. The noise must be that of the seed."""
+        assert self.noise is None
         rows = slice(part.start, part.stop)
         return replace(
             self,
@@ -90,7 +91,7 @@ def starting_point(components: Components, settings: SampleConfig, batch: BatchI
     if cond is None:
         cond = components.condition.encode(raw_condition if raw is None else {**raw_condition, "raw": raw})
     cond = {key: value.to(device) for key, value in cond.items()}
-    noise = Noise(batch.seed, batch.indices, device)
+    noise = Noise(batch.seed, batch.indices, device) if batch.noise is None else batch.noise
     if batch.x_t is not None:
         x_T = batch.x_t.to(device)
     elif batch.start == "gaussian":
@@ -105,21 +106,10 @@ def starting_point(components: Components, settings: SampleConfig, batch: BatchI
     return StartingPoint(x_T, noise, cond, raw_condition)
 
 
-def null_condition(components: Components, n: int) -> Cond:
-    """Return the condition "nothing", n times, on the model's device."""
-    device = device_of(components.model)
-    return {key: value.to(device) for key, value in components.condition.null(n).items()}
-
-
-def device_of(model: TDPM) -> torch.device:
-    """Return the device of a model's weights."""
-    return next(model.parameters()).device
-
-
-def sample_in_batches(components: Components, settings: SampleConfig, whole: BatchInput) -> Tensor:
+def sample_in_batches(components: Components, settings: SampleConfig, examples: BatchInput) -> Tensor:
     """Return all raw examples of an input on the CPU, sampled `settings.batch` at a time."""
-    call = lambda part: sample_batch(components, settings, whole.part(part)).raw
-    return in_batches(len(whole.indices), settings.batch, call)
+    call = lambda part: sample_batch(components, settings, examples.part(part)).raw
+    return in_batches(len(examples.indices), settings.batch, call)
 
 
 def in_batches(n: int, size: int, call: Callable[[range], Tensor]) -> Tensor:

@@ -1,22 +1,23 @@
-"""Sampling settings of a model: the preset's with options over them, their cost, and the manifest of samples."""
+"""Sampling settings of a model: those of its preset, replaced by options; their cost; the manifest of samples."""
 
-from typing import Any
-from weakref import WeakKeyDictionary
+from typing import Literal, TypedDict
 
 import torch
 
 from tdpm_cli import __version__
 from tdpm_cli.config.schema import SampleConfig, check_sampler, check_sampling, split_sampler_options
 from tdpm_cli.config.validation import validated
+from tdpm_cli.engine.protocols import Cond
 from tdpm_cli.engine.tdpm import TDPM, ReverseSettings
 from tdpm_cli.runtime import device as precision
 from tdpm_cli.runtime import distributed
+from tdpm_cli.runtime.files import Json
 from tdpm_cli.sampling.build import Components, LoadedModel
 
-TIMED_BATCH = 4  # examples on which number formats are timed
+TIMED_BATCH = 4  # examples in a batch that times a number format
 
 
-def settings_of(components: Components, **options: Any) -> SampleConfig:
+def settings_of(components: Components, **options: object) -> SampleConfig:
     """Return the preset's settings, replaced by the options that are not None.
 
     Raises InputError for options that do not fit the model.
@@ -24,7 +25,7 @@ def settings_of(components: Components, **options: Any) -> SampleConfig:
     preset = components.config.sample
     present, own = split_sampler_options(options)
     over = {key: getattr(validated(SampleConfig, present, "--"), key) for key in present}
-    # The preset's options belong to the preset's sampler.
+    # Another sampler does not take the options of the preset's.
     of_sampler = over.pop("options", {} if "sampler" in over else preset.options)
     settings = preset.model_copy(update=over)
     settings = settings.model_copy(update={"options": check_sampler(settings.sampler, {**of_sampler, **own})})
@@ -32,34 +33,29 @@ def settings_of(components: Components, **options: Any) -> SampleConfig:
         settings, components.model.denoiser.schedule.T, bool(components.condition.sizes), components.model.prior.learns
     )
     key = "--precision" if "precision" in over else "sample.precision"
-    precision.check(key, settings.precision, next(components.model.parameters()).device)
+    precision.check(key, settings.precision, device_of(components.model))
     return settings.model_copy(update={"precision": _fastest(components)}) if settings.precision == "auto" else settings
 
 
-_FASTEST: WeakKeyDictionary[TDPM, Any] = WeakKeyDictionary()
-
-
-def _fastest(components: Components) -> Any:
-    """Return the number format in which the network is fastest on this machine; time each once."""
-    if components.model in _FASTEST:
-        return _FASTEST[components.model]
-    device = next(components.model.parameters()).device
-    cond = {key: value.to(device) for key, value in components.condition.null(TIMED_BATCH).items()}
-    x, t = (
-        torch.zeros((TIMED_BATCH, *components.space.shape), device=device),
-        torch.ones(TIMED_BATCH, dtype=torch.long, device=device),
-    )
+def _fastest(components: Components) -> Literal["fp32", "bf16"]:
+    """Return the number format in which the denoiser is fastest on this machine. The first call times each format."""
+    if components.fastest.name is not None:
+        return components.fastest.name
+    denoiser, device = components.model.denoiser, device_of(components.model)
+    x = torch.zeros((TIMED_BATCH, *components.space.shape), device=device)
+    t = torch.ones(TIMED_BATCH, dtype=torch.long, device=device)
     with torch.inference_mode():
-        cond = components.model.denoiser.encode_condition(cond)
-        work = lambda: components.model.denoiser.network(x, t, **cond)
-        _FASTEST[components.model] = distributed.from_first(lambda: precision.fastest(work, device))
-    return _FASTEST[components.model]
+        cond = denoiser.encode_condition(null_condition(components, TIMED_BATCH))
+        work = lambda: denoiser.network(x, t, **cond)
+        name = distributed.from_first(lambda: precision.fastest(work, device))
+    components.fastest.name = name
+    return name
 
 
 def reverse_settings(
     settings: SampleConfig, bounds: tuple[float, float] | None, t: int | None = None
 ) -> ReverseSettings:
-    """Return the settings of `TDPM.decode`; at most t steps where it starts from t."""
+    """Return the settings of `TDPM.decode` from step t (T if None), with at most t steps."""
     return ReverseSettings(
         steps=settings.steps if t is None else min(settings.steps, t),
         spacing=settings.spacing,
@@ -72,9 +68,27 @@ def reverse_settings(
     )
 
 
-def prior_options(settings: SampleConfig) -> dict[str, Any]:
-    """Return the settings of `TDPM.draw_x_T`."""
+class PriorOptions(TypedDict):
+    """Options of `TDPM.x_T_of`."""
+
+    guidance_scale: float
+    precision: str
+
+
+def prior_options(settings: SampleConfig) -> PriorOptions:
+    """Return the options of `TDPM.x_T_of` in these settings."""
     return {"guidance_scale": settings.prior_guidance_scale, "precision": settings.precision}
+
+
+def null_condition(components: Components, n: int) -> Cond:
+    """Return the condition "nothing", n times, on the model's device."""
+    device = device_of(components.model)
+    return {key: value.to(device) for key, value in components.condition.null(n).items()}
+
+
+def device_of(model: TDPM) -> torch.device:
+    """Return the device of a model's weights."""
+    return next(model.parameters()).device
 
 
 def nfe(model: TDPM, settings: SampleConfig) -> int:
@@ -88,8 +102,8 @@ def nfe_text(model: TDPM, settings: SampleConfig) -> str:
     return f"{model.nfe(0, prior_guidance_scale=settings.prior_guidance_scale)} + {steps}"
 
 
-def describe(loaded: LoadedModel, settings: SampleConfig, seed: int) -> dict[str, Any]:
-    """Return the manifest of samples: everything that they depend on."""
+def describe(loaded: LoadedModel, settings: SampleConfig, seed: int) -> Json:
+    """Return everything that samples depend on, for their manifest."""
     config, model = loaded.components.config, loaded.components.model
     identity = {key: value for key, value in settings.model_dump().items() if key != "batch"}
     return {
