@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from tdpm_cli.checkpoints import weights
+from tdpm_cli.config.types import Value
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import sha256, sync
 
@@ -21,7 +22,7 @@ FORMAT = 2
 MANIFEST, STATE, OPTIMIZERS = "manifest.json", "state.json", "optimizers.safetensors"
 MAX_JSON_BYTES = 64 << 20
 
-StateDict = dict[str, Any]  # of an optimizer of PyTorch: its "state", by index of the weight, and its "param_groups"
+StateDict = dict[str, Any]  # PyTorch's `Optimizer.state_dict()`: "state", by index of the weight, and "param_groups"
 
 
 class TrainingState(TypedDict, total=False):
@@ -32,9 +33,9 @@ class TrainingState(TypedDict, total=False):
     ema: list[int]  # half-lives, in images
     skipped: dict[str, int]  # updates that were not finite, by phase
     processes: int
-    config: dict[str, Any]
+    config: dict[str, Value]
     config_sha256: str
-    optimizers: dict[str, list[dict[str, Any]]]  # their parameter groups
+    optimizers: dict[str, list[dict[str, Value]]]  # their parameter groups
 
 
 class FileRecord(TypedDict):
@@ -114,7 +115,7 @@ def _read_manifest(folder: Path) -> dict[str, FileRecord]:
     # Comparing with what tdpm would write notices a change of any byte, spaces included.
     if version != FORMAT or (folder / MANIFEST).read_bytes() != _to_json(content).encode():
         raise Damaged(f"{folder}: {MANIFEST} has changed since it was written")
-    files: dict[str, FileRecord] = content.get("files", {})
+    files = cast(dict[str, FileRecord], content.get("files", {}))
     try:
         sound = all({"size", "sha256"} == record.keys() and Path(name).name == name for name, record in files.items())
     except AttributeError:
@@ -124,7 +125,7 @@ def _read_manifest(folder: Path) -> dict[str, FileRecord]:
     return files
 
 
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
+def _read_json(folder: Path, name: str) -> dict[str, object]:
     path = folder / name
     try:
         if (size := path.stat().st_size) > MAX_JSON_BYTES:
@@ -139,7 +140,7 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     return content
 
 
-def _to_json(content: Mapping[str, Any]) -> str:
+def _to_json(content: Mapping[str, object]) -> str:
     return json.dumps(content, indent=1)
 
 

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -82,7 +81,7 @@ def read_header(path: Path) -> tuple[dict[str, list[int]], dict[str, str]]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path) -> Iterator[safe_open]:
     if not path.is_file():
         raise InputError(f"{path}: no run or weights file found")
     try:

@@ -14,7 +14,7 @@ from tdpm_cli.runtime.console import say
 from tdpm_cli.runtime.files import WriteError
 
 OnError = Literal["stop", "continue"]
-LONG_WAIT = 1.0  # seconds that training waits for the disk before a note says so
+LONG_WAIT = 1.0  # seconds that training waits for the disk before tdpm prints a note
 
 
 class Saver:

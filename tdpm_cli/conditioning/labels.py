@@ -1,7 +1,6 @@
 """Class labels."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -51,7 +50,7 @@ class Labels:
         """Draw labels uniformly."""
         return {"label": noise.choice(self.classes)}
 
-    def fit(self, dataset: Dataset) -> dict[str, Any]:
+    def fit(self, dataset: Dataset) -> dict[str, object]:
         """Return the names of the classes. Raises InputError if the data have another number of classes."""
         names = dataset.class_names
         if names and len(names) != self.classes:

@@ -1,7 +1,6 @@
 """No condition: unconditional generation."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -37,7 +36,7 @@ class Unconditional:
         """Return {}."""
         return {}
 
-    def fit(self, dataset: Dataset) -> dict[str, Any]:
+    def fit(self, dataset: Dataset) -> dict[str, object]:
         """Return {}."""
         return {}
 

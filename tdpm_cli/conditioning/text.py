@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -89,7 +89,7 @@ class Text:
             raise InputError("the model has no captions to draw from; write some with --prompt or --prompts FILE")
         return {"captions": [(self.examples[k],) for k in noise.choice(len(self.examples)).tolist()]}
 
-    def fit(self, dataset: Dataset) -> dict[str, Any]:
+    def fit(self, dataset: Dataset) -> dict[str, object]:
         """Return the names of the classes, examples of captions drawn at random, and the encoder's size."""
         self.names = self.names or list(dataset.class_names)
         if self.examples:

@@ -1,7 +1,7 @@
 """A smaller image to enlarge, and its caption: the second stage of a cascade (Ho et al. 2022a)."""
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from annotated_types import Len
@@ -56,7 +56,7 @@ class Upsampling:
         raise InputError("the model enlarges images and cannot draw any; name a folder of images with `tdpm sample "
                          "--upsample`, and score its output")  # fmt: skip
 
-    def fit(self, dataset: Dataset) -> dict[str, Any]:
+    def fit(self, dataset: Dataset) -> dict[str, object]:
         """Return what `Text.fit` returns."""
         return self.text.fit(dataset)
 

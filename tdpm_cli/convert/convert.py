@@ -1,8 +1,6 @@
 """`--init`: begin a run from a trained denoiser, of tdpm or of another project."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -14,12 +12,13 @@ from tdpm_cli.convert.external import ImportedModel, Importer
 from tdpm_cli.convert.source import InitSource, accepted_prefixes, init_source
 from tdpm_cli.models.backbones.unet import UNet
 from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.files import Json
 from tdpm_cli.sampling.build import Components, build_schedule, config_in, schedule_of
 
 DENOISER = "denoiser."  # the prefix of the denoiser's tensors in a file of tdpm
 
 
-def preset_of_denoiser(plain: dict[str, Any], init: str) -> dict[str, Any]:
+def preset_of_denoiser(plain: Json, init: str) -> Json:
     """Return a preset with the backbone, schedule, prediction and condition of the model that `init` names.
 
     The truncation point, the prior, the adversarial settings and the data stay those of the preset. Raises InputError
@@ -80,7 +79,7 @@ def weights_of_run(init: str) -> tuple[dict[str, Tensor], Config]:
     return tensors, config_in(path, header)
 
 
-def _preset_of_run(plain: dict[str, Any], init: str) -> dict[str, Any]:
+def _preset_of_run(plain: Json, init: str) -> Json:
     config = weights_of_run(init)[1]
     trained = config.to_dict()
     if any(trained["space"].get(key) != value for key, value in (plain.get("space") or {}).items()):
@@ -97,6 +96,6 @@ def _preset_of_run(plain: dict[str, Any], init: str) -> dict[str, Any]:
     return plain
 
 
-def _with_schedule(plain: dict[str, Any], schedule: Mapping[str, Any]) -> dict[str, Any]:
+def _with_schedule(plain: Json, schedule: Json) -> Json:
     """Return a preset with another schedule and its own truncation point."""
     return {**plain, "schedule": {**schedule, "truncate": (plain.get("schedule") or {}).get("truncate")}}

@@ -1,17 +1,16 @@
 """diffusers' `UNet2DModel`: its names, its config, and our U-Net in its form. Does not import diffusers."""
 
-from typing import Any
-
 import torch
 
 from tdpm_cli.convert.layout import Layout, Position, Tensors, convert_attention, layer_names, positions
 from tdpm_cli.models.backbones.unet import CONVENTIONS as OURS
 from tdpm_cli.models.backbones.unet import Attention, Block, UNet
 from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.files import Json
 
 PREDICTIONS = {"epsilon": "eps", "sample": "x_0", "v_prediction": "v"}
 CONVENTIONS = {(1e-6, 1, 0): "ddpm", (1e-5, 0, 1): "adm"}  # norm_eps, freq_shift, downsample_padding
-DEFAULTS: dict[str, Any] = {  # of UNet2DModel, for keys that a config omits
+DEFAULTS: Json = {  # of UNet2DModel, for keys that a config omits
     "norm_eps": 1e-5, "freq_shift": 0, "downsample_padding": 1, "flip_sin_to_cos": True, "norm_num_groups": 32,
     "layers_per_block": 2, "attention_head_dim": 8, "resnet_time_scale_shift": "default", "center_input_sample": False,
     "time_embedding_type": "positional", "act_fn": "silu", "mid_block_scale_factor": 1, "add_attention": True,
@@ -56,7 +55,7 @@ def _current_names(inside: Tensors) -> Tensors:
     return current
 
 
-def config_of(unet: UNet, shape: tuple[int, ...]) -> dict[str, Any]:
+def config_of(unet: UNet, shape: tuple[int, ...]) -> Json:
     """Return the config of the equivalent `UNet2DModel`. Raises InputError if there is none."""
     _check_exportable(unet)
     attentions, groups = _attentions(unet), _groups(unet)

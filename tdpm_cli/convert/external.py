@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from tdpm_cli.checkpoints.weights import read_weights
 from tdpm_cli.models.backbones.unet import UNet
 from tdpm_cli.runtime.device import free_memory
 from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.files import Json
 
 Tensors = dict[str, Tensor]
 
@@ -27,10 +28,10 @@ class ImportedModel:
     `tensors_for(unet)` returns the weights by the names of that U-Net. `notes` are for the user.
     """
 
-    backbone: dict[str, Any]
+    backbone: Json
     channels: int  # of the images
     tensors_for: Callable[[UNet], Tensors]
-    schedule: dict[str, Any] | None = None
+    schedule: Json | None = None
     prediction: str | None = None
     classes: int | None = None
     size: int | None = None  # of the images, if the files contain it

@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.config.presets import overlay
@@ -13,7 +12,7 @@ from tdpm_cli.config.schema import validate_section
 from tdpm_cli.convert.external import Tensors, require
 from tdpm_cli.models import torchscript_programs as programs
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import replacing, sha256
+from tdpm_cli.runtime.files import Json, replacing, sha256
 from tdpm_cli.sampling.build import Components, build_component, config_in
 
 NETWORK, PROGRAM = "x0-then-noise", "torchscript"  # the priors that a generator can become
@@ -25,7 +24,7 @@ ACCEPTED = (
 )
 
 
-def preset_of_generator(plain: dict[str, Any], source: str) -> dict[str, Any]:
+def preset_of_generator(plain: Json, source: str) -> Json:
     """Return a preset whose prior is the generator `source`.
 
     Trusts a TorchScript program from now on, and keeps a copy of it under its hash. Raises InputError for anything but
@@ -76,7 +75,7 @@ def _copy(path: Path, to: Path) -> None:
             shutil.copyfile(path, part)
 
 
-def _generator(path: Path, shape: Sequence[int]) -> tuple[Tensors, dict[str, Any]]:
+def _generator(path: Path, shape: Sequence[int]) -> tuple[Tensors, dict[str, int]]:
     """Return the weights by our names, and the keys of the prior that they fit."""
     tensors, header = weights.read_weights(checkpoint.newest_weights(path) if path.is_dir() else path)
     if "config" in header:

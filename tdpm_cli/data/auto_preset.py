@@ -4,7 +4,6 @@ import io
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -15,6 +14,7 @@ from tdpm_cli.data.dataset import Dataset, FromImageFiles
 from tdpm_cli.data.decode import is_grey, is_transparent, limit_pixels
 from tdpm_cli.runtime.console import say, table
 from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.files import Json
 
 SAMPLED = 1000  # images, drawn at random, whose headers are read
 SIDES = (32, 64, 128, 256)  # that images of different sizes are brought to
@@ -37,7 +37,7 @@ class DataInfo:
     text: str
 
 
-def propose(path: Path) -> dict[str, Any]:
+def propose(path: Path) -> Json:
     """Return the values of a preset for the data at `path`, and print each choice with its reason.
 
     Raises InputError if there are no images, or if they are too small to train on.

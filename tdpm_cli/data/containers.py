@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from tdpm_cli.runtime.errors import BadFile, InputError
 
@@ -93,7 +93,7 @@ class Zip:
         self._entries = {entry.filename: entry for entry in entries if not entry.is_dir()}
         self.folders = [entry.filename.rstrip("/") for entry in entries if entry.is_dir()]
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_archive": None}
 
     def stamps(self) -> dict[str, str]:

@@ -4,7 +4,6 @@ import hashlib
 import math
 import mmap
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +48,7 @@ class ImageDataset:
     def __len__(self) -> int:
         return len(self.files.names)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_kept": None}  # only forked processes share this memory
 
     def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, RawCondition]:

@@ -5,11 +5,11 @@ import io
 import json
 import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from PIL import Image
 
@@ -90,7 +90,7 @@ def prepare(
         f"next: tdpm train --preset auto --data {out}")  # fmt: skip
 
 
-def _start(parts: Path, settings: dict[str, Any]) -> None:
+def _start(parts: Path, settings: Mapping[str, object]) -> None:
     """Make the folder of parts, or keep it if it belongs to the same settings."""
     plan = parts / "plan.json"
     text = json.dumps(settings)

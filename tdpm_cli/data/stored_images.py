@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from PIL import Image
@@ -19,8 +19,11 @@ from tdpm_cli.data.image_files import ImageFiles
 from tdpm_cli.data.tensor_dataset import TensorDataset
 from tdpm_cli.runtime.console import Meter
 from tdpm_cli.runtime.errors import BadFile, InputError
+from tdpm_cli.runtime.files import Json
 
 MAX_BROKEN_SHARE = 0.001  # of the files that cannot be decoded; a larger share is not an accident
+Recorded = int | Sequence[str]  # a label, or captions, of one sample
+
 SAMPLES_ARRAY = "samples.npz"  # the file in which `tdpm sample --format npz` writes its samples
 
 
@@ -39,7 +42,7 @@ class StoredImages:
     EXIF orientation is not applied. Raises InputError for images of mixed kinds and for too many broken files.
     """
 
-    def __init__(self, files: ImageFiles, recorded: Mapping[str, Sequence[Any]] | None = None) -> None:
+    def __init__(self, files: ImageFiles, recorded: Mapping[str, Sequence[Recorded]] | None = None) -> None:
         self.files = files
         kinds = _kinds_of(files)
         self.broken = tuple(
@@ -68,7 +71,7 @@ class StoredImages:
         if labels := self._recorded.get("label"):
             raw_condition["label"] = torch.tensor([labels[k] for k in positions])
         if captions := self._recorded.get("captions"):
-            raw_condition["captions"] = [tuple(captions[k]) for k in positions]
+            raw_condition["captions"] = [tuple(cast(Sequence[str], captions[k])) for k in positions]
         return raw_condition
 
     def fingerprint(self) -> str:
@@ -83,7 +86,7 @@ class StoredImages:
         return to_tensor(flatten(self.files.open(position, apply_orientation=False), self.shape[0]))
 
 
-def open_stored(path: Path, option: str, manifest: Mapping[str, Any] | None = None) -> StoredImages | TensorDataset:
+def open_stored(path: Path, option: str, manifest: Json | None = None) -> StoredImages | TensorDataset:
     """Open a folder or zip of image files, an .npz, or a folder that `tdpm sample` wrote with this `manifest`.
 
     Raises InputError, naming `option`, for anything else.
@@ -162,7 +165,7 @@ def _common_shape(files: ImageFiles, kinds: Sequence[ImageKind | str]) -> tuple[
     return (1 if pixels == "grey" else 3), height, width
 
 
-def _by_file_name(names: Sequence[str], recorded: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+def _by_file_name(names: Sequence[str], recorded: Mapping[str, Sequence[Recorded]]) -> dict[str, list[Recorded]]:
     """Recorded conditions by position; {} unless every file is named by a number that they cover."""
     numbers = [PurePath(name).stem for name in names]
     count = min((len(values) for values in recorded.values()), default=0)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,6 +17,9 @@ from rich.table import Table
 
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import write_text, writing
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 LINE_SECONDS = 15  # between lines of progress without a terminal
@@ -102,11 +105,11 @@ class Spent:
 
     def shares(self) -> dict[str, float]:
         """Return each task's share of the time since the start; tasks of threads overlap those of the loop."""
-        whole = max(time.perf_counter() - self._begin, 1e-9)
-        return {what: seconds / whole for what, seconds in self._seconds.items()}
+        total = max(time.perf_counter() - self._begin, 1e-9)
+        return {what: seconds / total for what, seconds in self._seconds.items()}
 
 
-def summary_writer() -> Any:
+def summary_writer() -> "type[SummaryWriter]":
     """Return TensorBoard's writer class. Raises InputError if TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
@@ -127,14 +130,15 @@ class Log:
             lines = self.path.read_text(errors="replace").splitlines(keepends=True)
             kept = [line for line in lines if _seen(line) <= seen]
             write_text(self.path, "".join(kept))
-        self._writer: Any = summary_writer()(str(run / "tensorboard"), purge_step=seen) if tensorboard else None
+        self._writer = summary_writer()(str(run / "tensorboard"), purge_step=seen) if tensorboard else None
 
     def write(self, seen: int, values: Mapping[str, float]) -> None:
         """Append one line."""
         with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps({"seen": seen, **{key: float(f"{v:.6g}") for key, v in values.items()}}) + "\n")
-        for key, value in values.items() if self._writer else ():
-            self._writer.add_scalar(key, value, seen)
+        if self._writer:
+            for key, value in values.items():
+                self._writer.add_scalar(key, value, seen)
 
     def scored(self, seen: int) -> bool:
         """Return whether the log has a score after `seen` images."""

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -20,8 +20,11 @@ from torch import Tensor, nn
 from tdpm_cli.runtime import console
 from tdpm_cli.runtime.errors import InputError
 
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+
 BUCKET_BYTES = 25 << 20  # of gradients averaged together: large enough to be fast, small enough to overlap
-TIMEOUT_SECONDS = 600  # that processes wait for one another, unless TDPM_TIMEOUT is set
+TIMEOUT_SECONDS = 600  # after which a process gives up waiting for the others, unless TDPM_TIMEOUT is set
 Thing = TypeVar("Thing")
 
 
@@ -99,10 +102,10 @@ def gathered(thing: Thing) -> list[Thing]:
     """Return the values of all processes, by rank."""
     if size() == 1:
         return [thing]
-    found: list[Any] = [None] * size()
+    values = [thing] * size()
     with _listening():
-        dist.all_gather_object(found, thing)
-    return found
+        dist.all_gather_object(values, thing)
+    return values
 
 
 def together(things: Iterator[Thing]) -> Iterator[Thing]:
@@ -111,27 +114,27 @@ def together(things: Iterator[Thing]) -> Iterator[Thing]:
         yield from things
         return
     while True:
-        found = gathered([thing] if (thing := next(things, None)) is not None else [])
-        if not any(found):
+        turn = gathered([thing] if (thing := next(things, None)) is not None else [])
+        if not any(turn):
             return
-        yield from (each[0] for each in found if each)
+        yield from (share[0] for share in turn if share)
 
 
 def from_first(make: Callable[[], Thing]) -> Thing:
     """Return, in every process, what `make` returns in the first."""
     if size() == 1:
         return make()
-    found = [make() if is_first() else None]
+    values = [make() if is_first() else None]
     with _listening():
-        dist.broadcast_object_list(found, src=0)
-    return found[0]  # type: ignore[return-value]
+        dist.broadcast_object_list(values, src=0)
+    return cast(Thing, values[0])
 
 
-def agree(what: str, things: Mapping[str, Any]) -> None:
+def agree(what: str, things: Mapping[str, object]) -> None:
     """Raise InputError, naming the values, unless all processes have the same things under the same names."""
-    found = gathered(dict(things))
-    for name in sorted({name for each in found for name in each}):
-        values = [each.get(name) for each in found]
+    by_rank = gathered(dict(things))
+    for name in sorted({name for things_there in by_rank for name in things_there}):
+        values = [things_there.get(name) for things_there in by_rank]
         if any(value != values[0] for value in values):
             listed = "; ".join(f"process {number} has {value!r}" for number, value in enumerate(values))
             raise InputError(
@@ -143,10 +146,10 @@ def largest(number: int) -> int:
     """Return the largest of all processes' numbers."""
     if size() == 1:
         return number
-    found = torch.tensor(number)
+    maximum = torch.tensor(number)
     with _listening():
-        dist.all_reduce(found, dist.ReduceOp.MAX)
-    return int(found)
+        dist.all_reduce(maximum, dist.ReduceOp.MAX)
+    return int(maximum)
 
 
 def mean(logs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -200,16 +203,15 @@ def shard(network: nn.Module) -> None:
     network.to(memory_format=torch.contiguous_format)  # FSDP accepts no other
     stacks = [stack for stack in network.modules() if isinstance(stack, nn.ModuleList)]
     for unit in (*(block for stack in stacks for block in stack), network):
-        # The network itself as well, so that between steps no process holds all weights.
+        # The network itself is a unit: between steps no process holds all weights.
         sharded = fully_shard(unit, mesh=mesh, reshard_after_forward=True)
         if not on_gpu:
             sharded.set_force_sum_reduction_for_comms(True)  # Gloo has sums, but no means
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_value(tensor: Tensor) -> Tensor:
     """Return the full value of a tensor that may be sharded. All processes must call this."""
-    full: Tensor = getattr(tensor, "full_tensor", lambda: tensor)()
-    return full
+    return cast("DTensor", tensor).full_tensor() if _is_sharded(tensor) else tensor
 
 
 def fill(tensor: Tensor, value: Tensor) -> None:
@@ -217,17 +219,13 @@ def fill(tensor: Tensor, value: Tensor) -> None:
     if _is_sharded(tensor):
         from torch.distributed.tensor import distribute_tensor
 
-        value = distribute_tensor(value.to(tensor.device), *_placed(tensor))
+        sharded = cast("DTensor", tensor)
+        value = distribute_tensor(value.to(tensor.device), sharded.device_mesh, sharded.placements)
     tensor.copy_(value)
 
 
 def _is_sharded(tensor: Tensor) -> bool:
-    return hasattr(tensor, "full_tensor")
-
-
-def _placed(tensor: Any) -> tuple[Any, Any]:
-    """Return the processes that hold a sharded tensor, and how it is divided."""
-    return tensor.device_mesh, tensor.placements
+    return hasattr(tensor, "full_tensor")  # DTensor, whose import takes half a second
 
 
 class _Buckets:
@@ -241,7 +239,7 @@ class _Buckets:
             self.buckets[-1].append(parameter)
         self.of = {p: number for number, bucket in enumerate(self.buckets) for p in bucket}
         self.missing = [len(bucket) for bucket in self.buckets]
-        self.sent: list[tuple[list[Tensor], Tensor, Any]] = []
+        self.sent: list[tuple[list[Tensor], Tensor, dist.Work | None]] = []
 
     def ready(self, parameter: Tensor) -> None:
         """Count a gradient, and send all complete buckets in order, on which processes must agree."""

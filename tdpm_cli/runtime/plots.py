@@ -8,13 +8,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import replacing, write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 SIZE = (4.8, 3.4)  # inches: narrow enough that text stays legible on a phone
@@ -123,7 +124,7 @@ def svg(figure: "Figure") -> str:
     return re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{prefix}-", text)
 
 
-def _style() -> AbstractContextManager[Any]:
+def _style() -> AbstractContextManager[None]:
     """Apply STYLE over matplotlib's defaults, so that no matplotlibrc changes a plot; leaving restores the settings."""
     try:
         from matplotlib import style
@@ -164,7 +165,7 @@ def _level(axes: "Axes", name: str, height: float) -> None:
     )
 
 
-def _log_ticks(axis: Any, values: Iterable[float] = ()) -> None:
+def _log_ticks(axis: "Axis", values: Iterable[float] = ()) -> None:
     """Tick a logarithmic axis at `values` if they are few, else at 1, 2, 5, 10, ..., or evenly on a narrow axis."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 

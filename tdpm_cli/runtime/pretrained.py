@@ -55,9 +55,9 @@ def cached(name: str, hub: str, option: str) -> Path:
     """
     from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 
-    paths: list[Any] = [try_to_load_from_cache(hub, file) for file in (CONFIG, WEIGHTS)]
-    if all(isinstance(path, str) for path in paths):
-        return Path(paths[0]).parent
+    config, weights = (try_to_load_from_cache(hub, file) for file in (CONFIG, WEIGHTS))
+    if isinstance(config, str) and isinstance(weights, str):
+        return Path(config).parent
     try:
         HfApi().model_info(hub, timeout=10)  # fails soon without a network; a download would retry for minutes
         return Path(snapshot_download(hub, allow_patterns=[CONFIG, WEIGHTS, *TOKENIZER]))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tdpm_cli.config.types import Positive, PositiveFloat
 from tdpm_cli.runtime.errors import InputError, first_line
-from tdpm_cli.runtime.files import sha256
+from tdpm_cli.runtime.files import Json, sha256
 from tdpm_cli.spaces.pixels import Pixels
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _find(source: str) -> Path:
             ) from None
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def _read_config(folder: Path) -> Json:
     try:
         settings = json.loads((folder / CONFIG).read_text())
         class_name = settings["_class_name"]

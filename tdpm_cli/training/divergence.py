@@ -51,5 +51,5 @@ def report_divergence(state: TrainerState, run: Path, data: Dataset, steps: Sequ
 
 def _norms(tensors: Iterable[tuple[str, Tensor | None]]) -> dict[str, float]:
     return {
-        key: float(distributed.whole(tensor.detach()).norm()) for key, tensor in tensors if tensor is not None
+        key: float(distributed.full_value(tensor.detach()).norm()) for key, tensor in tensors if tensor is not None
     }  # fmt: skip

@@ -141,7 +141,7 @@ def _to_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copy tensors to the CPU. Sharded ones need all processes; only the first, which writes files, keeps the copy."""
     copies = {}
     for name, tensor in tensors.items():
-        value = distributed.whole(tensor.detach())
+        value = distributed.full_value(tensor.detach())
         if distributed.is_first():
             copies[name] = value.to("cpu", copy=True, memory_format=torch.contiguous_format)
         else:

@@ -89,7 +89,7 @@ def train_on(
     state.set_learning_rates()
     batch = Batch(x, cond, generator, first=distributed.rank() * len(x), total=total)
     micro_batches = drop_conditions(batch, components.condition).split(settings.batch_gpu or len(x))
-    machine = Machine(autocast, distributed.averaged, distributed.whole)
+    machine = Machine(autocast, distributed.averaged, distributed.full_value)
     try:
         logs = train_step(state.phases, micro_batches, state.step, state.seen, machine)
     except (torch.OutOfMemoryError, RuntimeError) as error:

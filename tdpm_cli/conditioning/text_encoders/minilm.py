@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from tdpm_cli.conditioning.captions.cache import CachedVectors, Embedding
 from tdpm_cli.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 __all__ = ["MiniLM"]
 
@@ -53,7 +56,7 @@ class MiniLM:
 
 
 @cache
-def tokenizer() -> Any:
+def tokenizer() -> "Tokenizer":
     """Return uncased BERT's tokenizer. Raises InputError if the package is not installed."""
     with _archive() as archive:
         from tokenizers import Tokenizer

@@ -2,21 +2,22 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from tdpm_cli.config.types import Value
 from tdpm_cli.convert.diffusers_unet import CONVENTIONS, DEFAULTS, LAYOUT, PREDICTIONS
 from tdpm_cli.convert.external import ImportedModel, Tensors, read_tensors
 from tdpm_cli.convert.layout import convert_tensors
 from tdpm_cli.models.backbones.unet import UNet
 from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.files import Json
 
 __all__ = ["read"]
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 SCHEDULES = {"linear": "linear", "scaled_linear": "quadratic", "squaredcos_cap_v2": "cosine", "sigmoid": "sigmoid"}
-ONLY: dict[str, list[Any]] = {  # the values that our U-Net supports
+ONLY: dict[str, list[Value]] = {  # the values that our U-Net supports
     "center_input_sample": [False], "time_embedding_type": ["positional"], "act_fn": ["silu", "swish"],
     "mid_block_scale_factor": [1], "add_attention": [True], "class_embed_type": [None], "time_embedding_dim": [None],
     "downsample_type": ["conv"], "upsample_type": ["conv"], "mid_block_type": ["UNetMidBlock2D"],
@@ -63,7 +64,7 @@ def read(path: Path, height: int) -> ImportedModel:
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path) -> Json:
     try:
         content = json.loads(path.read_text())
     except OSError:
@@ -77,7 +78,7 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _backbone(config: dict[str, Any], folder: Path, height: int) -> dict[str, Any]:
+def _backbone(config: Json, folder: Path, height: int) -> Json:
     """Return the keys of our U-Net. Raises InputError, naming key and value, for a config that ours cannot express."""
 
     def reject(key: str, accepted: object) -> None:
@@ -112,7 +113,7 @@ def _backbone(config: dict[str, Any], folder: Path, height: int) -> dict[str, An
     }  # fmt: skip
 
 
-def _schedule(config: dict[str, Any], folder: Path) -> tuple[dict[str, Any], str]:
+def _schedule(config: Json, folder: Path) -> tuple[Json, str]:
     """Return our schedule and prediction from a scheduler's config. Raises InputError for one that has no equal."""
     prediction = config.get("prediction_type", "epsilon")
     if prediction not in PREDICTIONS:
@@ -122,7 +123,7 @@ def _schedule(config: dict[str, Any], folder: Path) -> tuple[dict[str, Any], str
         what = "trained_betas" if betas is not None else f"beta_schedule {name!r}"
         raise InputError(f"--init: {folder}: {what} has no equal schedule in tdpm; accepted: "
                          f"{', '.join(SCHEDULES)}, without rescale_betas_zero_snr")  # fmt: skip
-    schedule: dict[str, Any] = {"name": SCHEDULES[name], "steps": config.get("num_train_timesteps", 1000)}
+    schedule: Json = {"name": SCHEDULES[name], "steps": config.get("num_train_timesteps", 1000)}
     if name != "squaredcos_cap_v2":
         schedule |= {"beta_start": config.get("beta_start", 1e-4), "beta_end": config.get("beta_end", 0.02)}
     return schedule, PREDICTIONS[prediction]

@@ -144,7 +144,7 @@ class Rows:
         return digest.hexdigest()
 
 
-def _texts_in(cell: Any) -> tuple[str, ...]:
+def _texts_in(cell: str | Sequence[str | None] | None) -> tuple[str, ...]:
     """Return the captions in a cell: a text, a list of texts, or nothing."""
     texts = [cell] if isinstance(cell, str) else cell or []
     return tuple(text.strip() for text in texts if text and text.strip())
