@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from tdpm_cli.data.datasets.digits import digits as digits_part
-from tdpm_cli.evaluation.features.inception import CHUNK, Inception
+from tdpm_cli.evaluation.features.inception import CPU_BATCH, Inception
 from tdpm_cli.evaluation.inputs import open_input
 from tdpm_cli.evaluation.metrics.kid import kernel_distance
 from tdpm_cli.evaluation.metrics.prdc import prdc
@@ -113,7 +113,7 @@ def test_the_network_is_called_as_clean_fid_calls_it(stand_in):
     from cleanfid.inception_torchscript import InceptionV3W
     from cleanfid.resize import build_resizer
 
-    count = CHUNK + 3  # a whole chunk, and some more
+    count = CPU_BATCH + 3  # a whole chunk, and some more
     images = torch.randint(256, (count, 3, 20, 30), generator=torch.Generator().manual_seed(0)).byte()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

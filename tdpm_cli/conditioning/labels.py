@@ -59,15 +59,15 @@ class Labels:
                              f"set condition.classes={len(names)}")  # fmt: skip
         return {"names": self.names or list(names)}
 
-    def parse(self, words: Sequence[str], n: int) -> RawCondition:
-        """Return n labels that repeat `words`, numbers or names of classes. Raises InputError for any other word."""
+    def parse(self, texts: Sequence[str], n: int) -> RawCondition:
+        """Return n labels that repeat `texts`, numbers or names of classes. Raises InputError for any other text."""
         labels = []
-        for word in words:
-            if word in self.names:
-                labels.append(self.names.index(word))
-            elif word.isdecimal() and int(word) < self.classes:
-                labels.append(int(word))
+        for text in texts:
+            if text in self.names:
+                labels.append(self.names.index(text))
+            elif text.isdecimal() and int(text) < self.classes:
+                labels.append(int(text))
             else:
                 known = [*self.names, *map(str, range(self.classes))]
-                raise InputError(f"--labels: no class {word!r}{nearest(word, known)} Accepted: {', '.join(known)}.")
+                raise InputError(f"--labels: no class {text!r}{nearest(text, known)} Accepted: {', '.join(known)}.")
         return {"label": torch.tensor([labels[k % len(labels)] for k in range(n)])}

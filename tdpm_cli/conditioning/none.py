@@ -40,6 +40,6 @@ class Unconditional:
         """Return {}."""
         return {}
 
-    def parse(self, words: Sequence[str], n: int) -> RawCondition:
+    def parse(self, texts: Sequence[str], n: int) -> RawCondition:
         """Raise InputError: an unconditional model has no choice."""
-        raise InputError(f"{', '.join(words)}: the model is unconditional; leave out labels and prompts")
+        raise InputError(f"{', '.join(texts)}: the model is unconditional; leave out labels and prompts")

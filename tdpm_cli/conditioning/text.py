@@ -98,11 +98,11 @@ class Text:
         examples = sorted({text for texts in captions for text in texts})
         return {"names": self.names, "examples": [examples[k] for k in _chosen(len(examples))], "dim": self.dim}
 
-    def parse(self, words: Sequence[str], n: int) -> RawCondition:
+    def parse(self, texts: Sequence[str], n: int) -> RawCondition:
         """Return n captions that repeat the prompts. Raises InputError for an empty prompt."""
-        if empty := [k for k, word in enumerate(words, 1) if not word.strip()]:
-            raise InputError(f"prompt {empty[0]} of {len(words)} is empty; describe the image")
-        return {"captions": [(words[k % len(words)].strip(),) for k in range(n)]}
+        if empty := [k for k, text in enumerate(texts, 1) if not text.strip()]:
+            raise InputError(f"prompt {empty[0]} of {len(texts)} is empty; describe the image")
+        return {"captions": [(texts[k % len(texts)].strip(),) for k in range(n)]}
 
     def captions_of(self, raw_condition: RawCondition) -> list[tuple[str, ...]]:
         """Return the captions of each example: its own, or its class in every template.

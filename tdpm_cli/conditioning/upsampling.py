@@ -60,9 +60,9 @@ class Upsampling:
         """Return what `Text.fit` returns."""
         return self.text.fit(dataset)
 
-    def parse(self, words: Sequence[str], n: int) -> RawCondition:
+    def parse(self, texts: Sequence[str], n: int) -> RawCondition:
         """Return n captions that repeat the prompts."""
-        return self.text.parse(words, n)
+        return self.text.parse(texts, n)
 
     def captions_of(self, raw_condition: RawCondition) -> list[tuple[str, ...]]:
         """Return the captions of each example."""

@@ -51,8 +51,8 @@ def prepare(
     """Write the images of `source` as PNGs of one size to the zip `out`, in the layout of EDM and StyleGAN.
 
     The bytes of the zip depend on the source and the settings alone. Finished parts stay in a folder beside it until
-    all are done, so that the same command resumes. Raises InputError for settings or images that do not fit and for too
-    many broken images, and Interrupted when stopped.
+    all are done, so that the same command resumes. Raises InputError for settings or images that do not fit and if
+    too many images are broken, and Interrupted when stopped.
     """
     if out.suffix.lower() != ".zip":
         raise InputError(f"{out}: the output is a zip; use a name that ends in .zip")

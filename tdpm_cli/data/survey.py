@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from PIL import Image
 
@@ -61,9 +61,9 @@ def survey(dataset: FromImageFiles, path: Path, *, decode: bool, workers: int | 
     infos: dict[int, list[ImageInfo]] = {}
     work = partial(_survey_some, decode=decode)
     with Meter(f"survey {path.name}", count) as meter, Interruption() as interrupted:
-        for number, found in in_processes(work, dataset, chunks, workers):
-            infos[number] = found
-            meter.advance(len(found))
+        for number, part in in_processes(work, dataset, chunks, workers):
+            infos[number] = part
+            meter.advance(len(part))
             if interrupted.number:
                 raise Interrupted(interrupted.number, "stopped; nothing was written")
     return [info for number in range(len(chunks)) for info in infos[number]]
@@ -119,7 +119,7 @@ def in_processes(
 class _Worker(Generic[Data]):
     """The data of a worker process, which receives them once, when it starts."""
 
-    data: Any = None
+    data: object = None
 
     @classmethod
     def start(cls, data: Data) -> None:
@@ -128,7 +128,7 @@ class _Worker(Generic[Data]):
 
     @classmethod
     def run(cls, work: Callable[[Data, Sequence[int]], Result], chunk: Sequence[int]) -> Result:
-        return work(cls.data, chunk)
+        return work(cast(Data, cls.data), chunk)
 
 
 def is_all_grey(infos: Sequence[ImageInfo]) -> bool:

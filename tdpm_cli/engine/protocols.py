@@ -111,5 +111,5 @@ class Condition(Protocol):
     def fit(self, data: Any) -> dict[str, Any]:
         """Return the options of this component that depend on the training data."""
 
-    def parse(self, words: Sequence[str], n: int) -> RawCondition:
+    def parse(self, texts: Sequence[str], n: int) -> RawCondition:
         """Return n conditions that repeat what the user typed."""

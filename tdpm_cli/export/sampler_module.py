@@ -1,4 +1,4 @@
-"""The whole sampler as one module, from random numbers to images: what the sampler targets export."""
+"""The sampler as one module, from random numbers to images, which the sampler targets export."""
 
 import math
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from tdpm_cli.engine.noise import Noise
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling.build import LoadedModel
 from tdpm_cli.sampling.settings import nfe, nfe_text, prior_options, reverse_settings
+from tdpm_cli.spaces.latents import Latents
 
 Inputs = dict[str, Tensor]
 
@@ -36,9 +37,9 @@ class SamplerModule(nn.Module):
             raise InputError(
                 f"--rgb: the data have shape {list(self.space.raw_shape)}, but it needs grey images; omit it"
             )
-        if (autoencoder := getattr(self.space, "autoencoder", None)) is not None:
-            self.decoder = _decoder(autoencoder.network)
-            self.space.slices = None  # all images at once
+        if isinstance(self.space, Latents):
+            self.decoder = _decoder(self.space.autoencoder.network)
+            self.space.slices = None  # decodes all images together
         self.null = components.condition.null(1)
         self.noise_draws = self._count_noise_draws()
 

@@ -65,7 +65,7 @@ def describe(precision: str, where: torch.device) -> str:
 def compile_network(network: nn.Module, work: Callable[[], object]) -> bool:
     """Compile a network in place, and run `work`, which calls it, once; return whether that succeeded.
 
-    After a failure the network runs uncompiled, and a note says why.
+    After a failure the network runs uncompiled, and tdpm prints the reason.
     """
     begin = time.perf_counter()
     try:

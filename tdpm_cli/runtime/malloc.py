@@ -7,7 +7,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt
 
 
 def keep_freed_memory() -> None:
-    """Tell malloc to keep what is freed for the next step; else the system clears the same pages again each time."""
+    """Let malloc reuse freed memory between steps; otherwise the system clears the same pages in every step."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, 1 << 30)

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from tdpm_cli.checkpoints import checkpoint, weights
@@ -26,7 +26,17 @@ from tdpm_cli.runtime.device import free_memory
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import sha256
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 FORMAT = 1  # of the header of a file of weights
+
+
+class DrawableSpace(Space, Protocol):
+    """A space whose raw examples can be drawn."""
+
+    def to_image(self, raw: Tensor, columns: int | None = None) -> "Image.Image":
+        """Draw raw examples as one image."""
 
 
 @dataclass
@@ -41,7 +51,7 @@ class Components:
     """The space, condition and networks of a config. `discriminator` is None if the prior does not learn."""
 
     config: Config
-    space: Any
+    space: DrawableSpace
     condition: Condition
     model: TDPM
     discriminator: nn.Module | None
@@ -113,17 +123,19 @@ def schedule_of(section: ScheduleConfig) -> Schedule:
         raise InputError(f"{key}: {error}") from None
 
 
-def build_space(config: Config) -> Any:
+def build_space(config: Config) -> DrawableSpace:
     """Build the space. Raises InputError for options that do not fit each other."""
-    return build_component("space", config.space)
+    space: DrawableSpace = build_component("space", config.space)
+    return space
 
 
-def build_condition(config: Config) -> Any:
+def build_condition(config: Config) -> Condition:
     """Build the condition. Raises InputError for options that do not fit each other."""
-    return build_component("condition", config.condition)
+    condition: Condition = build_component("condition", config.condition)
+    return condition
 
 
-def build_component(kind: str, component: Component, *context: Any) -> Any:
+def build_component(kind: str, component: Component, *context: object) -> Any:
     """Build a component from what the program passes in and its options."""
     return registry.load(kind, component.name)(*context, **component.options)
 

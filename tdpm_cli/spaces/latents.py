@@ -30,7 +30,7 @@ class Latents:
 
     Or from float32 [B, 2 · `channels`, ...], the mean and standard deviation that `tdpm data encode` stored. `shape` is
     [C, H, W] of the images; `autoencoder` a folder, or a name on the hub. `scale` multiplies latents, to about unit
-    variance; None is the autoencoder's own. `slices` images are decoded at a time.
+    variance; None is the autoencoder's own. `slices` images are decoded at a time; None decodes all together.
     """
 
     bounds = None
@@ -46,7 +46,8 @@ class Latents:
                 f"space.shape is {shape}; its height and width must be multiples of space.factor, {factor}"
             )
         self.shape = (channels, shape[1] // factor, shape[2] // factor)
-        self.source, self.factor, self.scale, self.slices = autoencoder, factor, scale, slices
+        self.source, self.factor, self.scale = autoencoder, factor, scale
+        self.slices: int | None = slices
 
     def encode(self, raw: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw latents from the encoder's distribution; without a generator, return its mean."""

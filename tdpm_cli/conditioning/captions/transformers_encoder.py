@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from torch import Tensor
 from tdpm_cli.conditioning.captions.cache import CachedVectors, Embedding
 from tdpm_cli.runtime.errors import InputError, first_line
 from tdpm_cli.runtime.pretrained import CONFIG, cached, pretrained
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 OPTION = "condition.weights"  # the key that names the folder of a text encoder
 
@@ -74,7 +77,7 @@ class TransformersEncoder:
         return CachedVectors(self, tokens, dim)
 
     @cached_property
-    def _loaded(self) -> tuple[Any, Any, str]:
+    def _loaded(self) -> "tuple[PreTrainedTokenizerBase, Any, str]":
         """The tokenizer, the network, and the hash of its weights."""
         name, hub = self._network.name, self._network.hub
         network, digest = pretrained(name, self._network.architecture, hub, self._weights, OPTION)

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,6 +13,9 @@ from tdpm_cli.data.captions import Uncaptioned, captioned_positions
 from tdpm_cli.data.image_dataset import ImageDataset
 from tdpm_cli.data.labels import numbered_names
 from tdpm_cli.runtime.errors import InputError, first_line
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 __all__ = ["huggingface"]
 
@@ -54,7 +57,7 @@ def recognises(path: Path) -> bool:
     )
 
 
-def _open(path: Path | None, hub: str | None, split: str) -> Any:
+def _open(path: Path | None, hub: str | None, split: str) -> "Dataset":
     import datasets
 
     if path is None:
@@ -69,7 +72,9 @@ def _open(path: Path | None, hub: str | None, split: str) -> Any:
 class _Columns:
     """The columns of images, labels and captions. Raises InputError for a column that does not exist."""
 
-    def __init__(self, table: Any, source: object, image: str | None, label: str | None, captions: str | None) -> None:
+    def __init__(
+        self, table: "Dataset", source: object, image: str | None, label: str | None, captions: str | None
+    ) -> None:
         import datasets
 
         first = lambda kind: next((key for key, value in table.features.items() if isinstance(value, kind)), None)
@@ -91,7 +96,7 @@ class Rows:
     quarantined = 0
     other_files: Sequence[str] = ()
 
-    def __init__(self, table: Any, path: Path, columns: _Columns, uncaptioned: Uncaptioned = "fail") -> None:
+    def __init__(self, table: "Dataset", path: Path, columns: _Columns, uncaptioned: Uncaptioned = "fail") -> None:
         import datasets
 
         self.path, self._columns = path, columns

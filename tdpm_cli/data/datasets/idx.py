@@ -71,6 +71,6 @@ def read(path: Path, dimensions: int) -> Tensor:
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({error}); download it again") from None
     if len(content) != size:
-        found = "more" if len(content) > size else f"{len(content):,}"
-        raise InputError(f"{path}: its header states {size:,} bytes, but it has {found}; download it again")
+        length = "more" if len(content) > size else f"{len(content):,}"
+        raise InputError(f"{path}: its header states {size:,} bytes, but it has {length}; download it again")
     return torch.frombuffer(bytearray(content), dtype=torch.uint8).view(shape)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Literal, NamedTuple, overload
 
 import numpy as np
 from platformdirs import user_cache_path
@@ -16,6 +16,9 @@ from tdpm_cli.data.image_dataset import ImageDataset
 from tdpm_cli.data.quarantine import read_quarantine, require_few_quarantined
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import replacing
+
+if TYPE_CHECKING:
+    import lmdb
 
 __all__ = ["lsun"]
 
@@ -124,13 +127,13 @@ class _Database(NamedTuple):
 
     process: int
     file: tuple[int, int, int]
-    environment: Any
+    environment: "lmdb.Environment"
 
 
 _databases: dict[Path, _Database] = {}  # those open in this process: LMDB allows a process to open each once
 
 
-def open_lmdb(path: Path) -> Any:
+def open_lmdb(path: Path) -> "lmdb.Environment":
     """Return the environment of the LMDB at a resolved path, open in this process.
 
     Raises InputError for an LMDB that is missing, damaged or truncated.

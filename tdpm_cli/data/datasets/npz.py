@@ -22,8 +22,8 @@ def npz(path: Path | None, raw_shape: Sequence[int] | None = None) -> TensorData
         raise InputError("no images; name an .npz with --data PATH")
     arrays = read(path, ["arr_0", "arr_1"])
     if "arr_0" not in arrays:
-        found = ", ".join(read_headers(path)) or "nothing"
-        raise InputError(f"{path}: found {found}; expected images as `arr_0` [N, H, W, C]")
+        names = ", ".join(read_headers(path)) or "nothing"
+        raise InputError(f"{path}: found {names}; expected images as `arr_0` [N, H, W, C]")
     x = torch.from_numpy(arrays["arr_0"])
     is_image = x.ndim == 4 and x.dtype == torch.uint8 and x.shape[-1] in (1, 3)
     if not is_image and not (x.ndim == 2 and x.is_floating_point()):

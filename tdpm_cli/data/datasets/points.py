@@ -62,7 +62,7 @@ Draw = tuple[np.ndarray, np.ndarray]
 
 
 def mixture(rng: np.random.Generator, count: int) -> Draw:
-    """Five unequal Gaussians around (1.3, 0.7): nothing about them is centred, round or alike."""
+    """Five unequal Gaussians around (1.3, 0.7): none is centred or round, and no two are equal."""
     weights = np.array([0.34, 0.26, 0.2, 0.13, 0.07])
     centres = np.array([[0.6, 0.2], [2.0, 0.3], [1.3, 1.7], [0.1, 1.4], [2.3, 1.5]])
     axes = np.array([[0.30, 0.10], [0.12, 0.12], [0.40, 0.15], [0.08, 0.25], [0.06, 0.06]])

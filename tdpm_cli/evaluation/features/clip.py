@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -10,6 +10,9 @@ from torch import Tensor
 from tdpm_cli.evaluation.features.dinov2 import standardised
 from tdpm_cli.runtime.errors import InputError, first_line
 from tdpm_cli.runtime.pretrained import pretrained
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer, PreTrainedModel
 
 __all__ = ["Clip"]
 
@@ -31,7 +34,7 @@ class Clip:
 
     def __init__(self, device: torch.device, weights: Path | None = None) -> None:
         self.weights = weights
-        self._text: tuple[Any, Any] | None = None  # tokenizer and text network, loaded on first use
+        self._text: tuple[CLIPTokenizer, PreTrainedModel] | None = None  # loaded on first use
         self.network, digest = pretrained("clip", "CLIPVisionModelWithProjection", HUB, weights, OPTION)
         self.network.to(device)
         self.side = self.network.config.image_size
@@ -71,7 +74,7 @@ class Clip:
         return torch.zeros(len(images), device=self.device).index_add(0, owner, values).div(counts).cpu()
 
 
-def load_tokenizer(weights: Path | None) -> Any:
+def load_tokenizer(weights: Path | None) -> "CLIPTokenizer":
     """Load CLIP's tokenizer. Raises InputError if its files are missing or damaged."""
     from transformers import CLIPTokenizer
 

@@ -18,7 +18,7 @@ __all__ = ["Inception"]
 FILE = "inception-2015-12-05.pt"
 SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"  # of NVIDIA's file, by which FID is defined
 SIDE = 299  # pixels that every image is resized to
-CHUNK = 8  # images at a time on a CPU, so that activations fit its caches
+CPU_BATCH = 8  # images at a time on a CPU, so that activations fit its caches
 
 
 class Inception:
@@ -63,15 +63,15 @@ class Inception:
     def __call__(self, prepared: Tensor) -> Tensor:
         """Return the features of one batch of prepared images."""
         x = (prepared.to(self.device, memory_format=torch.channels_last) - 128) / 128
-        size = CHUNK if self.device.type == "cpu" else len(x)
+        size = CPU_BATCH if self.device.type == "cpu" else len(x)
         return torch.cat([self.network(padded(part, size))[: len(part)].flatten(1) for part in x.split(size)])
 
 
 @torch.inference_mode()
 def fused(layers: torch.jit.ScriptModule, device: torch.device) -> torch.jit.ScriptModule:
-    """Fold batch norms into convolutions; on a CPU also compile oneDNN graphs of CHUNK images, which halves the time.
+    """Fold batch norms into convolutions; on a CPU also compile oneDNN graphs, which halves the time.
 
-    Features differ by rounding alone.
+    The graphs are those of CPU_BATCH images. Features differ by rounding alone.
     """
     network = torch.jit.freeze(layers.to(memory_format=torch.channels_last))
     if device.type == "cpu" and torch.backends.mkldnn.is_available():
@@ -79,7 +79,7 @@ def fused(layers: torch.jit.ScriptModule, device: torch.device) -> torch.jit.Scr
         torch.jit.enable_onednn_fusion(True)
         try:
             for _ in range(2):  # the first call records shapes, the second builds graphs for them
-                network(padded(torch.zeros(1, 3, SIDE, SIDE), CHUNK).to(memory_format=torch.channels_last))
+                network(padded(torch.zeros(1, 3, SIDE, SIDE), CPU_BATCH).to(memory_format=torch.channels_last))
         finally:
             torch.jit.enable_onednn_fusion(before)
     return network

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from string import Template
-from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -17,7 +16,9 @@ from tdpm_cli.export.sampler_module import Inputs, SamplerModule
 from tdpm_cli.export.verified import export_sampler
 from tdpm_cli.models.backbones.unet import UNet
 from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.files import Json
 from tdpm_cli.sampling.build import LoadedModel
+from tdpm_cli.spaces.latents import Latents
 
 __all__ = ["Diffusers"]
 
@@ -89,13 +90,13 @@ class Diffusers:
             (path / name).mkdir(parents=True)
             _write_json(path / name / "config.json", config_of(network, tuple(sampler.space.shape)))
             save_file(tensors_of(network), path / name / "diffusion_pytorch_model.safetensors", {"format": "pt"})
-        autoencoder = getattr(sampler.space, "autoencoder", None)
-        index = {"_class_name": "LDMPipeline" if autoencoder else "DDIMPipeline",
+        space = sampler.space
+        index = {"_class_name": "LDMPipeline" if isinstance(space, Latents) else "DDIMPipeline",
                  "scheduler": ["diffusers", "DDIMScheduler"]}  # fmt: skip
         index |= {name: ["diffusers", "UNet2DModel"] for name in networks}
-        if autoencoder is not None:
-            _save_autoencoder(sampler.space, path / "vqvae")
-            index["vqvae"] = ["diffusers", autoencoder.class_name]  # LDMPipeline's name for any autoencoder
+        if isinstance(space, Latents):
+            _save_autoencoder(space, path / "vqvae")
+            index["vqvae"] = ["diffusers", space.autoencoder.class_name]  # LDMPipeline's name for any autoencoder
         (path / "scheduler").mkdir()
         _write_json(path / "scheduler" / "scheduler_config.json", _scheduler(sampler))
         _write_json(path / "model_index.json", index)
@@ -144,11 +145,11 @@ def _checked_unet(sampler: SamplerModule) -> UNet:
     return unet
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+def _write_json(path: Path, content: Mapping[str, object]) -> None:
     path.write_text(json.dumps(dict(content), indent=2))
 
 
-def _scheduler(sampler: SamplerModule) -> dict[str, Any]:
+def _scheduler(sampler: SamplerModule) -> Json:
     """Return the config of DDIM on the truncated schedule, whose times count from 0."""
     alpha_bar = sampler.model.denoiser.schedule.alpha_bar
     bounds = sampler.space.bounds
@@ -161,7 +162,7 @@ def _scheduler(sampler: SamplerModule) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _save_autoencoder(space: Any, path: Path) -> None:
+def _save_autoencoder(space: Latents, path: Path) -> None:
     """Save the autoencoder for LDMPipeline, which divides latents by scaling_factor. Raises InputError for a shift."""
     autoencoder = space.autoencoder
     if autoencoder.shift:
@@ -174,7 +175,7 @@ def _save_autoencoder(space: Any, path: Path) -> None:
 def _pipeline(sampler: SamplerModule, others: Sequence[str]) -> str:
     """Return the text of pipeline.py; `others` are its networks apart from the U-Net."""
     prior, schedule = sampler.model.prior, sampler.model.denoiser.schedule
-    values: dict[str, Any] = {"alpha_T": schedule.alpha(schedule.T), "sigma_T": schedule.sigma(schedule.T)}
+    values: dict[str, object] = {"alpha_T": schedule.alpha(schedule.T), "sigma_T": schedule.sigma(schedule.T)}
     x_T = X_T[sampler.prior_name]
     if sampler.prior_name == "denoised":
         values |= {"time": prior.t - 1, "alpha_t": schedule.untruncated.alpha(prior.t), "sigma_t": prior.sigma_t}
