@@ -15,6 +15,8 @@ FLAT = {"mlp"}  # networks for points; all others are for images
 SMALL = {  # options that make a component small, or that it requires
     "unet": {"channels": 8, "mult": [1, 2], "attention": [8], "blocks": 1},
     "resnet": {"channel_base": 64},
+    "light-unet": {"channels": [8, 16], "blocks": 1, "embedding": 16},
+    "light": {"channels": [8, 8]},
     "stylegan2": {"latent": 8, "layers": 2, "channel_base": 64},
     "denoised": {"t": 90},
     "x0-then-noise": {"latent": 8, "layers": 2, "channel_base": 64},

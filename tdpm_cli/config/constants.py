@@ -5,7 +5,7 @@ from typing import Literal, get_args
 from tdpm_cli.runtime.errors import InputError
 
 SECTIONS = [  # of a preset, in the order in which they are written
-    "data", "space", "condition", "schedule", "backbone", "prior", "discriminator",
+    "data", "space", "condition", "schedule", "backbone", "prior", "discriminator", "encoder",
     "denoiser", "adversarial", "train", "sample", "eval",
 ]  # fmt: skip
 Crop = Literal["centre", "wide", "dhariwal"]  # how an image of another shape is cropped

@@ -55,6 +55,7 @@ PURPOSES = {
     "backbone": "The network of the denoiser.",
     "prior": "What generates x_T, the noisy data at the truncation point.",
     "discriminator": "The network that the prior is trained against.",
+    "encoder": "The network that infers z from data, for the objective likelihood.",
 }
 
 

@@ -28,6 +28,7 @@ KINDS = {  # kind -> the package whose modules are its components; packages insi
     "backbone": "models.backbones",
     "prior": "models.priors",
     "discriminator": "models.discriminators",
+    "encoder": "models.encoders",
     "loss": "engine.losses",
     "objective": "engine.objectives",
     "sampler": "engine.samplers",

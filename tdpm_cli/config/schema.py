@@ -24,12 +24,14 @@ from tdpm_cli.config.settings import (
     EvalConfig,
     SampleConfig,
     Section,
+    StageConfig,
     TrainConfig,
 )
 from tdpm_cli.config.types import Value
 from tdpm_cli.config.validation import check, check_known, complete, full_name, validated
 from tdpm_cli.runtime.errors import InputError
 
+OPTIONAL = ("discriminator", "encoder")
 REQUIRED = ("data", "space", "backbone", "train")
 DEFAULTS: Mapping[str, Value] = {
     "condition": {"name": "none"},
@@ -92,6 +94,7 @@ class Config(BaseModel):
     backbone: Component
     prior: Component
     discriminator: Component | None
+    encoder: Component | None
     denoiser: DenoiserConfig
     adversarial: AdversarialSettings
     train: TrainConfig
@@ -132,6 +135,7 @@ def load_config(preset: str | Path | Mapping[str, Value], overrides: Sequence[Ov
     sections = validate_sections(plain)
     config = Config(preset=str(plain.get("preset") or ""), **sections)
     check_adversarial(config)
+    check_stages(config)
     learns = registry.attribute("prior", config.prior.name, "learns")
     return config if learns else config.model_copy(update={"discriminator": None})
 
@@ -175,16 +179,35 @@ def check_adversarial(config: Config) -> None:
         raise InputError(
             f"adversarial.start is {start}, but the prior {name!r} learns with the denoiser; use prior.name=copy"
         )
-    needs_own_prior = registry.attribute("objective", config.train.objective, "needs_own_prior")
-    if needs_own_prior and (shares or not learns):
-        raise InputError(
-            f"train.objective is {config.train.objective!r}, but the prior {name!r} has no weights of its own; "
-            "use prior.name=denoised, copy or x0-then-noise"
-        )
     if learns and start >= config.train.duration:
         raise InputError(
             f"adversarial.start is {start}, but train.duration is {config.train.duration}: the prior would not learn"
         )
+
+
+def check_stages(config: Config) -> None:
+    """Raise InputError if a stage of training lacks a network, or the prior does not fit its objective."""
+    stages = config.train.stages or [StageConfig(objective=config.train.objective, duration=config.train.duration)]
+    if config.train.stages and config.adversarial.start:
+        raise InputError(f"adversarial.start is {config.adversarial.start}, but training has stages: leave it at 0")
+    for number, stage in enumerate(stages):
+        key = f"train.stages[{number}].objective" if config.train.stages else "train.objective"
+        of_objective = lambda attribute, stage=stage: registry.attribute("objective", stage.objective, attribute)
+        of_prior = lambda attribute: registry.attribute("prior", config.prior.name, attribute)
+        if of_objective("needs_own_prior") and (of_prior("shares") or not of_prior("learns")):
+            raise InputError(
+                f"{key} is {stage.objective!r}, but the prior {config.prior.name!r} has no weights of its own; "
+                "use prior.name=light, denoised, copy or x0-then-noise"
+            )
+        if of_objective("needs_encoder") and not of_prior("has_generator"):
+            raise InputError(
+                f"{key} is {stage.objective!r}, but the prior {config.prior.name!r} does not make x_0 of a vector z; "
+                "use prior.name=light"
+            )
+        if of_objective("needs_encoder") and config.encoder is None:
+            raise InputError(
+                f"{key} is {stage.objective!r}, so the preset needs a section 'encoder', such as name: light"
+            )
 
 
 def check_options(options: Mapping[str, object]) -> None:
@@ -233,7 +256,7 @@ def _section(section: str, values: Any) -> Any:
         settings = validated(SETTINGS[section], values or {}, section)
         _check_settings(settings)
         return settings
-    return None if section == "discriminator" and not values else _component(section, values or {})
+    return None if section in OPTIONAL and not values else _component(section, values or {})
 
 
 def _check_settings(settings: Section) -> None:
@@ -242,6 +265,11 @@ def _check_settings(settings: Section) -> None:
         registry.resolve("loss", settings.loss, "adversarial.loss")
     elif isinstance(settings, TrainConfig):
         registry.resolve("objective", settings.objective, "train.objective")
+        for number, stage in enumerate(settings.stages):
+            registry.resolve("objective", stage.objective, f"train.stages[{number}].objective")
+        total = sum(stage.duration for stage in settings.stages)
+        if settings.stages and total != settings.duration:
+            raise InputError(f"train.duration is {settings.duration}, but the stages add up to {total}: set it to that")
         if len(set(settings.ema)) < len(settings.ema):
             raise InputError(f"train.ema is {settings.ema}: name each half-life once")
         if settings.batch_gpu and settings.batch % settings.batch_gpu:

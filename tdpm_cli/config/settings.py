@@ -61,11 +61,34 @@ class AdversarialSettings(Section):
     """Training images before adversarial training starts."""
 
 
+class StageConfig(Section):
+    """One stage of training. A key that is left out has the value of section train."""
+
+    objective: str
+    """What this stage minimizes."""
+    duration: PositiveCount
+    """Length of this stage in images."""
+    denoiser_lr: PositiveFloat | None = None
+    """Learning rate of the denoiser in this stage."""
+    prior_lr: PositiveFloat | None = None
+    """Learning rate of the prior in this stage."""
+    discriminator_lr: PositiveFloat | None = None
+    """Learning rate of the discriminator in this stage."""
+    prior_betas: Betas | None = None
+    """Adam's betas of the prior in this stage."""
+    warmup: Count | None = None
+    """Images over which this stage's learning rates rise."""
+    cooldown: Fraction | None = None
+    """Final fraction of this stage over which learning rates fall."""
+
+
 class TrainConfig(Section):
     """How long and how the model is trained. Durations count training images."""
 
     duration: PositiveCount
     """Length of training in images, such as 200k or 2M."""
+    stages: list[StageConfig] = Field(default_factory=list)
+    """Stages that follow one another; empty: one of `objective`."""
     init: str | None = None
     """Trained denoiser to start from; see `tdpm train --init`."""
     init_prior: str | None = None

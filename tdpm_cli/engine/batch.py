@@ -22,6 +22,7 @@ class Batch:
     generator: torch.Generator | None  # None on the device "meta", where nothing is drawn
     first: int = 0
     total: int | None = None  # None: the batch is the whole step
+    seen: int = 0  # training images before this step
     x_T: Tensor | None = None  # samples of the prior, detached: the discriminator's fake examples
 
     def split(self, size: int) -> "list[Batch]":
@@ -30,7 +31,7 @@ class Batch:
         return [
             Batch(
                 self.x[k : k + size], {key: value[k : k + size] for key, value in self.cond.items()},
-                _copy(self.generator), self.first + k, total,
+                _copy(self.generator), self.first + k, total, self.seen,
             )
             for k in range(0, len(self.x), size)
         ]  # fmt: skip

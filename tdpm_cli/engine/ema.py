@@ -35,6 +35,14 @@ class EMA(Generic[Model]):
                 average.copy_(weight)
 
     @torch.no_grad()
+    def copy_to(self, model: Model, part: nn.Module) -> None:
+        """Set the weights that `model` shares with `part` to their averages."""
+        chosen = {id(parameter) for parameter in part.parameters()}
+        for average, weight in zip(self.model.parameters(), model.parameters(), strict=True):
+            if id(weight) in chosen:
+                weight.copy_(average)
+
+    @torch.no_grad()
     def update(self, model: Model, batch: int, seen: int) -> None:
         """Move the average towards `model`. Call it after all phases of a step."""
         averages: list[Tensor] = [*self.model.parameters()]

@@ -32,6 +32,7 @@ class Phase:
     every: int = 1  # steps
     clip: float | None = None  # largest norm of the gradient
     start: int = 0  # training images seen before the first update
+    stop: int | None = None  # training images seen when the updates end
     on_start: Callable[[], None] | None = None
     parameters: list[nn.Parameter] = field(init=False)
 
@@ -46,6 +47,8 @@ class PhaseSettings:
     adversarial: AdversarialSettings
     make_optimizer: MakeOptimizer
     clip: float | None = None  # largest norm of the gradients of denoiser and prior
+    start: int = 0  # training images seen before the stage
+    stop: int | None = None  # training images seen at its end
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def train_step(
     logs: Logs = {}
     size = sum(len(batch.x) for batch in batches)
     for phase in phases:
-        if seen < phase.start:
+        if seen < phase.start or (phase.stop is not None and seen >= phase.stop):
             continue
         if phase.on_start and seen - (batches[0].total or size) < phase.start:
             phase.on_start()

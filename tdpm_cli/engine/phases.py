@@ -1,16 +1,28 @@
 """The phases that objectives are built from: each function makes the phases of one network."""
 
+from torch import nn
+
 from tdpm_cli.config import registry
 from tdpm_cli.engine.phase import Phase, PhaseSettings, Term
 from tdpm_cli.engine.protocols import AdversarialLoss, Components
-from tdpm_cli.engine.terms import denoising_term, discriminator_term, mismatch_term, penalty_term, prior_term
+from tdpm_cli.engine.terms import (
+    denoising_term,
+    discriminator_term,
+    likelihood_term,
+    mismatch_term,
+    penalty_term,
+    prior_term,
+)
+
+KL_RAMP = 0.15  # of the stage, over which the weight of the KL divergence rises to 1
 
 
 def denoiser_phase(components: Components, settings: PhaseSettings) -> Phase:
     """Train the denoiser by the denoising loss."""
     denoiser = components.model.denoiser
     optimizer = settings.make_optimizer("denoiser", denoiser)
-    return Phase("denoiser", denoiser, optimizer, [(1.0, denoising_term(components.model))], clip=settings.clip)
+    return Phase("denoiser", denoiser, optimizer, [(1.0, denoising_term(components.model))], clip=settings.clip,
+                 start=settings.start, stop=settings.stop)  # fmt: skip
 
 
 def prior_phase(components: Components, settings: PhaseSettings) -> Phase:
@@ -19,9 +31,15 @@ def prior_phase(components: Components, settings: PhaseSettings) -> Phase:
     assert discriminator is not None, "an adversarial loss needs a discriminator"
     term = prior_term(model, discriminator, adversarial_loss(settings))
     return Phase(
-        "prior", model.prior, settings.make_optimizer("prior", model.prior), [(1.0, term)], clip=settings.clip,
-        start=settings.adversarial.start, on_start=lambda: model.prior.start(model.denoiser.network),
-    )  # fmt: skip
+        "prior",
+        model.prior,
+        settings.make_optimizer("prior", model.prior),
+        [(1.0, term)],
+        clip=settings.clip,
+        start=settings.start + settings.adversarial.start,
+        stop=settings.stop,
+        on_start=lambda: model.prior.start(model.denoiser.network),
+    )
 
 
 def joint_phase(components: Components, settings: PhaseSettings) -> Phase:
@@ -32,7 +50,8 @@ def joint_phase(components: Components, settings: PhaseSettings) -> Phase:
         (1.0, denoising_term(model)),
         (settings.adversarial.weight, prior_term(model, discriminator, adversarial_loss(settings))),
     ]
-    return Phase("model", model, settings.make_optimizer("denoiser", model.denoiser), terms, clip=settings.clip)
+    return Phase("model", model, settings.make_optimizer("denoiser", model.denoiser), terms, clip=settings.clip,
+                 start=settings.start, stop=settings.stop)  # fmt: skip
 
 
 def discriminator_phases(components: Components, settings: PhaseSettings) -> list[Phase]:
@@ -47,12 +66,24 @@ def discriminator_phases(components: Components, settings: PhaseSettings) -> lis
     if penalties and every == 1:
         terms += [(1.0, penalty)]
     optimizer = settings.make_optimizer("discriminator", discriminator)
-    phases = [Phase("discriminator", discriminator, optimizer, terms, start=adversarial.start)]
+    start = settings.start + adversarial.start
+    phases = [Phase("discriminator", discriminator, optimizer, terms, start=start, stop=settings.stop)]
     if penalties and every > 1:
         # A penalty every k steps counts k times, which keeps its strength (Karras et al. 2020, appendix B).
         lazy = [(float(every), penalty)]
-        phases += [Phase("penalty", discriminator, optimizer, lazy, every=every, start=adversarial.start)]
+        phases += [Phase("penalty", discriminator, optimizer, lazy, every=every, start=start, stop=settings.stop)]
     return phases
+
+
+def likelihood_phase(components: Components, settings: PhaseSettings) -> Phase:
+    """Train the prior's generator and the encoder by the evidence lower bound."""
+    model, encoder = components.model, components.encoder
+    assert encoder is not None, "the likelihood needs an encoder"
+    module = nn.ModuleList([model.prior.generator, encoder])
+    ramp = KL_RAMP * (settings.stop - settings.start) if settings.stop is not None else 0
+    term = likelihood_term(model, encoder, settings.start, ramp)
+    return Phase("likelihood", module, settings.make_optimizer("prior", module), [(1.0, term)], clip=settings.clip,
+                 start=settings.start, stop=settings.stop)  # fmt: skip
 
 
 def adversarial_loss(settings: PhaseSettings) -> AdversarialLoss:

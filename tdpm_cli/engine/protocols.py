@@ -28,6 +28,7 @@ class Prior(Protocol):
     nfe: int  # network calls for one x_T
     learns: bool  # whether the adversarial loss can train it
     shares: bool  # whether its weights are the denoiser's
+    has_generator: bool  # whether x_T = alpha_T generator(z) + sigma_T eps, with a vector z
 
     def __call__(self, z: Tensor, **cond: Tensor) -> Tensor: ...
 
@@ -39,6 +40,12 @@ class Discriminator(Protocol):
     """Maps x_T [B, *shape] to logits [B], which are positive for data. An `nn.Module`, twice differentiable."""
 
     def __call__(self, x: Tensor, **cond: Tensor) -> Tensor: ...
+
+
+class Encoder(Protocol):
+    """Maps x_0 [B, *shape] to mean and log-variance [B, latent] of q(z | x_0). An `nn.Module`."""
+
+    def __call__(self, x: Tensor, **cond: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 class AdversarialLoss(Protocol):
@@ -63,6 +70,9 @@ class Components(Protocol):
     def discriminator(self) -> nn.Module | None: ...
 
     @property
+    def encoder(self) -> nn.Module | None: ...
+
+    @property
     def condition(self) -> Condition: ...
 
 
@@ -70,6 +80,7 @@ class Objective(Protocol):
     """What training minimizes: an ordered list of phases. Its phases run one after another in every step."""
 
     needs_own_prior: bool  # whether the prior must have weights of its own that learn
+    needs_encoder: bool  # whether there must be an encoder, and a prior that makes x_0 of a vector z
 
     def phases(self, components: Components, settings: PhaseSettings) -> list[Phase]:
         """Return the phases of a step, in order."""

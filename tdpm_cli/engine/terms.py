@@ -8,7 +8,7 @@ from tdpm_cli.engine.batch import Batch
 from tdpm_cli.engine.denoiser import antithetic_times
 from tdpm_cli.engine.penalties import gradient_penalty
 from tdpm_cli.engine.phase import Logs, Term
-from tdpm_cli.engine.protocols import AdversarialLoss, Cond, Condition, Discriminator
+from tdpm_cli.engine.protocols import AdversarialLoss, Cond, Condition, Discriminator, Encoder
 from tdpm_cli.engine.tdpm import TDPM
 
 
@@ -55,6 +55,32 @@ def discriminator_term(model: TDPM, discriminator: Discriminator, adversarial_lo
         spread = batch.x_T.std(0).mean() / x_T.std(0).mean()
         logs = {"loss/discriminator": loss, "D/real": real.mean(), "D/fake": fake.mean(), "x_T/spread": spread}
         return loss, {key: log.detach() for key, log in logs.items()}
+
+    return term
+
+
+def likelihood_term(model: TDPM, encoder: Encoder, start: int, ramp: float) -> Term:
+    """The negative evidence lower bound of q(x_T), in nats for each number of x (Kingma and Welling 2014, eq. 10).
+
+    The prior x_T = alpha_T G(z) + sigma_T eps is the Gaussian decoder of a variational auto-encoder of the noisy data:
+
+        alpha_T² / (2 sigma_T²) · ‖x_0 - G(z)‖² + KL(q(z | x_0) ‖ N(0, I)),    z ~ q(z | x_0)
+
+    The weight of the KL divergence rises linearly over the first `ramp` images after `start`.
+    """
+    schedule = model.denoiser.schedule
+    precision = (schedule.alpha(schedule.T) / schedule.sigma(schedule.T)) ** 2
+
+    def term(batch: Batch) -> tuple[Tensor, Logs]:
+        cond = _encode_condition(model, batch.cond)
+        mean, log_variance = encoder(batch.x, **cond)
+        z = mean + (log_variance / 2).exp() * batch.normal(mean.shape[1:])
+        x_0 = model.prior.generator(z, **cond).float()
+        error = precision / 2 * (x_0 - batch.x).square().flatten(1).sum(1).mean()
+        kl = (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean() / 2
+        weight = min((batch.seen - start) / ramp, 1.0) if ramp else 1.0
+        loss = (error + weight * kl) / batch.x[0].numel()
+        return loss, {"loss/reconstruction": error.detach(), "loss/kl": kl.detach()}
 
     return term
 

@@ -55,6 +55,7 @@ class Components:
     condition: Condition
     model: TDPM
     discriminator: nn.Module | None
+    encoder: nn.Module | None = None
     fastest: FastestPrecision = field(default_factory=FastestPrecision, compare=False)
 
     @property
@@ -82,11 +83,14 @@ def build(config: Config, device: torch.device | str = "cpu") -> Components:
         prior = build_component("prior", config.prior, space.shape, condition.sizes, schedule, network)
         model = TDPM(denoiser, prior)
         discriminator = _discriminator(config, space, condition)
+        encoder: nn.Module | None = None
+        if config.encoder is not None:
+            encoder = build_component("encoder", config.encoder, space.shape, condition.sizes, prior.latent)
     _check_together(config, space, condition, model)
-    for module in (model, discriminator):
+    for module in (model, discriminator, encoder):
         if module is not None and not on_meta:
             _place(module, device)
-    return Components(config, space, condition, model, discriminator)
+    return Components(config, space, condition, model, discriminator, encoder)
 
 
 def build_discriminator(components: Components, device: torch.device) -> nn.Module | None:
@@ -196,7 +200,7 @@ def load_model(source: Path | None = None, device: torch.device | str = "cpu") -
         actual = header.get("format", "no tdpm header")
         raise InputError(f"{path}: {actual}; accepted: a file that tdpm wrote, of format tdpm {FORMAT}")
     config = config_in(path, header)
-    without = config.model_copy(update={"discriminator": None})  # files of weights do not contain it
+    without = config.model_copy(update={"discriminator": None, "encoder": None})  # files of weights do not contain it
     with _limit_parameters(len(shapes), path):
         expected = weights.tensors_of(_built(path, without).model)
     weights.require_same(expected, shapes, str(path))  # before allocating memory

@@ -1,6 +1,6 @@
 """The cost of a config in parameters, operations and memory, counted on the device "meta"."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,10 @@ from torch.utils.flop_counter import flop_registry
 from tdpm_cli.config import registry
 from tdpm_cli.config.schema import Config
 from tdpm_cli.engine.batch import Batch
-from tdpm_cli.engine.phase import MakeOptimizer, PhaseSettings
+from tdpm_cli.engine.phase import MakeOptimizer, Phase, PhaseSettings
 from tdpm_cli.engine.protocols import Objective
 from tdpm_cli.sampling.build import build, use_checkpointing
+from tdpm_cli.training.stages import stages_of
 
 BATCH = 8  # images that are counted together
 
@@ -48,25 +49,35 @@ def cost_of(config: Config) -> Cost:
     with torch.no_grad():
         encoded = components.model.denoiser.encode_condition(cond)
         call = flops(lambda: components.model.denoiser.network(x, t, **encoded))
-    objective: Objective = registry.load("objective", config.train.objective, "train.objective")()
-    make_optimizer: MakeOptimizer = lambda name, module: torch.optim.SGD(module.parameters(), 0.0)
-    phases = objective.phases(components, PhaseSettings(config.adversarial, make_optimizer))
     step, activations = 0.0, 0
-    batch = Batch(x, cond, None)
+    for stage in stages_of(config.train):
+        objective: Objective = registry.load("objective", stage.objective, "train.objective")()
+        make_optimizer: MakeOptimizer = lambda name, module: torch.optim.SGD(module.parameters(), 0.0)
+        phases = objective.phases(components, PhaseSettings(config.adversarial, make_optimizer))
+        share = (stage.stop - stage.start) / config.train.duration
+        of_stage, saved = _cost_of_phases(phases, Batch(x, cond, None))
+        step, activations = step + share * of_stage, max(activations, saved)
+    model, discriminator = (_count(net) for net in (components.model, components.discriminator))
+    encoder = _count(components.encoder)
+    state = 4 * (4 * (model + discriminator + encoder) + len(config.train.ema) * model)
+    return Cost(model, discriminator, call // size, round(step / size), state, activations // size)
+
+
+def _cost_of_phases(phases: Sequence[Phase], batch: Batch) -> tuple[float, int]:
+    """Return the operations of a step, and the bytes of the largest activations of a loss."""
+    step, activations = 0.0, 0
     for phase in phases:
         for other in phases:
             other.module.requires_grad_(False)
         phase.module.requires_grad_(True)
-        for _, loss in phase.terms:
+        for _, term in phase.terms:
             saved = _Saved(phase.module)
             with saved:
-                value = loss(batch)  # keeps its graph, and so the saved tensors, alive
+                loss = term(batch)  # keeps its graph, and so the saved tensors, alive
             activations = max(activations, saved.bytes)
-            del value
-            step += flops(lambda loss=loss: loss(batch)[0].backward()) / phase.every  # type: ignore[misc]
-    model, discriminator = (_count(net) for net in (components.model, components.discriminator))
-    state = 4 * (4 * (model + discriminator) + len(config.train.ema) * model)
-    return Cost(model, discriminator, call // size, round(step / size), state, activations // size)
+            del loss
+            step += flops(lambda term=term: term(batch)[0].backward()) / phase.every  # type: ignore[misc]
+    return step, activations
 
 
 def flops(work: Callable[[], Any]) -> int:

@@ -21,6 +21,7 @@ from tdpm_cli.runtime import distributed
 from tdpm_cli.sampling.build import Components, header, use_checkpointing
 from tdpm_cli.sampling.placement import networks, shard, try_network
 from tdpm_cli.training.monitor import Figures
+from tdpm_cli.training.stages import Stage, stages_of
 
 
 class TrainerState:
@@ -50,29 +51,34 @@ class TrainerState:
         return averages
 
     def _make_phases(self) -> list[Phase]:
-        config = self.components.config
-        objective: Objective = registry.load("objective", config.train.objective, "train.objective")()
-        settings = PhaseSettings(config.adversarial, self._make_optimizer, config.train.clip)
-        phases = objective.phases(self.components, settings)
-        for phase in phases:
-            if phase.on_start is not None:
-                phase.on_start = partial(self._start, phase, phase.on_start)
+        config, phases, trained = self.components.config, list[Phase](), set[int]()
+        for stage in stages_of(self.settings):
+            objective: Objective = registry.load("objective", stage.objective, "train.objective")()
+            make_optimizer = partial(self._make_optimizer, stage)
+            settings = PhaseSettings(config.adversarial, make_optimizer, self.settings.clip, stage.start, stage.stop)
+            of_stage = objective.phases(self.components, settings)
+            for phase in of_stage:
+                if phase.on_start is not None or stage.number > 0:
+                    phase.on_start = partial(self._start, phase, phase.on_start, frozenset(trained))
+            trained |= {id(parameter) for phase in of_stage for parameter in phase.parameters}
+            phases += of_stage
         return phases
 
-    def _start(self, phase: Phase, on_start: Callable[[], None]) -> None:
-        """Start a phase, and restart the averages of the weights that it has just set."""
-        on_start()
+    def _start(self, phase: Phase, on_start: Callable[[], None] | None, trained: frozenset[int]) -> None:
+        """Start a phase: from the averages of what an earlier stage trained. Then restart the averages."""
+        if any(id(parameter) in trained for parameter in phase.parameters):
+            self.averages[0].copy_to(self.components.model, phase.module)
+        elif on_start is not None:
+            on_start()
         for average in self.averages:
             average.restart(self.components.model, phase.module)
 
-    def _make_optimizer(self, name: str, module: nn.Module) -> torch.optim.Optimizer:
-        settings = self.settings
-        lr = {"denoiser": settings.denoiser_lr, "prior": settings.prior_lr,
-              "discriminator": settings.discriminator_lr}[name]  # fmt: skip
-        betas = settings.denoiser_betas if name == "denoiser" else settings.adversarial_betas
+    def _make_optimizer(self, stage: Stage, name: str, module: nn.Module) -> torch.optim.Optimizer:
+        lr, betas = stage.rates[name], stage.betas[name]
         optimizer = torch.optim.Adam(module.parameters(), lr, (float(betas[0]), float(betas[1])), fused=True)
         optimizer.defaults["base_lr"] = lr
-        self.optimizers[name] = optimizer
+        optimizer.defaults["stage"] = stage
+        self.optimizers[f"{stage.prefix}{name}"] = optimizer
         return optimizer
 
     def _compile(self) -> None:
@@ -85,13 +91,9 @@ class TrainerState:
                 precision.compile_network(network, attempt)
 
     def set_learning_rates(self) -> None:
-        """Set the learning rates of the next step: linear warm-up, constant, linear cool-down."""
-        settings = self.settings
-        rising = (self.seen + settings.batch) / settings.warmup if settings.warmup else 1.0
-        cooldown = settings.cooldown * settings.duration
-        falling = (settings.duration - self.seen) / cooldown if cooldown else 1.0
-        factor = min(rising, falling, 1.0)
+        """Set the learning rates of the next step: linear warm-up, constant, linear cool-down of each stage."""
         for optimizer in self.optimizers.values():
+            factor = optimizer.defaults["stage"].pace(self.seen, self.settings.batch)
             for group in optimizer.param_groups:
                 group["lr"] = optimizer.defaults["base_lr"] * factor
 
@@ -102,7 +104,8 @@ class TrainerState:
     def networks(self) -> dict[str, nn.Module]:
         """Return all networks by the names of their weights files."""
         named: dict[str, nn.Module | None] = {f"ema-{average.half_life}": average.model for average in self.averages}
-        named |= {"model": self.components.model, "discriminator": self.components.discriminator}
+        named |= {"model": self.components.model, "discriminator": self.components.discriminator,
+                  "encoder": self.components.encoder}  # fmt: skip
         return {name: network for name, network in named.items() if network is not None}
 
     def snapshot(self) -> Snapshot:

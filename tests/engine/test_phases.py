@@ -6,7 +6,7 @@ from tdpm_cli.config import load_config
 from tdpm_cli.config.registry import load
 from tdpm_cli.config.settings import AdversarialSettings
 from tdpm_cli.engine.batch import Batch, drop_conditions
-from tdpm_cli.engine.objectives.prior import PriorObjective
+from tdpm_cli.engine.objectives.adversarial import AdversarialObjective
 from tdpm_cli.engine.objectives.tdpm import TDPMObjective
 from tdpm_cli.engine.phase import Phase, PhaseSettings, train_step
 from tdpm_cli.engine.terms import mismatch_term, penalty_term
@@ -67,7 +67,7 @@ def test_the_lists(tiny):
 
 
 def test_the_prior_objective_trains_prior_and_discriminator_and_freezes_the_denoiser(tiny):
-    components, phases, optimizers = phases_of(tiny("prior.name=copy"), objective=PriorObjective)
+    components, phases, optimizers = phases_of(tiny("prior.name=copy"), objective=AdversarialObjective)
     assert [phase.name for phase in phases] == ["prior", "discriminator", "penalty"]
     assert set(optimizers) == {"prior", "discriminator"}
     before = snapshot(components.model.denoiser)

@@ -14,6 +14,7 @@ class TDPMObjective:
     that has nothing to learn, only the denoiser is trained.
     """
 
+    needs_encoder = False
     needs_own_prior = False
 
     def phases(self, components: Components, settings: PhaseSettings) -> list[Phase]:

@@ -35,7 +35,7 @@ class LightDiscriminator(nn.Module):
         minibatch_std: Natural = 4,
     ) -> None:
         super().__init__()
-        check_shape(shape, sizes)
+        check_shape("discriminator", shape, sizes)
         height, width = shape[1] // 2, shape[2] // 2
         self.enter = conv(4 * shape[0], channels[0])
         self.blocks = nn.ModuleList(Block(a, b) for a, b in itertools.pairwise(channels))
@@ -74,14 +74,12 @@ class Block(nn.Module):
         return h + self.skip(avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False))
 
 
-def check_shape(shape: Sequence[int], sizes: Mapping[str, int]) -> None:
+def check_shape(kind: str, shape: Sequence[int], sizes: Mapping[str, int]) -> None:
     """Raise InputError where the network cannot be built for data of this shape and condition."""
     if len(shape) != 3:
-        raise InputError(
-            f"discriminator.name is 'light', but the data have shape {list(shape)}, not [C, H, W]; use mlp"
-        )
+        raise InputError(f"{kind}.name is 'light', but the data have shape {list(shape)}, not [C, H, W]; use mlp")
     if shape[1] % 2 or shape[2] % 2 or min(shape[1:]) < 8:
-        raise InputError(f"discriminator.name is 'light', but the images are {shape[1]} × {shape[2]}: height and width "
+        raise InputError(f"{kind}.name is 'light', but the images are {shape[1]} × {shape[2]}: height and width "
                          "must be even and at least 8; use resnet")  # fmt: skip
     if "low" in sizes:
-        raise InputError("discriminator.name is 'light', which takes no smaller image; use resnet")
+        raise InputError(f"{kind}.name is 'light', which takes no smaller image; use resnet")

@@ -18,6 +18,7 @@ class Copy(nn.Module):
     """
 
     nfe = 1
+    has_generator = False
     learns = True
     shares = False
 

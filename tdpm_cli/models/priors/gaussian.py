@@ -13,6 +13,7 @@ class Gaussian(nn.Module):
     """x_T = z. It has nothing to learn, so training has no discriminator."""
 
     nfe = 0
+    has_generator = False
     learns = False
     shares = False
 

@@ -24,7 +24,10 @@ class LightPrior(nn.Module):
     where the shape cannot be halved so often.
     """
 
-    nfe, learns, shares = 1, True, False
+    has_generator = True
+    learns = True
+    shares = False
+    nfe = 1
 
     def __init__(
         self,

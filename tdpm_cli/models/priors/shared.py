@@ -14,6 +14,7 @@ class Shared(nn.Module):
     """x_T = network(z, T + 1), with the weights of the denoiser."""
 
     nfe = 1
+    has_generator = False
     learns = True
     shares = True
 

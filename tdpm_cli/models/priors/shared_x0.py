@@ -18,6 +18,7 @@ class SharedX0(nn.Module):
     """
 
     nfe = 1
+    has_generator = False
     learns = True
     shares = True
 

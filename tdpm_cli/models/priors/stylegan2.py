@@ -23,6 +23,7 @@ class StyleGAN2(nn.Module):
     """
 
     nfe = 1
+    has_generator = False
     learns = True
     shares = False
 

@@ -24,6 +24,7 @@ class TorchScript(nn.Module):
     """
 
     nfe = 1
+    has_generator = False
     learns = True
     shares = False
 

@@ -20,6 +20,7 @@ class X0ThenNoise(nn.Module):
     """
 
     nfe = 1
+    has_generator = False
     learns = True
     shares = False
 

@@ -4,12 +4,15 @@ from tdpm_cli.engine.phase import Phase, PhaseSettings
 from tdpm_cli.engine.phases import discriminator_phases, prior_phase
 from tdpm_cli.engine.protocols import Components
 
-__all__ = ["PriorObjective"]
+__all__ = ["AdversarialObjective"]
+
+ALIASES = ("prior",)
 
 
-class PriorObjective:
+class AdversarialObjective:
     """The prior learns from the adversarial loss; the denoiser keeps its weights."""
 
+    needs_encoder = False
     needs_own_prior = True  # one with weights of its own that learn
 
     def phases(self, components: Components, settings: PhaseSettings) -> list[Phase]:

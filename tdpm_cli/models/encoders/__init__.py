@@ -1,0 +1,1 @@
+"""Encoders of data to the prior's z, for training by likelihood. One file a network."""

@@ -1,0 +1,52 @@
+"""The stages of training: when each starts and stops, and its learning rates."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tdpm_cli.config.settings import StageConfig, TrainConfig
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage. `start` and `stop` count training images of the whole run; `rates` and `betas` are by network."""
+
+    number: int
+    objective: str
+    start: int
+    stop: int
+    rates: Mapping[str, float]
+    betas: Mapping[str, Sequence[float]]
+    warmup: int
+    cooldown: float
+    prefix: str  # of the names of its optimizers
+
+    def pace(self, seen: int, batch: int) -> float:
+        """Return the share of the full learning rates for the step after `seen` images: up, constant, down."""
+        rising = (seen - self.start + batch) / self.warmup if self.warmup else 1.0
+        cooldown = self.cooldown * (self.stop - self.start)
+        falling = (self.stop - seen) / cooldown if cooldown else 1.0
+        return max(min(rising, falling, 1.0), 0.0)
+
+
+def stages_of(settings: TrainConfig) -> list[Stage]:
+    """Return the stages of a run in order; without `train.stages` there is one, of `train.objective`."""
+    listed = settings.stages or [StageConfig(objective=settings.objective, duration=settings.duration)]
+    stages, start = list[Stage](), 0
+    for number, stage in enumerate(listed):
+        rates = {
+            "denoiser": stage.denoiser_lr or settings.denoiser_lr,
+            "prior": stage.prior_lr or settings.prior_lr,
+            "discriminator": stage.discriminator_lr or settings.discriminator_lr,
+        }
+        betas = {
+            "denoiser": settings.denoiser_betas,
+            "prior": stage.prior_betas or settings.adversarial_betas,
+            "discriminator": settings.adversarial_betas,
+        }
+        warmup = settings.warmup if stage.warmup is None else stage.warmup
+        cooldown = settings.cooldown if stage.cooldown is None else stage.cooldown
+        stop = start + stage.duration
+        prefix = f"{number}-{stage.objective}-" if settings.stages else ""
+        stages.append(Stage(number, stage.objective, start, stop, rates, betas, warmup, cooldown, prefix))
+        start = stop
+    return stages
