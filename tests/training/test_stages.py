@@ -1,0 +1,150 @@
+"""Training in stages: the likelihood's mathematics, who learns when, exact resume, and stages that do not fit."""
+
+import math
+
+import pytest
+import torch
+from helpers import tiny_image_preset
+from torch import nn
+
+from tdpm_cli.checkpoints import checkpoint, weights
+from tdpm_cli.config import load_config
+from tdpm_cli.config.settings import TrainConfig
+from tdpm_cli.engine.batch import Batch
+from tdpm_cli.engine.terms import likelihood_term
+from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.sampling.build import build
+from tdpm_cli.training.stages import stages_of
+from tdpm_cli.training.train import train
+
+STAGES = [
+    {"objective": "likelihood", "duration": 64, "prior_betas": [0.9, 0.99], "cooldown": 0.5},
+    {"objective": "adversarial", "duration": 64},
+    {"objective": "denoise", "duration": 64, "denoiser_lr": 1e-3},
+]
+LIGHT = {
+    "backbone": {"name": "light-unet", "channels": [8, 16], "embedding": 16},
+    "prior": {"name": "light", "latent": 4, "channels": [8], "embedding": 16},
+    "discriminator": {"name": "light", "channels": [8, 8]},
+    "encoder": {"name": "light", "channels": [8, 8]},
+    "denoiser": {"prediction": "v"},
+}
+
+
+def staged(*assignments, stages=STAGES, **sections):
+    """The values of a tiny preset of light networks that is trained in stages."""
+    plain = {**tiny_image_preset("train.duration=192", "train.snapshot=32"), **LIGHT, **sections}
+    plain["train"] = {**plain["train"], "stages": stages}
+    return load_config(plain, assignments)
+
+
+def weights_at(run, seen):
+    """The weights in training of a run's checkpoint."""
+    folder = run / "checkpoints" / f"{seen:09d}"
+    return weights.read_weights(folder / "model.safetensors")[0]
+
+
+def changed(before, after):
+    """The networks whose weights differ: "prior", "denoiser"."""
+    return {key.partition(".")[0] for key in before if not torch.equal(before[key], after[key])}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return train(staged("train.keep=10"), tmp_path_factory.mktemp("staged"), "run")
+
+
+def test_each_stage_trains_its_own_networks(run):
+    assert changed(weights_at(run, 32), weights_at(run, 64)) == {"prior"}
+    assert changed(weights_at(run, 96), weights_at(run, 128)) == {"prior"}
+    assert changed(weights_at(run, 160), weights_at(run, 192)) == {"denoiser"}
+
+
+@pytest.mark.parametrize("seen", [32, 64, 96, 128])
+def test_resuming_in_and_between_stages_is_exact(run, seen, tmp_path):
+    part = tmp_path / "part" / "checkpoints"
+    part.mkdir(parents=True)
+    for name in ("config.yaml", "data.json"):
+        (tmp_path / "part" / name).write_text((run / name).read_text())
+    folder = run / "checkpoints" / f"{seen:09d}"
+    (part / folder.name).mkdir()
+    for path in folder.iterdir():
+        (part / folder.name / path.name).write_bytes(path.read_bytes())
+    continued = train(staged("train.keep=10"), tmp_path, "part")
+    for name in ("model", "discriminator", "encoder", "ema-5000"):
+        expected, actual = (
+            weights.read_weights(checkpoint.list_checkpoints(each)[-1] / f"{name}.safetensors")[0]
+            for each in (run, continued)
+        )
+        assert all(torch.equal(value, actual[key]) for key, value in expected.items()), name
+
+
+def test_a_stage_starts_from_the_averages_of_the_one_before(run):
+    average = weights.read_weights(run / "checkpoints" / "000000064" / "ema-5000.safetensors")[0]
+    config = staged("train.keep=10", stages=[STAGES[0], {**STAGES[1], "prior_lr": 1e-12, "duration": 128}])
+    frozen = train(config, run.parent, "frozen")
+    start = weights_at(frozen, 96)
+    assert all(torch.allclose(start[key], average[key], atol=1e-6) for key in start if key.startswith("prior."))
+
+
+class Fixed(nn.Module):
+    """q(z | x_0) of a fixed mean and log-variance."""
+
+    def forward(self, x, **cond):
+        return torch.full((len(x), 4), 0.5), torch.full((len(x), 4), math.log(0.25))
+
+
+def test_the_likelihood_term_is_the_evidence_lower_bound():
+    components = build(staged())
+    components.model.requires_grad_(False)
+    x = torch.randn(6, 1, 8, 8)
+    batch = Batch(x, {}, torch.Generator().manual_seed(0), seen=10)
+    loss, logs = likelihood_term(components.model, Fixed(), 0, 0)(batch)
+    z = 0.5 + 0.5 * torch.randn((6, 4), generator=torch.Generator().manual_seed(0))
+    schedule = components.model.denoiser.schedule
+    snr = (schedule.alpha(schedule.T) / schedule.sigma(schedule.T)) ** 2
+    error = snr / 2 * (components.model.prior.generator(z) - x).square().sum((1, 2, 3)).mean()
+    prior, posterior = torch.distributions.Normal(0.0, 1.0), torch.distributions.Normal(0.5, 0.5)
+    kl = 4 * torch.distributions.kl_divergence(posterior, prior)
+    assert float(logs["loss/reconstruction"]) == pytest.approx(float(error), rel=1e-5)
+    assert float(logs["loss/kl"]) == pytest.approx(float(kl), rel=1e-5)
+    assert float(loss) == pytest.approx(float(error + kl) / 64, rel=1e-5)
+    half, _ = likelihood_term(components.model, Fixed(), 0, 20)(Batch(x, {}, torch.Generator().manual_seed(0), seen=10))
+    assert float(half) == pytest.approx(float(error + kl / 2) / 64, rel=1e-5)
+
+
+def test_learning_rates_follow_each_stage():
+    settings = TrainConfig(
+        duration=300,
+        warmup=20,
+        stages=[
+            {"objective": "likelihood", "duration": 100, "cooldown": 0.5},
+            {"objective": "denoise", "duration": 200, "warmup": 0, "denoiser_lr": 1.0},
+        ],
+    )
+    first, second = stages_of(settings)
+    assert [first.pace(seen, 10) for seen in (0, 10, 40, 75, 100)] == [0.5, 1.0, 1.0, 0.5, 0.0]
+    assert [second.pace(seen, 10) for seen in (100, 299)] == [1.0, 1.0]
+    assert (first.start, first.stop, second.start, second.stop) == (0, 100, 100, 300)
+    assert second.rates["denoiser"] == 1.0
+    assert first.rates["denoiser"] == settings.denoiser_lr
+
+
+@pytest.mark.parametrize(
+    ("sections", "assignments", "key"),
+    [
+        ({"encoder": None}, [], r"train\.stages\[0\]\.objective.*encoder"),
+        ({"prior": {"name": "shared"}}, [], r"train\.stages\[0\]\.objective.*'shared'"),
+        ({"prior": {"name": "denoised", "t": 50}}, [], r"train\.stages\[0\]\.objective.*'denoised'"),
+        ({}, ["train.duration=200"], r"train\.duration is 200.*192"),
+        ({}, ["adversarial.start=64"], r"adversarial\.start"),
+        ({"stages": [{"objective": "likelyhood", "duration": 192}]}, [], r"stages\[0\]\.objective.*'likelihood'"),
+        ({"stages": [{"objective": "denoise"}]}, [], r"train\.stages.*duration"),
+        ({"stages": [{"objective": "denoise", "duration": 192, "lr": 1.0}]}, [], r"train\.stages.*lr"),
+        ({"discriminator": {"name": "light", "channels": [8]}, "space": {"name": "pixels", "shape": [1, 6, 6]}}, [],
+         r"backbone\.channels|light"),
+    ],
+)  # fmt: skip
+def test_stages_that_do_not_fit_are_rejected(sections, assignments, key):
+    with pytest.raises(InputError, match=key):
+        build(staged(*assignments, **sections))
