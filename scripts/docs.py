@@ -29,6 +29,7 @@ TITLES = {  # kind -> title, and how a user names a component of it
     "backbone": ("Backbones", "`backbone.name`"),
     "prior": ("Priors", "`prior.name`"),
     "discriminator": ("Discriminators", "`discriminator.name`"),
+    "encoder": ("Encoders", "`encoder.name`"),
     "objective": ("Objectives", "`train.objective`"),
     "loss": ("Adversarial losses", "`adversarial.loss`"),
     "sampler": ("Samplers", "`sample.sampler` or `--sampler`"),

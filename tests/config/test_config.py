@@ -95,7 +95,7 @@ def test_extends_one_level(tmp_path):
         ("backbone.channels=true", ["backbone.channels is True", "integer"]),
         ("backbone.mult=[1, two]", ["backbone.mult[1] is 'two'", "integer"]),
         ("backbone.dropout=1", ["backbone.dropout is 1", "less than 1"]),
-        ("backbone.name=unett", ["backbone.name is 'unett'", "did you mean 'unet'", "Accepted: mlp, unet"]),
+        ("backbone.name=unett", ["backbone.name is 'unett'", "did you mean 'unet'", "Accepted: light-unet, mlp, unet"]),
         ("train.batch=64.5", ["train.batch is 64.5", "integer"]),
         ("train.duration=long", ["train.duration is 'long'", "integer"]),
         ("train.precision=fp8", ["train.precision is 'fp8'", "'auto', 'fp32' or 'bf16'"]),

@@ -95,6 +95,17 @@ class New(MLP):
     def __init__(self, shape, sizes, *, size: Positive = 16):
         super().__init__(shape, sizes, width=size)
 """,
+    "encoder": """
+from tdpm_cli.config.types import Positive
+from tdpm_cli.models.encoders.light import LightEncoder
+
+__all__ = ["New"]
+
+
+class New(LightEncoder):
+    def __init__(self, shape, sizes, latent, *, size: Positive = 8):
+        super().__init__(shape, sizes, latent, channels=[size, size])
+""",
     "loss": """
 from tdpm_cli.engine.losses.logistic import Logistic
 
@@ -155,7 +166,7 @@ def write(path):
     raise NotImplementedError
 """,
 }
-WITH_KEYS = ("dataset", "space", "condition", "schedule", "backbone", "prior", "discriminator", "sampler")
+WITH_KEYS = ("dataset", "space", "condition", "schedule", "backbone", "prior", "discriminator", "encoder", "sampler")
 NAME = "new_component"
 
 
@@ -212,7 +223,7 @@ def test_a_preset_of_new_components_is_validated_trained_and_sampled(add, tmp_pa
     from tdpm_cli.sampling.sample import sample
     from tdpm_cli.training.train import train
 
-    names = {kind: add(kind) for kind in (*WITH_KEYS, "loss", "objective")}
+    names = {kind: add(kind) for kind in (*WITH_KEYS, "loss", "objective") if kind != "encoder"}
     preset = {
         "preset": "new",
         "data": {"name": names["dataset"], "size": 64},
