@@ -80,6 +80,7 @@ __all__ = ["New"]
 
 class New(Copy):
     nfe, learns, shares = 1, True, False
+    has_generator = False
 
     def __init__(self, shape, sizes, schedule, network, *, size: Positive = 1):
         super().__init__(shape, sizes, schedule, network)
@@ -123,6 +124,7 @@ __all__ = ["New"]
 
 class New(TDPMObjective):
     needs_own_prior = False
+    needs_encoder = False
 """,
     "sampler": """
 from tdpm_cli.config.types import NonNegative

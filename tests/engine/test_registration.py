@@ -41,6 +41,7 @@ class DenoisingObjective:
     """Only the denoising loss."""
 
     needs_own_prior = False
+    needs_encoder = False
 
     def phases(self, components: Components, settings: PhaseSettings) -> list[Phase]:
         return [denoiser_phase(components, settings)]
