@@ -1,5 +1,6 @@
 """What several tests share: tiny presets, image files, TorchScript files, and an interruption."""
 
+import dataclasses
 import gzip
 import io
 import struct
@@ -120,3 +121,18 @@ def export(file, model, format=None, *, licence="not stated", rgb=False, **optio
     from tdpm_cli.export.export import export as run
 
     return run(file, model, format, ExportRequest(licence, rgb, options))
+
+
+def sample(out, n=None, model=None, **options):
+    """Sample with options of `tdpm sample` and of sampling as keywords."""
+    from tdpm_cli.sampling.options import SampleOptions
+    from tdpm_cli.sampling.sample import sample as run
+
+    run(out, split_options(SampleOptions, model=model, n=n, **options))
+
+
+def split_options(options_class, **options):
+    """Make the options of a command: keywords that are no fields of the class override sampling options."""
+    own = {field.name for field in dataclasses.fields(options_class)}
+    sampling = {key: value for key, value in options.items() if key not in own}
+    return options_class(sampling=sampling, **{key: value for key, value in options.items() if key in own})

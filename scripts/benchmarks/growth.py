@@ -58,6 +58,7 @@ def samples(rounds: int) -> dict[int, float]:
     from tdpm_cli.checkpoints.weights import write_weights
     from tdpm_cli.config import load_config
     from tdpm_cli.sampling.build import build, header
+    from tdpm_cli.sampling.options import SampleOptions
     from tdpm_cli.sampling.sample import sample
 
     components = build(load_config("digits"))
@@ -70,7 +71,7 @@ def samples(rounds: int) -> dict[int, float]:
         )  # a new folder each time, as removing an old one takes time
 
         def work(count: int) -> None:
-            sample(next(fresh), count, root / "model.safetensors")
+            sample(next(fresh), SampleOptions(model=root / "model.safetensors", n=count))
 
         works = {str(count): lambda count=count: work(count) for count in COUNTS}
         return {int(count): seconds / int(count) * 1000 for count, seconds in medians(works, rounds).items()}

@@ -29,6 +29,7 @@ def run(preset: str, steps: int, n: int, batch: int, rounds: int, precision: str
     from tdpm_cli.config import load_config
     from tdpm_cli.runtime.device import device
     from tdpm_cli.sampling.build import build, header
+    from tdpm_cli.sampling.options import SampleOptions
     from tdpm_cli.sampling.sample import sample
     from tdpm_cli.sampling.settings import settings_of
 
@@ -56,8 +57,9 @@ def run(preset: str, steps: int, n: int, batch: int, rounds: int, precision: str
                     network(x, t)
 
         def ours() -> None:
-            sample(root / "out", n, root / "ours.safetensors", steps=steps, sampler="ddim", batch=batch,
-                   precision=settings.precision, overwrite=True)  # fmt: skip
+            sampling = {"steps": steps, "sampler": "ddim", "batch": batch, "precision": settings.precision}
+            model = root / "ours.safetensors"
+            sample(root / "out", SampleOptions(model=model, n=n, sampling=sampling, overwrite=True))
 
         def peer() -> None:
             run_pipeline(root / "peer", root / "theirs", n, batch, calls, where)

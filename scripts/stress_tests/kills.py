@@ -14,6 +14,7 @@ from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.checkpoints import format as formats
 from tdpm_cli.checkpoints.runs import CHECKPOINTS
 from tdpm_cli.config import load_config
+from tdpm_cli.sampling.options import SampleOptions
 from tdpm_cli.sampling.sample import sample
 from tdpm_cli.training.train import train
 
@@ -95,7 +96,7 @@ def sampling(n: int, folder: Path) -> Outcome:
     """Kill sampling n times. Each finished folder must equal that of an uninterrupted run, byte for byte."""
     quiet()
     model = train(load_config("digits", IMAGES), folder, "model")
-    work = partial(sample, n=240, model=model, batch=8, seed=1)
+    work = partial(sample, options=SampleOptions(model=model, n=240, seed=1, sampling={"batch": 8}))
     failures, partial_images, begin = list[str](), 0, time.monotonic()
     if status := status_of(start(partial(work, folder / "uninterrupted"), folder / "log")):
         failures.append(f"uninterrupted sampling exited with {status}: {(folder / 'log').read_text()[-500:]}")

@@ -23,5 +23,6 @@ def decode(
 ) -> None:
     """Decode noise x_T to images."""
     from tdpm_cli.sampling.decode import decode as run
+    from tdpm_cli.sampling.options import DecodeOptions
 
-    run(encoded, out, model, seed=seed, overwrite=overwrite, **sampling)
+    run(encoded, out, DecodeOptions(model=model, seed=seed, sampling=sampling, overwrite=overwrite))

@@ -44,16 +44,9 @@ def edit(
     require_model(model)
 
     from tdpm_cli.sampling.edit import edit as run
+    from tdpm_cli.sampling.options import EditOptions
 
-    run(
-        images,
-        out,
-        model,
-        strengths=strengths,
-        n=number,
-        seed=seed,
-        labels=split_list(labels),
-        prompts=prompt,
-        overwrite=overwrite,
-        **sampling,
-    )
+    run(images, out, EditOptions(
+        model=model, strengths=strengths, n=number, seed=seed, labels=split_list(labels), prompts=prompt,
+        sampling=sampling, overwrite=overwrite,
+    ))  # fmt: skip

@@ -45,17 +45,9 @@ def encode(
     require_model(model)
 
     from tdpm_cli.sampling.encode import encode as run
+    from tdpm_cli.sampling.options import EncodeOptions
 
-    run(
-        images,
-        out,
-        model,
-        n=number,
-        iterations=iterations,
-        seed=seed,
-        labels=split_list(labels),
-        prompts=prompt,
-        logits=logits,
-        overwrite=overwrite,
-        **sampling,
-    )
+    run(images, out, EncodeOptions(
+        model=model, n=number, seed=seed, iterations=iterations, logits=logits, labels=split_list(labels),
+        prompts=prompt, sampling=sampling, overwrite=overwrite,
+    ))  # fmt: skip

@@ -53,20 +53,12 @@ def interpolate(
     require_model(model)
 
     from tdpm_cli.sampling.interpolate import interpolate as run
+    from tdpm_cli.sampling.options import InterpolateOptions
 
-    run(
-        out,
-        model,
-        images=images,
-        seeds=chosen,
-        n=number,
-        frames=frames,
-        iterations=iterations,
-        labels=split_list(labels),
-        prompts=prompt,
-        overwrite=overwrite,
-        **sampling,
-    )
+    run(out, InterpolateOptions(
+        model=model, images=images, seeds=chosen, n=number, frames=frames, iterations=iterations,
+        labels=split_list(labels), prompts=prompt, sampling=sampling, overwrite=overwrite,
+    ))  # fmt: skip
 
 
 def _seed(text: str) -> int:

@@ -78,20 +78,13 @@ def sample(
     number = optional_count("--n", n)
     require_model(model)
 
-    from tdpm_cli.sampling.sample import read_prompts
+    from tdpm_cli.sampling.conditions import read_prompts
+    from tdpm_cli.sampling.options import SampleOptions
     from tdpm_cli.sampling.sample import sample as run
 
     in_processes(nproc)
-    run(
-        out,
-        number,
-        model,
-        seed=seed,
-        labels=split_list(labels) or None,
-        prompts=[*(prompt or []), *(read_prompts(prompts) if prompts else [])] or None,
-        upsample=upsample,
-        format=format,
-        compile=compile,
-        overwrite=overwrite,
-        **sampling,
-    )
+    all_prompts = [*(prompt or []), *(read_prompts(prompts) if prompts else [])]
+    run(out, SampleOptions(
+        model=model, n=number, seed=seed, labels=split_list(labels), prompts=all_prompts, upsample=upsample,
+        format=format, compile=compile, sampling=sampling, overwrite=overwrite,
+    ))  # fmt: skip

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tdpm_cli.runtime.files import Json
+from tdpm_cli.sampling.options import ConditionedOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,23 +64,17 @@ class StatisticsOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReconstructOptions:
+class ReconstructOptions(ConditionedOptions):
     """Options of `tdpm reconstruct`: every pair of `steps` and of a time in `at` (T if empty) is a row.
 
     Images are encoded by DDIM's inversion with so many `iterations` of each step, or with a `seed` by q(x_t | x_0).
-    `labels` or `prompts` condition the model. `sampling` overrides sampling options of the preset.
     """
 
-    model: Path | None = None
     steps: Sequence[int] = (4, 8, 16, 32, 64)
     at: Sequence[int] = ()
     n: int | None = 64
     seed: int | None = None
     iterations: int = 1
-    labels: Sequence[str] | None = None
-    prompts: Sequence[str] | None = None
-    sampling: Json = field(default_factory=dict)
-    overwrite: bool = False
 
     @property
     def method(self) -> str:

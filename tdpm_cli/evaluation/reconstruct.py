@@ -14,11 +14,12 @@ from tdpm_cli.runtime import grids, plots
 from tdpm_cli.runtime.console import say, table
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import Json, write_text
-from tdpm_cli.sampling import image_folder as folders
+from tdpm_cli.sampling.image_folder import PLOT, SHEET, ImageFolder, open_image_folder, precision_of, read_manifest
+from tdpm_cli.sampling.input_images import InputImages, choose_labels, labels_of, psnr, read_images
 from tdpm_cli.sampling.model import Model, load
 from tdpm_cli.sampling.settings import describe
 
-VERB = "reconstruct"
+COMMAND = "reconstruct"
 EXACT_PSNR = 108.0  # dB, an error of a thousandth of a grey level, which stands for no error in a mean
 Row = Json
 
@@ -35,7 +36,7 @@ class Roundtrip:
 
     def __call__(self, t: int, steps: int, part: slice) -> Tensor:
         """Return some of the images, encoded to time t and decoded in so many steps each way."""
-        model, raw, labels = self.model, self.raw[part], folders.among(self.labels, part)
+        model, raw, labels = self.model, self.raw[part], labels_of(self.labels, part)
         settings = {**self.sampling, "steps": steps}
         if self.options.seed is not None:
             x_t = model.noised(raw, t=t, seed=self.options.seed, first=part.start)
@@ -44,39 +45,35 @@ class Roundtrip:
         return model.decode(x_t, t=t, labels=labels, clip=False, **settings)
 
 
-def reconstruct(images: str, out: Path, options: ReconstructOptions) -> list[Row]:
-    """Encode and decode `images` at every time and number of steps; return a row of errors for each.
+def reconstruct(source: str, out: Path, options: ReconstructOptions) -> list[Row]:
+    """Encode and decode the images of `source` at every time and number of steps; return a row of errors for each.
 
     Writes the reconstructions of the last row, a table (CSV), a plot, a sheet of images and a manifest to `out`. The
     PSNR is a mean over images; LPIPS is computed if its weights are present. Raises InputError for input that does not
     fit, and for steps that exceed every t.
     """
     model = load(options.model)
-    pictures = folders.read(images, model.space.raw_shape, options.n, _class_names(model))
-    labels = folders.asked(model, options.labels, options.prompts, pictures.labels)
-    precision = folders.precision_of(out, options.overwrite)
+    images = read_images(source, model, options.n)
+    labels = choose_labels(model, options, images.labels)
+    precision = precision_of(out, options.overwrite)
     sampling = {**options.sampling, "sampler": "ddim", "precision": precision}
     pairs = _pairs(model, options)
     settings = model.settings(steps=min(options.steps), **sampling)
     manifest = describe(model.loaded, settings, options.seed or 0) | {
-        "verb": VERB, "by": options.method, "pairs": [list(pair) for pair in pairs],
-        "asked": options.labels or options.prompts, "given_sha256": folders.hash_of(pictures.raw, pictures.names),
+        "verb": COMMAND, "by": options.method, "pairs": [list(pair) for pair in pairs],
+        "asked": options.condition, "given_sha256": images.sha256(),
     }  # fmt: skip
-    roundtrip = Roundtrip(model, pictures.raw, labels, options, sampling)
-    title = f"{VERB} {images}, by {options.method}"
-    with folders.filling(out, manifest, options.overwrite) as folder:
+    roundtrip = Roundtrip(model, images.raw, labels, options, sampling)
+    title = f"{COMMAND} {source}, by {options.method}"
+    with open_image_folder(out, manifest, options.overwrite) as folder:
         if folder is None:
-            rows = list(folders.read_manifest(out, VERB)["rows"])
+            rows = list(read_manifest(out, COMMAND)["rows"])
         else:
-            rows = _fill(folder, pictures, roundtrip, pairs, manifest)
+            rows = _fill(folder, images, roundtrip, pairs, manifest)
     table(title, [{key: f"{value:.4g}" for key, value in row.items()} for row in rows])
     if folder is not None:
-        say(f"done: {len(pictures.raw)} in {out}, sheet {out / folders.SHEET}")
+        say(f"done: {len(images.raw)} in {out}, sheet {out / SHEET}")
     return rows
-
-
-def _class_names(model: Model) -> list[str]:
-    return list(model.config.condition.options.get("names") or [])
 
 
 def _pairs(model: Model, options: ReconstructOptions) -> list[tuple[int, int]]:
@@ -92,31 +89,31 @@ def _pairs(model: Model, options: ReconstructOptions) -> list[tuple[int, int]]:
 
 
 def _fill(
-    folder: folders.Filling, pictures: folders.Pictures, roundtrip: Roundtrip, pairs: Sequence[tuple[int, int]],
+    folder: ImageFolder, images: InputImages, roundtrip: Roundtrip, pairs: Sequence[tuple[int, int]],
     manifest: Json,
 ) -> list[Row]:  # fmt: skip
     """Compute every row, and write everything to the folder, the manifest last."""
-    raw, names, out = pictures.raw, [f"{k:06d}.png" for k in range(len(pictures.raw))], folder.out
+    raw, names, out = images.raw, [f"{k:06d}.png" for k in range(len(images.raw))], folder.path
     perceptual = _perceptual(raw)
     batch = roundtrip.model.settings(steps=pairs[0][1], **roundtrip.sampling).batch
     rows, decoded = list[Row](), raw
     for t, steps in pairs:
         decode = lambda part, t=t, steps=steps: roundtrip(t, steps, part)
-        decoded = folder.by_pieces(f"t = {t}, {steps} steps", len(raw), batch, decode)
-        row = {"t": t, "steps": steps, "psnr": float(folders.psnr(decoded, raw).clamp(max=EXACT_PSNR).mean())}
+        decoded = folder.compute(f"t = {t}, {steps} steps", len(raw), batch, decode)
+        row = {"t": t, "steps": steps, "psnr": float(psnr(decoded, raw).clamp(max=EXACT_PSNR).mean())}
         rows.append(row | ({"lpips": float(perceptual(decoded, raw).mean())} if perceptual else {}))
     _write_errors(out, rows)
-    folder.write_pictures(decoded, names)
+    folder.write_images(decoded, names)
     t, steps = pairs[-1]
     to_image = roundtrip.model.space.to_image
     panels = {"images": to_image(raw), f"decoded from t = {t} in {steps} steps": to_image(decoded)}
-    grids.save(grids.side_by_side(panels), out / folders.SHEET)
-    psnr = [value if value < float("inf") else None for value in folders.psnr(decoded, raw).tolist()]
+    grids.save(grids.side_by_side(panels), out / SHEET)
+    errors = [value if value < float("inf") else None for value in psnr(decoded, raw).tolist()]
     folder.finish(
         {**manifest, "rows": rows, **({"lpips": perceptual.protocol} if perceptual else {})},
         [
             {"file": name, "source": source, "psnr": value}
-            for name, source, value in zip(names, pictures.names, psnr, strict=True)
+            for name, source, value in zip(names, images.names, errors, strict=True)
         ],
     )
     return rows
@@ -133,7 +130,7 @@ def _perceptual(raw: Tensor) -> Perceptual | None:
 
 def _write_errors(out: Path, rows: Sequence[Row]) -> None:
     """Write the rows as CSV, and as a plot if matplotlib is installed."""
-    plot_file, csv_file = folders.PLOT
+    plot_file, csv_file = PLOT
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
     writer.writeheader()

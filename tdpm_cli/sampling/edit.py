@@ -1,75 +1,97 @@
-"""tdpm edit: pictures or rough sketches, noised to a part of T and brought back (SDEdit, Meng et al. 2022)."""
+"""`tdpm edit`: add noise to images or rough sketches, and denoise them (SDEdit, Meng et al. 2022)."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from tdpm_cli.runtime import grids as pictures
+from tdpm_cli.config.schema import SampleConfig
+from tdpm_cli.runtime import grids
 from tdpm_cli.runtime.console import say, table
-from tdpm_cli.sampling import image_folder as folders
-from tdpm_cli.sampling.model import load
+from tdpm_cli.runtime.files import Json
+from tdpm_cli.sampling.image_folder import SHEET, ImageFolder, open_image_folder, precision_of
+from tdpm_cli.sampling.input_images import InputImages, choose_labels, labels_of, psnr, read_images
+from tdpm_cli.sampling.model import Model, load
+from tdpm_cli.sampling.options import EditOptions
 from tdpm_cli.sampling.settings import describe
 
 
-def edit(
-    images: str,
-    out: Path,
-    model: Path | None = None,
-    *,
-    strengths: Sequence[float] = (0.25, 0.5, 1.0),
-    n: int | None = 64,
-    seed: int = 0,
-    labels: Sequence[str] | None = None,
-    prompts: Sequence[str] | None = None,
-    overwrite: bool = False,
-    **sampling: Any,
-) -> None:
-    """Write every picture at every strength (a share of T): `000000-0.png` is the first at the first strength.
+@dataclass(frozen=True)
+class Editor:
+    """Edits images of a model."""
 
-    With a manifest and a contact sheet. Raises InputError for input that does not fit, before anything is written.
+    model: Model
+    images: InputImages
+    labels: Sequence[str] | None
+    seed: int
+    sampling: Mapping[str, object]
+
+    def __call__(self, strength: float, part: slice) -> Tensor:
+        """Return some of the images, edited at this strength."""
+        labels = labels_of(self.labels, part)
+        raw = self.images.raw[part]
+        return self.model.edit(raw, strength, seed=self.seed, first=part.start, labels=labels, **self.sampling)
+
+    @property
+    def settings(self) -> SampleConfig:
+        """The sampling settings."""
+        return self.model.settings(**self.sampling)
+
+
+def edit(source: str, out: Path, options: EditOptions) -> None:
+    """Write every image at every strength, a manifest and a contact sheet to `out`.
+
+    `000000-0.png` is the first image at the first strength. Raises InputError for input that does not fit the model,
+    before anything is written.
     """
-    coder = load(model)
-    found = folders.read(images, coder.space.raw_shape, n, getattr(coder.condition, "names", []))
-    asked = folders.asked(coder, labels, prompts, found.labels)
-    sampling["precision"] = folders.precision_of(out, overwrite)
-    settings = coder.settings(**sampling)
-    for strength in strengths:
-        coder.edit(found.raw[:1], strength, labels=folders.among(asked, slice(0, 1)), **sampling)
-    plan = describe(coder.loaded, settings, seed) | {
-        "verb": "edit", "strengths": list(strengths), "asked": labels or prompts,
-        "given_sha256": folders.hash_of(found.raw, found.names)}  # fmt: skip
-    plan |= {
-        "nfe": coder.tdpm.nfe(settings.steps, settings.guidance_scale) - coder.tdpm.nfe(0),
-        "nfe_text": "0 + " + plan["nfe_text"].split(" + ")[1],
+    model = load(options.model)
+    images = read_images(source, model, options.n)
+    labels = choose_labels(model, options, images.labels)
+    sampling = {**options.sampling, "precision": precision_of(out, options.overwrite)}
+    editor = Editor(model, images, labels, options.seed, sampling)
+    for strength in options.strengths:
+        editor(strength, slice(0, 1))  # raises for a strength that is not accepted
+    manifest = _manifest(editor, options)
+    with open_image_folder(out, manifest, options.overwrite) as folder:
+        if folder is None:
+            return
+        rows = _fill(folder, editor, options.strengths, manifest)
+    table(f"edit {source}", rows)
+    say(f"done: {len(images.raw)} · {len(options.strengths)} in {out}, sheet {out / SHEET}")
+
+
+def _manifest(editor: Editor, options: EditOptions) -> Json:
+    model, settings = editor.model, editor.settings
+    manifest = describe(model.loaded, settings, options.seed) | {
+        "verb": "edit", "strengths": list(options.strengths), "asked": options.condition,
+        "given_sha256": editor.images.sha256(),
+    }  # fmt: skip
+    return manifest | {  # edits do not call the prior
+        "nfe": model.tdpm.nfe(settings.steps, settings.guidance_scale) - model.tdpm.nfe(0),
+        "nfe_text": "0 + " + manifest["nfe_text"].split(" + ")[1],
     }
 
-    def edited(strength: float, part: slice) -> Tensor:
-        labels = folders.among(asked, part)
-        return coder.edit(found.raw[part], strength, seed=seed, first=part.start, labels=labels, **sampling)
 
-    panels, listed, rows = {"pictures": coder.space.to_image(found.raw)}, [], []
-    with folders.filling(out, plan, overwrite) as filling:
-        if filling is None:
-            return
-        for k, strength in enumerate(strengths):
-            made = filling.by_pieces(
-                f"strength {strength:g}", len(found.raw), settings.batch, partial(edited, strength)
-            )
-            names = [f"{number:06d}-{k}.png" for number in range(len(made))]
-            filling.write_pictures(made, names)
-            t = max(round(strength * coder.schedule.T), 1)
-            kept = folders.psnr(made, found.raw)
-            panels[f"strength {strength:g}, t = {t}"] = coder.space.to_image(made)
-            rows.append({
-                "strength": f"{strength:g}", "t": str(t), "sigma": f"{coder.schedule.sigma(t):.3g}",
-                "steps": str(min(settings.steps, t)), "PSNR to the pictures": f"{float(kept.mean()):.4g}",
-            })  # fmt: skip
-            listed += [{"file": name, "source": source, "strength": strength, "t": t}
-                       for name, source in zip(names, found.names, strict=True)]  # fmt: skip
-        pictures.save(pictures.side_by_side(panels), out / folders.SHEET)
-        filling.finish(plan, listed)
-    table(f"edit {images}", rows)
-    say(f"done: {len(found.raw)} · {len(strengths)} in {out}, sheet {out / folders.SHEET}")
+def _fill(folder: ImageFolder, editor: Editor, strengths: Sequence[float], manifest: Json) -> list[dict[str, str]]:
+    """Write everything, the manifest last; return a row of errors for each strength."""
+    model, images, settings = editor.model, editor.images, editor.settings
+    panels, entries, rows = {"images": model.space.to_image(images.raw)}, list[Json](), list[dict[str, str]]()
+    for k, strength in enumerate(strengths):
+        edit_part = lambda part, strength=strength: editor(strength, part)
+        edited = folder.compute(f"strength {strength:g}", len(images.raw), settings.batch, edit_part)
+        names = [f"{number:06d}-{k}.png" for number in range(len(edited))]
+        folder.write_images(edited, names)
+        t = max(round(strength * model.schedule.T), 1)
+        panels[f"strength {strength:g}, t = {t}"] = model.space.to_image(edited)
+        rows.append({
+            "strength": f"{strength:g}", "t": str(t), "sigma": f"{model.schedule.sigma(t):.3g}",
+            "steps": str(min(settings.steps, t)), "PSNR to the images": f"{psnr(edited, images.raw).mean():.4g}",
+        })  # fmt: skip
+        entries += [
+            {"file": name, "source": source, "strength": strength, "t": t}
+            for name, source in zip(names, images.names, strict=True)
+        ]
+    grids.save(grids.side_by_side(panels), folder.path / SHEET)
+    folder.finish(manifest, entries)
+    return rows

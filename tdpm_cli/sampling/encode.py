@@ -1,71 +1,66 @@
-"""tdpm encode: pictures to their x_T; and how the discriminator likes them there."""
+"""`tdpm encode`: encode images to noise x_T, and show the discriminator's output for them."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from tdpm_cli.runtime import grids as pictures
+from tdpm_cli.runtime import grids
 from tdpm_cli.runtime.console import say
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import replacing
-from tdpm_cli.sampling import image_folder as folders
-from tdpm_cli.sampling.model import load
+from tdpm_cli.runtime.files import Json, replacing
+from tdpm_cli.sampling.image_folder import ARRAY, SHEET, ImageFolder, open_image_folder, precision_of
+from tdpm_cli.sampling.input_images import InputImages, choose_labels, labels_of, read_images
+from tdpm_cli.sampling.model import Model, load
+from tdpm_cli.sampling.options import EncodeOptions
 from tdpm_cli.sampling.settings import describe
 
 
-def encode(
-    images: str,
-    out: Path,
-    model: Path | None = None,
-    *,
-    n: int | None = None,
-    seed: int | None = None,
-    iterations: int = 1,
-    logits: bool = False,
-    labels: Sequence[str] | None = None,
-    prompts: Sequence[str] | None = None,
-    overwrite: bool = False,
-    **sampling: Any,
-) -> None:
+def encode(source: str, out: Path, options: EncodeOptions) -> None:
     """Write `x_T.npz` (x_T float32 [n, *shape]), a manifest and a contact sheet to `out`.
 
-    x_T is that of DDIM's inversion, or with a `seed` x_T ~ q(x_T | x_0). `logits` adds the discriminator's of each
-    picture noised to T. Raises InputError for input that does not fit, before anything is written.
+    Raises InputError for input that does not fit the model, before anything is written.
     """
-    coder = load(model)
-    found = folders.read(images, coder.space.raw_shape, n, getattr(coder.condition, "names", []))
-    asked = folders.asked(coder, labels, prompts, found.labels)
-    if seed is not None and (iterations != 1 or any(value is not None for value in sampling.values())):
-        raise InputError("--seed noises the pictures at once: leave the options of the inversion out")
-    sampling |= {"sampler": "ddim", "precision": folders.precision_of(out, overwrite)}
-    settings = coder.settings(**sampling)
-    by = "q(x_T | x_0)" if seed is not None else f"DDIM's inversion, {settings.steps} steps · {iterations}"
-    plan = describe(coder.loaded, settings, seed or 0) | {
-        "verb": "encode", "by": by, "iterations": iterations, "logits": logits, "asked": labels or prompts,
-        "given_sha256": folders.hash_of(found.raw, found.names)}  # fmt: skip
-    judged = coder.logits(found.raw, labels=asked).tolist() if logits else None
+    model = load(options.model)
+    images = read_images(source, model, options.n)
+    labels = choose_labels(model, options, images.labels)
+    if options.seed is not None and (options.iterations != 1 or options.sampling):
+        raise InputError("--seed adds noise in one step; leave out the options of the inversion")
+    sampling: Json = {**options.sampling, "sampler": "ddim", "precision": precision_of(out, options.overwrite)}
+    settings = model.settings(**sampling)
+    inversion = f"DDIM's inversion, {settings.steps} steps · {options.iterations}"
+    method = inversion if options.seed is None else "q(x_T | x_0)"
+    manifest = describe(model.loaded, settings, options.seed or 0) | {
+        "verb": "encode", "by": method, "iterations": options.iterations, "logits": options.logits,
+        "asked": options.condition, "given_sha256": images.sha256(),
+    }  # fmt: skip
+    logits = model.logits(images.raw, labels=labels).tolist() if options.logits else None
 
-    def coded(part: slice) -> Any:
-        raw = found.raw[part]
-        if seed is not None:
-            return coder.noised(raw, seed=seed, first=part.start)
-        return coder.encode(raw, iterations=iterations, labels=folders.among(asked, part), **sampling)
+    def encode_part(part: slice) -> Tensor:
+        raw = images.raw[part]
+        if options.seed is not None:
+            return model.noised(raw, seed=options.seed, first=part.start)
+        return model.encode(raw, iterations=options.iterations, labels=labels_of(labels, part), **sampling)
 
-    with folders.filling(out, plan, overwrite) as filling:
-        if filling is None:
+    with open_image_folder(out, manifest, options.overwrite) as folder:
+        if folder is None:
             return
-        x_T = filling.by_pieces("encode", len(found.raw), settings.batch, coded)
-        with replacing(out / folders.ARRAYS) as part, part.open("wb") as file:
-            np.savez(file, x_T=x_T.numpy())
-        sheet = pictures.side_by_side({
-            "pictures": coder.space.to_image(found.raw), f"x_T, T = {coder.schedule.T}": coder.space.to_image(
-                coder.space.decode(x_T[:64]))})  # fmt: skip
-        pictures.save(sheet, out / folders.SHEET)
-        filling.finish(plan, [
-            {"source": name, "label": folders.among(asked, slice(k, k + 1), one=True)}
-            | ({"logit": judged[k]} if judged else {}) for k, name in enumerate(found.names)])  # fmt: skip
-    if judged:
-        say(f"discriminator: {np.mean(judged):.3g} ± {np.std(judged):.3g} (above 0: taken for data)")
-    say(f"done: {len(x_T)} in {out / folders.ARRAYS}, by {by}\nnext: tdpm decode {out} decoded/")
+        x_T = folder.compute("encode", len(images.raw), settings.batch, encode_part)
+        _write(folder, model, images, x_T)
+        folder.finish(manifest, [
+            {"source": name, "label": labels[k % len(labels)] if labels else None}
+            | ({"logit": logits[k]} if logits else {}) for k, name in enumerate(images.names)
+        ])  # fmt: skip
+    if logits:
+        say(f"discriminator: {np.mean(logits):.3g} ± {np.std(logits):.3g} (above 0: data)")
+    say(f"done: {len(x_T)} in {out / ARRAY}, by {method}\nnext: tdpm decode {out} decoded/")
+
+
+def _write(folder: ImageFolder, model: Model, images: InputImages, x_T: Tensor) -> None:
+    """Write the array, and a sheet of the first images beside their x_T."""
+    with replacing(folder.path / ARRAY) as part, part.open("wb") as file:
+        np.savez(file, x_T=x_T.numpy())
+    space = model.space
+    title = f"x_T, T = {model.schedule.T}"
+    panels = {"images": space.to_image(images.raw), title: space.to_image(space.decode(x_T[:64]))}
+    grids.save(grids.side_by_side(panels), folder.path / SHEET)

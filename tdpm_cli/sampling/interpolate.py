@@ -1,73 +1,96 @@
-"""tdpm interpolate: from one sample to another by way of z, or from one picture to another by way of x_T."""
+"""`tdpm interpolate`: from one sample to another through z, or from one image to another through x_T."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from tdpm_cli.runtime import grids as pictures
+from tdpm_cli.runtime import grids
 from tdpm_cli.runtime.console import say
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.sampling import image_folder as folders
-from tdpm_cli.sampling.model import load
+from tdpm_cli.runtime.files import Json
+from tdpm_cli.sampling.image_folder import SHEET, ImageFolder, open_image_folder, precision_of
+from tdpm_cli.sampling.input_images import choose_labels, read_images, sha256_of
+from tdpm_cli.sampling.model import Model, load
+from tdpm_cli.sampling.options import InterpolateOptions
 from tdpm_cli.sampling.settings import describe
 
 
-def interpolate(
-    out: Path,
-    model: Path | None = None,
-    *,
-    images: str | None = None,
-    seeds: Sequence[int] = (),
-    n: int | None = None,
-    frames: int = 8,
-    iterations: int = 1,
-    labels: Sequence[str] | None = None,
-    prompts: Sequence[str] | None = None,
-    overwrite: bool = False,
-    **sampling: Any,
-) -> None:
-    """Write `frames` pictures for each pair of neighbours among `images`, or among `seeds`: `000000-03.png` and so on,
-    with a manifest and a contact sheet of a row for each pair. Raises InputError for input that does not fit.
+@dataclass(frozen=True)
+class Interpolation:
+    """`names` of the ends, a tensor that identifies them, and `frames(k)` from end k to end k + 1."""
+
+    names: Sequence[str]
+    ends: Tensor
+    frames: Callable[[int], Tensor]
+    through: str
+
+
+def interpolate(out: Path, options: InterpolateOptions) -> None:
+    """Write the frames between each pair of neighbours, a manifest and a contact sheet of a row for each pair.
+
+    `000000-03.png` is frame 3 of the first pair. Raises InputError for input that does not fit the model.
     """
-    if (images is None) == (not seeds):
-        raise InputError("give either --images, for x_T between pictures, or --seeds, for z between samples")
-    coder = load(model)
-    asked = folders.asked(coder, labels, prompts)
-    given: dict[str, Any] = {key: value for key, value in sampling.items() if value is not None}
-    given |= {"precision": folders.precision_of(out, overwrite)} | ({"sampler": "ddim"} if images is not None else {})
-    settings = coder.settings(**given)
-    way: Callable[[int], Tensor]
-    if images is None:
-        names, ends = [f"seed {seed}" for seed in seeds], torch.tensor(seeds)
-        way = lambda k: coder.interpolate_z((seeds[k], seeds[k + 1]), frames, labels=asked, **given)
+    if (options.images is None) == (not options.seeds):
+        raise InputError("expected one of --images (through x_T, between images) and --seeds (through z, between "
+                         "samples)")  # fmt: skip
+    model = load(options.model)
+    labels = choose_labels(model, options)
+    sampling = {**options.sampling, "precision": precision_of(out, options.overwrite)}
+    if options.images is None:
+        path = _between_samples(model, options, labels, sampling)
     else:
-        found = folders.read(images, coder.space.raw_shape, n, [])
-        names, ends = found.names, found.raw
-        way = lambda k: coder.interpolate(
-            ends[k], ends[k + 1], frames, labels=asked, iterations=iterations, **given
-        )  # fmt: skip
-    if len(names) < 2:
-        raise InputError(f"{'--seeds' if images is None else '--images'}: two at least, to go from one to the other")
-    by, ways = "z" if images is None else "x_T", list(pairwise(names))
-    plan = describe(coder.loaded, settings, 0) | {
-        "verb": "interpolate", "by": by, "frames": frames, "iterations": iterations, "asked": labels or prompts,
-        "given_sha256": folders.hash_of(ends, names)}  # fmt: skip
-    with folders.filling(out, plan, overwrite) as filling:
-        if filling is None:
+        sampling["sampler"] = "ddim"
+        path = _between_images(model, options.images, options, labels, sampling)
+    if len(path.names) < 2:
+        option = "--seeds" if options.images is None else "--images"
+        raise InputError(f"{option} names {len(path.names)}: it must name at least 2 to interpolate between")
+    manifest = describe(model.loaded, model.settings(**sampling), 0) | {
+        "verb": "interpolate", "by": path.through, "frames": options.frames, "iterations": options.iterations,
+        "asked": options.condition, "given_sha256": sha256_of(path.ends, path.names),
+    }  # fmt: skip
+    with open_image_folder(out, manifest, options.overwrite) as folder:
+        if folder is None:
             return
-        made = filling.by_pieces("interpolate", len(ways), 1, lambda part: way(part.start), unit="ways")
-        files = [[f"{k:06d}-{frame:02d}.png" for frame in range(frames)] for k in range(len(ways))]
-        filling.write_pictures(made, [name for row in files for name in row])
-        rows = {
-            f"{a} to {b}": pictures.image_grid(of, frames) for (a, b), of in zip(ways, made.split(frames), strict=True)
-        }
-        pictures.save(pictures.stacked(rows), out / folders.SHEET)
-        filling.finish(plan, [
-            {"file": name, "from": a, "to": b, "share": k / (frames - 1)}
-            for row, (a, b) in zip(files, ways, strict=True) for k, name in enumerate(row)
-        ])  # fmt: skip
-    say(f"done: {len(ways)} · {frames} in {out}, by way of {by}; sheet {out / folders.SHEET}")
+        _fill(folder, path, options.frames, manifest)
+    say(f"done: {len(path.names) - 1} · {options.frames} in {out}, through {path.through}; sheet {out / SHEET}")
+
+
+def _between_samples(
+    model: Model, options: InterpolateOptions, labels: Sequence[str] | None, sampling: Json
+) -> Interpolation:
+    seeds = options.seeds
+    frames = lambda k: model.interpolate_z((seeds[k], seeds[k + 1]), options.frames, labels=labels, **sampling)
+    return Interpolation([f"seed {seed}" for seed in seeds], torch.tensor(seeds), frames, "z")
+
+
+def _between_images(
+    model: Model, source: str, options: InterpolateOptions, labels: Sequence[str] | None, sampling: Json
+) -> Interpolation:
+    images = read_images(source, model, options.n)
+    raw = images.raw
+    frames = lambda k: model.interpolate(
+        raw[k], raw[k + 1], options.frames, labels=labels, iterations=options.iterations, **sampling
+    )
+    return Interpolation(images.names, raw, frames, "x_T")
+
+
+def _fill(folder: ImageFolder, path: Interpolation, frames: int, manifest: Json) -> None:
+    """Write everything, the manifest last."""
+    pairs = list(pairwise(path.names))
+    compute = lambda part: path.frames(part.start)
+    images = folder.compute("interpolate", len(pairs), 1, compute, unit="pairs")
+    files = [[f"{k:06d}-{frame:02d}.png" for frame in range(frames)] for k in range(len(pairs))]
+    folder.write_images(images, [name for row in files for name in row])
+    rows = {
+        f"{first} to {second}": grids.image_grid(raw, frames)
+        for (first, second), raw in zip(pairs, images.split(frames), strict=True)
+    }
+    grids.save(grids.stacked(rows), folder.path / SHEET)
+    folder.finish(manifest, [
+        {"file": name, "from": first, "to": second, "share": k / (frames - 1)}
+        for row, (first, second) in zip(files, pairs, strict=True) for k, name in enumerate(row)
+    ])  # fmt: skip

@@ -1,46 +1,121 @@
-"""Output folders that an interrupted command continues: settings that must agree, and files for each piece of work."""
+"""Output folders that an interrupted command continues: a manifest, locks, and a file for each piece of work."""
 
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from tdpm_cli.runtime import files
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import replacing
+from tdpm_cli.runtime.files import Json, replacing, write_text, writing
+from tdpm_cli.runtime.locks import MAX_NUMBERS, WorkLocks
 
+LOCKS = ".locks"
 MAY_DIFFER = ("config", "model", "tdpm")  # keys that may differ between the commands that fill one folder
 
 
-def pieces_of(n: int, batch: int) -> list[range]:
-    """Split 0..n-1 into pieces, always the same ones: a network rounds differently in a batch of another size."""
-    return [range(start, min(start + batch, n)) for start in range(0, n, batch)]
+@dataclass(frozen=True)
+class Layout:
+    """The names of the files in one kind of output folder."""
+
+    manifest: str  # describes the content
+    settings: str  # everything that the content depends on; the first file that is written
+    pieces: str  # the folder of pieces, which exists until the content is complete
+    content: re.Pattern[str]  # the files that --overwrite removes
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; {} if the file does not exist. Raises InputError for a damaged file."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise InputError(f"{path}: damaged ({error}); use --overwrite to begin again") from None
-    return content if isinstance(content, dict) else {}
+class OutputFolder:
+    """A folder whose content depends on settings alone, so that the same command continues it."""
 
+    def __init__(self, path: Path, layout: Layout) -> None:
+        self.path, self.layout = path, layout
 
-def reject_other_settings(out: Path, before: Mapping[str, Any], now: Mapping[str, Any], what: str = "samples") -> None:
-    """Raise InputError, naming the differences, if the content of a folder has other settings than those of now."""
-    differences = [
-        f"{key}: {before.get(key)!r} there, {now[key]!r} here"
-        for key in now
-        if key not in MAY_DIFFER and before.get(key) != now[key]
-    ]
-    if differences:
-        listed = "\n  ".join(differences)
-        raise InputError(f"{out} contains {what} with other settings:\n  {listed}\n"
-                         "Name another folder, or use --overwrite.")  # fmt: skip
+    @property
+    def manifest(self) -> Path:
+        """The file that describes the content."""
+        return self.path / self.layout.manifest
+
+    @property
+    def locks(self) -> Path:
+        """The file of locks, by which processes share the work."""
+        return self.path / LOCKS
+
+    def pieces(self, label: str = "") -> "Pieces":
+        """Return the pieces of one part of the content."""
+        return Pieces(self.path / self.layout.pieces / label)
+
+    def read_settings(self) -> Json:
+        """Return the settings of the content; {} for a new folder. Raises InputError for a damaged file."""
+        return read_json(self.manifest) or read_json(self.path / self.layout.settings)
+
+    def check(self, settings: Json, overwrite: bool) -> None:
+        """Raise InputError for a path that cannot become this folder, before anything is written.
+
+        Such a path is a file, a folder of files that tdpm did not write, or, unless `overwrite`, content of other
+        settings.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path}: this is a file; name a folder")
+        names = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
+        own = {self.layout.manifest, Path(self.layout.settings).parts[0]}
+        if not names & own and not all(map(self._is_temporary, names)):
+            raise InputError(f"{self.path}: not empty, and without {self.layout.manifest}; name another folder")
+        if not overwrite:
+            self._reject_other_settings(settings)
+
+    def create(self) -> None:
+        """Make the folder if it is missing."""
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+
+    def begin(
+        self, locks: WorkLocks, settings: Json, overwrite: bool, record: Mapping[str, object] | None = None
+    ) -> None:
+        """Write the settings, and a `record` that they determine. With `overwrite`, first remove the content.
+
+        Raises InputError if another process works in the folder, or has begun it with other settings.
+        """
+        if overwrite:
+            self.lock_all(locks)
+            self._remove_content()
+        self._reject_other_settings(settings)  # another process may have begun meanwhile
+        write_text(self.path / self.layout.settings, json.dumps({**settings, **(record or {})}, indent=1))
+
+    def lock_all(self, locks: WorkLocks) -> None:
+        """Lock every piece. Raises InputError if another process holds one."""
+        if not locks.acquire(0, MAX_NUMBERS):
+            raise InputError(f"{self.path}: another process writes there; wait for it, or name another folder")
+
+    def remove_partial_files(self) -> None:
+        """Remove files that a killed process left incomplete. The caller holds all locks."""
+        for path in self.path.glob("*.part"):
+            path.unlink()
+
+    def _reject_other_settings(self, settings: Json) -> None:
+        before, now = self.read_settings(), json.loads(json.dumps(settings))
+        if not before:
+            return
+        differences = [
+            f"{key}: {before.get(key)!r} there, {now[key]!r} here"
+            for key in now
+            if key not in MAY_DIFFER and before.get(key) != now[key]
+        ]
+        if differences:
+            listed = "\n  ".join(differences)
+            raise InputError(f"{self.path} has other settings:\n  {listed}\nName another folder, or use --overwrite.")
+
+    def _remove_content(self) -> None:
+        self.pieces().remove()
+        for path in list(self.path.iterdir()):
+            if path.name == self.layout.manifest or self.layout.content.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+
+    def _is_temporary(self, name: str) -> bool:
+        return name in (self.layout.pieces, LOCKS) or name.endswith(".part")
 
 
 class Pieces:
@@ -68,3 +143,13 @@ class Pieces:
 
     def _path(self, piece: range) -> Path:
         return self.folder / f"{piece.start:09d}-{piece.stop:09d}.npy"
+
+
+def pieces_of(n: int, batch: int) -> list[range]:
+    """Split 0..n-1 into pieces, always the same ones: a network rounds differently in a batch of another size."""
+    return [range(start, min(start + batch, n)) for start in range(0, n, batch)]
+
+
+def read_json(path: Path) -> Json:
+    """Return the object in a JSON file; {} if the file does not exist. Raises InputError for a damaged file."""
+    return files.read_json(path, "use --overwrite to begin again") if path.is_file() else {}

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from helpers import sample
 
 from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.checkpoints import format as formats
@@ -23,7 +24,6 @@ from tdpm_cli.runtime import locks as lock
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import WriteError
 from tdpm_cli.sampling import build
-from tdpm_cli.sampling.sample import sample
 from tdpm_cli.training.train import train
 
 

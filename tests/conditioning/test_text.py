@@ -8,7 +8,7 @@ import tarfile
 
 import pytest
 import torch
-from helpers import export, run_sweep, score
+from helpers import export, run_sweep, sample, score
 from PIL import Image
 
 import tdpm_cli
@@ -26,7 +26,8 @@ from tdpm_cli.evaluation.image_text_training import matcher
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.signals import Interrupted
 from tdpm_cli.sampling import build
-from tdpm_cli.sampling.sample import grid_path, read_prompts, sample
+from tdpm_cli.sampling.conditions import read_prompts
+from tdpm_cli.sampling.sample import grid_path
 from tdpm_cli.training import helper_network
 from tdpm_cli.training.train import train
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from helpers import score
+from helpers import sample, score
 from PIL import Image
 
 from tdpm_cli.conditioning.upsampling import Upsampling
@@ -13,7 +13,7 @@ from tdpm_cli.models.backbones.unet import UNet
 from tdpm_cli.models.discriminators.resnet import ResNet
 from tdpm_cli.models.priors.stylegan2 import StyleGAN2
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.sampling.sample import grid_path, sample
+from tdpm_cli.sampling.sample import grid_path
 from tdpm_cli.training.train import train
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]

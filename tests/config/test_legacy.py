@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import sample
 from PIL import Image
 
 from tdpm_cli.config import load_config, load_stored_config
 from tdpm_cli.config.presets import read_yaml
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.sampling.sample import sample
 
 OLD = Path(__file__).parents[1] / "data-0.1.0"  # a model with labels, its config, and 16 images that 0.1.0 drew of it
 

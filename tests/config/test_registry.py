@@ -222,7 +222,8 @@ def test_an_alias_stands_for_its_component(add):
 
 
 def test_a_preset_of_new_components_is_validated_trained_and_sampled(add, tmp_path):
-    from tdpm_cli.sampling.sample import sample
+    from helpers import sample
+
     from tdpm_cli.training.train import train
 
     names = {kind: add(kind) for kind in (*WITH_KEYS, "loss", "objective") if kind != "encoder"}

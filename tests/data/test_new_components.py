@@ -3,9 +3,9 @@
 import json
 
 import pytest
+from helpers import sample
 
 from tdpm_cli.config import load_config, registry
-from tdpm_cli.sampling.sample import sample
 from tdpm_cli.training.train import train
 
 FILES = {

@@ -12,7 +12,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from helpers import run_sweep, score
+from helpers import run_sweep, sample, score
 from PIL import Image
 from torchvision.transforms.functional import gaussian_blur
 
@@ -28,7 +28,6 @@ from tdpm_cli.evaluation.scorer import Scorer
 from tdpm_cli.evaluation.sweep_report import is_best
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling import build
-from tdpm_cli.sampling.sample import sample
 from tdpm_cli.training.train import train
 
 

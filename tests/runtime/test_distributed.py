@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from helpers import score
+from helpers import sample, score
 from PIL import Image
 
 from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.config import load_config
 from tdpm_cli.runtime import distributed, launch
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.sampling.sample import sample
 from tdpm_cli.training.train import train
 
 TDPM = str(Path(sys.executable).with_name("tdpm"))

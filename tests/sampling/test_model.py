@@ -6,12 +6,12 @@ import sys
 
 import pytest
 import torch
+from helpers import sample
 
 import tdpm_cli as tdpm
 from tdpm_cli.engine.inversion import invert
 from tdpm_cli.engine.samplers.ddim import ddim
 from tdpm_cli.engine.schedules.linear import linear
-from tdpm_cli.sampling.sample import sample
 
 NAMES = ["Denoiser", "InputError", "Model", "Noise", "Schedule", "TDPM", "invert", "load", "samplers"]
 METHODS = ["cond", "config", "decode", "draw_x_T", "edit", "encode", "interpolate", "interpolate_z", "logits", "nfe",

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import export
+from helpers import export, sample
 from PIL import Image
 
 from tdpm_cli.config import load_config, registry
@@ -15,9 +15,8 @@ from tdpm_cli.config import schema as config
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.runtime import locks
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.sampling import build
-from tdpm_cli.sampling import sample_folder as samples
-from tdpm_cli.sampling.sample import grid_path, sample
+from tdpm_cli.sampling import build, sample_store
+from tdpm_cli.sampling.sample import grid_path
 from tdpm_cli.sampling.sample_batch import BatchInput, sample_batch
 from tdpm_cli.sampling.settings import nfe_text, settings_of
 
@@ -72,7 +71,9 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize(("model", "held"), [("images", samples.Images), ("points", samples.Array)])
+@pytest.mark.parametrize(
+    ("model", "held"), [("images", sample_store.SampleImages), ("points", sample_store.SampleArray)]
+)
 def test_what_was_cut_short_is_finished_byte_for_byte(runs, tmp_path, monkeypatch, model, held):
     whole, out = tmp_path / "whole", tmp_path / "out"
     sample(whole, 11, runs[model], batch=4)
@@ -153,7 +154,7 @@ def test_other_settings_and_other_folders_are_refused(runs, tmp_path):
         sample(out, 2, runs["images"], steps=3)
     with pytest.raises(InputError, match=r"model_sha256"):
         sample(out, 2, runs["labels"])
-    with pytest.raises(InputError, match=r"already holds 2 samples"):
+    with pytest.raises(InputError, match=r"--n 1"):
         sample(out, 1, runs["images"], steps=4)
     assert all((pixels(out)[name] == before[name]).all() for name in before)
     sample(out, 1, runs["images"], steps=3, overwrite=True)
@@ -162,9 +163,9 @@ def test_other_settings_and_other_folders_are_refused(runs, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("precious")
     for overwrite in (False, True):
-        with pytest.raises(InputError, match=r"files that tdpm did not write"):
+        with pytest.raises(InputError, match=r"samples.json"):
             sample(tmp_path / "mine", 1, runs["images"], overwrite=overwrite)
-    with pytest.raises(InputError, match=r"it is a file"):
+    with pytest.raises(InputError, match=r"notes.txt: this is a file"):
         sample(tmp_path / "mine" / "notes.txt", 1, runs["images"])
 
 

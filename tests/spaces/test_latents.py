@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from helpers import Stopped, export, score
+from helpers import Stopped, export, sample, score
 from PIL import Image
 
 from tdpm_cli.checkpoints import checkpoint, weights
@@ -24,7 +24,6 @@ from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.signals import Interrupted
 from tdpm_cli.sampling import build
 from tdpm_cli.sampling.model import load
-from tdpm_cli.sampling.sample import sample
 from tdpm_cli.spaces.latents import Autoencoder
 from tdpm_cli.training import autoencoder as autoencode
 from tdpm_cli.training import encode_latents
