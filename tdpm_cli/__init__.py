@@ -10,7 +10,7 @@ mathematics. Importing this package imports nothing heavy; each name is imported
 
 from importlib import import_module
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 __version__ = "0.2.0"
 
@@ -39,7 +39,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "samplers":
         registry = import_module("tdpm_cli.config.registry")
         return SimpleNamespace(**{name: registry.load("sampler", name) for name in registry.names("sampler")})

@@ -31,55 +31,56 @@ from tdpm_cli.cli.options import (
     split_list,
 )
 
+Scored = Annotated[
+    Optional[str],
+    typer.Argument(help="Samples, images, an .npz, or a preset's name.", show_default="none: --model draws samples"),
+]
+Fid = Annotated[bool, typer.Option("--fid", help="Same as --metrics fid, the default.", rich_help_panel=EVALUATION)]
+Memorised = Annotated[
+    bool, typer.Option("--memorised", help="Fraction of samples near a training image.", rich_help_panel=EVALUATION)
+]
+PerClass = Annotated[bool, typer.Option("--per-class", help="Distance of each class.", rich_help_panel=EVALUATION)]
+Diagnose = Annotated[
+    bool, typer.Option("--diagnose", help="Whether denoiser or prior limits quality.", rich_help_panel=EVALUATION)
+]
+FirstSeed = Annotated[
+    Optional[int],
+    typer.Option(min=0, max=LARGEST_SEED, help="First seed of --model.", show_default="0", rich_help_panel=SAMPLING),
+]
+StatisticsOf = Annotated[
+    Optional[str], typer.Option(help="Only write statistics of these images.", rich_help_panel=OUTPUT)
+]
+StatisticsFile = Annotated[
+    Optional[Path], typer.Option(help="The .npz that --ref-only writes.", rich_help_panel=OUTPUT)
+]
+
 
 @sampling_options("steps", "spacing", "sampler", "guidance_scale", "prior_guidance_scale")
 def evaluate(
     *,
-    images: Annotated[
-        Optional[str],
-        typer.Argument(
-            help="Samples, images, an .npz, or a preset's name.", show_default="none: --model draws samples"
-        ),
-    ] = None,
+    images: Scored = None,
     metrics: Metrics = None,
-    fid: Annotated[
-        bool, typer.Option("--fid", help="Same as --metrics fid, the default.", rich_help_panel=EVALUATION)
-    ] = False,
+    fid: Fid = False,
     kid: Kid = False,
     prdc: Prdc = False,
-    memorised: Annotated[
-        bool, typer.Option("--memorised", help="Fraction of samples near a training image.", rich_help_panel=EVALUATION)
-    ] = False,
-    per_class: Annotated[
-        bool, typer.Option("--per-class", help="Distance of each class.", rich_help_panel=EVALUATION)
-    ] = False,
+    memorised: Memorised = False,
+    per_class: PerClass = False,
     text: TextScore = None,
-    diagnose: Annotated[
-        bool, typer.Option("--diagnose", help="Whether denoiser or prior limits quality.", rich_help_panel=EVALUATION)
-    ] = False,
+    diagnose: Diagnose = False,
     features: Features = None,
     weights: FeatureWeights = None,
     ref: Reference = None,
     n: ScoredN = None,
     model: Model = None,
     sampling: Settings,
-    seed: Annotated[
-        Optional[int],
-        typer.Option(
-            min=0, max=LARGEST_SEED, help="First seed of --model.", show_default="0", rich_help_panel=SAMPLING
-        ),
-    ] = None,
+    seed: FirstSeed = None,
     repeats: Repeats = 1,
     json: Annotated[Optional[Path], typer.Option(help="JSON file to write.", rich_help_panel=OUTPUT)] = None,
     report: Report = None,
     nproc: Processes = 1,
     cache: Cache = True,
-    ref_only: Annotated[
-        Optional[str], typer.Option(help="Only write statistics of these images.", rich_help_panel=OUTPUT)
-    ] = None,
-    out: Annotated[
-        Optional[Path], typer.Option(help="The .npz that --ref-only writes.", rich_help_panel=OUTPUT)
-    ] = None,
+    ref_only: StatisticsOf = None,
+    out: StatisticsFile = None,
 ) -> None:
     """Score samples against the data."""
     from tdpm_cli.evaluation.options import EvaluateOptions, StatisticsOptions
@@ -96,6 +97,12 @@ def evaluate(
             check_source(option, source)
     if images is None and ref_only is None:
         require_model(model)
+    flags = {"fid": fid, "kid": kid, "prdc": prdc, "memorised": memorised, "classes": per_class}
+    options = EvaluateOptions(
+        model=model, seed=seed, repeats=repeats, sampling=sampling, ref=ref, n=number, features=features,
+        weights=weights, metrics=[*split_list(metrics), *(name for name, is_set in flags.items() if is_set)], text=text,
+        diagnose=diagnose, cache=cache, json_file=json, report=report,
+    )  # fmt: skip
 
     from tdpm_cli.evaluation.evaluate import evaluate as run
     from tdpm_cli.evaluation.evaluate import write_statistics
@@ -104,9 +111,4 @@ def evaluate(
         write_statistics(ref_only, StatisticsOptions(out=out, features=features, weights=weights, cache=cache))
         return
     in_processes(nproc)
-    flags = {"fid": fid, "kid": kid, "prdc": prdc, "memorised": memorised, "classes": per_class}
-    names = [*split_list(metrics), *(name for name, is_set in flags.items() if is_set)]
-    run(images, EvaluateOptions(
-        model=model, seed=seed, repeats=repeats, sampling=sampling, ref=ref, n=number, features=features,
-        weights=weights, metrics=names, text=text, diagnose=diagnose, cache=cache, json_file=json, report=report,
-    ))  # fmt: skip
+    run(images, options)

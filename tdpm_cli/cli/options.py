@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Optional, TypeAlias, TypeVar, get_args, get_origin
 
 import typer
+from typer.models import OptionInfo
 
 from tdpm_cli.config import registry, signatures
 from tdpm_cli.config.types import WithUnit, parse_count
@@ -217,7 +218,7 @@ def lists_of_sampling_options(*names: str) -> Callable[[Command], Command]:
     fields = signatures.fields(SETTINGS, "SampleConfig")
     options = {name: (Optional[str], _declared(name, fields[name], SAMPLING)) for name in names}
 
-    def check(values: dict[str, Any]) -> None:
+    def check(values: Settings) -> None:
         from tdpm_cli.config.schema import check_options
 
         for name, text in values.items():
@@ -230,7 +231,7 @@ def lists_of_sampling_options(*names: str) -> Callable[[Command], Command]:
 
 
 def _with_options(
-    parameter: str, options: Mapping[str, tuple[Any, Any]], check: Callable[[dict[str, Any]], None]
+    parameter: str, options: Mapping[str, tuple[object, OptionInfo]], check: Callable[[Settings], None]
 ) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         signature = inspect.signature(command)
@@ -245,10 +246,10 @@ def _with_options(
                 parameters.append(declared.replace(kind=KEYWORD))  # so that any order of defaults is allowed
 
         @wraps(command)
-        def run(**values: Any) -> None:
-            given = {name: value for name in options if (value := values.pop(name)) is not None}
-            check(given)
-            command(**values, **{parameter: given})
+        def run(**values: object) -> None:
+            settings = {name: value for name in options if (value := values.pop(name)) is not None}
+            check(settings)
+            command(**values, **{parameter: settings})
 
         vars(run)["__signature__"] = signature.replace(parameters=parameters)
         run.__annotations__ = {declared.name: declared.annotation for declared in parameters}
@@ -257,17 +258,18 @@ def _with_options(
     return decorate
 
 
-def _option(name: str, key: signatures.Key, panel: str) -> tuple[Any, Any]:
+def _option(name: str, key: signatures.Key, panel: str) -> tuple[object, OptionInfo]:
     return Optional[_type_of(key)], _declared(name, key, panel)
 
 
-def _declared(name: str, key: signatures.Key, panel: str) -> Any:
+def _declared(name: str, key: signatures.Key, panel: str) -> OptionInfo:
     """Declare the option of a field: its name, its alias, and the field's docstring as help."""
     option = f"--{name.replace('_', '-')}"
     if _type_of(key) is bool:
         option += f"/--no-{name.replace('_', '-')}"
     aliases = [ALIASES[name]] if name in ALIASES else []
-    return Preset(option, *aliases, help=key.help, rich_help_panel=panel)
+    declared: OptionInfo = Preset(option, *aliases, help=key.help, rich_help_panel=panel)
+    return declared
 
 
 def _type_of(key: signatures.Key) -> type:
@@ -278,6 +280,7 @@ def _type_of(key: signatures.Key) -> type:
         if origin is Literal or WithUnit() in metadata:
             return str
         kind = first
+    assert isinstance(kind, type), f"--{kind} is no type of an option"
     return kind
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Optional, TypedDict
+from typing import Annotated, Optional, TypedDict, cast
 
 import typer
 
@@ -70,7 +70,7 @@ def stated_by(name: str) -> Stated:
     stated: Stated = {}
     for line in preset_path(name).read_text(encoding="utf-8").splitlines():
         if line.startswith(("# parameters:", "# cost:")):
-            stated |= read_yaml(line[2:], name)
+            stated |= cast(Stated, read_yaml(line[2:], name))
     return stated
 
 

@@ -28,19 +28,26 @@ from tdpm_cli.cli.options import (
 )
 from tdpm_cli.config.constants import FORMATS
 
+SampledN = Annotated[
+    Optional[str],
+    typer.Option(
+        "--n",
+        help="Number of samples, such as 64 or 50k.",
+        show_default="64, or all images of --upsample",
+        rich_help_panel=SAMPLING,
+    ),
+]
+PromptFile = Annotated[
+    Optional[Path],
+    typer.Option(help="Text file with one prompt per line.", callback=existing("--prompts"), rich_help_panel=SAMPLING),
+]
+
 
 @sampling_options("steps", "spacing", "sampler", *SAMPLER_OPTIONS, *GUIDANCE, "precision", "batch")
 def sample(
     *,
     out: OutFolder,
-    n: Annotated[
-        Optional[str],
-        typer.Option(
-            help="Number of samples, such as 64 or 50k.",
-            show_default="64, or all images of --upsample",
-            rich_help_panel=SAMPLING,
-        ),
-    ] = None,
+    n: SampledN = None,
     model: Model = None,
     sampling: Settings,
     seed: Annotated[
@@ -49,12 +56,7 @@ def sample(
     ] = 0,
     labels: Labels = None,
     prompt: Prompts = None,
-    prompts: Annotated[
-        Optional[Path],
-        typer.Option(
-            help="Text file with one prompt per line.", callback=existing("--prompts"), rich_help_panel=SAMPLING
-        ),
-    ] = None,
+    prompts: PromptFile = None,
     upsample: Annotated[
         Optional[Path],
         typer.Option(help="Folder of small images to enlarge.", callback=existing("--upsample"), rich_help_panel=DATA),

@@ -82,15 +82,17 @@ def sweep(
         existing("--model")(path)
 
     from tdpm_cli.evaluation.options import SweepOptions
-    from tdpm_cli.evaluation.sweep import sweep as run
 
-    in_processes(nproc)
-    flags = {"kid": kid, "prdc": prdc}
-    run(SweepOptions(
+    options = SweepOptions(
         steps=all_steps, models=model or [], spacings=sampling.get("spacing", ()),
         samplers=sampling.get("sampler", ()), starts=starts, guidance_scales=sampling.get("guidance_scale", ()),
         prior_guidance_scales=sampling.get("prior_guidance_scale", ()), n=number, seed=seed, repeats=repeats,
         ref=ref, features=features, weights=weights,
-        metrics=[*split_list(metrics), *(name for name, is_set in flags.items() if is_set)], text=text, cache=cache,
+        metrics=[*split_list(metrics), *["kid"] * kid, *["prdc"] * prdc], text=text, cache=cache,
         out=out, report=report,
-    ))  # fmt: skip
+    )  # fmt: skip
+
+    from tdpm_cli.evaluation.sweep import sweep as run
+
+    in_processes(nproc)
+    run(options)

@@ -29,6 +29,34 @@ def known_init(init: Optional[str]) -> Optional[str]:
     return init
 
 
+TrainingData = Annotated[
+    Optional[Path],
+    typer.Option(
+        help="Training images: folder, zip, LMDB, .tar, idx or .npz.",
+        callback=existing("--data"),
+        rich_help_panel=DATA,
+    ),
+]
+Init = Annotated[
+    Optional[str],
+    typer.Option(
+        help="Trained denoiser: tdpm's, or diffusers:, ddim:, guided-diffusion:PATH.",
+        show_default="random weights",
+        callback=known_init,
+        rich_help_panel=MODEL,
+    ),
+]
+InitPrior = Annotated[
+    Optional[str],
+    typer.Option(
+        help="Trained generator: .safetensors, run, or TorchScript (executes its code).",
+        show_default="random weights",
+        callback=existing("--init-prior", "accepted: a TorchScript program, .safetensors of a generator, or a run"),
+        rich_help_panel=MODEL,
+    ),
+]
+
+
 @settings_options(
     "settings", "TrainConfig", "duration", "batch", "batch_gpu", "seed", "objective", "on_save_error", panel=TRAINING
 )
@@ -40,14 +68,7 @@ def train(
         typer.Option(help="Preset's name or YAML file; auto proposes one.", rich_help_panel=TRAINING),
     ],
     settings: Settings,
-    data: Annotated[
-        Optional[Path],
-        typer.Option(
-            help="Training images: folder, zip, LMDB, .tar, idx or .npz.",
-            callback=existing("--data"),
-            rich_help_panel=DATA,
-        ),
-    ] = None,
+    data: TrainingData = None,
     download: Annotated[
         bool, typer.Option("--download", help="Download the preset's dataset if missing.", rich_help_panel=DATA)
     ] = False,
@@ -55,24 +76,8 @@ def train(
     name: Annotated[
         Optional[str], typer.Option(help="Name of the run.", show_default="the preset's", rich_help_panel=OUTPUT)
     ] = None,
-    init: Annotated[
-        Optional[str],
-        typer.Option(
-            help="Trained denoiser: tdpm's, or diffusers:, ddim:, guided-diffusion:PATH.",
-            show_default="random weights",
-            callback=known_init,
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
-    init_prior: Annotated[
-        Optional[str],
-        typer.Option(
-            help="Trained generator: .safetensors, run, or TorchScript (executes its code).",
-            show_default="random weights",
-            callback=existing("--init-prior", "accepted: a TorchScript program, .safetensors of a generator, or a run"),
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
+    init: Init = None,
+    init_prior: InitPrior = None,
     resume: Annotated[
         str, typer.Option(help="auto, never, or a run's or checkpoint's path.", rich_help_panel=TRAINING)
     ] = "auto",

@@ -6,10 +6,10 @@ What the user sets by hand takes precedence over a preset and over an imported m
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tdpm_cli.config.presets import Override, merge, read_preset, with_data
 from tdpm_cli.config.schema import Config, load_config, validate_sections
+from tdpm_cli.config.types import PlainConfig
 from tdpm_cli.runtime.errors import InputError
 
 
@@ -44,7 +44,7 @@ def training_config(preset: str, overrides: Sequence[Override], sources: Sources
     return load_config(with_data(plain, sources.data, sources.download, assignments))
 
 
-def _base(preset: str, data: Path | None) -> dict[str, Any]:
+def _base(preset: str, data: Path | None) -> PlainConfig:
     if preset != "auto":
         return read_preset(preset)
     if data is None:
@@ -54,13 +54,13 @@ def _base(preset: str, data: Path | None) -> dict[str, Any]:
     return propose(data)
 
 
-def _import_denoiser(plain: dict[str, Any], source: str) -> dict[str, Any]:
+def _import_denoiser(plain: PlainConfig, source: str) -> PlainConfig:
     from tdpm_cli.convert.convert import preset_of_denoiser
 
     return preset_of_denoiser(plain, source)
 
 
-def _import_generator(plain: dict[str, Any], source: str) -> dict[str, Any]:
+def _import_generator(plain: PlainConfig, source: str) -> PlainConfig:
     from tdpm_cli.convert.generator import preset_of_generator
 
     return preset_of_generator(plain, source)

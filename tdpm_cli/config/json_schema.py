@@ -1,17 +1,15 @@
 """The JSON Schema of presets, for editors that complete and check YAML. Written by `tdpm presets --schema`."""
 
-from collections.abc import Mapping
 from dataclasses import MISSING
-from typing import Any, TypeAlias
 
 from pydantic import TypeAdapter
+from pydantic.json_schema import JsonSchemaValue as Schema
 
 from tdpm_cli.config import registry
 from tdpm_cli.config.constants import SECTIONS
 from tdpm_cli.config.schema import REQUIRED, SETTINGS, UNITS
 from tdpm_cli.config.signatures import Key
 
-Schema: TypeAlias = dict[str, Any]
 NAMES = {  # keys whose value names a component -> its kind
     ("condition", "text_encoder"): "text_encoder",
     ("sample", "sampler"): "sampler",
@@ -137,7 +135,7 @@ def _keys(section: str, kind: str, name: str) -> Schema:
 
 
 def _key(key: Key, shared: str) -> Schema:
-    schema = _without_titles(TypeAdapter(key.type).json_schema())
+    schema = _without_titles(TypeAdapter[object](key.type).json_schema())
     if key.default is not MISSING:
         schema["default"] = key.default
     if description := key.help or shared:
@@ -145,14 +143,16 @@ def _key(key: Key, shared: str) -> Schema:
     return schema
 
 
-def _without_titles(schema: Any) -> Any:
+def _without_titles(schema: Schema) -> Schema:
     """Remove the titles that pydantic adds, which repeat the names of keys."""
-    if isinstance(schema, Mapping):
-        return {
-            key: {name: _without_titles(inner) for name, inner in value.items()}
-            if key == "properties"
-            else _without_titles(value)
-            for key, value in schema.items()
-            if key != "title"
-        }
-    return [_without_titles(item) for item in schema] if isinstance(schema, list) else schema
+    return {
+        key: {name: _untitled(inner) for name, inner in value.items()} if key == "properties" else _untitled(value)
+        for key, value in schema.items()
+        if key != "title"
+    }
+
+
+def _untitled(value: object) -> object:
+    if isinstance(value, dict):
+        return _without_titles(value)
+    return [_untitled(item) for item in value] if isinstance(value, list) else value

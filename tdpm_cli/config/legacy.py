@@ -1,8 +1,8 @@
 """Presets and stored configs of tdpm 0.1.0: their keys by the names that they have now."""
 
 from collections.abc import Mapping
-from typing import Any
 
+from tdpm_cli.config.types import PlainConfig, Value
 from tdpm_cli.runtime.errors import InputError
 
 SECTIONS = {"game": "adversarial"}
@@ -18,15 +18,15 @@ VALUES = {("train", "objective"): {"all": "tdpm"}}
 REMOVED_SCHEDULES = ("jsd", "constant")
 
 
-def upgrade(plain: Mapping[str, Any]) -> dict[str, Any]:
+def upgrade(plain: Mapping[str, Value]) -> PlainConfig:
     """Return a config that tdpm 0.1.0 stored with the keys of today; any other config is returned as it is."""
-    upgraded: dict[str, Any] = {}
+    upgraded: PlainConfig = {}
     for name, values in plain.items():
         section = SECTIONS.get(name, name)
         if not isinstance(values, Mapping):
             upgraded[section] = values
             continue
-        renamed: dict[str, Any] = {KEYS.get((section, str(key)), str(key)): value for key, value in values.items()}
+        renamed: PlainConfig = {KEYS.get((section, str(key)), str(key)): value for key, value in values.items()}
         for key, value in renamed.items():
             meanings = VALUES.get((section, key), {})
             renamed[key] = meanings.get(value, value) if isinstance(value, str) else value
@@ -34,7 +34,7 @@ def upgrade(plain: Mapping[str, Any]) -> dict[str, Any]:
     return upgraded
 
 
-def refuse(plain: Mapping[str, Any], where: str) -> None:
+def refuse(plain: Mapping[str, Value], where: str) -> None:
     """Raise InputError, naming the keys of today, for a preset or an option that uses keys of 0.1.0."""
     renamed: dict[str, str] = {}
     for name, values in plain.items():

@@ -3,13 +3,13 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import yaml
 
 from tdpm_cli.config import legacy, registry
 from tdpm_cli.config.constants import SECTIONS
-from tdpm_cli.config.types import Value
+from tdpm_cli.config.types import PlainConfig, Value
 from tdpm_cli.runtime.errors import InputError, nearest
 
 Override: TypeAlias = str | Mapping[str, Mapping[str, Value]]  # "section.key=value", or sections with keys
@@ -34,7 +34,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read_yaml(text: str, where: str) -> Any:
+def read_yaml(text: str, where: str) -> Value:
     """Parse YAML without executing anything. Raises InputError, naming `where`, for invalid or too long text."""
     if len(text) > MAX_CHARACTERS:
         raise InputError(f"{where}: {len(text):,} characters; at most {MAX_CHARACTERS:,} are accepted")
@@ -67,7 +67,7 @@ def preset_path(name: str) -> Path:
     return path
 
 
-def read_preset(name: str) -> dict[str, Any]:
+def read_preset(name: str) -> PlainConfig:
     """Return the plain values of a preset, from its name or path, merged with the preset that it extends."""
     plain = _read_file(name)
     base = plain.pop("extends", None)
@@ -80,7 +80,7 @@ def read_preset(name: str) -> dict[str, Any]:
     return plain
 
 
-def merge(preset: str | Path | Mapping[str, Any], overrides: Sequence[Override] = ()) -> dict[str, Any]:
+def merge(preset: str | Path | Mapping[str, Value], overrides: Sequence[Override] = ()) -> PlainConfig:
     """Read a preset, unless it is a mapping already, and apply overrides; later ones take precedence.
 
     Consecutive assignments ("section.key=value") apply together, so that their order does not matter.
@@ -99,7 +99,7 @@ def merge(preset: str | Path | Mapping[str, Any], overrides: Sequence[Override] 
     return override(plain, assignments)
 
 
-def _read_file(name: str) -> dict[str, Any]:
+def _read_file(name: str) -> PlainConfig:
     path = preset_path(name)
     try:
         with path.open(encoding="utf-8") as file:
@@ -116,7 +116,7 @@ def _read_file(name: str) -> dict[str, Any]:
     return plain
 
 
-def _merge(values: Any, overrides: Any) -> Any:
+def _merge(values: Value, overrides: Value) -> Value:
     """Merge a section with overrides. Another `name` replaces the section: its keys belong to another component."""
     if not isinstance(values, dict) or not isinstance(overrides, dict):
         return overrides
@@ -124,23 +124,28 @@ def _merge(values: Any, overrides: Any) -> Any:
     return overrides if renamed else {**values, **overrides}
 
 
-def overlay(plain: dict[str, Any], section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def overlay(plain: Mapping[str, Value], section: str, values: Mapping[str, Value]) -> PlainConfig:
     """Return plain values with some keys of one section replaced. Raises InputError for a section without keys."""
-    present = plain.get(section) or {}
-    if not isinstance(present, Mapping):
-        raise InputError(f"{section} is {present!r}: it must be a section with keys of its own")
-    return {**plain, section: _merge(present, values)}
+    return {**plain, section: _merge(section_of(plain, section), values)}
+
+
+def section_of(plain: Mapping[str, Value], section: str) -> Mapping[str, Value]:
+    """Return the keys of a section, none if the preset omits it. Raises InputError for a section without keys."""
+    values = plain.get(section)
+    if not isinstance(values, Mapping | None):
+        raise InputError(f"{section} is {values!r}: it must be a section with keys of its own")
+    return values or {}
 
 
 def with_data(
-    plain: dict[str, Any], path: Path | None, download: bool, assignments: Sequence[str] = ()
-) -> dict[str, Any]:
+    plain: Mapping[str, Value], path: Path | None, download: bool, assignments: Sequence[str] = ()
+) -> PlainConfig:
     """Return plain values that read the data at `path`, with the dataset that recognizes them, or download them.
 
     Another dataset replaces section `data`, so those of the `assignments` that set its other keys are applied again.
     Raises InputError for a path that does not exist, and for a dataset that cannot be downloaded.
     """
-    name = (plain.get("data") or {}).get("name")
+    plain, name = dict(plain), section_of(plain, "data").get("name")
     if path is not None:
         if not path.exists():
             raise InputError(f"--data {path}: no such file or folder")
@@ -161,12 +166,12 @@ def _sets_option_of_data(assignment: str) -> bool:
     return key.startswith("data.") and key not in ("data.name", "data.path")
 
 
-def override(plain: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+def override(plain: PlainConfig, assignments: Sequence[str]) -> PlainConfig:
     """Return plain values with `section.key=value` assignments applied; values are YAML.
 
     Raises InputError for an assignment that cannot be read, or that names an unknown section.
     """
-    overrides: dict[str, dict[str, Any]] = {}
+    overrides: dict[str, PlainConfig] = {}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         section, *keys = path.strip().split(".")

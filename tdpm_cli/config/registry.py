@@ -14,7 +14,7 @@ import pkgutil
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from tdpm_cli.config import signatures
 from tdpm_cli.runtime.errors import one_of
@@ -37,6 +37,7 @@ KINDS = {  # kind -> the package whose modules are its components; packages insi
     "importer": "convert.importers",
     "export": "export.targets",
 }
+Default = TypeVar("Default")
 SNAKE_CASE = {"sampler", "metric"}  # kinds whose names keep the underscores that the literature gives them
 
 
@@ -52,14 +53,14 @@ def aliases(kind: str) -> dict[str, str]:
     return {alias: name for name in names(kind) for alias in signatures.constant(_home(kind, name), "ALIASES", ())}
 
 
-def resolve(kind: str, name: str, key: str | None = None) -> str:
+def resolve(kind: str, name: object, key: str | None = None) -> str:
     """Return a component's own name for its name or an alias. Raises InputError, naming `key`, for any other name."""
     known = names(kind)
-    if name in known:
+    if isinstance(name, str) and name in known:
         return name
     other = aliases(kind)
     one_of(key or f"{kind}.name", name, [*known, *other])
-    return other[name]
+    return other[str(name)]
 
 
 def load(kind: str, name: str, key: str | None = None) -> Any:
@@ -76,7 +77,7 @@ def keys(kind: str, name: str, key: str | None = None) -> signatures.Keys:
     return signatures.keys(home, component)
 
 
-def attribute(kind: str, name: str, attribute: str) -> Any:
+def attribute(kind: str, name: str, attribute: str) -> object:
     """Return a class attribute of a component, such as a prior's `learns`, without importing it."""
     home = _home(kind, resolve(kind, name))
     (component,) = signatures.exported(home)
@@ -93,7 +94,7 @@ def summary(kind: str, name: str) -> str:
     return signatures.summary(_home(kind, resolve(kind, name)))
 
 
-def constant(kind: str, name: str, key: str, default: Any) -> Any:
+def constant(kind: str, name: str, key: str, default: Default) -> Default:
     """Return a constant of a component's file, without importing it; `default` if the file has no such constant."""
     return signatures.constant(_home(kind, resolve(kind, name)), key, default)
 

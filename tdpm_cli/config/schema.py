@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict
@@ -17,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from tdpm_cli.config import registry
 from tdpm_cli.config.constants import SECTIONS
 from tdpm_cli.config.legacy import upgrade
-from tdpm_cli.config.presets import Override, merge
+from tdpm_cli.config.presets import Override, merge, section_of
 from tdpm_cli.config.settings import (
     AdversarialSettings,
     DenoiserConfig,
@@ -27,7 +26,7 @@ from tdpm_cli.config.settings import (
     StageConfig,
     TrainConfig,
 )
-from tdpm_cli.config.types import Value
+from tdpm_cli.config.types import PlainConfig, Value
 from tdpm_cli.config.validation import check, check_known, complete, full_name, validated
 from tdpm_cli.runtime.errors import InputError
 
@@ -54,9 +53,9 @@ class Component(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     name: str
-    options: dict[str, Any] = {}
+    options: dict[str, object] = {}
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the section's plain values."""
         return {"name": self.name, **self.options}
 
@@ -66,7 +65,7 @@ class DataConfig(Component):
 
     path: Path | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the section's plain values."""
         return {**super().to_dict(), "path": str(self.path) if self.path else None}
 
@@ -74,9 +73,9 @@ class DataConfig(Component):
 class ScheduleConfig(Component):
     """An untruncated schedule, and its truncation point in one of `UNITS`."""
 
-    truncate: dict[str, Any] | None = None
+    truncate: dict[str, int | float] | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the section's plain values."""
         return {**super().to_dict(), "truncate": self.truncate}
 
@@ -103,18 +102,14 @@ class Config(BaseModel):
 
     def replace(self, section: str, **values: object) -> "Config":
         """Return a copy with other values in one section of settings. They are not validated."""
-        return self.model_copy(update={section: getattr(self, section).model_copy(update=values)})
+        return self.model_copy(update={section: dict(self)[section].model_copy(update=values)})
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> PlainConfig:
         """Return plain values with every default filled in; `load_config` reads them back."""
-        plain: dict[str, Any] = {"preset": self.preset}
-        for section in SECTIONS:
-            value = getattr(self, section)
-            if isinstance(value, Component):
-                plain[section] = value.to_dict()
-            else:
-                plain[section] = value.model_dump() if value else None
-        return copy.deepcopy(plain)
+        sections = {name: value for name, value in self if name in SECTIONS}
+        plain = {name: value.to_dict() if isinstance(value, Component) else value and value.model_dump()
+                 for name, value in sections.items()}  # fmt: skip
+        return copy.deepcopy({"preset": self.preset, **plain})
 
     def sha256(self) -> str:
         """Return the hash of the plain values."""
@@ -133,19 +128,24 @@ def load_config(preset: str | Path | Mapping[str, Value], overrides: Sequence[Ov
     """
     plain = merge(preset, overrides)
     sections = validate_sections(plain)
-    config = Config(preset=str(plain.get("preset") or ""), **sections)
+    config = Config.model_validate({"preset": str(plain.get("preset") or ""), **sections})
     check_adversarial(config)
     check_stages(config)
     learns = registry.attribute("prior", config.prior.name, "learns")
     return config if learns else config.model_copy(update={"discriminator": None})
 
 
-def load_stored_config(plain: Mapping[str, Any]) -> Config:
-    """Read a config that tdpm stored with a run, a model or samples, of this version or of 0.1.0."""
+def load_stored_config(plain: Value) -> Config:
+    """Read a config that tdpm stored with a run, a model or samples, of this version or of 0.1.0.
+
+    Raises InputError for what is not a config.
+    """
+    if not isinstance(plain, Mapping):
+        raise InputError("the stored config is damaged: it must have sections such as data, space, backbone and train")
     return load_config(upgrade(plain))
 
 
-def validate_sections(plain: Mapping[str, Value], except_for: Collection[str] = ()) -> dict[str, Any]:
+def validate_sections(plain: Mapping[str, Value], except_for: Collection[str] = ()) -> dict[str, object]:
     """Validate each section by itself, except those in `except_for`; return what each describes.
 
     Raises InputError for the first value that is not accepted.
@@ -155,17 +155,27 @@ def validate_sections(plain: Mapping[str, Value], except_for: Collection[str] = 
         if section not in except_for and not plain.get(section):
             raise InputError(f"the preset has no section {section!r}; it needs {', '.join(REQUIRED)}")
     for section in SECTIONS:
-        if not isinstance(plain.get(section), Mapping | None):
-            raise InputError(f"{section} is {plain[section]!r}: it must be a section with keys of its own")
+        section_of(plain, section)
     values = {**DEFAULTS, **{key: value for key, value in plain.items() if value is not None}}
-    return {section: _section(section, values.get(section)) for section in SECTIONS if section not in except_for}
+    return {
+        section: _section(section, section_of(values, section)) for section in SECTIONS if section not in except_for
+    }
 
 
-def validate_section(section: str, values: Value) -> Any:
-    """Validate one section of a preset. Raises InputError for the first value that is not accepted."""
-    if not isinstance(values, Mapping):
-        raise InputError(f"{section} is {values!r}: it must be a section with keys of its own")
-    return _section(section, values)
+def validate_component(section: str, values: Mapping[str, Value]) -> Component:
+    """Validate one section that names a component. Raises InputError for the first value that is not accepted."""
+    options = dict(values)
+    name = registry.resolve(section, options.pop("name", None), f"{section}.name")
+    return Component(name=name, options=complete(registry.keys(section, name), options, section, ["name"]))
+
+
+def validate_schedule(values: Mapping[str, Value]) -> ScheduleConfig:
+    """Validate section `schedule`. Raises InputError for the first value that is not accepted."""
+    options = dict(values)
+    name = registry.resolve("schedule", options.pop("name", "linear"))
+    truncate = _truncation(options.pop("truncate", None))
+    accepted = complete(registry.keys("schedule", name), options, "schedule", ["name", "truncate"])
+    return ScheduleConfig(name=name, options=accepted, truncate=truncate)
 
 
 def check_adversarial(config: Config) -> None:
@@ -229,7 +239,7 @@ def split_sampler_options(values: Mapping[str, object]) -> tuple[dict[str, objec
     return present, options
 
 
-def check_sampler(sampler: str, options: Mapping[str, object], section: str = "--") -> dict[str, Any]:
+def check_sampler(sampler: str, options: Mapping[str, object], section: str = "--") -> dict[str, object]:
     """Validate and convert a sampler's options. Raises InputError for an unknown sampler or option."""
     return check(registry.keys("sampler", sampler, full_name(section, "sampler")), options, f"sampler {sampler}")
 
@@ -240,23 +250,25 @@ def check_sampling(sample: SampleConfig, T: int, conditional: bool, prior_learns
         raise InputError(
             f"{full_name(section, 'steps')} is {sample.steps}, but the truncated schedule has {T}; accepted: 1 to {T}"
         )
-    for key, guided in (("guidance_scale", conditional), ("prior_guidance_scale", conditional and prior_learns)):
-        value = getattr(sample, key)
+    for key, value, guided in (
+        ("guidance_scale", sample.guidance_scale, conditional),
+        ("prior_guidance_scale", sample.prior_guidance_scale, conditional and prior_learns),
+    ):
         if value != 1 and not guided:
             reason = "the prior has no weights" if conditional else "the model is unconditional"
             raise InputError(f"{full_name(section, key)} is {value:g}, but {reason}: leave it at 1")
 
 
-def _section(section: str, values: Any) -> Any:
+def _section(section: str, values: Mapping[str, Value]) -> Component | Section | None:
     if section == "schedule":
-        return _schedule(values or {})
+        return validate_schedule(values)
     if section == "data":
-        return _data(values or {})
+        return _data(values)
     if section in SETTINGS:
-        settings = validated(SETTINGS[section], values or {}, section)
+        settings = validated(SETTINGS[section], values, section)
         _check_settings(settings)
         return settings
-    return None if section in OPTIONAL and not values else _component(section, values or {})
+    return None if section in OPTIONAL and not values else validate_component(section, values)
 
 
 def _check_settings(settings: Section) -> None:
@@ -283,38 +295,24 @@ def _check_settings(settings: Section) -> None:
         registry.resolve("features", settings.features, "eval.features")
 
 
-def _component(section: str, values: Mapping[str, Any]) -> Component:
-    options = dict(values)
-    name = registry.resolve(section, options.pop("name", None), f"{section}.name")
-    return Component(name=name, options=complete(registry.keys(section, name), options, section, ["name"]))
-
-
-def _data(values: Mapping[str, Any]) -> DataConfig:
+def _data(values: Mapping[str, Value]) -> DataConfig:
     options = dict(values)
     name = registry.resolve("dataset", options.pop("name", None), "data.name")
     path = options.pop("path", None)
     if path is not None and not isinstance(path, str):
         raise InputError(f"data.path is {path!r}: it must be the path of a file or folder")
-    options = complete(registry.keys("dataset", name), options, "data", ["name", "path"])
-    return DataConfig(name=name, options=options, path=Path(path) if path else None)
+    accepted = complete(registry.keys("dataset", name), options, "data", ["name", "path"])
+    return DataConfig(name=name, options=accepted, path=Path(path) if path else None)
 
 
-def _schedule(values: Mapping[str, Any]) -> ScheduleConfig:
-    options = dict(values)
-    name = registry.resolve("schedule", options.pop("name", "linear"))
-    truncate = options.pop("truncate", None)
-    if truncate is not None:
-        _check_truncation(truncate)
-    options = complete(registry.keys("schedule", name), options, "schedule", ["name", "truncate"])
-    return ScheduleConfig(name=name, options=options, truncate=truncate)
-
-
-def _check_truncation(truncate: object) -> None:
-    """Raise InputError unless `truncate` gives one of `UNITS` as a number."""
+def _truncation(truncate: Value) -> dict[str, int | float] | None:
+    """Return the truncation point. Raises InputError unless it is a number in one of `UNITS`, or None."""
+    if truncate is None:
+        return None
     if not isinstance(truncate, Mapping) or len(truncate) != 1 or next(iter(truncate)) not in UNITS:
         raise InputError(f"schedule.truncate is {truncate!r}: give one of {', '.join(UNITS)}, or null for none")
     unit, value = next(iter(truncate.items()))
-    is_integer = isinstance(value, int) and not isinstance(value, bool)
-    if not is_integer and (unit == "step" or not isinstance(value, float)):
+    if isinstance(value, bool) or not isinstance(value, int | float) or (unit == "step" and isinstance(value, float)):
         kind = "an integer" if unit == "step" else "a number"
         raise InputError(f"schedule.truncate.{unit} is {value!r}: it must be {kind}")
+    return {unit: value}

@@ -11,19 +11,21 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, TypeVar, cast, get_args, get_origin
 
 from annotated_types import DocInfo
 
 PACKAGE = __name__.partition(".")[0]
+Default = TypeVar("Default")
+Node = ast.FunctionDef | ast.ClassDef | ast.expr
 
 
 @dataclass(frozen=True)
 class Key:
     """A key of a preset: its type with its range, its default (MISSING if it must be set), and what it does."""
 
-    type: Any
-    default: Any
+    type: object
+    default: object
     help: str = ""
 
 
@@ -65,7 +67,7 @@ def fields(module: str, name: str) -> Keys:
     return keys
 
 
-def _doc(annotation: Any) -> str:
+def _doc(annotation: object) -> str:
     """Return the text of `annotated_types.doc` in an annotation, if it has one."""
     metadata = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
     return next((item.documentation for item in metadata if isinstance(item, DocInfo)), "")
@@ -82,10 +84,10 @@ def exported(module: str) -> list[str]:
     return list(_source(module)["__all__"])
 
 
-def constant(module: str, name: str, default: Any) -> Any:
+def constant(module: str, name: str, default: Default) -> Default:
     """Return the value of a constant of a module, or `default` where the module has none."""
     source = _source(module)
-    return source[name] if name in source.nodes else default
+    return cast(Default, source[name]) if name in source.nodes else default
 
 
 def summary(module: str) -> str:
@@ -93,7 +95,7 @@ def summary(module: str) -> str:
     return _source(module).doc.partition("\n")[0]
 
 
-def attribute(module: str, name: str, attribute: str) -> Any:
+def attribute(module: str, name: str, attribute: str) -> object:
     """Return the value of a class's attribute that is set in the body of the class."""
     source = _source(module)
     node = source.nodes[name]
@@ -134,13 +136,14 @@ class _Source(dict[str, Any]):
         tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
         self.module = module
         self.doc = ast.get_docstring(tree) or ""
-        self.nodes: dict[str, ast.AST] = {}
+        self.nodes: dict[str, Node] = {}
         self._imports: dict[str, tuple[str, str]] = {}  # name -> module, and the name there
         for node in tree.body:
             self._add(node)
 
-    def value(self, node: Any) -> Any:
+    def value(self, node: ast.expr | None) -> object:
         """Evaluate an annotation or a default."""
+        assert node is not None, f"{self.module}: a keyword-only argument has no annotation"
         return eval(compile(ast.Expression(node), "<signature>", "eval"), {}, self)
 
     def _add(self, node: ast.stmt) -> None:
@@ -155,15 +158,14 @@ class _Source(dict[str, Any]):
         elif isinstance(node, ast.ImportFrom) and node.module:
             self._imports |= {alias.asname or alias.name: (node.module, alias.name) for alias in node.names}
 
-    def __missing__(self, name: str) -> Any:
+    def __missing__(self, name: str) -> object:
         self[name] = value = self._look_up(name)
         return value
 
-    def _look_up(self, name: str) -> Any:
+    def _look_up(self, name: str) -> object:
         if name in self.nodes:
             node = self.nodes[name]
-            is_code = isinstance(node, ast.FunctionDef | ast.ClassDef)
-            return getattr(import_module(self.module), name) if is_code else self.value(node)
+            return self.value(node) if isinstance(node, ast.expr) else getattr(import_module(self.module), name)
         module, name_there = self._imports[name]  # a KeyError lets Python look among its builtins
         if name_there and module.split(".")[0] == PACKAGE:
             return _source(module)[name_there]

@@ -17,6 +17,7 @@ _UNITS = {"": 1, "k": 1_000, "M": 1_000_000}
 _COUNT = r"(\d+(?:\.\d+)?)([kM]?)"
 
 Value: TypeAlias = "bool | int | float | str | list[Value] | Mapping[str, Value] | None"  # as YAML holds it
+PlainConfig: TypeAlias = "dict[str, Value]"  # the sections of a preset before validation
 
 LARGEST = 1 << 20  # of sizes and counts in presets; a larger one is a mistake or an attack
 Positive = Annotated[int, Interval(ge=1, le=LARGEST)]

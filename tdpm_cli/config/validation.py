@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -14,7 +14,7 @@ STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def check(accepted: Keys, values: Mapping[str, Any], section: str, others: Sequence[str] = ()) -> dict[str, Any]:
+def check(accepted: Keys, values: Mapping[str, object], section: str, others: Sequence[str] = ()) -> dict[str, object]:
     """Check the values of a section and return them converted. Section "--" stands for command-line options.
 
     `others` are keys of the section that are checked elsewhere, such as `name`. Raises InputError for the first key
@@ -27,13 +27,15 @@ def check(accepted: Keys, values: Mapping[str, Any], section: str, others: Seque
     return {name: _converted(accepted[name], value, full_name(section, name)) for name, value in values.items()}
 
 
-def complete(accepted: Keys, values: Mapping[str, Any], section: str, others: Sequence[str] = ()) -> dict[str, Any]:
+def complete(
+    accepted: Keys, values: Mapping[str, object], section: str, others: Sequence[str] = ()
+) -> dict[str, object]:
     """Check as `check` does, and fill in every default."""
     checked = check(accepted, values, section, others)
     return {name: checked.get(name, copy.copy(key.default)) for name, key in accepted.items()}
 
 
-def validated(model: type[Model], values: Mapping[str, Any], section: str) -> Model:
+def validated(model: type[Model], values: Mapping[str, object], section: str) -> Model:
     """Fill a section's model with values. Raises InputError for the first key or value that is not accepted."""
     check_known(values, list(model.model_fields), section)
     for key, field in model.model_fields.items():
@@ -48,7 +50,7 @@ def validated(model: type[Model], values: Mapping[str, Any], section: str) -> Mo
         raise _refusal(full_name(section, str(name)), value, inside, first["input"], first["msg"]) from None
 
 
-def check_known(values: Mapping[str, Any], accepted: Sequence[str], section: str = "") -> None:
+def check_known(values: Mapping[str, object], accepted: Sequence[str], section: str = "") -> None:
     """Raise InputError for a key that is not accepted; suggest the nearest that is."""
     for key in values:
         if key not in accepted:
@@ -65,15 +67,15 @@ def full_name(section: str, key: str) -> str:
     return f"{section}.{key}" if section else key
 
 
-def _converted(key: Key, value: Any, name: str) -> Any:
+def _converted(key: Key, value: object, name: str) -> object:
     try:
-        return TypeAdapter(key.type, config=STRICT).validate_python(value)
+        return TypeAdapter[object](key.type, config=STRICT).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
         raise _refusal(name, value, first["loc"], first["input"], first["msg"]) from None
 
 
-def _refusal(name: str, value: Any, inside: Sequence[int | str], found: object, message: str) -> InputError:
+def _refusal(name: str, value: object, inside: Sequence[int | str], found: object, message: str) -> InputError:
     """Return the error for a wrong value, or for what is wrong at `inside` in it."""
     inside = inside if isinstance(value, list | Mapping) else ()
     where = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in inside)

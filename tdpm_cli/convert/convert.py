@@ -6,8 +6,8 @@ from torch import Tensor
 
 from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.config import registry
-from tdpm_cli.config.presets import overlay
-from tdpm_cli.config.schema import Config, validate_section
+from tdpm_cli.config.presets import overlay, section_of
+from tdpm_cli.config.schema import Config, validate_schedule
 from tdpm_cli.convert.external import ImportedModel, Importer
 from tdpm_cli.convert.source import InitSource, accepted_prefixes, init_source
 from tdpm_cli.models.backbones.unet import UNet
@@ -88,7 +88,7 @@ def _preset_of_run(plain: Json, init: str) -> Json:
     schedule = {key: value for key, value in trained["schedule"].items() if key != "truncate"}
     plain = {**plain, **{key: trained[key] for key in ("backbone", "denoiser", "condition")}}
     plain = _with_schedule(plain, schedule)
-    T = schedule_of(validate_section("schedule", plain.get("schedule") or {})).T
+    T = schedule_of(validate_schedule(section_of(plain, "schedule"))).T
     trained_T = build_schedule(config).T
     if trained_T < T:
         raise InputError(f"--init {init}: the denoiser was trained on t = 1..{trained_T}, but the truncation point "

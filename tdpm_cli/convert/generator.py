@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from tdpm_cli.checkpoints import checkpoint, weights
-from tdpm_cli.config.presets import overlay
-from tdpm_cli.config.schema import validate_section
+from tdpm_cli.config.presets import overlay, section_of
+from tdpm_cli.config.schema import validate_component
 from tdpm_cli.convert.external import Tensors, require
 from tdpm_cli.models import torchscript_programs as programs
 from tdpm_cli.runtime.errors import InputError
@@ -35,7 +35,7 @@ def preset_of_generator(plain: Json, source: str) -> Json:
         raise InputError(f"--init-prior {source}: no such file; {ACCEPTED}")
     if not path.is_dir() and path.suffix != ".safetensors":
         return overlay(plain, "prior", {"name": PROGRAM, "program": _trust(path)})
-    shape = build_component("space", validate_section("space", plain.get("space"))).shape
+    shape = build_component("space", validate_component("space", section_of(plain, "space"))).shape
     if len(shape) != 3:
         raise InputError(f"--init-prior {source}: space.shape is {list(shape)}; a generator needs a space of images")
     _, options = _generator(path, shape)

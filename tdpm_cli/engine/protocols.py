@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from tdpm_cli.config.types import RawCondition
+from tdpm_cli.config.types import RawCondition, Value
 from tdpm_cli.engine.noise import Noise
 
 if TYPE_CHECKING:
@@ -100,6 +100,17 @@ class Space(Protocol):
         """x [B, *shape] → raw [B, *raw_shape]."""
 
 
+class ConditionedExamples(Protocol):
+    """Training data, as a condition sees them."""
+
+    @property
+    def class_names(self) -> Sequence[str]: ...
+
+    def __len__(self) -> int: ...
+
+    def raw_condition(self, indices: Sequence[int]) -> RawCondition: ...
+
+
 class Condition(Protocol):
     """What generation depends on; `sizes` gives the networks the size of each tensor of a condition."""
 
@@ -119,8 +130,8 @@ class Condition(Protocol):
     def draw(self, n: int, noise: Noise) -> RawCondition:
         """Draw n conditions as users would choose them."""
 
-    def fit(self, data: Any) -> dict[str, Any]:
+    def fit(self, dataset: ConditionedExamples) -> Mapping[str, Value]:
         """Return the options of this component that depend on the training data."""
 
     def parse(self, texts: Sequence[str], n: int) -> RawCondition:
-        """Return n conditions that repeat what the user typed."""
+        """Return n conditions that repeat the labels or prompts of the user."""

@@ -4,8 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tdpm_cli.config import registry
+from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import Json
 from tdpm_cli.sampling.options import ConditionedOptions
+
+TEXT_METRIC = "text"  # chosen by --text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +31,15 @@ class ScoringOptions:
     text: str | None = None
     cache: bool = True
     report: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Raise InputError for the metric of captions without the features that score them."""
+        if self.text is None and TEXT_METRIC in {
+            registry.resolve("metric", name, "--metrics") for name in self.metrics
+        }:
+            raise InputError(
+                "--metrics contains text, but --text is missing: add --text clip or --text image-text:FILE"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

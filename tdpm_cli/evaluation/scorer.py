@@ -12,7 +12,8 @@ from tdpm_cli.evaluation.checks import check_count, check_fit
 from tdpm_cli.evaluation.examples import Examples, Input, Statistics
 from tdpm_cli.evaluation.extractors import Extractor, TextExtractor
 from tdpm_cli.evaluation.gathering import Gatherer, check_dimension
-from tdpm_cli.evaluation.metric import IMAGE_METRIC, POINT_METRIC, TEXT_METRIC, NamedMetric, check_data, load_metrics
+from tdpm_cli.evaluation.metric import IMAGE_METRIC, POINT_METRIC, NamedMetric, check_data, load_metrics
+from tdpm_cli.evaluation.options import TEXT_METRIC
 from tdpm_cli.evaluation.results import Scores
 from tdpm_cli.evaluation.summary import Summary
 from tdpm_cli.runtime.console import say

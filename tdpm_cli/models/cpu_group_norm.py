@@ -4,7 +4,7 @@ For large images in bf16 and channels last, PyTorch's backward pass takes three 
 """
 
 import math
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -32,11 +32,19 @@ class GroupNorm(nn.GroupNorm):
         return normalised
 
 
+class _Context(Protocol):
+    """What autograd passes from `forward` to `backward`."""
+
+    saved_tensors: tuple[Tensor, Tensor, Tensor, Tensor]
+
+    def save_for_backward(self, *tensors: Tensor) -> None: ...
+
+
 class _ByExample(torch.autograd.Function):
     """PyTorch's forward pass, and a backward pass of one example at a time, in float32, within the CPU's cache."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
+    def forward(ctx: _Context, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
         batch, channels, height, width = x.shape
         y, mean, scale = torch.native_group_norm(x, weight, bias, batch, channels, height * width, groups, eps)
         ctx.save_for_backward(x, weight, mean, scale)
@@ -44,7 +52,7 @@ class _ByExample(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: _Context, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         x, weight, mean, scale = ctx.saved_tensors  # scale = 1/sigma; mean and scale [B, groups]
         groups, members = mean.shape[1], x.shape[1] // mean.shape[1]
         of_channels = lambda by_group: by_group.float().repeat_interleave(members)

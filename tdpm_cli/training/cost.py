@@ -1,11 +1,11 @@
 """The cost of a config in parameters, operations and memory, counted on the device "meta"."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -80,7 +80,7 @@ def _cost_of_phases(phases: Sequence[Phase], batch: Batch) -> tuple[float, int]:
     return step, activations
 
 
-def flops(work: Callable[[], Any]) -> int:
+def flops(work: Callable[[], object]) -> int:
     """Count the floating-point operations of `work` by PyTorch's formulas: convolutions, products, attention."""
     with _Counter() as counter:
         work()
@@ -94,7 +94,10 @@ class _Counter(TorchDispatchMode):
         super().__init__()
         self.flops = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Sequence[type], args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:  # fmt: skip
         output = func(*args, **(kwargs or {}))
         if formula := flop_registry.get(func.overloadpacket):
             self.flops += formula(*args, **(kwargs or {}), out_val=output)

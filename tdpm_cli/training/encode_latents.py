@@ -4,9 +4,8 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -75,7 +74,7 @@ def _append(part: Path, indices: Sequence[int], latents: np.ndarray) -> None:
             archive.writestr(zipfile.ZipInfo(_entry(k), ENTRY_TIME), buffer.getvalue())
 
 
-def _begin(part: Path, about: dict[str, Any]) -> int:
+def _begin(part: Path, about: Mapping[str, object]) -> int:
     """Return how many images the unfinished zip contains; start a new one if it is damaged or of other images."""
     try:
         with zipfile.ZipFile(part) as archive:
@@ -91,9 +90,9 @@ def _begin(part: Path, about: dict[str, Any]) -> int:
     return 0
 
 
-def _labels_and_captions(data: Dataset) -> dict[str, Any]:
+def _labels_and_captions(data: Dataset) -> dict[str, object]:
     raw_condition = data.raw_condition(range(len(data)))
-    content: dict[str, Any] = {"labels": None}
+    content: dict[str, object] = {"labels": None}
     if "label" in raw_condition:
         content["labels"] = [[_entry(k), int(label)] for k, label in enumerate(raw_condition["label"])]
         content["classes"] = data.class_names

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +33,7 @@ class HelperTask:
     network: nn.Module
     loss: Loss
     state: Path  # the file of the progress
-    plan: Mapping[str, Any]  # what defines the task: a state of another plan is rejected
+    plan: Mapping[str, object]  # what defines the task: a state of another plan is rejected
     images: int  # training images
     batch: int
     lr: float
@@ -76,7 +75,7 @@ def train_helper(task: HelperTask, data: Dataset, device: torch.device) -> None:
     network.eval()
 
 
-def _choose_number_format(task: HelperTask, data: Dataset, device: torch.device) -> Any:
+def _choose_number_format(task: HelperTask, data: Dataset, device: torch.device) -> str:
     """Return the number format in which the loss is fastest."""
     raw, raw_condition = data[range(min(len(data), TIMED_EXAMPLES))]
 
@@ -86,13 +85,13 @@ def _choose_number_format(task: HelperTask, data: Dataset, device: torch.device)
     return devices.fastest(attempt, device)
 
 
-def _save(task: HelperTask, optimizer: torch.optim.Optimizer, seen: int, number_format: Any) -> None:
+def _save(task: HelperTask, optimizer: torch.optim.Optimizer, seen: int, number_format: str) -> None:
     with replacing(task.state) as part:
         torch.save({"plan": json.dumps(task.plan), "seen": seen, "precision": number_format,
                     "network": task.network.state_dict(), "optimizer": optimizer.state_dict()}, part)  # fmt: skip
 
 
-def _restore(task: HelperTask, optimizer: torch.optim.Optimizer) -> tuple[int, Any]:
+def _restore(task: HelperTask, optimizer: torch.optim.Optimizer) -> tuple[int, str | None]:
     """Return the images seen so far and the number format; 0 and None at the beginning."""
     if not task.state.is_file():
         return 0, None

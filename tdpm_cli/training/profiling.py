@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch.autograd.profiler_util import FunctionEventAvg
 from torch.profiler import ProfilerActivity
 
 from tdpm_cli.runtime.device import autocast, synchronise
@@ -48,7 +48,7 @@ def profile(step: Callable[[], object], where: torch.device, trace: Path | None)
     if trace is not None:
         with replacing(trace) as part:
             profiler.export_chrome_trace(str(part))
-    own: Callable[[Any], float] = lambda event: (
+    own: Callable[[FunctionEventAvg], float] = lambda event: (
         event.self_device_time_total if where.type == "cuda" else event.self_cpu_time_total
     )
     events = sorted(profiler.key_averages(), key=own, reverse=True)

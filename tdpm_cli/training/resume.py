@@ -3,12 +3,13 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from tdpm_cli.checkpoints import checkpoint
 from tdpm_cli.checkpoints import format as formats
 from tdpm_cli.config import load_stored_config, presets
 from tdpm_cli.config.schema import Config
+from tdpm_cli.config.types import PlainConfig, Value
 from tdpm_cli.data.dataset import Dataset, FromImageFiles
 from tdpm_cli.runtime import distributed
 from tdpm_cli.runtime.console import say
@@ -37,6 +38,14 @@ FREE_KEYS = (  # a change has no effect on the weights after a number of images
     "data.quarantine",
 )
 FREE_SECTIONS = ("sample.", "eval.")
+
+
+class DataRecord(TypedDict):
+    """What a run records of its data."""
+
+    examples: int
+    quarantined: int  # images that are skipped
+    fingerprint: str
 
 
 def find_run(outdir: Path, name: str, resume: str) -> tuple[Path, Path | None]:
@@ -109,21 +118,21 @@ def check_config(folder: Path, config: Config) -> None:
         say(f"note: {note}; the order of images stays the same, but the weights will differ by rounding")
 
 
-def flatten(plain: Mapping[str, Any]) -> dict[str, Any]:
+def flatten(plain: Mapping[str, Value]) -> PlainConfig:
     """Return plain values of a config with keys such as "train.batch"."""
-    flat: dict[str, Any] = {}
+    flat: PlainConfig = {}
     for section, value in plain.items():
         flat |= {f"{section}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {section: value}
     return flat
 
 
-def record_data(data: Dataset) -> dict[str, Any]:
+def record_data(data: Dataset) -> DataRecord:
     """Return the record of the data that a run keeps."""
     quarantined = data.files.quarantined if isinstance(data, FromImageFiles) else 0
-    return {"examples": len(data), "quarantined": quarantined, "fingerprint": data.fingerprint()}
+    return DataRecord(examples=len(data), quarantined=quarantined, fingerprint=data.fingerprint())
 
 
-def check_data(run: Path, record: Mapping[str, Any]) -> None:
+def check_data(run: Path, record: DataRecord) -> None:
     """Raise InputError if the data differ from those that the run was begun with."""
     path = run / DATA_RECORD
     if not path.is_file():
