@@ -55,6 +55,14 @@ Count = Annotated[int, Ge(0), WithUnit()]
 PositiveCount = Annotated[int, Ge(1), WithUnit()]
 
 
+class Truncation(TypedDict, total=False):
+    """A truncation point, in one of these units."""
+
+    step: int
+    sigma: float
+    log_snr: float
+
+
 class RawCondition(TypedDict, total=False):
     """Conditions of n examples as data or users state them, before a condition encodes them."""
 

@@ -4,6 +4,7 @@ import io
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from PIL import Image
@@ -50,10 +51,11 @@ def propose(path: Path) -> Json:
     shape, shape_reason = _shape(info)
     base = next(preset for side, preset in BASES if max(shape) <= side)
     values = presets.read_preset(base)
-    mult = _levels(values["backbone"]["mult"], shape)
+    backbone, train = presets.section_of(values, "backbone"), presets.section_of(values, "train")
+    mult = _levels(cast(list[int], backbone["mult"]), shape)
     attention = min((shape[0] >> level for level in range(len(mult))), key=lambda side: abs(side - ATTENTION_SIDE))
     is_classed = 2 <= len(info.classes) <= MAX_CONDITION_CLASSES
-    duration = parse_count(str(values["train"]["duration"]))
+    duration = parse_count(str(train["duration"]))
     assert isinstance(duration, int), "presets state their duration"
     duration = min(duration, MAX_PASSES * info.count)
     values |= {
@@ -61,9 +63,9 @@ def propose(path: Path) -> Json:
         "data": {"name": name},
         "space": {"name": "pixels", "shape": [info.channels, *shape]},
         "condition": {"name": "labels", "classes": len(info.classes)} if is_classed else {"name": "none"},
+        "backbone": {**backbone, "mult": mult, "attention": [attention]},
+        "train": {**train, "duration": duration, "flip": False},
     }
-    values["backbone"] |= {"mult": mult, "attention": [attention]}
-    values["train"] |= {"duration": duration, "flip": False}
     classes = f"classes such as {', '.join(info.classes[:3])}" if is_classed else "no classes found, or too many"
     _print_choices({
         "data": (name, info.text),

@@ -24,5 +24,7 @@ def export_target(file: Path, format: str | None) -> str:
 
 def target_suffixes() -> dict[str, str]:
     """Return the targets that write a single file, by its suffix."""
-    names = registry.names("export")
-    return {suffix: name for name in names if (suffix := registry.constant("export", name, "SUFFIX", None))}
+    suffixes: dict[str, str | None] = {
+        name: registry.constant("export", name, "SUFFIX", None) for name in registry.names("export")
+    }
+    return {suffix: name for name, suffix in suffixes.items() if suffix}

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.checkpoints.runs import newest_run
 from tdpm_cli.config import registry
 from tdpm_cli.config.schema import Component, Config, ScheduleConfig, check_sampling, load_stored_config
+from tdpm_cli.config.types import Truncation
 from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.data.decode import limit_pixels
 from tdpm_cli.engine.denoiser import Denoiser
@@ -121,7 +122,7 @@ def schedule_of(section: ScheduleConfig) -> Schedule:
     """Build the truncated schedule that a section describes. Raises InputError as `build_schedule` does."""
     try:
         untruncated: Schedule = build_component("schedule", section)
-        return untruncated if section.truncate is None else untruncated.truncate(**section.truncate)
+        return untruncated if section.truncate is None else untruncated.truncate(**cast(Truncation, section.truncate))
     except ValueError as error:
         key = f"schedule.truncate is {section.truncate}" if section.truncate else "schedule"
         raise InputError(f"{key}: {error}") from None
