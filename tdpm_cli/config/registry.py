@@ -50,7 +50,8 @@ def names(kind: str) -> list[str]:
 
 def aliases(kind: str) -> dict[str, str]:
     """Return a mapping from the other names of a kind's components to their own names."""
-    return {alias: name for name in names(kind) for alias in signatures.constant(_home(kind, name), "ALIASES", ())}
+    none: tuple[str, ...] = ()
+    return {alias: name for name in names(kind) for alias in signatures.constant(_home(kind, name), "ALIASES", none)}
 
 
 def resolve(kind: str, name: object, key: str | None = None) -> str:

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict
@@ -109,7 +110,7 @@ class Config(BaseModel):
         sections = {name: value for name, value in self if name in SECTIONS}
         plain = {name: value.to_dict() if isinstance(value, Component) else value and value.model_dump()
                  for name, value in sections.items()}  # fmt: skip
-        return copy.deepcopy({"preset": self.preset, **plain})
+        return copy.deepcopy(cast(PlainConfig, {"preset": self.preset, **plain}))
 
     def sha256(self) -> str:
         """Return the hash of the plain values."""

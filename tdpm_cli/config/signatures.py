@@ -24,7 +24,7 @@ Node = ast.FunctionDef | ast.ClassDef | ast.expr
 class Key:
     """A key of a preset: its type with its range, its default (MISSING if it must be set), and what it does."""
 
-    type: object
+    type: Any  # a type, or a form of typing such as Annotated
     default: object
     help: str = ""
 

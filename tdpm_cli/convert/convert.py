@@ -82,10 +82,10 @@ def weights_of_run(init: str) -> tuple[dict[str, Tensor], Config]:
 def _preset_of_run(plain: Json, init: str) -> Json:
     config = weights_of_run(init)[1]
     trained = config.to_dict()
-    if any(trained["space"].get(key) != value for key, value in (plain.get("space") or {}).items()):
+    if any(section_of(trained, "space").get(key) != value for key, value in (plain.get("space") or {}).items()):
         raise InputError(f"--init {init}: the model's space is {trained['space']}, but the preset's is "
                          f"{plain.get('space')}; set space to the model's")  # fmt: skip
-    schedule = {key: value for key, value in trained["schedule"].items() if key != "truncate"}
+    schedule = {key: value for key, value in section_of(trained, "schedule").items() if key != "truncate"}
     plain = {**plain, **{key: trained[key] for key in ("backbone", "denoiser", "condition")}}
     plain = _with_schedule(plain, schedule)
     T = schedule_of(validate_schedule(section_of(plain, "schedule"))).T

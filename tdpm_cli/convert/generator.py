@@ -58,7 +58,7 @@ def load_generator(components: Components, source: str) -> None:
 def copy_program(components: Components, run: Path) -> None:
     """Copy the prior's TorchScript program, if it has one, into the folder of the run, which is complete with it."""
     if components.config.prior.name == PROGRAM:
-        _copy(programs.place(components.config.prior.options["program"]), run / PROGRAM_COPY)
+        _copy(programs.place(str(components.config.prior.options["program"])), run / PROGRAM_COPY)
 
 
 def _trust(path: Path) -> str:

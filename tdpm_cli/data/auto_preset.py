@@ -63,7 +63,7 @@ def propose(path: Path) -> Json:
         "data": {"name": name},
         "space": {"name": "pixels", "shape": [info.channels, *shape]},
         "condition": {"name": "labels", "classes": len(info.classes)} if is_classed else {"name": "none"},
-        "backbone": {**backbone, "mult": mult, "attention": [attention]},
+        "backbone": {**backbone, "mult": [*mult], "attention": [attention]},
         "train": {**train, "duration": duration, "flip": False},
     }
     classes = f"classes such as {', '.join(info.classes[:3])}" if is_classed else "no classes found, or too many"

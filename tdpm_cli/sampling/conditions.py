@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.stored_images import StoredImages, open_stored
@@ -25,7 +26,7 @@ def open_small_images(components: Components, folder: Path) -> SmallImages:
     if "low" not in components.condition.sizes:
         raise InputError("--upsample, but the model does not enlarge images; leave it out")
     small = open_stored(folder, "--upsample", output.read_json(folder / MANIFEST))
-    expected = list(components.config.condition.options["low"])
+    expected = list(cast(list[int], components.config.condition.options["low"]))
     if list(small.shape) != expected:
         raise InputError(f"--upsample {folder}: images of {list(small.shape)}; the model enlarges {expected}; bring "
                          "images to that shape with `tdpm data prepare`")  # fmt: skip

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -72,7 +73,7 @@ def _files(path: Path) -> ImageFiles:
 
 
 def _class_names(model: Model) -> list[str]:
-    return list(model.config.condition.options.get("names") or [])
+    return list(cast(list[str], model.config.condition.options.get("names") or []))
 
 
 def choose_labels(

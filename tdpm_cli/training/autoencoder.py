@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,9 +19,6 @@ from tdpm_cli.runtime.console import say
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import writing
 from tdpm_cli.training.helper_network import HelperTask, train_helper
-
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
 
 BATCH, LEARNING_RATE = 32, 1e-3  # images a step; of Adam
 KL_WEIGHT = 1e-6  # of the divergence of latents from N(0, I) (Rombach et al. 2022, appendix G)
@@ -92,7 +89,7 @@ def open_images(source: Path, side: int) -> tuple[Dataset, str]:
     return registry.load("dataset", name)(source, (3, side, side)), name
 
 
-def _build(colours: int, options: AutoencoderOptions) -> "AutoencoderKL":
+def _build(colours: int, options: AutoencoderOptions) -> Any:
     """Build an AutoencoderKL with random weights. Raises InputError if diffusers is not installed."""
     try:
         from diffusers import AutoencoderKL
@@ -108,7 +105,7 @@ def _build(colours: int, options: AutoencoderOptions) -> "AutoencoderKL":
 
 
 @torch.no_grad()
-def _measure(network: "AutoencoderKL", data: Dataset, device: torch.device) -> tuple[float, float]:
+def _measure(network: Any, data: Dataset, device: torch.device) -> tuple[float, float]:
     """Return 1 / standard deviation of the latents, and the peak signal-to-noise ratio of reconstructions in dB."""
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:MEASURED_IMAGES].tolist()
     latents, errors = [], []
