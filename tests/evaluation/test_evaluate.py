@@ -1,8 +1,9 @@
-"""tdpm eval and tdpm sweep: what goes in, what comes out, and what is refused."""
+"""tdpm eval and tdpm sweep: inputs, results and rejected options."""
 
 import csv
 import hashlib
 import json
+import re
 import struct
 import subprocess
 import sys
@@ -12,12 +13,12 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from helpers import run_sweep, sample, score
+from helpers import run_sweep, sample, score, tiny_image_preset
 from PIL import Image
 from torchvision.transforms.functional import gaussian_blur
 
 from tdpm_cli.config import load_config
-from tdpm_cli.data.datasets.digits import digits as digits_part
+from tdpm_cli.data.datasets.digits import digits as open_digits
 from tdpm_cli.evaluation import summary
 from tdpm_cli.evaluation.evaluate import write_statistics
 from tdpm_cli.evaluation.examples import Examples
@@ -59,7 +60,7 @@ def test_points_are_scored_by_their_sliced_wasserstein_distance(runs, tmp_path):
         score(tmp_path / "out", metrics=["fid"])
 
 
-def test_extra_scores_stand_beside_the_distance(runs, tmp_path):
+def test_extra_metrics_follow_the_distance(runs, tmp_path):
     sample(tmp_path / "out", 100, runs["points"])
     result = score(tmp_path / "out", metrics=["kid", "prdc", "memorised"])
     assert list(result["scores"]) == [
@@ -69,7 +70,7 @@ def test_extra_scores_stand_beside_the_distance(runs, tmp_path):
     assert list(result["standard_errors"]) == ["KD"]
     assert all(0 <= result["scores"][name] <= 1 for name in ("recall (k = 3)", "coverage (k = 5)", "memorised"))
     sample(tmp_path / "few", 5, runs["points"])
-    with pytest.raises(InputError, match=r"prdc: 5 examples"):
+    with pytest.raises(InputError, match=r"prdc.*\b5\b"):
         score(tmp_path / "few", metrics=["prdc"])
 
 
@@ -86,78 +87,126 @@ def test_the_scores_of_the_data_against_themselves_are_zero(runs, tmp_path):
     assert noise["scores"]["FD-efficientnet-lite0-20"] > 100
 
 
-def test_what_eval_cannot_score(runs, tmp_path, monkeypatch):
-    with pytest.raises(InputError, match=r"IMAGES .*nowhere: no such file, folder or preset"):
-        score(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"no samples\.json.*--ref PATH"):
+@pytest.fixture(scope="module")
+def images_of_model(runs, tmp_path_factory):
+    """A folder of two images that a model drew."""
+    folder = tmp_path_factory.mktemp("drawn") / "out"
+    sample(folder, 2, runs["images"])
+    return folder
+
+
+@pytest.fixture
+def broken_image(tmp_path):
+    """A file of text in a folder of its own, with the name of an image."""
+    path = tmp_path / "bad" / "x.png"
+    path.parent.mkdir()
+    path.write_text("no picture")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "message"),
+    [
+        ("OUT", {"n": 1}, r"1 examples.*\b2\b"),
+        ("RUN", {}, r"--model"),
+        ("", {}, r"IMAGES is empty"),
+        ("TMP/nowhere", {}, r"IMAGES .*nowhere"),
+        ("OUT", {"ref": "cifar10"}, r"--ref cifar10.*--ref PATH"),
+        ("OUT", {"ref": "toy-mixture"}, r"images.*points"),
+        ("OUT", {"json_file": "TMP"}, r"folder"),
+        ("OUT", {"features": "inceptoin"}, r"--features.*'inceptoin'.*'inception'"),
+        ("OUT", {"weights": "BROKEN"}, r"x\.png.*EfficientNet-Lite0"),
+        ("OUT", {"features": "inception", "weights": "BROKEN"}, r"x\.png.*TorchScript"),
+        ("OUT", {"features": "inception", "weights": "TMP/none.pt"}, r"--weights .*none\.pt"),
+    ],
+    ids=["one image", "run", "empty name", "missing", "missing reference", "points as reference", "folder as file",
+         "unknown features", "broken weights", "broken TorchScript", "missing weights"],
+)  # fmt: skip
+def test_eval_rejects(runs, images_of_model, broken_image, tmp_path, images, options, message):
+    places = {"OUT": images_of_model, "RUN": runs["images"], "TMP": tmp_path, "BROKEN": broken_image}
+    resolve = lambda value: (
+        places.get(value, tmp_path / value[4:] if value.startswith("TMP/") else value)
+        if isinstance(value, str)
+        else value
+    )
+    with pytest.raises(InputError, match=message):
+        score(resolve(images), **{name: resolve(value) for name, value in options.items()})
+
+
+def test_a_folder_without_manifest_needs_a_reference(tmp_path):
+    with pytest.raises(InputError, match=r"samples\.json.*--ref PATH"):
         score(write_images(tmp_path / "images", noise(3)))
+
+
+def test_a_folder_without_images_is_rejected(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"no images found"):
+    with pytest.raises(InputError, match=r"empty.*no images"):
         score(tmp_path / "empty", ref=tmp_path / "empty")
-    (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "x.png").write_text("no picture")
-    with pytest.raises(InputError, match=r"1 of 1 files cannot be decoded .*x\.png: no image"):
-        score(tmp_path / "bad", ref=tmp_path / "bad")
-    sample(tmp_path / "out", 2, runs["images"])
-    with pytest.raises(InputError, match=r"1 examples.* at least 2"):
-        score(tmp_path / "out", n=1)
-    with pytest.raises(InputError, match=r"--model"):
-        score(runs["images"])
-    with pytest.raises(InputError, match=r"IMAGES is empty"):
-        score("")
-    with pytest.raises(InputError, match=r"--ref cifar10.*--ref PATH"):
-        score(tmp_path / "out", ref="cifar10")
-    with pytest.raises(InputError, match=r"images.*points"):
-        score(tmp_path / "out", ref="toy-mixture")
-    with pytest.raises(InputError, match=r"it is a folder; name a file"):
-        score(tmp_path / "out", json_file=tmp_path)
-    with pytest.raises(InputError, match=r"not EfficientNet-Lite0's weights"):
-        score(tmp_path / "out", weights=tmp_path / "bad" / "x.png")
-    with pytest.raises(InputError, match=r"not clean-fid's TorchScript"):
-        score(tmp_path / "out", features="inception", weights=tmp_path / "bad" / "x.png")
-    with pytest.raises(InputError, match=r"--features is 'inceptoin'; did you mean 'inception'"):
-        score(tmp_path / "out", features="inceptoin")
-    with pytest.raises(InputError, match=r"--weights .* no such file"):
-        score(tmp_path / "out", features="inception", weights=tmp_path / "none.pt")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_a_folder_of_undecodable_files_is_rejected(broken_image):
+    with pytest.raises(InputError, match=r"1 of 1 .*x\.png"):
+        score(broken_image.parent, ref=broken_image.parent)
+
+
+def test_a_failed_download_names_the_address_and_the_place(images_of_model, tmp_path, monkeypatch):
     monkeypatch.setattr("cleanfid.downloads_helper.inception_url", "file:///nowhere/inception-2015-12-05.pt")
-    with pytest.raises(InputError, match=r"Put file:///nowhere.* at .*cache/tdpm/inception-2015-12-05.pt"):
-        score(tmp_path / "out", features="inception")
+    with pytest.raises(InputError, match=r"file:///nowhere.*cache/tdpm/inception-2015-12-05\.pt"):
+        score(images_of_model, features="inception")
     assert not list((tmp_path / "cache").rglob("*inception*"))
 
 
-def test_training_data_that_are_gone_are_told_as_such(tiny_images, tmp_path, pooled):
-    data = write_images(tmp_path / "data", noise(20, 1))
-    plain = tiny_images("data.name=images", f"data.path={data}", "train.duration=16")
-    run = train(load_config(plain), tmp_path, "run")
-    sample(tmp_path / "out", 4, run)
-    data.rename(tmp_path / "elsewhere")
-    gone = f"training data not found: {data}"
-    with pytest.raises(InputError, match=f"out: {gone}.*--ref PATH"):
-        score(tmp_path / "out", features=pooled)
-    with pytest.raises(InputError, match=f"run: .*{gone}.*--ref PATH"):
-        score(model=run, features=pooled, n=4)
-    other = tmp_path / "elsewhere"
-    with pytest.raises(InputError, match=f"{gone}; --diagnose starts from them"):
-        score(model=run, features=pooled, n=4, ref=other, diagnose=True)
-    with pytest.raises(InputError, match=f"run: {gone}.*--ref PATH"):
-        run_sweep([1], [run], features=pooled, n=4)
-    assert len(run_sweep([1], [run], features=pooled, n=4, ref=other)) == 1  # which needs none of them
-    with pytest.raises(InputError, match=f"run: {gone}; --start data starts from them"):
-        run_sweep([1], [run], starts=["data"], features=pooled, n=4, ref=other)
+@pytest.fixture(scope="module")
+def run_without_data(tmp_path_factory):
+    """A run whose training data were moved, its samples, the old folder of the data, and the new one."""
+    folder = tmp_path_factory.mktemp("moved")
+    data = write_images(folder / "data", noise(20, 1))
+    plain = tiny_image_preset("data.name=images", f"data.path={data}", "train.duration=16")
+    run = train(load_config(plain), folder, "run")
+    sample(folder / "out", 4, run)
+    moved = data.rename(folder / "elsewhere")
+    return run, folder / "out", data, moved
 
 
-def test_the_sweep_that_comes_next_is_of_the_model_that_was_scored(runs, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("work", "option"),
+    [
+        (lambda run, out, moved, ours: score(out, features=ours["features"]), "--ref"),
+        (lambda run, out, moved, ours: score(model=run, **ours), "--ref"),
+        (lambda run, out, moved, ours: score(model=run, ref=moved, diagnose=True, **ours), "--diagnose"),
+        (lambda run, out, moved, ours: run_sweep([1], [run], **ours), "--ref"),
+        (lambda run, out, moved, ours: run_sweep([1], [run], starts=["data"], ref=moved, **ours), "--start data"),
+    ],
+    ids=["folder", "model", "diagnose", "sweep", "sweep from data"],
+)
+def test_missing_training_data_are_named(run_without_data, pooled, work, option):
+    run, out, data, moved = run_without_data
+    with pytest.raises(InputError, match=rf"{data}\b.*{option}"):
+        work(run, out, moved, {"features": pooled, "n": 4})
+
+
+def test_a_sweep_with_another_reference_needs_no_training_data(run_without_data, pooled):
+    run, _, _, moved = run_without_data
+    assert len(run_sweep([1], [run], features=pooled, n=4, ref=moved)) == 1
+
+
+def test_eval_suggests_a_sweep_of_the_model_of_the_samples(runs, tmp_path, capsys):
     sample(tmp_path / "out", 10, runs["points"])
     score(tmp_path / "out")
-    assert f"next: tdpm sweep --model {runs['points']} --steps" in capsys.readouterr().err
+    assert f"tdpm sweep --model {runs['points']} --steps" in capsys.readouterr().err
+
+
+def test_eval_suggests_a_sweep_of_the_model_that_it_scored(runs, capsys):
     score(model=runs["points"], n=10)
-    assert f"next: tdpm sweep --model {runs['points']} --steps" in capsys.readouterr().err
+    assert f"tdpm sweep --model {runs['points']} --steps" in capsys.readouterr().err
+
+
+def test_eval_of_data_suggests_a_sweep_without_model(capsys):
     score("toy-mixture", ref="toy-mixture", n=10)
-    assert "next: tdpm sweep --steps" in capsys.readouterr().err
+    assert "tdpm sweep --steps" in capsys.readouterr().err
 
 
-def test_fid_is_of_clean_fids_published_inception_alone(runs, tmp_path, stand_in, monkeypatch):
+def test_only_the_published_inception_gives_a_score_named_fid(runs, tmp_path, stand_in, monkeypatch):
     sample(tmp_path / "out", 10, runs["images"])
     digest = hashlib.sha256(stand_in.read_bytes()).hexdigest()
     ours = {"features": "inception", "weights": stand_in, "metrics": ["fid"]}
@@ -177,18 +226,18 @@ def test_every_kind_of_input_gives_the_same_score(tmp_path, pooled):
     ref = write_images(tmp_path / "ref", reference)
     np.savez(tmp_path / "ref.npz", reference.permute(0, 2, 3, 1).numpy())
     write_statistics(str(ref), StatisticsOptions(out=tmp_path / "stats.npz", features=pooled))
-    found = [
-        distance(score(given, ref=against, features=pooled))
-        for given in (folder, tmp_path / "deep", tmp_path / "images.zip", tmp_path / "adm.npz")
+    distances = [
+        distance(score(images, ref=against, features=pooled))
+        for images in (folder, tmp_path / "deep", tmp_path / "images.zip", tmp_path / "adm.npz")
         for against in (ref, tmp_path / "ref.npz", tmp_path / "stats.npz")
     ]
-    assert found == pytest.approx([found[0]] * len(found), rel=1e-9)
-    assert found[0] > 0
-    both = score(tmp_path / "stats.npz", ref=tmp_path / "stats.npz")  # which needs no extractor
+    assert distances == pytest.approx([distances[0]] * len(distances), rel=1e-9)
+    assert distances[0] > 0
+    both = score(tmp_path / "stats.npz", ref=tmp_path / "stats.npz")  # needs no extractor
     assert distance(both) == pytest.approx(0, abs=1e-9)
 
 
-def test_statistics_are_what_other_tools_read_and_the_score_says_when_theirs_are_unknown(tmp_path, pooled, monkeypatch):
+def test_statistics_of_an_unknown_protocol_are_marked_in_the_score(tmp_path, pooled, monkeypatch):
     ref = write_images(tmp_path / "ref", noise(60))
     write_statistics(str(ref), StatisticsOptions(out=tmp_path / "own.npz", features=pooled))
     with np.load(tmp_path / "own.npz", allow_pickle=False) as file:
@@ -197,60 +246,59 @@ def test_statistics_are_what_other_tools_read_and_the_score_says_when_theirs_are
         features = noise(60).float().div(255).unfold(2, 2, 2).unfold(3, 2, 2).mean((-1, -2)).flatten(1).double().numpy()
         np.testing.assert_allclose(file["mu"], features.mean(0), atol=1e-6)
         np.testing.assert_allclose(file["sigma"], np.cov(features, rowvar=False), atol=1e-6)
-        np.savez(tmp_path / "foreign.npz", mu=file["mu"], sigma=file["sigma"])
+        np.savez(tmp_path / "external.npz", mu=file["mu"], sigma=file["sigma"])
         np.savez(tmp_path / "other.npz", mu=file["mu"][:9], sigma=file["sigma"][:9, :9])
     (known,) = score(ref, ref=tmp_path / "own.npz", features=pooled)["scores"]
-    (unknown,) = score(ref, ref=tmp_path / "foreign.npz", features=pooled)["scores"]
+    (unknown,) = score(ref, ref=tmp_path / "external.npz", features=pooled)["scores"]
     assert "unknown protocol" not in known
     assert "unknown protocol" in unknown
-    (of_foreign,) = score(tmp_path / "foreign.npz", ref=ref, features=pooled)["scores"]
-    assert of_foreign.endswith("(unknown protocol), n unknown")
+    (of_external,) = score(tmp_path / "external.npz", ref=ref, features=pooled)["scores"]
+    assert of_external.endswith("(unknown protocol), n unknown")
     with pytest.raises(InputError, match=r"--n 5.*statistics"):
         score(tmp_path / "own.npz", ref=ref, features=pooled, n=5)
     with pytest.raises(InputError, match=r"--features NAME:PATH"):
         score(ref, ref=tmp_path / "own.npz")
     with monkeypatch.context() as patched:
-        patched.setattr(summary.SummaryBuilder, "update", None)  # found before the work on the samples
+        patched.setattr(summary.SummaryBuilder, "update", None)  # rejected before any sample is processed
         with pytest.raises(InputError, match=r"48 features.* 9"):
             score(ref, ref=tmp_path / "other.npz", features=pooled)
-    with pytest.raises(InputError, match=r"fid alone, not for kid"):
+    with pytest.raises(InputError, match=r"fid.*\bkid\b"):
         score(ref, ref=tmp_path / "own.npz", features=pooled, metrics=["kid"])
     pytest.importorskip("efficientnet_lite_pytorch")
-    with pytest.raises(InputError, match=r"statistics of .*torchscript.*efficientnet"):
+    with pytest.raises(InputError, match=r"torchscript.*efficientnet"):
         score(ref, ref=tmp_path / "own.npz", features="efficientnet-lite0")
 
 
-def test_files_that_run_code_are_never_loaded(tmp_path, pooled):
+@pytest.mark.parametrize("keys", [["arr_0"], ["mu", "sigma"]], ids=["images", "statistics"])
+def test_pickled_arrays_are_rejected_unread(tmp_path, pooled, keys):
     class Hostile:
         def __reduce__(self):
             return (open, (str(tmp_path / "hacked"), "w"))
 
     images = write_images(tmp_path / "images", noise(10))
-    np.savez(tmp_path / "arr.npz", arr_0=np.array([Hostile()], dtype=object))
-    np.savez(tmp_path / "stats.npz", mu=np.array([Hostile()], dtype=object), sigma=np.eye(1))
-    for name in ("arr.npz", "stats.npz"):
-        with pytest.raises(InputError, match=r"plain arrays"):
-            score(images, ref=tmp_path / name, features=pooled)
+    np.savez(tmp_path / "hostile.npz", **{key: np.array([Hostile()], dtype=object) for key in keys})
+    with pytest.raises(InputError, match=r"hostile\.npz.*arrays"):
+        score(images, ref=tmp_path / "hostile.npz", features=pooled)
     assert not (tmp_path / "hacked").exists()
 
 
 @pytest.mark.parametrize(
     ("mode", "size", "message"),
     [
-        ("RGB", (9, 8), r"20 colour 8×8, such as 000\.png; 1 colour 9×8, such as odd\.png"),
-        ("L", (8, 8), r"20 colour 8×8, .*; 1 grey 8×8, such as odd\.png"),
+        ("RGB", (9, 8), r"20 colour 8×8.*000\.png; 1 colour 9×8.*odd\.png"),
+        ("L", (8, 8), r"20 colour 8×8.*; 1 grey 8×8.*odd\.png"),
         ("RGBA", (8, 8), r"20 colour .*; 1 transparent 8×8"),
         ("I;16", (8, 8), r"20 colour .*; 1 16-bit 8×8"),
     ],
 )
-def test_mixtures_are_refused_with_an_example_of_each(tmp_path, pooled, mode, size, message):
+def test_mixed_images_are_rejected_with_an_example_of_each_kind(tmp_path, pooled, mode, size, message):
     folder = write_images(tmp_path / "images", noise(20))
     Image.new(mode, size).save(folder / "odd.png")
     with pytest.raises(InputError, match=message):
         score(folder, ref=folder, features=pooled)
 
 
-def test_colour_of_16_bits_is_refused_though_pillow_reads_it_as_8(tmp_path, pooled):
+def test_16_bit_colour_is_rejected_although_pillow_reads_it_as_8_bit(tmp_path, pooled):
     header = struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)
     rows = zlib.compress(b"".join(b"\0" + bytes(8 * 6) for _ in range(8)))
     chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -261,11 +309,11 @@ def test_colour_of_16_bits_is_refused_though_pillow_reads_it_as_8(tmp_path, pool
         )
     with Image.open(tmp_path / "deep" / "0.png") as image:
         assert image.mode == "RGB"
-    with pytest.raises(InputError, match=r"3 of 3 images are 16-bit, such as 0\.png"):
+    with pytest.raises(InputError, match=r"3 of 3 .*16-bit.*0\.png"):
         score(tmp_path / "deep", ref=tmp_path / "deep", features=pooled)
 
 
-def test_linked_folders_are_read_and_links_to_nowhere_are_broken_files(tmp_path, pooled):
+def test_linked_folders_are_read_and_dangling_links_count_as_broken(tmp_path, pooled):
     folder = write_images(tmp_path / "real", noise(1200))
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "a").symlink_to(folder)
@@ -278,41 +326,46 @@ def test_linked_folders_are_read_and_links_to_nowhere_are_broken_files(tmp_path,
 
 
 @pytest.mark.parametrize(("mode", "pixels"), [("RGBA", "transparent"), ("I;16", "16-bit")])
-def test_all_transparent_or_16_bit_images_are_refused(tmp_path, pooled, mode, pixels):
+def test_transparent_and_16_bit_images_are_rejected(tmp_path, pooled, mode, pixels):
     (tmp_path / "images").mkdir()
     for k in range(3):
         Image.new(mode, (8, 8)).save(tmp_path / "images" / f"{k}.png")
-    with pytest.raises(InputError, match=rf"3 of 3 images are {pixels}, such as 0\.png"):
+    with pytest.raises(InputError, match=rf"3 of 3 .*{pixels}.*0\.png"):
         score(tmp_path / "images", ref=tmp_path / "images", features=pooled)
 
 
 def test_a_few_broken_files_are_left_out_and_named_and_many_are_refused(tmp_path, pooled, capsys):
     folder = write_images(tmp_path / "images", noise(2100))  # beyond FEW: read by other processes
-    whole = distance(score(folder, ref=folder, features=pooled))
+    intact = distance(score(folder, ref=folder, features=pooled))
     (folder / "empty.png").write_bytes(b"")
-    cut = (folder / "000.png").read_bytes()
-    (folder / "cut.png").write_bytes(cut[: len(cut) // 2])
+    content = (folder / "000.png").read_bytes()
+    (folder / "truncated.png").write_bytes(content[: len(content) // 2])
     result = score(folder, ref=folder, features=pooled)
-    assert distance(result) == pytest.approx(whole, abs=1e-9)
+    assert distance(result) == pytest.approx(intact, abs=1e-9)
     assert result["protocol"]["n"] == 2100
-    empty, cut = result["protocol"]["broken"]  # found in its head, and while it was decoded
-    assert empty == "empty.png: the file is empty"
-    assert cut == "cut.png: image file is truncated"
-    assert "left out of the samples" in capsys.readouterr().err
+    empty, truncated = result["protocol"]["broken"]  # in the check of the header, and while decoding
+    assert empty.startswith("empty.png: ")
+    assert truncated.startswith("truncated.png: ")
+    assert "empty.png" in capsys.readouterr().err
     (folder / "text.png").write_text("no picture")
-    with pytest.raises(InputError, match=r"3 of 2,103 files cannot be decoded \(accepted: 0\.1%\)"):
+    with pytest.raises(InputError, match=r"3 of 2,103 .*0\.1%"):
         score(folder, ref=folder, features=pooled)
 
 
-def test_sizes_and_colours_must_agree_and_there_must_be_as_many_as_asked(tmp_path, pooled):
-    small, large = (write_images(tmp_path / str(side), noise(10, side=side)) for side in (8, 16))
-    grey = write_images(tmp_path / "grey", noise(10, channels=1))
-    with pytest.raises(InputError, match=r"colour 8×8.*colour 16×16"):
-        score(small, ref=large, features=pooled)
-    with pytest.raises(InputError, match=r"grey 8×8.*colour 8×8"):
-        score(grey, ref=small, features=pooled)
-    with pytest.raises(InputError, match=r"--n is 11.* 10"):
-        score(small, ref=small, features=pooled, n=11)
+@pytest.mark.parametrize(
+    ("images", "reference", "n", "message"),
+    [
+        ({}, {"side": 16}, None, r"colour 8×8.*colour 16×16"),
+        ({"channels": 1}, {}, None, r"grey 8×8.*colour 8×8"),
+        ({}, {}, 11, r"--n.*\b11\b.*\b10\b"),
+    ],
+    ids=["size", "colour", "count"],
+)
+def test_images_and_reference_must_agree(tmp_path, pooled, images, reference, n, message):
+    folder = write_images(tmp_path / "images", noise(10, **images))
+    ref = write_images(tmp_path / "ref", noise(10, **reference))
+    with pytest.raises(InputError, match=message):
+        score(folder, ref=ref, features=pooled, n=n)
 
 
 IMAGE_ARRAY = np.zeros((4, 8, 8, 3), np.uint8)
@@ -331,7 +384,7 @@ IMAGE_ARRAY = np.zeros((4, 8, 8, 3), np.uint8)
         ({"mu": np.zeros(3), "sigma": np.full((3, 3), np.nan)}, r"\[D\] and \[D, D\]"),
     ],
 )
-def test_arrays_that_are_no_images(tmp_path, pooled, arrays, message):
+def test_arrays_of_other_shapes_are_rejected(tmp_path, pooled, arrays, message):
     images = write_images(tmp_path / "images", noise(10))
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(InputError, match=message):
@@ -341,7 +394,7 @@ def test_arrays_that_are_no_images(tmp_path, pooled, arrays, message):
 @pytest.mark.parametrize(
     ("name", "message"), [("a.npz", r"a\.npz: not an \.npz"), ("a.txt", r"--ref .*a\.txt.*folder.*zip")]
 )
-def test_files_that_are_no_arrays(tmp_path, pooled, name, message):
+def test_files_of_other_formats_are_rejected(tmp_path, pooled, name, message):
     images = write_images(tmp_path / "images", noise(10))
     (tmp_path / name).write_text("no archive")
     with pytest.raises(InputError, match=message):
@@ -357,7 +410,7 @@ def test_class_folders_and_dataset_json_are_scored_by_class(tmp_path, pooled):
     wrong = score(swapped, ref=folder, features=pooled, metrics=["classes"])
     assert list(same["per_class"]) == ["cat", "dog"]
     assert max(same["per_class"].values()) == pytest.approx(0, abs=1e-9)
-    assert distance(wrong) == pytest.approx(0, abs=1e-9)  # as a whole nothing is amiss
+    assert distance(wrong) == pytest.approx(0, abs=1e-9)  # all classes together match
     assert min(wrong["per_class"].values()) > 0.1
     with zipfile.ZipFile(tmp_path / "edm.zip", "w") as archive:
         for k, name in enumerate(names):
@@ -368,20 +421,20 @@ def test_class_folders_and_dataset_json_are_scored_by_class(tmp_path, pooled):
     assert edm.data[[0, 39]][1]["label"].tolist() == [0, 1]
     assert edm.classes == ["0", "1"]
     flat = write_images(tmp_path / "flat", images)
-    with pytest.raises(InputError, match=r"--per-class.*flat has no classes"):
+    with pytest.raises(InputError, match=r"--per-class.*\bflat\b.*classes"):
         score(flat, ref=folder, features=pooled, metrics=["classes"])
 
 
-def test_classes_meet_by_name_and_not_by_place(tmp_path, pooled):
+def test_classes_are_matched_by_name(tmp_path, pooled):
     images = torch.cat([noise(20), noise(20, seed=1) // 2, noise(20, seed=2) // 4])
     names = [f"{'abc'[k // 20]}/{k:02d}.png" for k in range(60)]
     ref = write_images(tmp_path / "ref", images, names)
     partial = write_images(tmp_path / "partial", images[20:], names[20:])
-    found = score(partial, ref=ref, features=pooled, metrics=["classes"])
-    assert found["per_class"] == {"b": pytest.approx(0, abs=1e-9), "c": pytest.approx(0, abs=1e-9)}
-    assert "mean of 2 classes" in found["scores"]
+    result = score(partial, ref=ref, features=pooled, metrics=["classes"])
+    assert result["per_class"] == {"b": pytest.approx(0, abs=1e-9), "c": pytest.approx(0, abs=1e-9)}
+    assert "mean of 2 classes" in result["scores"]
     other = write_images(tmp_path / "other", images[:40], [f"{'xy'[k // 20]}/{k:02d}.png" for k in range(40)])
-    with pytest.raises(InputError, match=r"other has 2 classes, .*ref has 3"):
+    with pytest.raises(InputError, match=r"other.* 2 classes.*ref.*\b3\b"):
         score(other, ref=ref, features=pooled, metrics=["classes"])
 
 
@@ -404,7 +457,7 @@ def test_repeats_merge_class_by_class(runs, pooled):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", r"dataset\.json is damaged"),
+        ("{", r"dataset\.json.*damaged"),
         (json.dumps({"labels": [["000.png", 1]]}), r"2 of 3 images, such as '001\.png'"),
         (json.dumps({"labels": [[f"00{k}.png", [0.5]] for k in range(3)]}), r"dataset\.json.* labels"),
     ],
@@ -416,7 +469,7 @@ def test_a_damaged_dataset_json_is_named(tmp_path, content, message):
         open_input("--ref", str(folder))
 
 
-def test_a_model_is_scored_as_its_samples_are(runs, tmp_path, pooled):
+def test_a_model_and_its_stored_samples_get_the_same_scores(runs, tmp_path, pooled):
     sample(tmp_path / "out", 50, runs["labels"], steps=2, seed=3)
     ours = {"features": pooled, "metrics": ["kid", "prdc", "memorised", "classes"]}
     stored = score(tmp_path / "out", **ours)
@@ -455,22 +508,22 @@ def test_repeats_give_mean_and_standard_deviation_over_seeds(runs, pooled):
         ({"model": "run"}, "--model"),
     ],
 )
-def test_what_only_a_model_can_do(tmp_path, pooled, options, named):
+def test_options_of_a_model_are_rejected_for_images(tmp_path, pooled, options, named):
     images = write_images(tmp_path / "images", noise(10))
     with pytest.raises(InputError, match=named):
         score(images, features=pooled, **options)
 
 
 @pytest.mark.parametrize("kind", ["images", "points"])
-def test_the_diagnosis_tells_what_real_x_T_would_give(runs, pooled, kind):
+def test_the_diagnosis_compares_the_prior_with_real_x_T(runs, pooled, kind):
     features = {"features": pooled} if kind == "images" else {}
     result = score(model=runs[kind], diagnose=True, n=300, **features)
-    told = result["diagnosis"]
-    assert told["from_prior"]["value"] == pytest.approx(distance(result))
-    assert told["from_data"]["value"] < told["from_prior"]["value"]  # after a few steps no prior is good
-    assert told["of_data"]["value"] < told["from_data"]["value"]
-    assert told["halves"] < told["at_x_T"]
-    assert told["advice"].startswith("The prior is the weaker half")
+    diagnosis = result["diagnosis"]
+    assert diagnosis["from_prior"]["value"] == pytest.approx(distance(result))
+    assert diagnosis["from_data"]["value"] < diagnosis["from_prior"]["value"]  # after a few steps no prior is good
+    assert diagnosis["of_data"]["value"] < diagnosis["from_data"]["value"]
+    assert diagnosis["halves"] < diagnosis["at_x_T"]
+    assert "prior" in diagnosis["advice"].split(".")[0]
 
 
 def test_references_are_cached_by_content_and_protocol(tmp_path, pooled, monkeypatch):
@@ -486,7 +539,7 @@ def test_references_are_cached_by_content_and_protocol(tmp_path, pooled, monkeyp
     assert (first[2], again[2]) == (2, 1)  # the samples alone
     assert first[1]["scores"] == again[1]["scores"]
     assert count(cache=False)[2] == 2
-    assert count(metrics=["memorised"])[2] == 2  # which needs more of the reference
+    assert count(metrics=["memorised"])[2] == 2  # needs more of the reference
     Image.new("RGB", (8, 8)).save(ref / "000.png")
     assert count()[2] == 2
     labels = {"labels": [[path.name, k % 2] for k, path in enumerate(sorted(ref.glob("*.png")))]}
@@ -500,15 +553,15 @@ def test_references_are_cached_by_content_and_protocol(tmp_path, pooled, monkeyp
     assert not [path for path in summary.cache_folder().iterdir() if path.suffix != ".safetensors"]
 
 
-def test_processes_that_build_one_reference_at_once_do_not_disturb_each_other(tmp_path):
+def test_several_processes_may_build_one_reference_at_once(tmp_path):
     script = """
 import torch
 from tdpm_cli.evaluation.summary import Summary, cached, cache_folder
-whole = Summary(9, torch.zeros(300), torch.eye(300), torch.zeros(200, 300), torch.arange(200))
+summary = Summary(9, torch.zeros(300), torch.eye(300), torch.zeros(200, 300), torch.arange(200))
 for k in range(60):
-    found = cached({"k": k}, lambda: whole)  # an error in reading what others write would show here
-    assert found.count == 9
-    assert torch.equal(found.covariance, torch.eye(300))
+    result = cached({"k": k}, lambda: summary)  # fails here if it reads a file that another process is writing
+    assert result.count == 9
+    assert torch.equal(result.covariance, torch.eye(300))
     for path in cache_folder().glob("*.safetensors"):
         path.unlink(missing_ok=True)
 """
@@ -517,7 +570,7 @@ for k in range(60):
     assert not list(summary.cache_folder().glob("*.part"))
 
 
-def test_a_cache_that_cannot_be_written_costs_time_alone(tmp_path, pooled, monkeypatch):
+def test_an_unwritable_cache_changes_no_score(tmp_path, pooled, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     images = write_images(tmp_path / "images", noise(10))
@@ -529,28 +582,28 @@ def save(path, images):
     return path
 
 
-def test_data_sorted_by_class_are_not_judged_by_their_first_class(tmp_path, pooled, monkeypatch):
+def test_features_are_kept_from_all_classes_of_sorted_data(tmp_path, pooled, monkeypatch):
     monkeypatch.setattr("tdpm_cli.evaluation.summary.MAX_FEATURES", 400)
     draw = lambda seed: torch.cat([noise(1000, side=4, seed=4 * seed + k) // 4 + 60 * k for k in range(4)])
     ref, samples = save(tmp_path / "ref.npz", draw(0)), save(tmp_path / "out.npz", draw(1).flip(0))
-    found = score(samples, ref=ref, features=pooled, metrics=["prdc"])["scores"]
-    assert found["precision (k = 5)"] > 0.9
-    assert found["coverage (k = 5)"] > 0.9
+    scores = score(samples, ref=ref, features=pooled, metrics=["prdc"])["scores"]
+    assert scores["precision (k = 5)"] > 0.9
+    assert scores["coverage (k = 5)"] > 0.9
 
 
-def test_a_copy_of_any_training_example_is_found(tmp_path, pooled, monkeypatch):
+def test_copies_of_any_training_example_count_as_memorised(tmp_path, pooled, monkeypatch):
     monkeypatch.setattr("tdpm_cli.evaluation.summary.MAX_FEATURES", 10)
     train = noise(300)
     ref, copies = save(tmp_path / "ref.npz", train), save(tmp_path / "out.npz", train[100:150])
     assert score(copies, ref=ref, features=pooled, metrics=["memorised"])["scores"]["memorised"] == 1
 
 
-def test_few_samples_are_warned_of(tmp_path, pooled, capsys):
+def test_eval_warns_of_too_few_samples(tmp_path, pooled, capsys):
     images = write_images(tmp_path / "images", noise(48))
     score(images, ref=images, features=pooled)
-    assert "48 examples for 48 features" in capsys.readouterr().err
+    assert re.search(r"warning: .*48 .*48", capsys.readouterr().err)
     score(write_images(tmp_path / "more", noise(49)), ref=tmp_path / "more", features=pooled)
-    assert "full rank" not in capsys.readouterr().err
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_the_json_carries_the_protocol(runs, tmp_path, pooled):
@@ -592,21 +645,21 @@ def test_a_sweep_over_spacings(runs, tmp_path, pooled):
         assert row["scores"] == pytest.approx(alone["scores"])
         assert row["protocol"]["samples"]["spacing"] == row["spacing"]
     assert rows[0]["scores"] != rows[1]["scores"]
-    with pytest.raises(InputError, match=r"--spacing is 0\.5"):
+    with pytest.raises(InputError, match=r"--spacing.*0\.5"):
         run_sweep([4], [runs["images"]], spacings=[0.5], n=40, features=pooled, out=tmp_path)
 
 
-def test_a_sweep_from_real_x_T_has_no_more_samples_than_there_are_data(runs, tmp_path, pooled, capsys):
+def test_a_sweep_from_real_x_T_draws_at_most_one_sample_per_example(runs, tmp_path, pooled, capsys):
     rows = run_sweep([1], [runs["images"]], starts=["prior", "data"], n=1800, features=pooled, out=tmp_path)
     assert [row["protocol"]["n"] for row in rows] == [1797, 1797]
     assert [row["protocol"]["samples"]["nfe_text"] for row in rows] == ["1 + 1", "0 + 1"]
-    assert "n is 1,797" in capsys.readouterr().err
+    assert "1,797" in capsys.readouterr().err
 
 
-def test_a_sweep_continues_where_it_stopped_and_forgets_nothing(runs, tmp_path, pooled, monkeypatch):
+def test_a_sweep_continues_and_keeps_its_earlier_rows(runs, tmp_path, pooled, monkeypatch):
     ours = {"n": 30, "features": pooled, "out": tmp_path}
     first = run_sweep([1], [runs["images"]], **ours)
-    monkeypatch.setattr("tdpm_cli.evaluation.sweep.protocol_of", lambda *given: pytest.fail("scored again"))
+    monkeypatch.setattr("tdpm_cli.evaluation.sweep.protocol_of", lambda *arguments: pytest.fail("scored again"))
     assert run_sweep([1], [runs["images"]], **ours) == first
     monkeypatch.undo()
     both = run_sweep([1, 2], [runs["images"]], **ours)
@@ -615,30 +668,30 @@ def test_a_sweep_continues_where_it_stopped_and_forgets_nothing(runs, tmp_path, 
     assert list(fewer[0]["scores"].values()) != list(first[0]["scores"].values())
     assert len(json.loads((tmp_path / "sweep.json").read_text())["rows"]) == 3
     (tmp_path / "sweep.json").write_text("{")
-    with pytest.raises(InputError, match=r"sweep\.json: damaged"):
+    with pytest.raises(InputError, match=r"sweep\.json.*damaged"):
         run_sweep([1], [runs["images"]], **ours)
 
 
 def test_sweeps_of_several_models_need_one_reference(runs, tmp_path, pooled):
     rows = run_sweep([1], [runs["images"], runs["labels"]], guidance_scales=[1], n=20, features=pooled, out=tmp_path)
     assert [row["model"] for row in rows] == [str(runs["images"]), str(runs["labels"])]
-    with pytest.raises(InputError, match=r"trained on different data .*--ref"):
+    with pytest.raises(InputError, match=r"different data.*--ref"):
         run_sweep([1], [runs["images"], runs["points"]], n=20, features=pooled, out=tmp_path)
-    with pytest.raises(InputError, match=r"--start is 'priro'; did you mean 'prior'"):
+    with pytest.raises(InputError, match=r"--start.*'priro'.*'prior'"):
         run_sweep([1], [runs["images"]], starts=["priro"], out=tmp_path)
-    with pytest.raises(InputError, match=r"--steps is 1001"):
+    with pytest.raises(InputError, match=r"--steps.*\b1001\b"):
         run_sweep([1001], [runs["images"]], out=tmp_path)
 
 
-def test_the_report_holds_scores_pictures_curves_and_protocol(runs, tmp_path, pooled):
+def test_the_report_contains_scores_images_curves_and_protocol(runs, tmp_path, pooled):
     pytest.importorskip("matplotlib")
     run_sweep([1, 2], [runs["labels"]], n=30, features=pooled)
     score(model=runs["labels"], features=pooled, n=60, metrics=["memorised", "classes"], diagnose=True,
              report=tmp_path / "report.html")  # fmt: skip
     page = (tmp_path / "report.html").read_text()
-    for word in ("Scores", "By class", "Diagnosis", "Samples", "Nearest neighbours", "Quality against network calls",
+    for heading in ("Scores", "By class", "Diagnosis", "Samples", "Nearest neighbours", "Quality against network calls",
                  "Training", "Protocol", "weights_sha256"):  # fmt: skip
-        assert word in page
+        assert heading in page
     assert page.count("data:image/png;base64") == 2
     assert page.count("<svg") == 2
 
@@ -646,7 +699,7 @@ def test_the_report_holds_scores_pictures_curves_and_protocol(runs, tmp_path, po
 @pytest.mark.slow
 def test_the_distance_rises_with_noise_blur_and_dropped_classes():
     pytest.importorskip("efficientnet_lite_pytorch")
-    digits, labels = digits_part(None, (1, 8, 8))[range(1797)]
+    digits, labels = open_digits(None, (1, 8, 8))[range(1797)]
     order = torch.randperm(1797, generator=torch.Generator().manual_seed(0))
     first, second = order[:898], order[898:]
     scorer = Scorer(
