@@ -1,4 +1,4 @@
-"""Data sources: small files of every format, every kind of pixel, and everything that can be wrong with them."""
+"""Data sources: small files of every format, every kind of pixel, and damaged files."""
 
 import gzip
 import io
@@ -33,23 +33,26 @@ def load(name, path, shape=SHAPE, **options):
     return registry.load("dataset", name)(path, shape, **options)
 
 
-def test_folders_and_zips_give_the_same_images_and_classes(tmp_path):
-    names = ["a/1.png", "a/2.png", "b/3.png"]
-    folder, archive = folder_of(tmp_path / "data", names), zip_of(tmp_path / "data.zip", names)
-    for data in (load("images", folder), load("images", archive)):
-        raw, cond = data[[2, 0]]
-        assert torch.equal(raw, torch.stack([raw_of(2), raw_of(0)]))
-        assert cond["label"].tolist() == [1, 0]
-        assert data.class_names == ["a", "b"]
-    assert load("images", folder).sha256() != load("images", archive).sha256()  # one of contents, one of checksums
+@pytest.mark.parametrize("store", [folder_of, zip_of], ids=["folder", "zip"])
+def test_classes_are_folders(tmp_path, store):
+    data = load("images", store(tmp_path / "data.zip", ["a/1.png", "a/2.png", "b/3.png"]))
+    raw, cond = data[[2, 0]]
+    assert torch.equal(raw, torch.stack([raw_of(2), raw_of(0)]))
+    assert cond["label"].tolist() == [1, 0]
+    assert data.class_names == ["a", "b"]
+
+
+def test_hashes_of_folders_and_zips_differ(tmp_path):  # of contents, and of checksums
+    folder, archive = folder_of(tmp_path / "data", ["1.png"]), zip_of(tmp_path / "data.zip", ["1.png"])
+    assert load("images", folder).sha256() != load("images", archive).sha256()
 
 
 def test_labels_classes_and_captions_of_dataset_json(tmp_path):
-    says = {
+    description = {
         "labels": [["1.png", 1], ["2.png", 0]], "classes": ["cat", "dog"],
         "captions": {"1.png": "a dog", "2.png": ["a cat", "one cat"]},
     }  # fmt: skip
-    data = load("images", zip_of(tmp_path / "x.zip", ["1.png", "2.png"], [("dataset.json", json.dumps(says))]))
+    data = load("images", zip_of(tmp_path / "x.zip", ["1.png", "2.png"], [("dataset.json", json.dumps(description))]))
     assert data.class_names == ["cat", "dog"]
     _, cond = data[[0, 1]]
     assert cond["label"].tolist() == [1, 0]
@@ -74,9 +77,9 @@ def test_captions_beside_the_images(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("says", "message"),
+    ("description", "message"),
     [
-        ("{", r"dataset\.json is damaged"),
+        ("{", r"dataset\.json.*damaged"),
         ({"labels": [["1.png", 0]]}, r"dataset\.json .*1 of 2 .*'2\.png'"),
         ({"labels": [["1.png", 0], ["2.png", "cat"]]}, r"dataset\.json .*whole numbers"),
         (
@@ -86,8 +89,8 @@ def test_captions_beside_the_images(tmp_path):
         ({"captions": {"1.png": "one"}}, r"1 of 2 .*'2\.png'.*data\.uncaptioned"),
     ],
 )
-def test_labels_that_do_not_match(tmp_path, says, message):
-    text = says if isinstance(says, str) else json.dumps(says)
+def test_labels_that_do_not_match(tmp_path, description, message):
+    text = description if isinstance(description, str) else json.dumps(description)
     with pytest.raises(InputError, match=message):
         load("images", zip_of(tmp_path / "x.zip", ["1.png", "2.png"], [("dataset.json", text)]))
 
@@ -99,24 +102,29 @@ def test_a_class_folder_without_images_is_named(tmp_path):
         load("images", folder)
 
 
-def test_a_zip_that_leads_out_of_itself_is_refused(tmp_path):
-    for name in ("../1.png", "/etc/1.png", "a/../../1.png", "..\\1.png"):
-        with pytest.raises(InputError, match=r"1 names .* out of it"):
-            load("images", zip_of(tmp_path / "x.zip", ["1.png", name]))
+@pytest.mark.parametrize("name", ["../1.png", "/etc/1.png", "a/../../1.png", "..\\1.png"])
+def test_a_zip_with_a_path_outside_is_rejected(tmp_path, name):
+    with pytest.raises(InputError, match=r"x\.zip.*\b1 names"):
+        load("images", zip_of(tmp_path / "x.zip", ["1.png", name]))
 
 
-def test_a_zip_that_is_cut_short_or_damaged(tmp_path):
+def test_a_truncated_zip_is_rejected(tmp_path):
     path = zip_of(tmp_path / "x.zip", ["1.png", "2.png"])
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match=r"x\.zip: "):
         load("images", path)
-    damaged = bytearray(whole)
-    damaged[whole.index(b"IDAT") + 8] ^= 0xFF
+
+
+def test_a_damaged_image_in_a_zip_leaves_the_others_readable(tmp_path):
+    path = zip_of(tmp_path / "x.zip", ["1.png", "2.png"])
+    damaged = bytearray(path.read_bytes())
+    damaged[damaged.index(b"IDAT") + 8] ^= 0xFF
     path.write_bytes(damaged)
-    with pytest.raises(InputError, match=r"1\.png: cannot be read \(Bad CRC-32"):
-        load("images", path)[[0]]
-    assert len(load("images", path)[[1]][0]) == 1
+    data = load("images", path)
+    with pytest.raises(InputError, match=r"1\.png: .*CRC-32"):
+        data[[0]]
+    assert torch.equal(data[[1]][0][0], raw_of(1))
 
 
 @pytest.mark.parametrize(
@@ -137,69 +145,84 @@ def test_a_damaged_image_is_named(tmp_path, content, reason):
     assert torch.equal(data[[0]][0][0], raw_of(0))
 
 
-def test_bombs_are_refused_before_they_unfold(tmp_path, monkeypatch):
+def test_images_of_too_many_pixels_are_rejected(tmp_path, monkeypatch):
     folder = folder_of(tmp_path / "x", ["1.png"], size=(300, 300))
     monkeypatch.setattr(decode, "MAX_PIXELS", 200 * 200)
-    with pytest.raises(InputError, match=r"300×300 pixels; at most 40,000 are accepted"):
+    with pytest.raises(InputError, match=r"300×300 .*40,000"):
         load("images", folder)[[0]]
+
+
+def test_zip_entries_of_too_many_bytes_are_rejected(tmp_path, monkeypatch):
     monkeypatch.setattr("tdpm_cli.data.containers.MAX_FILE_BYTES", 1000)
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("1.png", bytes(10_000_000))
-    with pytest.raises(InputError, match=r"1\.png: 10,000,000 bytes unpacked"):
+    with pytest.raises(InputError, match=r"1\.png: 10,000,000 bytes"):
         load("images", path)[[0]]
 
 
-def test_small_images_are_refused_unless_upscaled(tmp_path):
+def test_small_images_are_rejected_unless_upscaled(tmp_path):
     folder = folder_of(tmp_path / "x", ["1.png"])
-    with pytest.raises(InputError, match=r"12×10 pixels, smaller than 16×16.*data\.upscale=true"):
+    with pytest.raises(InputError, match=r"12×10 .*16×16.*data\.upscale"):
         load("images", folder, (3, 16, 16))[[0]]
     assert load("images", folder, (3, 16, 16), upscale=True)[[0]][0].shape == (1, 3, 16, 16)
 
 
-def test_pixels_of_every_kind(tmp_path):
-    grey = np.linspace(0, 255, 64).round().astype(np.uint8).reshape(8, 8)
-    rgb = np.stack([grey, grey.T, 255 - grey], -1)
-    half = np.full((8, 8), 128, np.uint8)
-    images = {
-        "grey.png": Image.fromarray(grey),
-        "deep.png": Image.fromarray(grey.astype(np.uint16) * 257),
-        "rgb.png": Image.fromarray(rgb),
-        "alpha.png": Image.merge("RGBA", [*Image.fromarray(rgb).split(), Image.fromarray(half)]),
-        "greyalpha.png": Image.merge("LA", [Image.fromarray(grey), Image.fromarray(half)]),
-        "palette.png": Image.fromarray(rgb).quantize(64),
-        "bits.png": Image.fromarray(grey).convert("1"),
-        "cmyk.jpg": Image.fromarray(rgb).convert("CMYK"),
-    }  # fmt: skip
-    for name, image in images.items():
-        image.save(tmp_path / name, **({"quality": 100} if name.endswith("jpg") else {}))
-    files = ImageFiles(tmp_path)
-    read = lambda name, channels: decode.to_tensor(
-        decode.prepare(files.content(files.names.index(name)), (channels, 8, 8))
-    )
-    assert torch.equal(read("grey.png", 1)[0], torch.from_numpy(grey))
-    assert torch.equal(read("deep.png", 1)[0], torch.from_numpy(grey))  # 16 bits to 8
-    assert torch.equal(read("grey.png", 3), torch.from_numpy(grey).expand(3, 8, 8))
-    assert torch.equal(read("rgb.png", 3), torch.from_numpy(rgb).permute(2, 0, 1))
-    on_white = torch.from_numpy(rgb).permute(2, 0, 1) * (128 / 255) + 255 * (127 / 255)
-    assert (read("alpha.png", 3) - on_white).abs().max() <= 1
-    assert (read("greyalpha.png", 1)[0] - (torch.from_numpy(grey) * (128 / 255) + 127)).abs().max() <= 1
-    assert (read("palette.png", 3).float() - torch.from_numpy(rgb).permute(2, 0, 1).float()).abs().mean() < 12
-    assert set(read("bits.png", 1).unique().tolist()) == {0, 255}
-    assert (read("cmyk.jpg", 3).float() - torch.from_numpy(rgb).permute(2, 0, 1).float()).abs().mean() < 12
-    Image.fromarray(grey.astype(np.float32)).save(tmp_path / "float.tif")
-    with pytest.raises(ValueError, match=r"floating-point pixels"):
+GREY = np.linspace(0, 255, 64).round().astype(np.uint8).reshape(8, 8)
+RGB = np.stack([GREY, GREY.T, 255 - GREY], -1)
+HALF = Image.new("L", (8, 8), 128)
+COLOUR = torch.from_numpy(RGB).permute(2, 0, 1).float()
+SHADES = torch.from_numpy(GREY)[None].float()
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "expected", "tolerance"),
+    [
+        ("grey.png", Image.fromarray(GREY), SHADES, 0),
+        ("16-bit.png", Image.fromarray(GREY.astype(np.uint16) * 257), SHADES, 0),
+        ("grey-as-rgb.png", Image.fromarray(GREY), SHADES.expand(3, 8, 8), 0),
+        ("rgb.png", Image.fromarray(RGB), COLOUR, 0),
+        ("rgba.png", Image.merge("RGBA", [*Image.fromarray(RGB).split(), HALF]), (COLOUR * 128 + 255 * 127) / 255, 1),
+        ("grey-alpha.png", Image.merge("LA", [Image.fromarray(GREY), HALF]), (SHADES * 128 + 255 * 127) / 255, 1),
+        ("palette.png", Image.fromarray(RGB).quantize(64), COLOUR, 12),
+        ("cmyk.jpg", Image.fromarray(RGB).convert("CMYK"), COLOUR, 12),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_pixels_of_every_kind(tmp_path, name, image, expected, tolerance):
+    image.save(tmp_path / name, **({"quality": 100} if name.endswith("jpg") else {}))
+    error = pixels_of(tmp_path / name, len(expected)).float() - expected
+    if tolerance > 1:  # lossy formats: of the mean
+        assert error.abs().mean() < tolerance
+    else:
+        assert error.abs().max() <= tolerance
+
+
+def test_images_of_one_bit_are_black_and_white(tmp_path):
+    Image.fromarray(GREY).convert("1").save(tmp_path / "bits.png")
+    assert set(pixels_of(tmp_path / "bits.png", 1).unique().tolist()) == {0, 255}
+
+
+def test_floating_point_pixels_are_rejected(tmp_path):
+    Image.fromarray(GREY.astype(np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(ValueError, match=r"floating-point"):
         decode.prepare((tmp_path / "float.tif").read_bytes(), (1, 8, 8))
 
 
-def test_images_are_turned_upright(tmp_path):
-    turned = Image.Exif()
-    turned[0x0112] = 6  # a quarter turn
-    for suffix in ("jpg", "png"):
-        picture(0, size=(16, 8)).save(tmp_path / f"1.{suffix}", exif=turned)
-        image = decode.prepare((tmp_path / f"1.{suffix}").read_bytes(), (3, 16, 8))
-        expected = decode.open_image((tmp_path / f"1.{suffix}").read_bytes()).transpose(Image.Transpose.ROTATE_270)
-        assert np.array_equal(np.asarray(image), np.asarray(expected))
+def pixels_of(path, channels):
+    """An image of 8×8, as a dataset reads it."""
+    files = ImageFiles(path.parent)
+    return decode.to_tensor(decode.prepare(files.content(files.names.index(path.name)), (channels, 8, 8)))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_images_are_rotated_by_their_exif_orientation(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    picture(0, size=(16, 8)).save(tmp_path / f"1.{suffix}", exif=exif)
+    content = (tmp_path / f"1.{suffix}").read_bytes()
+    expected = decode.open_image(content).transpose(Image.Transpose.ROTATE_270)
+    assert np.array_equal(np.asarray(decode.prepare(content, (3, 16, 8))), np.asarray(expected))
 
 
 def test_crops():
@@ -218,21 +241,29 @@ def test_crops():
     assert decode.fit(picture(0, size=(50, 37)), (16, 12), "dhariwal").size == (16, 12)
 
 
-def test_quarantine_keeps_images_out(tmp_path):
+def test_quarantined_images_are_left_out(tmp_path):
     folder = folder_of(tmp_path / "x", [f"{k:02d}.png" for k in range(40)])
-    whole = load("images", folder)
+    complete = load("images", folder)
     quarantine_path(folder).write_text("# why\n03.png\ttruncated\n")
     data = load("images", folder)
     assert len(data) == 39
     assert data.files.quarantined == 1
     assert len(data.notes) == 1
     assert torch.equal(data[[3]][0][0], raw_of(4))
-    assert data.fingerprint() == whole.fingerprint()  # the data are the same, but a score of them is not
-    assert data.sha256() != whole.sha256()
+    assert data.fingerprint() == complete.fingerprint()  # the data are the same, but a score of them is not
+    assert data.sha256() != complete.sha256()
+
+
+def test_a_quarantine_of_too_many_images_is_rejected(tmp_path):
+    folder = folder_of(tmp_path / "x", [f"{k:02d}.png" for k in range(40)])
     quarantine_path(folder).write_text("\n".join(f"{k:02d}.png" for k in range(5)))
-    with pytest.raises(InputError, match=r"5 of 40 images are in quarantine \(accepted: 5%\)"):
+    with pytest.raises(InputError, match=r"5 of 40 .*5%"):
         load("images", folder)
-    with pytest.raises(InputError, match=r"data\.quarantine is .*none\.txt: no such file"):
+
+
+def test_a_missing_quarantine_file_is_named(tmp_path):
+    folder = folder_of(tmp_path / "x", ["1.png"])
+    with pytest.raises(InputError, match=r"data\.quarantine.*none\.txt"):
         load("images", folder, quarantine=str(tmp_path / "none.txt"))
 
 
@@ -246,8 +277,8 @@ def test_decoded_images_stay_in_memory(tmp_path):
         path.unlink()
     assert torch.equal(data[[1, 1, 0]][0], first)
     assert torch.equal(first[2], raw_of(0))
-    with pytest.raises(InputError, match="cannot be read"):
-        pickle.loads(pickle.dumps(data))[[0]]  # another process, that shares nothing
+    with pytest.raises(InputError, match=r"1\.png"):
+        pickle.loads(pickle.dumps(data))[[0]]  # another process, which shares no memory
 
 
 def test_memory_is_shared_with_workers(tmp_path):
@@ -257,7 +288,7 @@ def test_memory_is_shared_with_workers(tmp_path):
     next(stream)
     next(stream)
     stream.close()
-    assert data._kept[1].all()  # the workers decoded all, and this process sees it
+    assert data._kept[1].all()  # the workers decoded every image, and this process sees the results
 
 
 def lmdb_of(place, count=6, key=lambda k: f"{k:040x}"):
@@ -270,82 +301,117 @@ def lmdb_of(place, count=6, key=lambda k: f"{k:040x}"):
     return place
 
 
-def test_lsun(tmp_path):
+LSUN_SHAPE = (3, 16, 16)
+
+
+def test_lsun_is_opened_by_its_folder_or_the_folder_above(tmp_path):
     place = lmdb_of(tmp_path / "bedroom_train_lmdb")
-    shape = (3, 16, 16)
-    data = load("lsun", tmp_path, shape)  # the folder that holds it
+    data, again = load("lsun", tmp_path, LSUN_SHAPE), load("lsun", place, LSUN_SHAPE)  # the second uses cached keys
     assert len(data) == 6
-    again = load("lsun", place, shape)  # itself; keys from the cache
     assert torch.equal(data[[5, 0]][0], again[[5, 0]][0])
     assert data.fingerprint() == again.fingerprint()
-    for workers in (0, 2):  # a handle that this process has open must not cross the fork
-        raw, _ = next(batches(data, 6, 0, 0, flip=False, workers=workers))
-        assert raw.shape == (6, *shape)
     assert registry.recognise(place, "images") == registry.recognise(tmp_path, "lsun") == "lsun"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_lsun_is_read_by_workers(tmp_path, workers):
+    data = load("lsun", lmdb_of(tmp_path / "x"), LSUN_SHAPE)
+    data[[0]]  # opens a handle in this process, which must not cross the fork
+    raw, _ = next(batches(data, 6, 0, 0, flip=False, workers=workers))
+    assert raw.shape == (6, *LSUN_SHAPE)
+
+
+def test_lsun_has_a_quarantine(tmp_path):
+    place = lmdb_of(tmp_path / "x")
     quarantine_path(place).write_text(f"{3:040x}\n")
-    with pytest.raises(InputError, match=r"1 of 6 images are in quarantine"):
-        load("lsun", place, shape)
+    with pytest.raises(InputError, match=r"1 of 6 .*quarantine"):
+        load("lsun", place, LSUN_SHAPE)
 
 
-def test_lsun_says_what_is_missing_or_damaged(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (None, {}, r"http://dl\.yf\.io/lsun/scenes/bedroom_train_lmdb\.zip"),
+        ("", {"category": "church_outdoor", "split": "val"}, r"data\.mdb.*church_outdoor_val_lmdb"),
+        ("bedroom_train_lmdb.zip", {}, r"unzip .*bedroom_train_lmdb\.zip"),
+    ],
+    ids=["no path", "empty folder", "zip"],
+)
+def test_missing_lsun_names_what_to_fetch(tmp_path, name, options, message):
     pytest.importorskip("lmdb")
-    with pytest.raises(InputError, match=r"curl -LO http://dl\.yf\.io/lsun/scenes/bedroom_train_lmdb\.zip && unzip"):
-        load("lsun", None)
-    with pytest.raises(InputError, match=r"data\.mdb .*church_outdoor_val_lmdb"):
-        load("lsun", tmp_path, category="church_outdoor", split="val")
     (tmp_path / "bedroom_train_lmdb.zip").touch()
-    with pytest.raises(InputError, match=r"unzip .*bedroom_train_lmdb\.zip"):
-        load("lsun", tmp_path / "bedroom_train_lmdb.zip")
+    with pytest.raises(InputError, match=message):
+        load("lsun", None if name is None else tmp_path / name, **options)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: content[: len(content) // 2], r"truncated.* [\d,]+ of [\d,]+ bytes"),
+        (lambda content: b"not a database" * 1000, r"LMDB"),
+    ],
+    ids=["truncated", "other content"],
+)
+def test_damaged_lsun_is_rejected(tmp_path, damage, message):
     place = lmdb_of(tmp_path / "x", 200)
-    whole = (place / "data.mdb").read_bytes()
-    (place / "data.mdb").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r"truncated: [\d,]+ of [\d,]+ bytes"):
-        load("lsun", place)
-    (place / "data.mdb").write_bytes(b"not a database" * 1000)
-    with pytest.raises(InputError, match=r"the LMDB cannot be read"):
+    (place / "data.mdb").write_bytes(damage((place / "data.mdb").read_bytes()))
+    with pytest.raises(InputError, match=message):
         load("lsun", place)
 
 
-def test_idx(tmp_path):
-    images = np.random.default_rng(0).integers(0, 256, (6, 5, 4), np.uint8)
-    labels = np.array([0, 1, 2, 0, 1, 2], np.uint8)
-    for zipped in (True, False):
-        place = idx_of(tmp_path / f"x{zipped}", images, labels, zipped=zipped)
-        data = load("idx", place, (1, 5, 4))
-        raw, cond = data[[4, 0]]
-        assert np.array_equal(raw[:, 0].numpy(), images[[4, 0]])
-        assert cond["label"].tolist() == [1, 0]
-        assert data.class_names == ["0", "1", "2"]
-        assert registry.recognise(place, "images") == "idx"
-    assert len(load("idx", place / "train-images-idx3-ubyte", None)) == 6
-    assert "label" not in load("idx", idx_of(tmp_path / "bare", images), None)[[0]][1]
-    with pytest.raises(InputError, match=r"\[1, 5, 4\].* space\.shape is \[1, 28, 28\]"):
-        load("idx", place, (1, 28, 28))
+IDX_IMAGES = np.random.default_rng(0).integers(0, 256, (6, 5, 4), np.uint8)
+IDX_LABELS = np.array([0, 1, 2, 0, 1, 2], np.uint8)
 
 
-def test_damaged_idx(tmp_path):
-    images = np.zeros((6, 5, 4), np.uint8)
-    place = idx_of(tmp_path / "x", images, zipped=False)
-    path = place / "train-images-idx3-ubyte"
-    whole = path.read_bytes()
-    for content, message in (
-        (whole[:-1], r"120 bytes.* 119"),
-        (whole + b"x", r"120 bytes.* more"),
-        (b"\x89PNG" + whole, r"not an idx file"),
-        (bytes([0, 0, 8, 3]) + struct.pack(">3I", 1 << 31, 1 << 31, 4), r"at most .* are accepted"),
-    ):
-        path.write_bytes(content)
-        with pytest.raises(InputError, match=message):
-            load("idx", place, None)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_idx(tmp_path, zipped):
+    place = idx_of(tmp_path / "x", IDX_IMAGES, IDX_LABELS, zipped=zipped)
+    data = load("idx", place, (1, 5, 4))
+    raw, cond = data[[4, 0]]
+    assert np.array_equal(raw[:, 0].numpy(), IDX_IMAGES[[4, 0]])
+    assert cond["label"].tolist() == [1, 0]
+    assert data.class_names == ["0", "1", "2"]
+    assert registry.recognise(place, "images") == "idx"
+    assert len(load("idx", place / f"train-images-idx3-ubyte{'.gz' if zipped else ''}", None)) == 6
+
+
+def test_idx_without_labels(tmp_path):
+    assert "label" not in load("idx", idx_of(tmp_path / "x", IDX_IMAGES), None)[[0]][1]
+
+
+def test_idx_of_another_shape_is_rejected(tmp_path):
+    with pytest.raises(InputError, match=r"\[1, 5, 4\].*space\.shape.*\[1, 28, 28\]"):
+        load("idx", idx_of(tmp_path / "x", IDX_IMAGES), (1, 28, 28))
+
+
+@pytest.mark.parametrize(
+    ("damage", "suffix", "message"),
+    [
+        (lambda content: content[:-1], "", r"\b120\b.*\b119\b"),
+        (lambda content: content + b"x", "", r"\b120\b.*more"),
+        (lambda content: b"\x89PNG" + content, "", r"not an idx file"),
+        (lambda content: bytes([0, 0, 8, 3]) + struct.pack(">3I", 1 << 31, 1 << 31, 4), "", r"at most"),
+        (lambda content: gzip.compress(content)[:-9], ".gz", r"idx3-ubyte\.gz.*cannot be read"),
+    ],
+    ids=["short", "long", "other format", "huge", "truncated gzip"],
+)
+def test_damaged_idx_is_rejected(tmp_path, damage, suffix, message):
+    path = idx_of(tmp_path / "x", IDX_IMAGES, zipped=False) / "train-images-idx3-ubyte"
+    content = damage(path.read_bytes())
     path.unlink()
-    (place / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(whole)[:-9])
-    with pytest.raises(InputError, match=r"cannot be read"):
-        load("idx", place, None)
+    path.with_name(path.name + suffix).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        load("idx", tmp_path / "x", None)
+
+
+def test_a_missing_split_of_idx_is_named(tmp_path):
     with pytest.raises(InputError, match=r"t10k-images-idx3-ubyte"):
-        load("idx", place, None, split="test")
-    idx_of(tmp_path / "y", images, np.zeros(5, np.uint8))
-    with pytest.raises(InputError, match=r"5 labels for 6 examples"):
-        load("idx", tmp_path / "y", None)
+        load("idx", idx_of(tmp_path / "x", IDX_IMAGES), None, split="test")
+
+
+def test_idx_with_too_few_labels_is_rejected(tmp_path):
+    with pytest.raises(InputError, match=r"\b5 labels.*\b6\b"):
+        load("idx", idx_of(tmp_path / "x", IDX_IMAGES, np.zeros(5, np.uint8)), None)
 
 
 def test_fashion_mnist(tmp_path, monkeypatch):
@@ -358,24 +424,25 @@ def test_fashion_mnist(tmp_path, monkeypatch):
     (root / "FashionMNIST").mkdir(parents=True)
     idx_of(root / "FashionMNIST" / "raw", images, labels)
     assert len(load("fashion-mnist", root, None)) == 10
-    with pytest.raises(InputError, match=r"--download .*apt install dataset-fashion-mnist"):
+    with pytest.raises(InputError, match=r"--download.*dataset-fashion-mnist"):
         load("fashion-mnist", tmp_path / "empty", None)
     monkeypatch.setattr("torchvision.datasets.FashionMNIST.mirrors", ["http://127.0.0.1:1/"])
-    with pytest.raises(InputError, match=r"--download: Fashion-MNIST"):
+    with pytest.raises(InputError, match=r"--download.*Fashion-MNIST"):
         load("fashion-mnist", tmp_path / "none", None, download=True)
 
 
-def test_cifar10_is_read_only_if_it_is_the_published_one(tmp_path, monkeypatch):
-    told = r"--download .*curl -LO https://www\.cs\.toronto\.edu.*data\.name=images"
-    with pytest.raises(InputError, match=told):
+def test_missing_cifar10_names_what_to_fetch(tmp_path):
+    with pytest.raises(InputError, match=r"--download.*https://www\.cs\.toronto\.edu.*data\.name=images"):
         load("cifar10", tmp_path, (3, 32, 32))
+
+
+def test_cifar10_of_another_hash_is_rejected_unread(tmp_path):
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     for name in [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch", "batches.meta"]:
         (folder / name).write_bytes(pickle.dumps(Hostile()))
     with pytest.raises(InputError, match=r"cifar-10|CIFAR-10"):
         load("cifar10", tmp_path, (3, 32, 32))
-    assert not (tmp_path / "executed").exists()
 
 
 class Hostile:
@@ -412,11 +479,11 @@ def test_celeba(tmp_path):
     data = load("celeba", tmp_path, (3, 64, 64))
     assert list(data.files.names) == ["000000.jpg", "000002.jpg"]
     assert data[[1]][0].shape == (1, 3, 64, 64)
-    whole = load("celeba", place, (3, 128, 128), split="all")
+    everything = load("celeba", place, (3, 128, 128), split="all")
     face = Image.open(place / "000003.jpg").crop((25, 57, 153, 185))
-    assert np.array_equal(whole[[3]][0][0].permute(1, 2, 0).numpy(), np.asarray(face))
+    assert np.array_equal(everything[[3]][0][0].permute(1, 2, 0).numpy(), np.asarray(face))
     folder_of(place, ["000000.jpg"], size=(100, 100))
-    with pytest.raises(InputError, match=r"000000\.jpg: 100×100 .*box"):
+    with pytest.raises(InputError, match=r"000000\.jpg.*100×100"):
         data[[0]]
     (tmp_path / "list_eval_partition.txt").unlink()
     with pytest.raises(InputError, match=r"list_eval_partition\.txt.*data\.split=all"):
@@ -438,58 +505,92 @@ def tar_of(path, keys, label=None, caption=None):
     return path
 
 
-def test_webdataset(tmp_path):
+@pytest.fixture
+def shards(tmp_path):
+    """A folder of four shards, each of ten images with labels and captions."""
     for shard in range(4):
         keys = range(10 * shard, 10 * shard + 10)
         tar_of(tmp_path / f"x-{shard:03d}.tar", keys, lambda k: k % 3, lambda k: f"picture {k}")
-    for _ in range(2):  # scanned, and from the cache
-        data = load("webdataset", tmp_path, window=2)
-        raw, cond = data[[37, 2]]
-        assert torch.equal(raw, torch.stack([raw_of(37), raw_of(2)]))
-        assert cond["label"].tolist() == [1, 2]
-        assert cond["captions"] == [("picture 37",), ("picture 2",)]
-    assert registry.recognise(tmp_path, "images") == "webdataset"
+    return tmp_path
+
+
+def test_webdataset_reads_the_same_from_shards_and_from_its_cache(shards):
+    load("webdataset", shards, window=2)  # writes the cache
+    data = load("webdataset", shards, window=2)
+    raw, cond = data[[37, 2]]
+    assert torch.equal(raw, torch.stack([raw_of(37), raw_of(2)]))
+    assert cond["label"].tolist() == [1, 2]
+    assert cond["captions"] == [("picture 37",), ("picture 2",)]
+
+
+def test_webdataset_scans_its_shards(shards):
+    raw, cond = load("webdataset", shards)[[37, 2]]
+    assert torch.equal(raw, torch.stack([raw_of(37), raw_of(2)]))
+    assert cond["label"].tolist() == [1, 2]
+    assert cond["captions"] == [("picture 37",), ("picture 2",)]
+    assert registry.recognise(shards, "images") == "webdataset"
+
+
+def test_webdataset_shuffles_within_a_window_of_shards(shards):
+    data = load("webdataset", shards, window=2)
     order = data.epoch_order()(np.random.default_rng(0))
     assert sorted(order) == list(range(40))
     assert len({k // 10 for k in order[:20]}) == 2  # two shards at a time
     assert not np.array_equal(order, data.epoch_order()(np.random.default_rng(1)))
-    for flip in (False, True):
-        whole = [raw for raw, _ in take(batches(data, 8, 0, 0, flip=flip, workers=0), 10)]
-        rest = [raw for raw, _ in take(batches(data, 8, 0, 24, flip=flip, workers=0), 7)]
-        assert torch.equal(torch.cat(whole[3:]), torch.cat(rest))  # it continues exactly
-    assert torch.cat(whole).unique(dim=0).shape[0] == 80  # each and its mirror image, once
+
+
+@pytest.mark.parametrize(("flip", "different"), [(False, 40), (True, 80)])
+def test_webdataset_continues_exactly(shards, flip, different):
+    data = load("webdataset", shards, window=2)
+    straight = [raw for raw, _ in take(batches(data, 8, 0, 0, flip=flip, workers=0), 10)]
+    rest = [raw for raw, _ in take(batches(data, 8, 0, 24, flip=flip, workers=0), 7)]
+    assert torch.equal(torch.cat(straight[3:]), torch.cat(rest))
+    assert torch.cat(straight).unique(dim=0).shape[0] == different  # with flips, also every mirrored image, once
 
 
 def take(stream, count):
     return [next(stream) for _ in range(count)]
 
 
-def test_damaged_shards(tmp_path):
+def overwritten(content):
+    """A shard whose sixth header is damaged."""
+    start = content.index(b"000005.png")
+    return content[:start] + b"\x01" * 300 + content[start + 300 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda content: content[: len(content) // 2], overwritten, gzip.compress],
+    ids=["truncated", "overwritten", "compressed"],
+)
+def test_a_damaged_shard_is_named(tmp_path, damage):
     path = tar_of(tmp_path / "x.tar", range(10))
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r"x\.tar: the shard is damaged"):
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(InputError, match=r"x\.tar.*damaged"):
         load("webdataset", path)
-    damaged = bytearray(whole)
-    damaged[whole.index(b"000005.png") : whole.index(b"000005.png") + 300] = b"\x01" * 300
-    path.write_bytes(damaged)
-    with pytest.raises(InputError, match=r"x\.tar: the shard is damaged"):
-        load("webdataset", path)
-    path.write_bytes(gzip.compress(whole))
-    with pytest.raises(InputError, match=r"x\.tar: the shard is damaged"):
-        load("webdataset", path)
-    with pytest.raises(InputError, match=r"\.tar"):
+
+
+def test_a_folder_without_shards_is_rejected(tmp_path):
+    with pytest.raises(InputError, match=r"none.*\.tar"):
         load("webdataset", tmp_path / "none")
-    tar_of(path, range(10), lambda k: "cat" if k == 4 else 1)
-    with pytest.raises(InputError, match=r"the label \(\.cls\) of x\.tar/000004\.png is b'cat'"):
+
+
+def test_a_label_that_is_no_number_is_named(tmp_path):
+    path = tar_of(tmp_path / "x.tar", range(10), lambda k: "cat" if k == 4 else 1)
+    with pytest.raises(InputError, match=r"\.cls.*x\.tar/000004\.png.*b'cat'"):
         load("webdataset", path)
+
+
+def test_images_without_label_among_labelled_ones_are_named(tmp_path):
+    tar_of(tmp_path / "x.tar", range(10))
     tar_of(tmp_path / "y.tar", range(20, 30), lambda k: 1)
-    tar_of(path, range(10))
-    with pytest.raises(InputError, match=r"10 of 20 .*\(\.cls\).* x\.tar/000000\.png"):
+    with pytest.raises(InputError, match=r"10 of 20 .*\.cls.*x\.tar/000000\.png"):
         load("webdataset", tmp_path)
 
 
-def test_huggingface(tmp_path):
+@pytest.fixture
+def huggingface(tmp_path):
+    """Six rows, saved by `datasets` in the folder "saved" and as Parquet in "files"."""
     datasets = pytest.importorskip("datasets")
     features = datasets.Features(
         {
@@ -503,35 +604,51 @@ def test_huggingface(tmp_path):
         "kind": [k % 2 for k in range(6)],
         "text": [f"no {k}" for k in range(6)],
     }
-    made = datasets.Dataset.from_dict(rows, features=features)
-    made.save_to_disk(str(tmp_path / "saved"))
+    dataset = datasets.Dataset.from_dict(rows, features=features)
+    dataset.save_to_disk(str(tmp_path / "saved"))
     (tmp_path / "files").mkdir()
-    made.to_parquet(str(tmp_path / "files" / "0.parquet"))
-    for place in ("saved", "files"):
-        data = load("huggingface", tmp_path / place, captions="text")
-        raw, cond = data[[5, 0]]
-        assert torch.equal(raw, torch.stack([raw_of(5), raw_of(0)]))
-        assert data.class_names == ["cat", "dog"]
-        assert cond["label"].tolist() == [1, 0]
-        assert cond["captions"] == [("no 5",), ("no 0",)]
-        assert registry.recognise(tmp_path / place, "images") == "huggingface"
+    dataset.to_parquet(str(tmp_path / "files" / "0.parquet"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("place", ["saved", "files"])
+def test_huggingface(huggingface, place):
+    data = load("huggingface", huggingface / place, captions="text")
+    raw, cond = data[[5, 0]]
+    assert torch.equal(raw, torch.stack([raw_of(5), raw_of(0)]))
+    assert data.class_names == ["cat", "dog"]
+    assert cond["label"].tolist() == [1, 0]
+    assert cond["captions"] == [("no 5",), ("no 0",)]
+    assert registry.recognise(huggingface / place, "images") == "huggingface"
     raw, _ = next(batches(data, 6, 0, 0, flip=False, workers=2))
     assert raw.shape == (6, *SHAPE)
-    with pytest.raises(InputError, match=r"no column 'texts'; it has: picture, kind, text"):
-        load("huggingface", tmp_path / "saved", captions="texts")
-    with pytest.raises(InputError, match=r"--data PATH or data\.hub=OWNER/NAME"):
-        load("huggingface", None)
-    with pytest.raises(InputError, match=r"--data .*none"):
-        load("huggingface", tmp_path / "none")
 
 
-def test_the_part_that_knows_the_data_reads_them(tmp_path):
-    folder = folder_of(tmp_path / "x", ["1.png"])
-    archive = zip_of(tmp_path / "x.zip", ["1.png"])
-    for preferred in ("images", "cifar10", "lsun"):
-        assert registry.recognise(folder, preferred) == "images"
-        assert registry.recognise(archive, preferred) == "images"
-    assert registry.recognise(tmp_path / "none", "lsun") == "lsun"
-    assert registry.recognise(folder, "no-such-part") == "no-such-part"
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("saved", {"captions": "texts"}, r"'texts'.*picture, kind, text"),
+        (None, {}, r"--data.*data\.hub"),
+        ("none", {}, r"--data .*none"),
+    ],
+    ids=["unknown column", "no path", "missing"],
+)
+def test_huggingface_rejects(huggingface, name, options, message):
+    with pytest.raises(InputError, match=message):
+        load("huggingface", name and huggingface / name, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "preferred", "recognised"),
+    [
+        *((name, preferred, "images") for name in ("x", "x.zip") for preferred in ("images", "cifar10", "lsun")),
+        ("none", "lsun", "lsun"),
+        ("x", "no-such-dataset", "no-such-dataset"),
+        ("x.npz", "images", "npz"),
+    ],
+)
+def test_the_dataset_that_recognises_the_files_reads_them(tmp_path, name, preferred, recognised):
+    folder_of(tmp_path / "x", ["1.png"])
+    zip_of(tmp_path / "x.zip", ["1.png"])
     np.savez(tmp_path / "x.npz", arr_0=np.zeros((2, 4, 4, 3), np.uint8))
-    assert registry.recognise(tmp_path / "x.npz", "images") == "npz"
+    assert registry.recognise(tmp_path / name, preferred) == recognised

@@ -1,4 +1,4 @@
-"""Latents: an autoencoder of one's own, images encoded once, and models that learn in between."""
+"""Latents: training an autoencoder, encoding images once, and models that learn in its latent space."""
 
 import importlib
 import io
@@ -70,31 +70,31 @@ def plain(coder, data, *assignments):
              "sample.guidance_scale=1.0",
              "train.duration=64", "train.batch=16", "train.snapshot=32", "train.log=16", "train.precision=fp32",
              "condition.tokens=8"]  # fmt: skip
-    made = presets.override(presets.read_preset("emoji-64-latent"), [*small, *assignments])
-    return config.load_config(presets.with_data(made, data, False))
+    values = presets.override(presets.read_preset("emoji-64-latent"), [*small, *assignments])
+    return config.load_config(presets.with_data(values, data, False))
 
 
 def test_an_autoencoder_learns_and_is_one_of_diffusers(coder, images):
     from diffusers import AutoencoderKL
 
-    found = Autoencoder(str(coder))
-    assert (found.channels, found.factor, found.kind) == (3, 2, "AutoencoderKL")
+    ours = Autoencoder(str(coder))
+    assert (ours.channels, ours.factor, ours.kind) == (3, 2, "AutoencoderKL")
     data = registry.load("dataset", "images")(images, (3, SIDE, SIDE))
     x = data[range(40)][0].float() / 127.5 - 1
-    mean, std = found.encode(x)
+    mean, std = ours.encode(x)
     assert mean.shape == std.shape == (40, 3, 4, 4)
     assert std.min() > 0
-    error = (found.decode(mean, 7) - x).abs().mean()
+    error = (ours.decode(mean, 7) - x).abs().mean()
     assert error < 0.75 * (x - x.mean(0)).abs().mean()
-    assert float(mean.std()) * found.scale == pytest.approx(1, rel=0.1)
-    assert torch.allclose(found.decode(mean, 7), found.decode(mean, 40), atol=1e-5)  # slices change nothing
+    assert float(mean.std()) * ours.scale == pytest.approx(1, rel=0.1)
+    assert torch.allclose(ours.decode(mean, 7), ours.decode(mean, 40), atol=1e-5)  # slices change nothing
     theirs = AutoencoderKL.from_pretrained(coder)
     assert torch.equal(theirs.encode(x).latent_dist.mean, mean)
-    with pytest.raises(InputError, match=r"it exists; name another folder"):
+    with pytest.raises(InputError, match=r"coder.*exists"):
         autoencoder(coder, images, AutoencoderOptions(SIDE))
 
 
-def test_a_vector_quantised_autoencoder_is_taken_too(tmp_path):
+def test_a_vector_quantised_autoencoder_is_accepted(tmp_path):
     from diffusers import VQModel
 
     torch.manual_seed(0)
@@ -110,16 +110,16 @@ def test_a_vector_quantised_autoencoder_is_taken_too(tmp_path):
     assert space.decode(x).shape == raw.shape
 
 
-def test_latents_that_were_stored_are_those_of_the_images(coder, encoded, images):
+def test_stored_latents_equal_those_of_the_images(coder, encoded, images):
     space = registry.load("space", "latents")(shape=[3, SIDE, SIDE], autoencoder=str(coder), channels=3, factor=2)
     pixels = registry.load("dataset", "images")(images, (3, SIDE, SIDE))
     stored = registry.load("dataset", "latents")(encoded, (3, SIDE, SIDE))
     assert len(stored) == 40
-    raw, given = stored[[3, 17]]
+    raw, raw_condition = stored[[3, 17]]
     original, captions = pixels[[3, 17]]
-    assert given == captions == {"captions": [("a stripe at 3",), ("a stripe at 1",)]}
+    assert raw_condition == captions == {"captions": [("a stripe at 3",), ("a stripe at 1",)]}
     assert torch.allclose(space.encode(raw), space.encode(original), atol=2e-3)  # float16
-    drawn = [space.encode(each, torch.Generator().manual_seed(5)) for each in (raw, original)]
+    drawn = [space.encode(images, torch.Generator().manual_seed(5)) for images in (raw, original)]
     assert torch.allclose(*drawn, atol=5e-3)
     assert not torch.allclose(drawn[0], space.encode(raw), atol=1e-3)
     assert torch.allclose(space.encode(stored.mirrored([3])), space.encode(original[:1].flip(-1)), atol=2e-3)
@@ -152,11 +152,11 @@ def test_a_model_of_latents_is_trained_sampled_and_scored_as_images(coder, encod
     run = train(plain(coder, encoded), tmp_path, "latent")
     train(plain(coder, encoded, "train.duration=32"), tmp_path, "again")
     train(plain(coder, encoded), tmp_path, "again")
-    (whole, _), (resumed, _) = (
+    (straight, _), (resumed, _) = (
         weights.read_weights(checkpoint.list_checkpoints(tmp_path / name)[-1] / "model.safetensors")
         for name in ("latent", "again")
     )
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
     sample(tmp_path / "out", 3, run, prompts=["a stripe at 2"])
     with Image.open(tmp_path / "out" / "000000.png") as image:
         assert image.size == (SIDE, SIDE)
@@ -170,11 +170,11 @@ def test_a_model_of_latents_is_trained_sampled_and_scored_as_images(coder, encod
 def test_a_model_of_latents_is_exported_with_its_decoder(coder, images, tmp_path, generator, suffix):
     pytest.importorskip("onnxruntime")
     settled = plain(coder, images, "backbone.groups=4").to_dict() | {"condition": {"name": "none"}}
-    made = build.build(config.load_config(settled))
-    for weight in made.model.parameters():
+    components = build.build(config.load_config(settled))
+    for weight in components.model.parameters():
         weight.data += 0.1 * torch.randn(weight.shape, generator=generator)
     source = tmp_path / "model.safetensors"
-    weights.write_weights(source, made.model, build.header(made.config, "ema-1", 0))
+    weights.write_weights(source, components.model, build.header(components.config, "ema-1", 0))
     settings = {"steps": 2, "sampler": "ddim", "spacing": 1.0}
     kind = "diffusers" if suffix == "folder" else None
     path = export(tmp_path / f"exported.{suffix}", source, kind, **settings)
@@ -182,9 +182,9 @@ def test_a_model_of_latents_is_exported_with_its_decoder(coder, images, tmp_path
     n = 70  # more than diffusers' decoder takes in one graph
     expected = model.sample(n, seed=3, **settings)
     z = Noise(3, range(n)).normal(model.tdpm.prior.z_shape).flatten(1)
-    found, _ = {"pt2": TorchExport, "onnx": Onnx, "folder": Diffusers}[suffix]().run(path, {"z": z})
-    assert found.shape == (n, 3, SIDE, SIDE)
-    assert (found.int() - expected.int()).abs().max() <= 1
+    images, _ = {"pt2": TorchExport, "onnx": Onnx, "folder": Diffusers}[suffix]().run(path, {"z": z})
+    assert images.shape == (n, 3, SIDE, SIDE)
+    assert (images.int() - expected.int()).abs().max() <= 1
     assert expected.float().std() > 1
     if suffix == "folder":
         stock = importlib.import_module("diffusers").DiffusionPipeline.from_pretrained(path, trust_remote_code=False)
@@ -192,69 +192,113 @@ def test_a_model_of_latents_is_exported_with_its_decoder(coder, images, tmp_path
         assert np.asarray(stock(batch_size=2, num_inference_steps=2, output_type="np").images).shape == (2, 8, 8, 3)
 
 
-def test_images_may_be_given_in_place_of_latents(coder, images, tmp_path):
+def test_a_latent_model_can_train_on_images(coder, images, tmp_path):
     run = train(plain(coder, images, "train.duration=16", "train.flip=true"), tmp_path, "images")
     assert build.load_model(run).components.config.data.name == "images"
 
 
 @pytest.mark.parametrize(
-    ("shape", "kind", "says"),
+    ("shape", "kind", "message"),
     [
-        ((1 << 30, 1 << 20), np.float16, "header states the shape"),
-        ((2, 2, 3, 4, 5), object, "pickled objects"),
-        ((2, 2), np.float16, "header states the shape"),
+        ((1 << 30, 1 << 20), np.float16, "shape"),
+        ((2, 2, 3, 4, 5), object, "pickled"),
+        ((2, 2), np.float16, "shape"),
     ],
 )
-def test_a_damaged_latent_is_named_and_takes_no_memory(encoded, tmp_path, shape, kind, says):
+def test_a_damaged_latent_is_named_before_memory_is_allocated(encoded, tmp_path, shape, kind, message):
     damaged = tmp_path / "damaged.zip"
     with zipfile.ZipFile(encoded) as plain, zipfile.ZipFile(damaged, "w") as archive:
         archive.writestr("latents.json", plain.read("latents.json"))
         bad = io.BytesIO()
         np.lib.format.write_array_header_1_0(bad, {"shape": shape, "fortran_order": False, "descr": np.dtype(kind).str})
         archive.writestr("00000/00000000.npy", bad.getvalue())
-    with pytest.raises(InputError, match=rf"00000000.npy is damaged \(.*{says}"):
+    with pytest.raises(InputError, match=rf"00000000\.npy.*{message}"):
         registry.load("dataset", "latents")(damaged, None)[[0]]
 
 
-def test_what_does_not_fit_is_said(coder, encoded, images, tmp_path):
-    latents = registry.load("space", "latents")
-    raw = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "config.json").write_text(json.dumps({"_class_name": "UNet2DModel"}))
-    moved = tmp_path / "moved.zip"
-    with zipfile.ZipFile(encoded) as old, zipfile.ZipFile(moved, "w") as new:
+@pytest.fixture(scope="module")
+def places(coder, encoded, images, tmp_path_factory):
+    """Paths by name: the autoencoder, latents, images, an empty folder, and damaged variants."""
+    folder = tmp_path_factory.mktemp("places")
+    (folder / "unet").mkdir()
+    (folder / "unet" / "config.json").write_text(json.dumps({"_class_name": "UNet2DModel"}))
+    with zipfile.ZipFile(encoded) as old, zipfile.ZipFile(folder / "moved.zip", "w") as new:
         for name in old.namelist():
             content = old.read(name)
-            new.writestr(
-                name, content.replace(str(images).encode(), b"/nowhere") if name == "latents.json" else content
-            )
-    given = {"shape": [3, 8, 8], "autoencoder": str(coder), "channels": 3, "factor": 2}
-    make = lambda **changes: latents(**given | changes)
-    cases = [
-        (lambda: make(shape=[3, 9, 8]), r"space.factor, 2"),
-        (lambda: make(channels=4).encode(raw), r"space.channels is 4 and space.factor 2\b.*\b3 channels at 1/2"),
-        (lambda: make(factor=4).encode(raw), r"space.factor 4, but"),
-        (lambda: make(scale=77.0).encode(raw), r"space.scale is 77, but .* states"),
-        (lambda: make(autoencoder="nowhere").encode(raw), r"no such folder(.|\n)*tdpm data autoencoder"),
-        (lambda: make(autoencoder=str(other)).encode(raw), r"is of a UNet2DModel; accepted: AutoencoderKL, VQModel"),
-        (lambda: make(autoencoder=str(images)).encode(raw), r"no config.json of an autoencoder"),
-        (lambda: registry.load("dataset", "latents")(None, None), r"`tdpm data encode`"),
-        (lambda: registry.load("dataset", "latents")(encoded, (3, 4, 4)), r"of images \[3, 8, 8\], but space"),
-        (lambda: registry.load("dataset", "latents")(moved, None).images(),
-         r"/nowhere(.|\n)*--ref PATH"),
-        (lambda: inspect(encoded), r"latents"),
-        (lambda: encode(images, tmp_path / "x.npz", str(coder), SIDE), r"ends in \.zip"),
-        (lambda: encode(images, tmp_path / "x.zip", str(coder), 7), r"--resolution is 7"),
-        (lambda: encode(tmp_path / "no", tmp_path / "x.zip", str(coder), SIDE), r"no such file or folder"),
-        (lambda: autoencoder(tmp_path / "a", images, AutoencoderOptions(SIDE, factor=3)), r"--factor is 3"),
-    ]  # fmt: skip
-    for work, message in cases:
-        with pytest.raises(InputError, match=message):
-            work()
+            moved = content.replace(str(images).encode(), b"/nowhere") if name == "latents.json" else content
+            new.writestr(name, moved)
+    return {"coder": coder, "encoded": encoded, "images": images, "empty": folder, "unet": folder / "unet",
+            "moved": folder / "moved.zip"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shape": [3, 9, 8]}, r"space\.factor.*\b2\b"),
+        ({"channels": 4}, r"space\.channels.*\b4\b.*space\.factor.*\b2\b.*\b3 channels"),
+        ({"factor": 4}, r"space\.factor.*\b4\b"),
+        ({"scale": 77.0}, r"space\.scale.*\b77\b"),
+        ({"autoencoder": "nowhere"}, r"nowhere(.|\n)*tdpm data autoencoder"),
+        ({"autoencoder": "unet"}, r"UNet2DModel.*AutoencoderKL, VQModel"),
+        ({"autoencoder": "images"}, r"config\.json"),
+    ],
+    ids=["shape", "channels", "factor", "scale", "missing autoencoder", "other network", "no network"],
+)
+def test_a_space_that_does_not_fit_its_autoencoder_is_rejected(places, changes, message):
+    options = {"shape": [3, 8, 8], "autoencoder": "coder", "channels": 3, "factor": 2} | changes
+    options["autoencoder"] = str(places.get(options["autoencoder"], options["autoencoder"]))
+    with pytest.raises(InputError, match=message):
+        registry.load("space", "latents")(**options).encode(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(
+    ("path", "shape", "message"),
+    [
+        (None, None, r"tdpm data encode"),
+        ("encoded", (3, 4, 4), r"\[3, 8, 8\].*space"),
+    ],
+    ids=["no path", "other shape"],
+)
+def test_latents_that_do_not_fit_are_rejected(places, path, shape, message):
+    with pytest.raises(InputError, match=message):
+        registry.load("dataset", "latents")(places.get(path), shape)
+
+
+def test_missing_images_of_latents_are_named(places):
+    latents = registry.load("dataset", "latents")(places["moved"], None)
+    with pytest.raises(InputError, match=r"/nowhere(.|\n)*--ref PATH"):
+        latents.images()
+
+
+def test_inspect_rejects_latents(encoded):
+    with pytest.raises(InputError, match=r"latents"):
+        inspect(encoded)
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "side", "message"),
+    [
+        ("images", "x.npz", SIDE, r"x\.npz.*\.zip"),
+        ("images", "x.zip", 7, r"--resolution.*\b7\b"),
+        ("missing", "x.zip", SIDE, r"missing: no such"),
+    ],
+    ids=["format", "resolution", "missing images"],
+)
+def test_encoding_rejects_its_options_and_writes_nothing(places, coder, tmp_path, source, name, side, message):
+    with pytest.raises(InputError, match=message):
+        encode(places.get(source, tmp_path / source), tmp_path / name, str(coder), side)
+    assert not (tmp_path / name).exists()
+
+
+def test_an_autoencoder_by_an_odd_factor_is_rejected(images, tmp_path):
+    with pytest.raises(InputError, match=r"--factor.*\b3\b"):
+        autoencoder(tmp_path / "a", images, AutoencoderOptions(SIDE, factor=3))
+
+
+def test_training_without_its_autoencoder_leaves_no_run(coder, encoded, tmp_path):
     (coder / "config.json").rename(coder / "kept.json")
     try:
-        with pytest.raises(InputError, match=r"no config.json"):
+        with pytest.raises(InputError, match=r"config\.json"):
             train(plain(coder, encoded), tmp_path, "run")
         assert not (tmp_path / "run").exists()
     finally:
