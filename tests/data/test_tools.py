@@ -1,4 +1,4 @@
-"""tdpm data, and training on data that are damaged, quarantined, changed or too large; what a run would cost."""
+"""tdpm data; training on damaged, quarantined, changed or oversized data; the cost of a run."""
 
 import json
 import os
@@ -39,64 +39,66 @@ def tiny_files(tiny_images):
     return make
 
 
-def test_inspect_says_what_there_is(tmp_path, capsys):
+def test_inspect_reports_sizes_modes_and_classes(tmp_path, capsys):
     folder = folder_of(tmp_path / "x", [f"{c}/{k}.png" for c in "ab" for k in range(3)])
     Image.new("RGBA", (40, 20)).save(folder / "a" / "wide.png")
     Image.new("I;16", (12, 10)).save(folder / "a" / "deep.png")
     (folder / "notes.md").touch()
     inspect(folder, tmp_path / "sheet.png", tmp_path / "x.json")
-    found = json.loads((tmp_path / "x.json").read_text())
-    assert found["images"] == "8"
-    assert found["class_counts"] == {"a": 5, "b": 3}
-    assert found["sizes"] == "2 different: 12×10 (7), 40×20 (1)"
-    assert found["modes"].startswith("RGB 6")
-    assert found["transparent"].startswith("1 ")
-    assert found["16 bits or more"].startswith("1 ")
-    said = capsys.readouterr()
-    assert "notes.md" in said.err
+    report = json.loads((tmp_path / "x.json").read_text())
+    assert report["images"] == "8"
+    assert report["class_counts"] == {"a": 5, "b": 3}
+    assert report["sizes"] == "2 different: 12×10 (7), 40×20 (1)"
+    assert report["modes"].startswith("RGB 6")
+    assert report["transparent"].startswith("1 ")
+    assert report["16 bits or more"].startswith("1 ")
+    assert "notes.md" in capsys.readouterr().err
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (804, 104)
-    with pytest.raises(InputError, match=r"no such file or folder; accepted"):
+
+
+def test_inspect_of_a_missing_folder_names_it(tmp_path):
+    with pytest.raises(InputError, match=r"none: no such"):
         inspect(tmp_path / "none")
 
 
-def test_verify_lists_what_cannot_be_decoded_and_training_leaves_it_out(tmp_path, tiny_files):
+def test_verify_quarantines_damaged_images_and_training_leaves_them_out(tmp_path, tiny_files):
     folder = folder_of(tmp_path / "x", [f"{k:03d}.png" for k in range(100)])
     verify(folder)
     assert not quarantine_path(folder).exists()
     (folder / "007.png").write_bytes(encoded(7)[:150])
     (folder / "050.png").write_bytes(b"")
-    with pytest.raises(InputError, match=r"2 of 100 .*007\.png: .*`tdpm train --data "):
+    with pytest.raises(InputError, match=r"2 of 100 .*007\.png.*tdpm train --data"):
         verify(folder, workers=2)
     lines = quarantine_path(folder).read_text().splitlines()
     assert [line.split("\t")[0] for line in lines[1:]] == ["007.png", "050.png"]
-    verify(folder)  # what is quarantined is known
+    verify(folder)  # raises no error for quarantined images
     run = train(tiny_files(folder), tmp_path, "run")
     assert json.loads((run / "data.json").read_text())["quarantined"] == 2
-    for k in range(4):  # with those before more than 5 % of all
+    for k in range(4):  # with the two before, more than 5% of the images
         (folder / f"{k:03d}.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"4 of 98 .*5%"):
         verify(folder)
 
 
-def test_a_damaged_image_stops_a_run_that_continues_once_it_is_quarantined(tmp_path, tiny_files, capsys):
+def test_a_run_that_met_a_damaged_image_continues_after_its_quarantine(tmp_path, tiny_files, capsys):
     folder = folder_of(tmp_path / "x", [f"{k:03d}.png" for k in range(100)])
     config = tiny_files(folder, "train.duration=96", "train.cache=false")
     order = torch.randperm(100, generator=torch.Generator().manual_seed(0))[:64].tolist()  # of the first grid
     late = next(k for k in range(64, 100) if k not in order)
     (folder / f"{late:03d}.png").write_bytes(b"")
-    with pytest.raises(InputError, match=rf"{late:03d}\.png: .*`tdpm data verify"):
+    with pytest.raises(InputError, match=rf"{late:03d}\.png.*tdpm data verify"):
         train(config, tmp_path, "run")
     saved = checkpoint.list_checkpoints(tmp_path / "run")
     with pytest.raises(InputError, match="1 of 100"):
         verify(folder)
     if saved:
         train(config, tmp_path, "run")
-        assert "1 images are in quarantine, 0 when the run began" in capsys.readouterr().err
+        assert "quarantine" in capsys.readouterr().err
         assert int(checkpoint.list_checkpoints(tmp_path / "run")[-1].name) == 96
 
 
-def test_a_damaged_image_found_before_anything_was_learned_leaves_nothing(tmp_path, tiny_files):
+def test_a_damaged_image_in_the_first_batch_leaves_no_run(tmp_path, tiny_files):
     folder = folder_of(tmp_path / "x", [f"{k:03d}.png" for k in range(100)])
     config = tiny_files(folder, "train.duration=96", "train.cache=false", "train.batch=32")
     order = torch.randperm(100, generator=torch.Generator().manual_seed(0))[:64].tolist()  # of the first grid
@@ -108,25 +110,25 @@ def test_a_damaged_image_found_before_anything_was_learned_leaves_nothing(tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_is_not_continued_on_other_data(tmp_path, tiny_files):
+def test_a_run_does_not_continue_on_other_data(tmp_path, tiny_files):
     folder = folder_of(tmp_path / "x", [f"{k}.png" for k in range(20)])
     train(tiny_files(folder, "train.duration=64"), tmp_path, "run")
     (folder / "20.png").write_bytes(encoded(20))
-    with pytest.raises(InputError, match=r"the data have changed since .*run began: 20 examples then, 21 now"):
+    with pytest.raises(InputError, match=r"changed.*\b20\b.*\b21\b"):
         train(tiny_files(folder), tmp_path, "run")
     (folder / "20.png").unlink()
     moved = folder.rename(tmp_path / "y")
     assert train(tiny_files(moved), tmp_path, "run")  # the same data elsewhere
 
 
-def interrupted_advance(self, count, values=None, *, whole=Meter.advance):
-    """As if Ctrl-C was pressed after every step of a meter of `prepare`."""
-    whole(self, count, values)
+def interrupted_advance(self, count, values=None, *, advance=Meter.advance):
+    """Press Ctrl-C after every step of a meter of `prepare`."""
+    advance(self, count, values)
     if self.label.startswith("prepare"):
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_prepare_makes_the_same_zip_however_often_it_is_stopped(tmp_path, monkeypatch, capsys):
+def test_prepare_writes_the_same_zip_after_interruptions(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("tdpm_cli.data.prepare.PART_IMAGES", 8)
     folder = folder_of(tmp_path / "x", [f"{c}/{k:02d}.png" for c in "ab" for k in range(20)])
     prepare(folder, tmp_path / "a.zip", "8", workers=1)
@@ -141,22 +143,25 @@ def test_prepare_makes_the_same_zip_however_often_it_is_stopped(tmp_path, monkey
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
     assert not (tmp_path / "b.zip.parts").exists()
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
-        says = json.loads(archive.read("dataset.json"))
-        assert says["labels"][0] == ["00000/img00000000.png", 0]
-        assert says["labels"][-1] == ["00004/img00000039.png", 1]
+        labels = json.loads(archive.read("dataset.json"))["labels"]
+        assert labels[0] == ["00000/img00000000.png", 0]
+        assert labels[-1] == ["00004/img00000039.png", 1]
     data = registry.load("dataset", "images")(tmp_path / "a.zip", (3, 8, 8))
     assert data.class_names == ["a", "b"]
-    whole = registry.load("dataset", "images")(folder, (3, 8, 8))
-    assert torch.equal(data[range(40)][0], whole[range(40)][0])  # what training would have made of them
-    assert data[range(40)][1]["label"].tolist() == whole[range(40)][1]["label"].tolist()
+    source = registry.load("dataset", "images")(folder, (3, 8, 8))
+    assert torch.equal(data[range(40)][0], source[range(40)][0])  # as training decodes them
+    assert data[range(40)][1]["label"].tolist() == source[range(40)][1]["label"].tolist()
 
 
-def test_prepare_keeps_captions_and_reads_any_source(tmp_path):
-    says = {"captions": {f"{k}.png": [f"no {k}", "a picture"] for k in range(3)}}
-    source = zip_of(tmp_path / "x.zip", [f"{k}.png" for k in range(3)], [("dataset.json", json.dumps(says))])
+def test_prepare_keeps_captions(tmp_path):
+    captions = {"captions": {f"{k}.png": [f"no {k}", "a picture"] for k in range(3)}}
+    source = zip_of(tmp_path / "x.zip", [f"{k}.png" for k in range(3)], [("dataset.json", json.dumps(captions))])
     prepare(source, tmp_path / "y.zip", "6x5")
     data = registry.load("dataset", "images")(tmp_path / "y.zip", (3, 5, 6))
     assert data[[2]][1]["captions"] == [("no 2", "a picture")]
+
+
+def test_prepare_reads_idx(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8), np.uint8)
     prepare(idx_of(tmp_path / "idx", images, np.arange(5, dtype=np.uint8)), tmp_path / "z.zip", "8")
     data = registry.load("dataset", "images")(tmp_path / "z.zip", (1, 8, 8))
@@ -164,63 +169,85 @@ def test_prepare_keeps_captions_and_reads_any_source(tmp_path):
     assert data[[4]][1]["label"].tolist() == [4]
 
 
-def test_prepare_says_what_does_not_fit(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("y.tar", ["8"], r"y\.tar.*\.zip"),
+        ("y.zip", ["8x"], r"--resolution.*'8x'"),
+        ("y.zip", ["0"], r"--resolution.*'0'"),
+        ("y.zip", ["64"], r"5 of 5 .*12×10.*64×64.*--upscale"),
+        ("y.zip", ["8", "center"], r"--crop.*'center'.*'centre'"),
+    ],
+)
+def test_prepare_rejects(tmp_path, name, options, message):
     folder = folder_of(tmp_path / "x", [f"{k}.png" for k in range(5)])
-    for words, message in (
-        (("y.tar", "8"), r"y\.tar: .*\.zip"),
-        (("y.zip", "8x"), r"--resolution is '8x'"),
-        (("y.zip", "0"), r"--resolution is '0'"),
-        (
-            ("y.zip", "64"),
-            r"5 of 5 .*12×10 .*64×64.*--upscale",
-        ),
-        (("y.zip", "8", "center"), r"--crop is 'center'; did you mean 'centre'"),
-    ):
-        with pytest.raises(InputError, match=message):
-            prepare(folder, tmp_path / words[0], *words[1:])
-    assert not (tmp_path / "y.zip").exists()
+    with pytest.raises(InputError, match=message):
+        prepare(folder, tmp_path / name, *options)
+    assert not (tmp_path / name).exists()
+
+
+def test_prepare_with_other_options_starts_again(tmp_path, capsys):
+    folder = folder_of(tmp_path / "x", [f"{k}.png" for k in range(5)])
+    with pytest.raises(InputError, match=r"--upscale"):
+        prepare(folder, tmp_path / "y.zip", "64")
     prepare(folder, tmp_path / "y.zip", "64", upscale=True)
     assert "starting again" in capsys.readouterr().err
+    assert len(registry.load("dataset", "images")(tmp_path / "y.zip", (3, 64, 64))) == 5
 
 
-def test_a_preset_is_proposed_for_any_data(tmp_path, capsys):
-    for names, size, shape, classes in (
-        ([f"{k}.png" for k in range(4)], (40, 36), [3, 36, 40], 0),
-        ([f"{c}/{k}.png" for c in "ab" for k in range(4)], (70, 90), [3, 64, 64], 2),
-    ):
-        plain = propose(folder_of(tmp_path / f"{size[0]}", names, size=size))
-        assert plain["space"]["shape"] == shape
-        config = load_config(plain)
-        build.build(config, "meta")
-        assert config.condition.name == ("labels" if classes else "none")
-        assert config.train.duration == 2000 * len(names)
+@pytest.mark.parametrize(
+    ("names", "size", "shape", "condition"),
+    [
+        ([f"{k}.png" for k in range(4)], (40, 36), [3, 36, 40], "none"),
+        ([f"{c}/{k}.png" for c in "ab" for k in range(4)], (70, 90), [3, 64, 64], "labels"),
+    ],
+    ids=["images", "class folders"],
+)
+def test_a_preset_is_proposed_for_a_folder(tmp_path, capsys, names, size, shape, condition):
+    plain = propose(folder_of(tmp_path / "x", names, size=size))
+    assert plain["space"]["shape"] == shape
+    config = load_config(plain)
+    build.build(config, "meta")
+    assert config.condition.name == condition
+    assert config.train.duration == 2000 * len(names)
     assert "space.shape" in capsys.readouterr().out
+
+
+def test_a_preset_for_mixed_sizes_fits_most_images(tmp_path):
     folder = folder_of(tmp_path / "mixed", ["1.png"], size=(300, 140))
     picture(1, size=(500, 150)).save(folder / "2.png")
     assert propose(folder)["space"]["shape"] == [3, 128, 128]
-    images = torch.zeros(4, 28, 28, dtype=torch.uint8).numpy()
-    plain = propose(idx_of(tmp_path / "idx", images))
+
+
+def test_a_preset_is_proposed_for_idx(tmp_path):
+    plain = propose(idx_of(tmp_path / "idx", np.zeros((4, 28, 28), np.uint8)))
     assert plain["space"]["shape"] == [1, 28, 28]
     build.build(load_config(plain), "meta")
+
+
+def test_no_preset_is_proposed_for_tiny_images(tmp_path):
     folder = folder_of(tmp_path / "small", ["1.png"])
     picture(1, size=(50, 11)).save(folder / "2.png")
-    with pytest.raises(InputError, match=r"\b10 pixels.* 32"):
+    with pytest.raises(InputError, match=r"\b10 pixels.*\b32"):
         propose(folder)
-    with pytest.raises(InputError, match=r"nowhere: no such file or folder"):
+
+
+def test_no_preset_is_proposed_for_a_missing_folder(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere: no such"):
         propose(tmp_path / "nowhere")
 
 
 def test_download_is_for_data_that_can_be_fetched():
     plain = read_preset("fashion-mnist")
     assert with_data(plain, None, True)["data"]["download"] is True
-    with pytest.raises(InputError, match=r"--download: .*'images'"):
+    with pytest.raises(InputError, match=r"--download.*'images'"):
         with_data(read_preset("ffhq-64"), None, True)
 
 
 def test_the_cost_of_a_config(tiny_images):
     plain = tiny_images()
-    cost, made = cost_of(load_config(plain)), build.build(load_config(plain))
-    assert cost.model == sum(p.numel() for p in made.model.parameters())
+    cost, components = cost_of(load_config(plain)), build.build(load_config(plain))
+    assert cost.model == sum(p.numel() for p in components.model.parameters())
     wide = cost_of(load_config(override(plain, ["backbone.channels=16"])))
     assert 2 < wide.call_flops / cost.call_flops < 4
     assert cost.step_flops > 6 * cost.call_flops  # two passes of the U-Net, forward and backward
@@ -231,22 +258,25 @@ def test_the_cost_of_a_config(tiny_images):
     assert flops(lambda: convolution(torch.empty(2, 3, 8, 8, device="meta"))) == 2 * 2 * 3 * 5 * 9 * 64
 
 
-def test_a_dry_run_tells_the_cost_and_leaves_nothing(tiny_images, tmp_path, capsys, monkeypatch):
+def test_a_dry_run_prints_the_cost_and_writes_nothing(tiny_images, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("tdpm_cli.training.rehearse.free_memory", lambda where: 1 << 20)
     dry_run(load_config(tiny_images()), tmp_path / "runs", "run")
     assert not (tmp_path / "runs").exists()
     out = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "GFLOP" in out
     assert "images a second" in out
-    assert "--set train.gradient_checkpointing=true" in out
+    assert "train.gradient_checkpointing" in out
 
 
-def test_out_of_memory_says_what_to_try(tiny_images, tmp_path, monkeypatch):
+def test_out_of_memory_suggests_a_smaller_batch(tiny_images, tmp_path, monkeypatch):
     def fail(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("tdpm_cli.training.trainer.train_step", fail)
-    with pytest.raises(InputError, match=r"out of memory with 16 images at a time; try --batch-gpu 8 or --set"):
+    with pytest.raises(InputError, match=r"memory.*\b16\b.*--batch-gpu 8\b"):
         train(load_config(tiny_images()), tmp_path, "run")
-    with pytest.raises(InputError, match=r"train\.batch_gpu is 5: it must divide train\.batch, 16"):
+
+
+def test_batch_gpu_must_divide_the_batch(tiny_images):
+    with pytest.raises(InputError, match=r"train\.batch_gpu.*\b5\b.*train\.batch, 16"):
         load_config(tiny_images("train.batch_gpu=5"))

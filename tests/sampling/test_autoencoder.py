@@ -8,17 +8,21 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers import Stopped, sample, split_options
+from components import perturbed
+from helpers import Stopped, export, sample, split_options, tiny_image_preset
 from PIL import Image
 
 from tdpm_cli.checkpoints import weights
 from tdpm_cli.cli import main
 from tdpm_cli.config import schema as config
+from tdpm_cli.data.datasets.digits import digits
+from tdpm_cli.data.decode import fit
 from tdpm_cli.engine.interpolation import between_x_T, slerp
+from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.schedules.linear import linear
 from tdpm_cli.evaluation.options import ReconstructOptions
 from tdpm_cli.evaluation.reconstruct import reconstruct
-from tdpm_cli.runtime import locks
+from tdpm_cli.runtime import locks, plots
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.signals import Interrupted
 from tdpm_cli.sampling import build, image_folder, output
@@ -75,53 +79,121 @@ def manifest(folder):
     return json.loads((folder / "pictures.json").read_text())
 
 
-def test_encode_and_decode_bring_the_pictures_back(runs, pictures, tmp_path):
-    encode(str(pictures), tmp_path / "x", runs["images"], steps=50, logits=True)
-    told = manifest(tmp_path / "x")
-    assert [each["source"] for each in told["pictures"]] == ["0/a.png", "0/b.png", "1/c.png"]
-    assert all(isinstance(each["logit"], float) for each in told["pictures"])
-    with np.load(tmp_path / "x" / "x_T.npz", allow_pickle=False) as file:
-        x_T = torch.from_numpy(file["x_T"])
-    assert x_T.shape == (3, 1, 8, 8)
+@pytest.fixture(scope="module")
+def active(tmp_path_factory):
+    """Weights far from 0, so that every output depends on its input: a model of a few steps is nearly linear."""
+    components = build.build(config.load_config(tiny_image_preset()))
+    perturbed(components.model, 0.2)
+    path = tmp_path_factory.mktemp("active") / "model.safetensors"
+    weights.write_weights(path, components.model, build.header(components.config, "ema-1", 0))
+    return path
+
+
+def originals(pictures):
+    """The pictures as the model sees them, uint8 [3, 1, 8, 8], by the definition of a centre crop."""
+    paths = sorted(pictures.rglob("*.png"))
+    return torch.stack([torch.from_numpy(np.array(fit(Image.open(path), (8, 8), "centre")))[None] for path in paths])
+
+
+def x_T_in(folder):
+    with np.load(folder / "x_T.npz", allow_pickle=False) as file:
+        return torch.from_numpy(file["x_T"])
+
+
+def decoded_in(folder):
+    return torch.from_numpy(np.stack(list(read(folder, "0*.png").values())))[:, None].byte()
+
+
+def mean_error(one, two):
+    return float((one.double() - two.double()).abs().mean())
+
+
+def test_decoding_the_encoded_images_returns_them(active, pictures, tmp_path):
+    encode(str(pictures), tmp_path / "x", active, steps=50)
     decode(tmp_path / "x", tmp_path / "y")
-    back = torch.from_numpy(np.stack(list(read(tmp_path / "y", "0*.png").values())))
-    model = load(runs["images"], "cpu")
-    assert torch.equal(back.byte()[:, None], model.decode(x_T, steps=50, sampler="ddim", clip=False))
-    with Image.open(pictures / "0" / "a.png") as image:
-        from tdpm_cli.data.decode import fit
-
-        small = np.array(fit(image, (8, 8), "centre")).astype(int)
-    assert np.abs(back[0].numpy() - small).max() <= 2
-    with Image.open(tmp_path / "y" / "sheet.png") as sheet:
-        assert sheet.size[0] > 100
+    assert [picture["source"] for picture in manifest(tmp_path / "x")["pictures"]] == ["0/a.png", "0/b.png", "1/c.png"]
+    assert mean_error(decoded_in(tmp_path / "y"), originals(pictures)) < 2
+    assert mean_error(decoded_in(tmp_path / "y"), originals(pictures).roll(1, 0)) > 20  # the order is that of the names
 
 
-def test_noised_x_T_are_those_of_the_seed(runs, pictures, tmp_path):
-    encode(str(pictures), tmp_path / "x", runs["images"], seed=4)
-    with np.load(tmp_path / "x" / "x_T.npz") as file:
-        x_T = torch.from_numpy(file["x_T"])
-    model = load(runs["images"], "cpu")
-    assert torch.equal(x_T, model.noised(read_images(str(pictures), model, None).raw, seed=4))
+def test_decode_takes_its_settings_from_the_encoding(active, pictures, tmp_path):
+    encode(str(pictures), tmp_path / "x", active, steps=8)
+    decode(tmp_path / "x", tmp_path / "y")
+    decode(tmp_path / "x", tmp_path / "z", steps=3)
+    model, x_T = load(active, "cpu"), x_T_in(tmp_path / "x")
+    by_steps = {steps: model.decode(x_T, steps=steps, sampler="ddim", clip=False) for steps in (8, 3)}
+    assert torch.equal(decoded_in(tmp_path / "y"), by_steps[8])
+    assert torch.equal(decoded_in(tmp_path / "z"), by_steps[3])
+    assert not torch.equal(by_steps[8], by_steps[3])
 
 
-def test_reconstruct_tells_what_is_lost(runs, tmp_path):
+def test_encode_reports_the_discriminators_logits(runs, pictures, tmp_path):
+    encode(str(pictures), tmp_path / "x", runs["images"], steps=2, logits=True)
+    expected = load(runs["images"], "cpu").logits(originals(pictures)).tolist()
+    assert [picture["logit"] for picture in manifest(tmp_path / "x")["pictures"]] == pytest.approx(expected)
+    assert len(set(expected)) == 3
+
+
+@pytest.mark.parametrize("command", ["encode", "decode", "reconstruct"])
+def test_the_sheet_shows_the_images(active, pictures, tmp_path, command):
+    encode(str(pictures), tmp_path / "encode", active, steps=2)
+    if command == "decode":
+        decode(tmp_path / "encode", tmp_path / "decode")
+    if command == "reconstruct":
+        rebuild(str(pictures), tmp_path / "reconstruct", active, steps=[2])
+    shown = originals(pictures) if command == "encode" else decoded_in(tmp_path / command)
+    with Image.open(tmp_path / command / "sheet.png") as sheet:
+        colours = set(np.asarray(sheet)[..., 0].flatten().tolist())
+    assert set(shown.flatten().tolist()) <= colours
+
+
+def test_encode_with_a_seed_draws_from_q(active, pictures, tmp_path):
+    encode(str(pictures), tmp_path / "x", active, seed=4)
+    model = load(active, "cpu")
+    noise = Noise(4, range(3)).normal((1, 8, 8))
+    T = model.schedule.T
+    expected = model.schedule.alpha(T) * (originals(pictures) / 127.5 - 1) + model.schedule.sigma(T) * noise
+    assert torch.allclose(x_T_in(tmp_path / "x"), expected.float(), atol=1e-5)
+
+
+def test_reconstruct_loses_less_with_more_steps_and_smaller_t(active, tmp_path):
     out = tmp_path / "r"
-    rows = rebuild("digits", out, runs["images"], steps=[2, 8], at=[50, 100], n=6, overwrite=True)
-    assert [(row["t"], row["steps"]) for row in rows] == [(50, 2), (50, 8), (100, 2), (100, 8)]
+    rows = rebuild("digits", out, active, steps=[2, 8], at=[50, 100], n=4)
+    psnr = {(row["t"], row["steps"]): row["psnr"] for row in rows}
+    assert list(psnr) == [(50, 2), (50, 8), (100, 2), (100, 8)]
+    assert psnr[50, 8] > psnr[50, 2] + 5 > psnr[100, 2] + 10
+    assert psnr[100, 8] > psnr[100, 2] + 5
     with (out / "error.csv").open() as file:
-        assert [float(row["psnr"]) for row in csv.DictReader(file)] == [row["psnr"] for row in rows]
-    noisy = rebuild("digits", tmp_path / "n", runs["images"], steps=[8], n=6, seed=1)
-    assert noisy[0]["psnr"] < rows[-1]["psnr"]
-    assert len(read(out, "0*.png")) == 6
-    assert all(path.stat().st_size > 1000 for path in (out / "error.png", out / "sheet.png"))
+        assert [float(row["psnr"]) for row in csv.DictReader(file)] == list(psnr.values())
+    error = decoded_in(out).double() - digits(None, (1, 8, 8))[range(4)][0].double()  # written from the last row
+    each = (10 * torch.log10(255**2 / error.square().flatten(1).mean(1))).tolist()
+    assert psnr[100, 8] == pytest.approx(np.mean(each))
+    assert [picture["psnr"] for picture in manifest(out)["pictures"]] == pytest.approx(each)
+
+
+def test_reconstruct_from_noise_loses_the_image(active, tmp_path):
+    (noisy,) = rebuild("digits", tmp_path / "n", active, steps=[8], n=4, seed=1)
+    (inverted,) = rebuild("digits", tmp_path / "i", active, steps=[8], n=4)
+    assert noisy["psnr"] < inverted["psnr"] - 10
+
+
+def test_reconstruct_plots_a_line_for_every_t(active, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    plotted = []
+    lines = plots.lines
+    monkeypatch.setattr(plots, "lines", lambda series, frame: plotted.extend(series) or lines(series, frame))
+    rows = rebuild("digits", tmp_path / "r", active, steps=[2, 4], at=[50, 100], n=2)
+    assert [(line.name, list(line.x)) for line in plotted] == [("t = 50", [2, 4]), ("t = 100", [2, 4])]
+    assert [y for line in plotted for y in line.y] == [row["psnr"] for row in rows]
+    assert Image.open(tmp_path / "r" / "error.png").size[0] > 300
 
 
 @pytest.fixture
 def of_32(tiny_images, tmp_path):
-    """A model of 32×32 in colour that nobody trained, and four pictures."""
+    """An untrained model of 32×32 in colour, and four images."""
     plain = tiny_images("data.name=images", "space.shape=[3, 32, 32]", "prior.name=gaussian", "backbone.attention=[]")
-    made = build.build(config.load_config(plain))
-    weights.write_weights(tmp_path / "m.safetensors", made.model, build.header(made.config, "ema-1", 0))
+    components = build.build(config.load_config(plain))
+    weights.write_weights(tmp_path / "m.safetensors", components.model, build.header(components.config, "ema-1", 0))
     (tmp_path / "four").mkdir()
     for k in range(4):
         pixels = np.random.default_rng(k).integers(0, 256, (32, 32, 3), dtype=np.uint8)
@@ -129,7 +201,7 @@ def of_32(tiny_images, tmp_path):
     return tmp_path / "m.safetensors", str(tmp_path / "four")
 
 
-def test_lpips_stands_beside_where_its_weights_are(of_32, runs, tmp_path, monkeypatch, capsys):
+def test_lpips_is_computed_if_its_weights_are_present(of_32, runs, tmp_path, monkeypatch, capsys):
     pytest.importorskip("lpips")
     from torchvision.models import alexnet
 
@@ -139,10 +211,13 @@ def test_lpips_stands_beside_where_its_weights_are(of_32, runs, tmp_path, monkey
     model, four = of_32
     (row,) = rebuild(four, tmp_path / "r", model, steps=[2])
     place = tmp_path / "hub" / "checkpoints" / URL.rpartition("/")[2]
-    assert f"note: LPIPS is left out: AlexNet's weights not found; put {URL} at {place}" in capsys.readouterr().err
+    note = capsys.readouterr().err
+    assert "LPIPS" in note
+    assert URL in note
+    assert str(place) in note
     assert row.keys() == {"t", "steps", "psnr"}
     place.parent.mkdir(parents=True)
-    theirs = alexnet()  # a stand-in: ImageNet's weights are nowhere to be had here
+    theirs = alexnet()  # a stand-in: the tests download no weights
     torch.save(theirs.state_dict(), place)
     (row,) = rebuild(four, tmp_path / "s", model, steps=[2], seed=1)
     assert row["lpips"] > 0
@@ -151,16 +226,16 @@ def test_lpips_stands_beside_where_its_weights_are(of_32, runs, tmp_path, monkey
     assert judge(raw, raw).tolist() == [0, 0, 0, 0]
     assert torch.equal(judge.network.net.get_submodule("slice3.6").weight, theirs.features[6].weight)
     place.write_bytes(pickle.dumps(print))
-    with pytest.raises(InputError, match=r"not AlexNet's weights \(.*; put https"):
+    with pytest.raises(InputError, match=r"AlexNet.*https"):
         Perceptual(32, 32)
     rebuild("digits", tmp_path / "d", runs["images"], steps=[2], n=2)
-    assert "LPIPS is left out: images of 8×8" in capsys.readouterr().err
+    assert "8×8" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "lpips", None)
     with pytest.raises(InputError, match=r"pip install 'tdpm-cli\[lpips\]'"):
         Perceptual(32, 32)
 
 
-def test_interpolation_meets_its_ends(runs, tmp_path):
+def test_interpolation_starts_and_ends_at_its_images(runs, tmp_path):
     model = load(runs["images"], "cpu")
     interpolate(tmp_path / "z", runs["images"], seeds=[0, 1, 2], frames=4)
     frames = read(tmp_path / "z", "0*.png")
@@ -169,8 +244,6 @@ def test_interpolation_meets_its_ends(runs, tmp_path):
     assert (frames["000000-03.png"] == frames["000001-00.png"]).all()
     interpolate(tmp_path / "x", runs["images"], images="digits", n=2, frames=3, steps=50)
     frames = read(tmp_path / "x", "0*.png")
-    from tdpm_cli.data.datasets.digits import digits
-
     assert np.abs(frames["000000-02.png"] - digits(None, (1, 8, 8))[[1]][0][0, 0].numpy()).max() <= 2
     assert manifest(tmp_path / "x")["pictures"][1]["share"] == 0.5
 
@@ -178,25 +251,25 @@ def test_interpolation_meets_its_ends(runs, tmp_path):
 def test_edits_of_every_strength(runs, pictures, tmp_path):
     edit(str(pictures), tmp_path / "e", runs["labels"], strengths=[0.1, 1.0], labels=["3"])
     assert len(read(tmp_path / "e", "0*.png")) == 6
-    told = manifest(tmp_path / "e")
-    assert told["nfe_text"].startswith("0 + ")
-    assert {each["t"] for each in told["pictures"]} == {10, 100}
+    description = manifest(tmp_path / "e")
+    assert description["nfe_text"].startswith("0 + ")
+    assert {picture["t"] for picture in description["pictures"]} == {10, 100}
 
 
-def test_classes_are_those_of_the_folders_where_the_model_knows_them(runs, pictures, tmp_path):
+def test_class_folders_are_labels_if_the_model_has_these_classes(runs, pictures, tmp_path):
     encode(str(pictures), tmp_path / "x", runs["labels"], seed=0)
-    assert [each["label"] for each in manifest(tmp_path / "x")["pictures"]] == ["0", "0", "1"]
+    assert [picture["label"] for picture in manifest(tmp_path / "x")["pictures"]] == ["0", "0", "1"]
     (pictures / "1").rename(pictures / "cat")
     encode(str(pictures), tmp_path / "y", runs["labels"], seed=0)
-    assert [each["label"] for each in manifest(tmp_path / "y")["pictures"]] == [None] * 3
+    assert [picture["label"] for picture in manifest(tmp_path / "y")["pictures"]] == [None] * 3
 
 
-def test_one_file_is_a_picture(runs, pictures, tmp_path):
+def test_edit_accepts_one_file(runs, pictures, tmp_path):
     edit(str(pictures / "0" / "a.png"), tmp_path / "e", runs["images"], strengths=[0.5])
-    assert [each["source"] for each in manifest(tmp_path / "e")["pictures"]] == ["a.png"]
+    assert [picture["source"] for picture in manifest(tmp_path / "e")["pictures"]] == ["a.png"]
 
 
-VERBS = {
+COMMANDS = {
     "encode": lambda model, out: encode("digits", out, model, n=5, steps=4),
     "decode": lambda model, out: decode(out.parent / "x", out, model),
     "reconstruct": lambda model, out: rebuild("digits", out, model, n=5, steps=[2, 4]),
@@ -209,24 +282,24 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def broken(*given):
+def broken(*arguments):
     raise MemoryError
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_a_verb_continues_where_it_stopped(runs, tmp_path, monkeypatch, capsys, verb):
-    run, model = VERBS[verb], runs["images"]
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_continues_where_it_stopped(runs, tmp_path, monkeypatch, capsys, command):
+    run, model = COMMANDS[command], runs["images"]
     encode("digits", tmp_path / "x", model, n=5, steps=4)
-    whole, out = tmp_path / "whole", tmp_path / "out"
+    straight, out = tmp_path / "straight", tmp_path / "out"
     pieces_of = output.pieces_of
     monkeypatch.setattr(output, "pieces_of", lambda n, batch: pieces_of(n, min(batch, 2)))
-    run(model, whole)
-    for stops in (1, 2):  # each makes one more piece
+    run(model, straight)
+    for stops in (1, 2):  # each adds one piece
         with monkeypatch.context() as patched:
             patched.setattr(image_folder, "Interruption", Stopped)
             with pytest.raises(Interrupted):
                 run(model, out)
-        assert all(path.name.startswith(".") for path in out.iterdir())  # nothing half-made to be seen
+        assert all(path.name.startswith(".") for path in out.iterdir())  # no unfinished file is visible
         assert len(list(out.rglob("*.npy"))) == stops
     with monkeypatch.context() as patched:
         patched.setattr(image_folder.ImageFolder, "finish", broken)
@@ -235,91 +308,134 @@ def test_a_verb_continues_where_it_stopped(runs, tmp_path, monkeypatch, capsys, 
     (out / "000000.png.4711.part").write_bytes(b"half a picture")
     with monkeypatch.context() as patched:
         patched.setattr(output.Pieces, "write", broken)
-        run(model, out)  # all pieces are there
-    assert contents(out) == contents(whole)
+        run(model, out)  # every piece exists
+    assert contents(out) == contents(straight)
     assert not any("making" in name for name in contents(out))
     run(model, out)
     assert "done before" in capsys.readouterr().err
-    (out / ("x_T.npz" if verb == "encode" else manifest(out)["pictures"][1]["file"])).unlink()
+    (out / ("x_T.npz" if command == "encode" else manifest(out)["pictures"][1]["file"])).unlink()
     run(model, out)
-    assert contents(out) == contents(whole)
+    assert contents(out) == contents(straight)
 
 
-def test_settings_are_not_mixed_in_one_folder(runs, tmp_path, monkeypatch):
-    out = tmp_path / "out"
+@pytest.fixture
+def begun(runs, tmp_path, monkeypatch):
+    """The folder of an edit that was interrupted, and its options."""
+    options = {"model": runs["images"], "n": 5, "strengths": [0.3, 1.0]}
     with monkeypatch.context() as patched:
         patched.setattr(image_folder, "Interruption", Stopped)
         with pytest.raises(Interrupted):
-            edit("digits", out, runs["images"], n=5, strengths=[0.3, 1.0])
-    for options, message in [
-        ({"seed": 1}, "seed: 0 there, 1 here"),
-        ({"strengths": [0.3]}, r"strengths: \[0.3, 1.0\] there, \[0.3\] here"),
+            edit("digits", tmp_path / "out", **options)
+    return tmp_path / "out", options
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, r"seed: 0 .*\b1\b"),
+        ({"strengths": [0.3]}, r"strengths: \[0\.3, 1\.0\] .*\[0\.3\]"),
         ({"n": 4}, "given_sha256"),
-        ({"steps": 2}, "steps: 4 there, 2 here"),
-    ]:
-        with pytest.raises(InputError, match=rf"other settings:(.|\n)*{message}"):
-            edit("digits", out, runs["images"], **{"n": 5, "strengths": [0.3, 1.0], **options})
-    with pytest.raises(InputError, match=r"verb: 'edit' there, 'encode' here"):
-        encode("digits", out, runs["images"], n=5)
-    with monkeypatch.context() as patched:
-        patched.setattr(locks.WorkLocks, "acquire", lambda *given: False)
-        with pytest.raises(InputError, match="another process writes there"):
-            edit("digits", out, runs["images"], n=5, strengths=[0.3, 1.0])
-    edit("digits", out, runs["images"], n=5, strengths=[0.5], seed=1, overwrite=True)
+        ({"steps": 2}, r"steps: 4 .*\b2\b"),
+    ],
+    ids=lambda value: "".join(value) if isinstance(value, dict) else "",
+)
+def test_other_settings_are_rejected_in_an_unfinished_folder(begun, changes, message):
+    out, options = begun
+    with pytest.raises(InputError, match=message):
+        edit("digits", out, **options | changes)
+
+
+def test_another_command_is_rejected_in_an_unfinished_folder(begun):
+    out, options = begun
+    with pytest.raises(InputError, match=r"verb: 'edit' .*'encode'"):
+        encode("digits", out, options["model"], n=5)
+
+
+def test_two_processes_do_not_write_one_folder(begun, monkeypatch):
+    out, options = begun
+    monkeypatch.setattr(locks.WorkLocks, "acquire", lambda *arguments: False)
+    with pytest.raises(InputError, match=r"another process"):
+        edit("digits", out, **options)
+
+
+def test_overwrite_replaces_an_unfinished_folder(begun):
+    out, options = begun
+    edit("digits", out, **options | {"strengths": [0.5], "seed": 1}, overwrite=True)
     assert set(contents(out)) == {"pictures.json", "sheet.png", *(f"{k:06d}-0.png" for k in range(5))}
+    with pytest.raises(InputError, match=r"samples\.json"):
+        sample(out, 2, options["model"])
+
+
+def test_a_folder_of_samples_is_not_overwritten(runs, tmp_path):
     sample(tmp_path / "samples", 2, runs["images"])
     with pytest.raises(InputError, match=r"samples: .*pictures.json"):
         edit("digits", tmp_path / "samples", runs["images"], n=5, overwrite=True)
-    with pytest.raises(InputError, match=r"samples.json"):
-        sample(out, 2, runs["images"])
 
 
-def test_wrong_input_gets_one_message_and_leaves_nothing(runs, pictures, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def places(runs, pictures, tmp_path, monkeypatch):
+    """A working directory with images, a folder in use, an undecodable image and an exported model."""
     monkeypatch.chdir(tmp_path)
-    exported = tmp_path / "m.safetensors"
-    from helpers import export
-
-    export(exported, runs["images"])
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("precious")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.png").write_text("no image")
-    images, points = ["--model", runs["images"]], ["--model", runs["points"]]
-    for words, message in [
-        (["encode", "nowhere", "o", *images], "IMAGES nowhere"),
-        (["encode", "broken", "o", *images], "a.png"),
-        (["encode", "cifar10", "o", *images], "cifar10"),
-        (["encode", "fashion-mnist", "o", *images], "fashion-mnist"),
-        (["encode", "pictures", "o", *points], "shape [2]"),
-        (["encode", "pictures", "full", *images], "full"),
-        (["encode", "pictures", "o", "--model", runs["labels"], "--labels", "zebra"], "zebra"),
-        (["encode", "pictures", "o", *images, "--labels", "3"], "--labels"),
-        (["encode", "pictures", "o", *images, "--seed", "1", "--steps", "3"], "--seed"),
-        (["encode", "pictures", "o", "--model", exported, "--logits"], "discriminator"),
-        (["decode", "full", "o"], "pictures.json"),
-        (["reconstruct", "pictures", "o", *images, "--at", "101"], "steps is 101"),
-        (["reconstruct", "pictures", "o", *images, "--steps", "8", "--at", "4"], "--steps 8"),
-        (["interpolate", "o", *images], "--images"),
-        (["interpolate", "o", *images, "--seeds", "1"], "--seeds"),
-        (["interpolate", "o", *images, "--seeds", "1,x"], "'x'"),
-        (["edit", "pictures", "o", *images, "--strength", "1.5"], "strength is 1.5"),
-        (["edit", "pictures", "o", *images, "--strength", "much"], "much"),
-    ]:
-        monkeypatch.setattr(sys, "argv", ["tdpm", *map(str, words)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        err = capsys.readouterr().err
-        assert (caught.value.code, message in err) == (2, True), (words, err)
-        assert not (tmp_path / "o").exists()
-    assert (tmp_path / "full" / "notes.txt").read_text() == "precious"
+    return tmp_path
 
 
-def test_slerp_keeps_the_norm_and_x_T_its_noise(generator):
+@pytest.mark.parametrize(
+    ("command", "model", "message"),
+    [
+        ("encode nowhere o", "images", "IMAGES nowhere"),
+        ("encode broken o", "images", "a.png"),
+        ("encode cifar10 o", "images", "cifar10"),
+        ("encode fashion-mnist o", "images", "fashion-mnist"),
+        ("encode pictures o", "points", "shape [2]"),
+        ("encode pictures full", "images", "full"),
+        ("encode pictures o --labels zebra", "labels", "zebra"),
+        ("encode pictures o --labels 3", "images", "--labels"),
+        ("encode pictures o --seed 1 --steps 3", "images", "--seed"),
+        ("encode pictures o --logits", "exported", "discriminator"),
+        ("decode full o", None, "pictures.json"),
+        ("reconstruct pictures o --at 101", "images", "steps is 101"),
+        ("reconstruct pictures o --steps 8 --at 4", "images", "--steps 8"),
+        ("interpolate o", "images", "--images"),
+        ("interpolate o --seeds 1", "images", "--seeds"),
+        ("interpolate o --seeds 1,x", "images", "'x'"),
+        ("edit pictures o --strength 1.5", "images", "strength is 1.5"),
+        ("edit pictures o --strength much", "images", "much"),
+    ],
+)
+def test_invalid_input_ends_with_status_2_and_writes_nothing(
+    runs, places, monkeypatch, capsys, command, model, message
+):
+    if model == "exported":
+        export(places / "exported.safetensors", runs["images"])
+    source = {**runs, "exported": places / "exported.safetensors"}.get(model)
+    monkeypatch.setattr(sys, "argv", ["tdpm", *command.split(), *(["--model", str(source)] if source else [])])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (places / "o").exists()
+    assert [path.name for path in (places / "full").iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_slerp_keeps_the_norm(generator, share):
     a, b = torch.randn(2, 5000, generator=generator, dtype=torch.float64)
-    for share in (0.0, 0.3, 1.0):
-        assert float(slerp(a, b, share).square().mean()) == pytest.approx(1, abs=0.05)
+    assert float(slerp(a, b, share).square().mean()) == pytest.approx(1, abs=0.05)
+
+
+def test_slerp_starts_at_its_first_argument(generator):
+    a, b = torch.randn(2, 5000, generator=generator, dtype=torch.float64)
     assert torch.allclose(slerp(a, b, 0.0), a)
+    assert torch.allclose(slerp(a, b, 1.0), b)
     assert torch.allclose(slerp(a, a, 0.4), a)
+
+
+def test_x_T_between_two_keeps_its_noise(generator):
+    a, b = torch.randn(2, 5000, generator=generator, dtype=torch.float64)
     schedule = linear().truncate(step=300)
     x_0 = torch.randn(2, 5000, generator=generator, dtype=torch.float64)
     x_T = [schedule.q_sample_T(clean, eps) for clean, eps in zip(x_0, (a, b), strict=True)]
