@@ -97,8 +97,8 @@ def test_what_cannot_be_enlarged_is_said(run, runs, tmp_path):
     (tmp_path / "other").mkdir()
     Image.new("L", (8, 8)).save(tmp_path / "other" / "0.png")
     cases = [
-        (run, {"n": 3, "upsample": small}, r"--n is 3, but .* holds 2 images"),
-        (run, {"n": None, "upsample": bare}, r"its images have no captions; give --prompt"),
+        (run, {"n": 3, "upsample": small}, r"--n is 3, but .* 2 images"),
+        (run, {"n": None, "upsample": bare}, r"--upsample: .* captions.*--prompt"),
         (
             run,
             {"n": None, "upsample": tmp_path / "other"},
