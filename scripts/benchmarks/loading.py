@@ -25,7 +25,7 @@ def run(rounds: int, data: Path | None, n: int, workers: int) -> None:
 
     from tdpm_cli.config import registry
     from tdpm_cli.data.dataset import KeepsInMemory
-    from tdpm_cli.data.loader import batches
+    from tdpm_cli.data.loader import Order, batches
 
     batch = 128
     with tempfile.TemporaryDirectory() as folder:
@@ -38,7 +38,7 @@ def run(rounds: int, data: Path | None, n: int, workers: int) -> None:
             dataset = registry.load("dataset", sources[name])(root / (f"{name}.zip" if name == "zip" else name), shape)
             if isinstance(dataset, KeepsInMemory):
                 dataset.keep_in_memory(1e12)
-            stream = batches(dataset, batch, 0, 0, flip=False, workers=workers)
+            stream = batches(dataset, Order(batch, 0, 0, flip=False), workers=workers)
             rates = [rate(stream) for _ in range(2)]
             stream.close()
             return rates[0], rates[1]

@@ -21,7 +21,7 @@ Item = tuple[Tensor, RawCondition]
 @dataclass(frozen=True)
 class Order:
     """The order of all batches: each epoch is a new permutation of the examples, or with `flip` of them and their
-    mirror images. `seen` images have been trained on."""
+    mirror images. It continues after `seen` images."""
 
     batch: int
     seed: int
@@ -29,17 +29,15 @@ class Order:
     flip: bool
 
 
-def batches(
-    data: Examples, batch: int, seed: int, seen: int, *, flip: bool, workers: int, rows: range | None = None
-) -> Generator[Item, None, None]:
-    """Yield batches (raw [batch, *shape], raw conditions) for ever, from image `seen` on; of each only some `rows`.
+def batches(data: Examples, order: Order, *, workers: int, rows: range | None = None) -> Generator[Item, None, None]:
+    """Yield batches (raw [batch, *shape], raw conditions) for ever, from image `order.seen` on; of each, only `rows`.
 
     Raises InputError for data that cannot be read, and if a worker process is killed.
     """
     workers = min(workers, len(os.sched_getaffinity(0)))  # more would only compete for the cores
     loader = torch.utils.data.DataLoader(
         _Reader(data),
-        sampler=_Indices(data, Order(batch, seed, seen, flip), rows),
+        sampler=_Indices(data, order, rows),
         batch_size=None,
         num_workers=workers,
         persistent_workers=workers > 0,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.dataset import Dataset
-from tdpm_cli.data.loader import batches
+from tdpm_cli.data.loader import Order, batches
 from tdpm_cli.runtime import device as devices
 from tdpm_cli.runtime.console import Meter
 from tdpm_cli.runtime.errors import InputError
@@ -49,7 +49,7 @@ def train_helper(task: HelperTask, data: Dataset, device: torch.device) -> None:
     network = task.network
     optimizer = torch.optim.Adam(network.parameters(), task.lr, fused=True)
     seen, number_format = _restore(task, optimizer)
-    stream = batches(data, task.batch, 0, seen, flip=task.flip, workers=0)
+    stream = batches(data, Order(task.batch, 0, seen, task.flip), workers=0)
     network.train()
     number_format = number_format or _choose_number_format(task, data, device)
     autocast = devices.autocast(number_format, device)

@@ -10,7 +10,7 @@ from torch import Tensor
 from tdpm_cli.config.settings import TrainConfig
 from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.dataset import Dataset
-from tdpm_cli.data.loader import Supply, batches
+from tdpm_cli.data.loader import Order, Supply, batches
 from tdpm_cli.engine.batch import Batch, drop_conditions
 from tdpm_cli.engine.phase import Machine, train_step
 from tdpm_cli.runtime import device, distributed
@@ -29,8 +29,8 @@ def fit(state: TrainerState, data: Dataset, run: Path, score: Score | None = Non
     """
     settings = state.settings
     autocast = device.autocast(settings.precision, state.device)
-    stream = batches(data, settings.batch, settings.seed, state.seen, flip=settings.flip, workers=settings.workers,
-                     rows=distributed.rows(settings.batch))  # fmt: skip
+    order = Order(settings.batch, settings.seed, state.seen, settings.flip)
+    stream = batches(data, order, workers=settings.workers, rows=distributed.rows(settings.batch))
     supply, progress = Supply(stream), Progress(seen=state.seen)
     callbacks, meter, saver, log = make_callbacks(state, data, run, supply, score)
     with closing(stream), closing(saver), closing(log), meter, Interruption() as interruption:
