@@ -87,9 +87,8 @@ def sweep(
         steps=all_steps, models=model or [], spacings=sampling.get("spacing", ()),
         samplers=sampling.get("sampler", ()), starts=starts, guidance_scales=sampling.get("guidance_scale", ()),
         prior_guidance_scales=sampling.get("prior_guidance_scale", ()), n=number, seed=seed, repeats=repeats,
-        ref=ref, features=features, weights=weights,
-        metrics=[*split_list(metrics), *["kid"] * kid, *["prdc"] * prdc], text=text, cache=cache,
-        out=out, report=report,
+        ref=ref, features=features, weights=weights, out=out, report=report, cache=cache, text=text,
+        metrics=[*split_list(metrics), *["kid"] * kid, *["prdc"] * prdc],
     )  # fmt: skip
 
     from tdpm_cli.evaluation.sweep import sweep as run

@@ -108,7 +108,7 @@ def add_folder(kind: str, folder: Path) -> None:
 def recognise(path: Path, preferred: str) -> str:
     """Return the dataset that reads what `path` holds: the preferred one where it can, else the first that can.
 
-    A dataset's file says so with a function `recognises(path)`. `images`, which takes any folder, is asked last.
+    A dataset's file declares this with a function `recognises(path)`. `images`, which takes any folder, is asked last.
     """
     known = names("dataset")
     if preferred in known and path.exists():

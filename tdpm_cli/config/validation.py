@@ -75,8 +75,8 @@ def _converted(key: Key, value: object, name: str) -> object:
         raise _refusal(name, value, first["loc"], first["input"], first["msg"]) from None
 
 
-def _refusal(name: str, value: object, inside: Sequence[int | str], found: object, message: str) -> InputError:
+def _refusal(name: str, value: object, inside: Sequence[int | str], actual: object, message: str) -> InputError:
     """Return the error for a wrong value, or for what is wrong at `inside` in it."""
     inside = inside if isinstance(value, list | Mapping) else ()
     where = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in inside)
-    return InputError(f"{name}{where} is {found!r}: {message.replace('Input should be', 'it must be')}")
+    return InputError(f"{name}{where} is {actual!r}: {message.replace('Input should be', 'it must be')}")

@@ -30,6 +30,16 @@ ENTRY_TIME = (1980, 1, 1, 0, 0, 0)  # of every entry, so that the bytes of the z
 
 
 @dataclass(frozen=True)
+class PrepareOptions:
+    """How to crop, whether to enlarge smaller images, the mode ("grey" or "rgb"; None: as the data), and processes."""
+
+    crop: str = "centre"
+    upscale: bool = False
+    mode: str | None = None
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
 class Target:
     """How images are brought to one size and mode."""
 
@@ -44,10 +54,10 @@ class Target:
         return self.channels, self.size[1], self.size[0]
 
 
-def prepare(
-    source: Path, out: Path, resolution: str, crop: str = "centre", upscale: bool = False, mode: str | None = None,
-    workers: int | None = None,
-) -> None:  # fmt: skip
+DEFAULTS = PrepareOptions()
+
+
+def prepare(source: Path, out: Path, resolution: str, options: PrepareOptions = DEFAULTS) -> None:
     """Write the images of `source` as PNGs of one size to the zip `out`, in the layout of EDM and StyleGAN.
 
     The bytes of the zip depend on the source and the settings alone. Finished parts stay in a folder beside it until
@@ -58,19 +68,20 @@ def prepare(
         raise InputError(f"{out}: the output is a zip; use a name that ends in .zip")
     writable("DEST", out)
     size = parse_size(resolution)
-    one_of("--crop", crop, CROPS)
-    if mode is not None:
-        one_of("--mode", mode, COLOURS)
+    one_of("--crop", options.crop, CROPS)
+    if options.mode is not None:
+        one_of("--mode", options.mode, COLOURS)
     dataset, _ = open_images(source)
-    channels = COLOURS[mode] if mode else _channels(dataset, source, workers)
-    target = Target(size, channels, cast(Crop, crop), upscale)
+    channels = COLOURS[options.mode] if options.mode else _channels(dataset, source, options.workers)
+    target = Target(size, channels, cast(Crop, options.crop), options.upscale)
     parts = out.with_name(out.name + ".parts")
     _start(parts, {
-        "source": _source_hash(dataset), "size": size, "crop": crop, "upscale": upscale, "channels": channels,
+        "source": _source_hash(dataset), "size": size, "crop": options.crop,
+        "upscale": options.upscale, "channels": channels,
         "examples": len(dataset), "pillow": Image.__version__,
     })  # fmt: skip
     chunks = [range(k, min(k + PART_IMAGES, len(dataset))) for k in range(0, len(dataset), PART_IMAGES)]
-    _write_parts(dataset, chunks, parts, target, workers)
+    _write_parts(dataset, chunks, parts, target, options.workers)
 
     broken: dict[str, str] = {}
     for number in range(len(chunks)):

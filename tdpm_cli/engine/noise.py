@@ -28,8 +28,8 @@ class Noise:
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Draw the next standard normal [B, *shape] in float32."""
         count = math.prod(shape)
-        words = torch.stack(self._blocks(_NOISE, -(-count // 4)), -1)  # [B, blocks, 4]
-        uniform = ((words >> 8).float() + 0.5) / (1 << 24)
+        integers = torch.stack(self._blocks(_NOISE, -(-count // 4)), -1)  # [B, blocks, 4]
+        uniform = ((integers >> 8).float() + 0.5) / (1 << 24)
         # Box and Muller (1958): two uniform numbers give radius and angle of two normals.
         radius, angle = (-2 * uniform[..., 0::2].log()).sqrt(), 2 * math.pi * uniform[..., 1::2]
         pairs = torch.stack([radius * angle.cos(), radius * angle.sin()], -1)

@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate, scaled_dot_product_attention, silu
 
 Activation = Callable[[Tensor], Tensor]
 Layer = TypeVar("Layer", nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-EPS = 1e-4  # of the norm, in bf16 too
+EPS = 1e-4  # of the norm; large enough for bf16
 
 
 def conv(c_in: int, c_out: int, size: int = 3, *, stride: int = 1, gain: float = 1.0, bias: bool = True) -> nn.Conv2d:

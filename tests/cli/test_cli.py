@@ -382,7 +382,7 @@ def test_the_whole_chain_on_a_folder_of_images(tdpm, images, tmp_path, monkeypat
     assert "crop: dhariwal" in (tmp_path / "runs" / "cifar10" / "config.yaml").read_text()
     decided = ["--set", "data.name=cifar10", "--set", "data.path=/nowhere", "--set", "train.seed=5", "--seed", "3"]
     status, _, err = tdpm("train", "--preset", "cifar10", "--data", images, *SMALL, *labels, "--name", "b", *decided)
-    assert status == 0, err  # --data names the data, and a flag stands over --set
+    assert status == 0, err  # --data names the data, and a flag takes precedence over --set
     settled = yaml.safe_load((tmp_path / "runs" / "b" / "config.yaml").read_text())
     assert (settled["data"]["name"], settled["data"]["path"]) == ("images", str(images))
     assert settled["train"]["seed"] == 3

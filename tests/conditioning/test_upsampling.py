@@ -85,7 +85,7 @@ def test_a_folder_is_enlarged(run, tmp_path):
     assert len(large[0]) == 64
     assert len(set(large)) == 5
     with Image.open(grid_path(tmp_path / "large")) as grid:
-        assert grid.width > grid.height  # what was given beside what was made of it
+        assert grid.width > grid.height  # the small images beside the enlarged ones
     sample(tmp_path / "asked", 2, run, upsample=small, prompts=["a photo of a nine"])
     told = json.loads((tmp_path / "asked" / "samples.json").read_text())["conditions"]
     assert told == {"captions": [["a photo of a nine"]] * 2}

@@ -25,7 +25,7 @@ DDPM = {"norm_eps": 1e-6, "freq_shift": 1, "flip_sin_to_cos": False, "downsample
 
 
 def moved(network, generator):
-    """The network with every weight away from where it began: theirs begin with zeroed layers too."""
+    """The network with every weight moved from its start: their layers, like ours, start at zero."""
     with torch.no_grad():
         for weight in network.parameters():
             weight += 0.05 * torch.randn(weight.shape, generator=generator)
@@ -85,7 +85,7 @@ def test_a_unet_of_diffusers_computes_the_same_here(tmp_path, generator, seed):
 
 @pytest.mark.parametrize("layout", ["cifar", "church"])
 def test_the_layouts_of_the_published_models(tmp_path, generator, layout):
-    """google/ddpm-cifar10-32 and ddpm-church-256, with fewer channels; old names of attention too."""
+    """google/ddpm-cifar10-32 and ddpm-church-256, with fewer channels, and with the old names of attention."""
     attends, widths = {"cifar": ([1], (1, 2, 2, 2)), "church": ([4], (1, 1, 2, 2, 4, 4))}[layout]
     kinds = ["AttnDownBlock2D" if k in attends else "DownBlock2D" for k in range(len(widths))]
     size = 16 if layout == "cifar" else 32

@@ -17,7 +17,7 @@ from PIL import Image
 from tdpm_cli.config import registry
 from tdpm_cli.data import decode
 from tdpm_cli.data.image_files import ImageFiles
-from tdpm_cli.data.loader import batches
+from tdpm_cli.data.loader import Order, batches
 from tdpm_cli.data.quarantine import quarantine_path
 from tdpm_cli.runtime.errors import InputError
 
@@ -284,7 +284,7 @@ def test_decoded_images_stay_in_memory(tmp_path):
 def test_memory_is_shared_with_workers(tmp_path):
     data = load("images", folder_of(tmp_path / "x", [f"{k}.png" for k in range(8)]))
     data.keep_in_memory(1e9)
-    stream = batches(data, 8, 0, 0, flip=False, workers=2)
+    stream = batches(data, Order(8, 0, 0, flip=False), workers=2)
     next(stream)
     next(stream)
     stream.close()
@@ -317,7 +317,7 @@ def test_lsun_is_opened_by_its_folder_or_the_folder_above(tmp_path):
 def test_lsun_is_read_by_workers(tmp_path, workers):
     data = load("lsun", lmdb_of(tmp_path / "x"), LSUN_SHAPE)
     data[[0]]  # opens a handle in this process, which must not cross the fork
-    raw, _ = next(batches(data, 6, 0, 0, flip=False, workers=workers))
+    raw, _ = next(batches(data, Order(6, 0, 0, flip=False), workers=workers))
     assert raw.shape == (6, *LSUN_SHAPE)
 
 
@@ -542,8 +542,8 @@ def test_webdataset_shuffles_within_a_window_of_shards(shards):
 @pytest.mark.parametrize(("flip", "different"), [(False, 40), (True, 80)])
 def test_webdataset_continues_exactly(shards, flip, different):
     data = load("webdataset", shards, window=2)
-    straight = [raw for raw, _ in take(batches(data, 8, 0, 0, flip=flip, workers=0), 10)]
-    rest = [raw for raw, _ in take(batches(data, 8, 0, 24, flip=flip, workers=0), 7)]
+    straight = [raw for raw, _ in take(batches(data, Order(8, 0, 0, flip=flip), workers=0), 10)]
+    rest = [raw for raw, _ in take(batches(data, Order(8, 0, 24, flip=flip), workers=0), 7)]
     assert torch.equal(torch.cat(straight[3:]), torch.cat(rest))
     assert torch.cat(straight).unique(dim=0).shape[0] == different  # with flips, also every mirrored image, once
 
@@ -620,7 +620,7 @@ def test_huggingface(huggingface, place):
     assert cond["label"].tolist() == [1, 0]
     assert cond["captions"] == [("no 5",), ("no 0",)]
     assert registry.recognise(huggingface / place, "images") == "huggingface"
-    raw, _ = next(batches(data, 6, 0, 0, flip=False, workers=2))
+    raw, _ = next(batches(data, Order(6, 0, 0, flip=False), workers=2))
     assert raw.shape == (6, *SHAPE)
 
 

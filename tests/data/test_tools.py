@@ -17,7 +17,7 @@ from tdpm_cli.config.presets import override, read_preset, with_data
 from tdpm_cli.data.auto_preset import propose
 from tdpm_cli.data.inspect import inspect
 from tdpm_cli.data.loader import order_from
-from tdpm_cli.data.prepare import prepare
+from tdpm_cli.data.prepare import PrepareOptions, prepare
 from tdpm_cli.data.quarantine import quarantine_path
 from tdpm_cli.data.verify import verify
 from tdpm_cli.runtime.console import Meter
@@ -131,15 +131,15 @@ def interrupted_advance(self, count, values=None, *, advance=Meter.advance):
 def test_prepare_writes_the_same_zip_after_interruptions(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("tdpm_cli.data.prepare.PART_IMAGES", 8)
     folder = folder_of(tmp_path / "x", [f"{c}/{k:02d}.png" for c in "ab" for k in range(20)])
-    prepare(folder, tmp_path / "a.zip", "8", workers=1)
+    prepare(folder, tmp_path / "a.zip", "8", PrepareOptions(workers=1))
     with monkeypatch.context() as patched:
         patched.setattr(Meter, "advance", interrupted_advance)
         for _ in range(4):
             with pytest.raises(Interrupted):
-                prepare(folder, tmp_path / "b.zip", "8", workers=1)
+                prepare(folder, tmp_path / "b.zip", "8", PrepareOptions(workers=1))
     assert len(list((tmp_path / "b.zip.parts").glob("*.zip"))) == 4
     assert not (tmp_path / "b.zip").exists()
-    prepare(folder, tmp_path / "b.zip", "8", workers=2)
+    prepare(folder, tmp_path / "b.zip", "8", PrepareOptions(workers=2))
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
     assert not (tmp_path / "b.zip.parts").exists()
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
@@ -176,7 +176,7 @@ def test_prepare_reads_idx(tmp_path):
         ("y.zip", ["8x"], r"--resolution.*'8x'"),
         ("y.zip", ["0"], r"--resolution.*'0'"),
         ("y.zip", ["64"], r"5 of 5 .*12×10.*64×64.*--upscale"),
-        ("y.zip", ["8", "center"], r"--crop.*'center'.*'centre'"),
+        ("y.zip", ["8", PrepareOptions(crop="center")], r"--crop.*'center'.*'centre'"),
     ],
 )
 def test_prepare_rejects(tmp_path, name, options, message):
@@ -190,7 +190,7 @@ def test_prepare_with_other_options_starts_again(tmp_path, capsys):
     folder = folder_of(tmp_path / "x", [f"{k}.png" for k in range(5)])
     with pytest.raises(InputError, match=r"--upscale"):
         prepare(folder, tmp_path / "y.zip", "64")
-    prepare(folder, tmp_path / "y.zip", "64", upscale=True)
+    prepare(folder, tmp_path / "y.zip", "64", PrepareOptions(upscale=True))
     assert "starting again" in capsys.readouterr().err
     assert len(registry.load("dataset", "images")(tmp_path / "y.zip", (3, 64, 64))) == 5
 

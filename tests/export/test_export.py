@@ -181,7 +181,7 @@ def test_a_folder_of_diffusers_and_back(model, tmp_path, generator, kind):
     assert stock.scheduler.timesteps.tolist() == [99, 74, 49, 24]  # ours, 100, 75, 50 and 25, counted from 0
 
     theirs = load(source, "cpu").config.to_dict()
-    # The truncated chain is theirs as a table of betas, which is no chain of ours: the U-Net alone goes back.
+    # The truncated schedule is a table of betas there, which no schedule of ours matches: only the U-Net is imported.
     plain = {**theirs, "schedule": {**theirs["schedule"], "truncate": {"step": 100}}}
     init = f"diffusers:{folder / 'unet'}"
     made = build.build(config.load_config(preset_of_denoiser(plain, init)))

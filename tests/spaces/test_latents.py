@@ -15,7 +15,7 @@ from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.config import presets, registry
 from tdpm_cli.config import schema as config
 from tdpm_cli.data.inspect import inspect
-from tdpm_cli.data.loader import batches
+from tdpm_cli.data.loader import Order, batches
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.export.targets.diffusers import Diffusers
 from tdpm_cli.export.targets.onnx import Onnx
@@ -123,7 +123,7 @@ def test_stored_latents_equal_those_of_the_images(coder, encoded, images):
     assert torch.allclose(*drawn, atol=5e-3)
     assert not torch.allclose(drawn[0], space.encode(raw), atol=1e-3)
     assert torch.allclose(space.encode(stored.mirrored([3])), space.encode(original[:1].flip(-1)), atol=2e-3)
-    mirrored, _ = next(batches(stored, 80, 0, 0, flip=True, workers=0))
+    mirrored, _ = next(batches(stored, Order(80, 0, 0, flip=True), workers=0))
     everything = torch.cat([stored[range(40)][0], stored.mirrored(range(40))])
     assert torch.equal(mirrored.flatten(1).sum(1).sort()[0], everything.flatten(1).sum(1).sort()[0])
 

@@ -14,7 +14,7 @@ from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.checkpoints import format as formats
 from tdpm_cli.config import load_config
 from tdpm_cli.config.presets import override
-from tdpm_cli.data.loader import batches
+from tdpm_cli.data.loader import Order, batches
 from tdpm_cli.evaluation.while_training import checkpoint_scorer
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling import build
@@ -280,7 +280,9 @@ def test_every_epoch_shows_each_example_once_and_continues_anywhere():
     take = lambda seen, count: [
         raw[:, 0].int().tolist()
         for raw, _ in (
-            next(stream) for stream in [batches(Numbers(), 4, 0, seen, flip=False, workers=0)] for _ in range(count)
+            next(stream)
+            for stream in [batches(Numbers(), Order(4, 0, seen, flip=False), workers=0)]
+            for _ in range(count)
         )
     ]
     order = sum(take(0, 10), [])
@@ -292,7 +294,7 @@ def test_every_epoch_shows_each_example_once_and_continues_anywhere():
 
 
 def test_flipping_shows_each_example_and_its_mirror_image_once():
-    stream = batches(Numbers(), 5, 0, 0, flip=True, workers=0)
+    stream = batches(Numbers(), Order(5, 0, 0, flip=True), workers=0)
     rows = torch.cat([next(stream)[0] for _ in range(4)])
     mirrored = rows[:, 0] > rows[:, 1]
     assert sorted(rows[mirrored][:, 1].int().tolist()) == list(range(10))

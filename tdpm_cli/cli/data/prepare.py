@@ -34,6 +34,7 @@ def prepare(
 
     parse_size(resolution)
 
+    from tdpm_cli.data.prepare import PrepareOptions
     from tdpm_cli.data.prepare import prepare as run
 
-    run(source, dest, resolution, crop, upscale, mode, workers)
+    run(source, dest, resolution, PrepareOptions(crop, upscale, mode, workers))
