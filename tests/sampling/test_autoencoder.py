@@ -379,7 +379,7 @@ def places(runs, pictures, tmp_path, monkeypatch):
     [
         ("encode nowhere o", "images", "IMAGES nowhere"),
         ("encode broken o", "images", "a.png"),
-        ("encode cifar10 o", "images", "cifar10"),
+        ("encode cifar10 o", "images", "CIFAR-10"),
         ("encode fashion-mnist o", "images", "fashion-mnist"),
         ("encode pictures o", "points", "shape [2]"),
         ("encode pictures full", "images", "full"),
