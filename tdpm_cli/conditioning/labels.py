@@ -68,6 +68,6 @@ class Labels:
             elif text.isdecimal() and int(text) < self.classes:
                 labels.append(int(text))
             else:
-                known = [*self.names, *map(str, range(self.classes))]
+                known = list(dict.fromkeys([*self.names, *map(str, range(self.classes))]))
                 raise InputError(f"--labels: no class {text!r}{nearest(text, known)} Accepted: {', '.join(known)}.")
         return {"label": torch.tensor([labels[k % len(labels)] for k in range(n)])}

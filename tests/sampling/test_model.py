@@ -53,7 +53,7 @@ def test_samples_are_those_of_the_command(runs, tmp_path, which):
 def test_labels_choose_and_are_checked(runs):
     model = tdpm.load(runs["labels"], "cpu")
     assert not torch.equal(model.draw_x_T(4, labels=[3]), model.draw_x_T(4, labels=[4]))
-    with pytest.raises(tdpm.InputError, match="--labels.*'11'"):
+    with pytest.raises(tdpm.InputError, match=r"--labels.*'11'"):
         model.sample(1, labels=[11])
 
 
