@@ -338,7 +338,7 @@ def test_other_settings_are_rejected_in_an_unfinished_folder(begun, changes, mes
 
 def test_another_command_is_rejected_in_an_unfinished_folder(begun):
     out, options = begun
-    with pytest.raises(InputError, match=r"verb: 'edit' .*'encode'"):
+    with pytest.raises(InputError, match=r"'edit'.*'encode'"):
         encode("digits", out, options["model"], n=5)
 
 
