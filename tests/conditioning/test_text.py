@@ -202,7 +202,7 @@ def test_a_file_of_prompts(tmp_path):
 def test_long_captions_are_counted(tiny_images, tmp_path, capsys):
     long = ["condition.templates=['a {class} that is written by hand on paper']", "train.duration=16"]
     train(config.load_config(tiny_images(*TEXT, *long)), tmp_path, "long")
-    assert "10 of 10 captions have more than 8 tokens and are cut there" in capsys.readouterr().err
+    assert "10 of 10 captions have more than 8 tokens" in capsys.readouterr().err
     with sqlite3.connect(next((tmp_path / "cache" / "tdpm" / "texts").glob("*.sqlite"))) as database:
         assert database.execute("SELECT count(*) FROM texts").fetchone() == (10,)
 
@@ -423,7 +423,7 @@ def test_an_encoder_that_is_trained_learns_from_the_denoising_loss_and_is_kept(t
     x_T = [models[0].draw_x_T(1, labels=[f"the digit {word}"]) for word in ("three", "nine", "three")]
     assert torch.equal(x_T[0], x_T[2])
     assert not torch.equal(x_T[0], x_T[1])
-    with pytest.raises(InputError, match=r"encoder that is trained with it.*condition.text_encoder=minilm"):
+    with pytest.raises(InputError, match=r"condition.text_encoder=minilm"):
         matcher(config.load_config(plain), tmp_path / "matcher.safetensors")
 
 

@@ -185,12 +185,12 @@ def test_a_program_runs_only_where_it_is_trusted(tdpm, tmp_path):
     run = tdpm("--init-prior", path, "--set", "prior.z=[16]", "--duration", "16")
     digest = load(run, "cpu").config.prior.options["program"]
     programs.place(digest).unlink()
-    with pytest.raises(InputError, match=rf"{digest}\), which is code.* so it was not run. If you do trust it, copy"):
+    with pytest.raises(InputError, match=rf"{digest}\), which is code.* was not run.*copy"):
         load(run, "cpu")
     programs.place(digest).write_bytes((run / "prior.pt").read_bytes())
     load(run, "cpu")
     programs.place(digest).write_bytes(saved(tmp_path, Bytes).read_bytes())
-    with pytest.raises(InputError, match=r"damaged: its SHA-256 is not its name"):
+    with pytest.raises(InputError, match=r"damaged.*SHA-256"):
         load(run, "cpu")
 
 

@@ -76,7 +76,7 @@ def test_two_processes_are_interrupted_together_and_continue(tiny, tmp_path):
     os.kill(process.pid, signal.SIGTERM)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 143, error
-    assert error.count("the same command continues") == 1
+    assert error.count("saved in") == 1
     (saved,) = checkpoint.list_checkpoints(tmp_path / "run")
     done = tdpm(*command, "--duration", int(saved.name) + 64)
     assert done.returncode == 0, done.stderr
@@ -141,7 +141,7 @@ def test_a_process_that_dies_ends_all_and_they_start_again(tiny, tmp_path):
     command = ["train", "--preset", preset(plain, tmp_path), "--outdir", tmp_path, "--nproc", 2, "--name"]
     failed = tdpm(*command, "failed", **environment, DIED=str(tmp_path / "died-1"))
     assert failed.returncode == 1, failed.stderr
-    assert "process 1 of 2: error: it ended with signal SIGKILL" in failed.stderr
+    assert "process 1 of 2: error: ended with signal SIGKILL" in failed.stderr
     assert "lost the connection" not in failed.stderr
     again = tdpm(*command, "again", "--max-restarts", 1, **environment, DIED=str(tmp_path / "died-2"))
     assert again.returncode == 0, again.stderr
@@ -389,4 +389,4 @@ def test_a_time_out_that_is_no_number_is_refused(monkeypatch):
 def test_an_environment_that_is_no_launchers_is_refused(tiny, tmp_path):
     done = tdpm("train", "--preset", preset(tiny(), tmp_path), "--outdir", tmp_path / "runs", WORLD_SIZE="two")
     assert done.returncode == 2
-    assert "WORLD_SIZE is 'two' in the environment: it must be a number" in done.stderr
+    assert "WORLD_SIZE is 'two'" in done.stderr

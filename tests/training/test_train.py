@@ -259,7 +259,7 @@ def test_an_interrupted_run_saves_and_the_same_command_continues(tmp_path, numbe
     send(process.pid, number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == (130 if number == signal.SIGINT else 143), error
-    assert "the same command continues" in error
+    assert f"saved in {tmp_path / 'toy-mixture'}" in error
     seen = seen_by(tmp_path / "toy-mixture")
     command[command.index("100M")] = str(seen + 256)
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -326,4 +326,4 @@ def test_a_longer_run_whose_rates_had_fallen_is_told(tiny, tmp_path, capsys):
     train(load_config(plain), tmp_path, "run")
     assert "train.cooldown" not in capsys.readouterr().err
     train(load_config(tiny("train.duration=128", "train.cooldown=0.5")), tmp_path, "run")
-    assert "note: train.duration: 64 there, 128 here; with train.cooldown" in capsys.readouterr().err
+    assert "note: train.duration: 64 there, 128 here; train.cooldown" in capsys.readouterr().err
