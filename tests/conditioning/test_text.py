@@ -298,7 +298,7 @@ def test_a_matcher_continues_where_it_stopped(tiny_images, tmp_path, monkeypatch
         def number(self, value):
             pass
 
-    monkeypatch.setattr(helper_network.precision, "fastest", lambda work, where: "fp32")
+    monkeypatch.setattr(helper_network.devices, "fastest", lambda work, where: "fp32")
     matcher(config.load_config(plain), tmp_path / "whole.safetensors", 20_000)
     with monkeypatch.context() as patched:
         patched.setattr(helper_network, "Interruption", Stop)
@@ -308,7 +308,7 @@ def test_a_matcher_continues_where_it_stopped(tiny_images, tmp_path, monkeypatch
     with pytest.raises(InputError, match=r"begun with other data or settings(.|\n)*remove it"):
         matcher(config.load_config(plain), file, 30_000)
     # On a busy machine another number format may seem the faster; it goes on in the one it began in.
-    monkeypatch.setattr(helper_network.precision, "fastest", lambda work, where: "bf16")
+    monkeypatch.setattr(helper_network.devices, "fastest", lambda work, where: "bf16")
     matcher(config.load_config(plain), file, 20_000)
     (whole, _), (resumed, _) = (weights.read_weights(path) for path in (tmp_path / "whole.safetensors", file))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)

@@ -156,7 +156,7 @@ def test_wrong_input_is_told_once_with_status_2(tiny, tmp_path):
     for words, message in (
         (["--nproc", 99], "--nproc is 99, but this machine has"),
         (["--batch", 33, "--nproc", 2], "train.batch is 33, which 2 processes"),
-        (["--nproc", 2, "--resume", tmp_path], "neither a run with a checkpoint nor a checkpoint"),
+        (["--nproc", 2, "--resume", tmp_path], "no checkpoint found"),
     ):
         done = tdpm("train", "--preset", path, "--outdir", tmp_path / "runs", *words)
         assert done.returncode == 2, done.stderr
