@@ -78,7 +78,7 @@ def test_an_autoencoder_learns_and_is_one_of_diffusers(coder, images):
     from diffusers import AutoencoderKL
 
     ours = Autoencoder(str(coder))
-    assert (ours.channels, ours.factor, ours.kind) == (3, 2, "AutoencoderKL")
+    assert (ours.channels, ours.factor, ours.class_name) == (3, 2, "AutoencoderKL")
     data = registry.load("dataset", "images")(images, (3, SIDE, SIDE))
     x = data[range(40)][0].float() / 127.5 - 1
     mean, std = ours.encode(x)
