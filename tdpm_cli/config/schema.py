@@ -24,7 +24,6 @@ from tdpm_cli.config.settings import (
     EvalConfig,
     SampleConfig,
     Section,
-    StageConfig,
     TrainConfig,
 )
 from tdpm_cli.config.types import PlainConfig, Value
@@ -198,10 +197,9 @@ def check_adversarial(config: Config) -> None:
 
 def check_stages(config: Config) -> None:
     """Raise InputError if a stage of training lacks a network, or the prior does not fit its objective."""
-    stages = config.train.stages or [StageConfig(objective=config.train.objective, duration=config.train.duration)]
     if config.train.stages and config.adversarial.start:
         raise InputError(f"adversarial.start is {config.adversarial.start}, but training has stages: leave it at 0")
-    for number, stage in enumerate(stages):
+    for number, stage in enumerate(config.train.stages_in_order):
         key = f"train.stages[{number}].objective" if config.train.stages else "train.objective"
         of_objective = lambda attribute, stage=stage: registry.attribute("objective", stage.objective, attribute)
         of_prior = lambda attribute: registry.attribute("prior", config.prior.name, attribute)

@@ -150,6 +150,11 @@ class TrainConfig(Section):
     tensorboard: bool = False
     """Write a log for TensorBoard."""
 
+    @property
+    def stages_in_order(self) -> list[StageConfig]:
+        """The stages; without `stages`, one of `objective` for the whole duration."""
+        return self.stages or [StageConfig(objective=self.objective, duration=self.duration)]
+
 
 class SampleConfig(Section):
     """How to draw samples; options of the command line take precedence."""

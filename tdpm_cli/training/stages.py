@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tdpm_cli.config.settings import StageConfig, TrainConfig
+from tdpm_cli.config.settings import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,8 @@ class Stage:
 
 def stages_of(settings: TrainConfig) -> list[Stage]:
     """Return the stages of a run in order; without `train.stages` there is one, of `train.objective`."""
-    listed = settings.stages or [StageConfig(objective=settings.objective, duration=settings.duration)]
     stages, start = list[Stage](), 0
-    for number, stage in enumerate(listed):
+    for number, stage in enumerate(settings.stages_in_order):
         rates = {
             "denoiser": stage.denoiser_lr or settings.denoiser_lr,
             "prior": stage.prior_lr or settings.prior_lr,
