@@ -12,7 +12,8 @@ from tdpm_cli.evaluation.metric import Score
 from tdpm_cli.evaluation.metrics.sliced_wasserstein import sliced_wasserstein
 from tdpm_cli.evaluation.scorer import Scorer
 from tdpm_cli.runtime.files import Json
-from tdpm_cli.sampling.sample_batch import GeneratedDataset, batches
+from tdpm_cli.sampling.output import pieces_of
+from tdpm_cli.sampling.sample_batch import GeneratedDataset
 
 
 @dataclass(frozen=True)
@@ -99,4 +100,4 @@ def _x_T(model: SampledModel, data: Examples, seed: int, start: Start) -> Tensor
     n, size, components = len(data), model.settings.batch, model.loaded.components
     generated = GeneratedDataset(components, model.settings, seed, n, start=start, data=data.data)
 
-    return torch.cat([generated.x_T(list(batch)).cpu().flatten(1) for batch in batches(n, size)])
+    return torch.cat([generated.x_T(list(batch)).cpu().flatten(1) for batch in pieces_of(n, size)])

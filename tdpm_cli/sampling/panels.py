@@ -10,7 +10,8 @@ from tdpm_cli.data.dataset import Examples
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.tdpm import TDPM
 from tdpm_cli.sampling.build import Components
-from tdpm_cli.sampling.sample_batch import BatchInput, batches, sample_batch
+from tdpm_cli.sampling.output import pieces_of
+from tdpm_cli.sampling.sample_batch import BatchInput, sample_batch
 from tdpm_cli.sampling.settings import device_of
 
 IMAGES, POINTS = 64, 4096  # examples in a panel, at most; a quarter of the images where they exceed SMALL pixels
@@ -26,7 +27,7 @@ def draw_panels(components: Components, model: TDPM, data: Examples) -> dict[str
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).tolist()
     training, _ = model.training, model.eval()
     rows = []
-    for batch in batches(min(panel_size(space.shape), len(data)), settings.batch):
+    for batch in pieces_of(min(panel_size(space.shape), len(data)), settings.batch):
         raw, raw_condition = data[order[batch.start : batch.stop]]
         x_0 = space.encode(raw.to(device_of(model)))
         noise = Noise(0, batch, x_0.device)  # of the data first, then of the prior and the sampler

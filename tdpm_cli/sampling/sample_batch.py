@@ -13,6 +13,7 @@ from tdpm_cli.data.dataset import Examples, take
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.protocols import Cond
 from tdpm_cli.sampling.build import Components
+from tdpm_cli.sampling.output import pieces_of
 from tdpm_cli.sampling.settings import device_of, null_condition, prior_options, reverse_settings
 
 
@@ -114,17 +115,12 @@ def sample_in_batches(components: Components, settings: SampleConfig, examples: 
 
 def in_batches(n: int, size: int, call: Callable[[range], Tensor]) -> Tensor:
     """Call a function on each batch of 0..n-1; return its results as one tensor on the CPU."""
-    return torch.cat([call(part).cpu() for part in batches(n, size)])
+    return torch.cat([call(part).cpu() for part in pieces_of(n, size)])
 
 
 def rows_of(cond: Cond, rows: slice) -> Cond:
     """Return some rows of encoded conditions."""
     return {key: value[rows] for key, value in cond.items()}
-
-
-def batches(n: int, size: int) -> list[range]:
-    """Split 0..n-1 into batches, always the same ones: a network rounds differently in a batch of another size."""
-    return [range(start, min(start + size, n)) for start in range(0, n, size)]
 
 
 class GeneratedDataset:
