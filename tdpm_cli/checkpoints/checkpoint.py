@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -24,6 +25,8 @@ from tdpm_cli.runtime.files import WriteError, sync, writing
 PART = ".part"  # added to the name of a folder that is being written or removed
 DAMAGED = ".damaged"  # added to the name of a checkpoint that was set aside
 BEST, SCORE = "best", "score.json"  # in a run, a run of the best checkpoint alone; in that checkpoint, its score
+
+Verified = TypeVar("Verified")
 
 
 @dataclass(frozen=True)
@@ -41,22 +44,27 @@ def is_checkpoint(folder: Path) -> bool:
     return (folder / formats.STATE).is_file() or (folder / formats.MANIFEST).is_file()
 
 
-def newest(run: Path, check: Callable[[Path], object] = formats.verify) -> Path | None:
-    """Return the newest checkpoint of a run that passes `check`, and report those that do not.
+def newest(run: Path) -> Path | None:
+    """Return the newest sound checkpoint of a run, and report those that are newer.
 
-    Returns None for a run without checkpoints. Raises InputError if all are damaged.
+    Returns None for a run without checkpoints. Raises InputError if none is sound.
     """
+    verified = _newest(run, formats.verify)
+    return verified[0] if verified else None
+
+
+def _newest(run: Path, verify: Callable[[Path], Verified]) -> tuple[Path, Verified] | None:
+    """Return the newest checkpoint that `verify` accepts, and what it returns."""
     saved = list_checkpoints(run)
     for folder in reversed(saved):
         try:
-            check(folder)
-            return folder
+            return folder, verify(folder)
         except formats.Damaged as error:
-            say(f"warning: skipped a damaged checkpoint: {error}")
+            say(f"warning: skipped a checkpoint: {error}")
     if saved:
         raise InputError(
-            f"{run}: all {len(saved)} checkpoints are damaged; start another run with --resume never, or move "
-            f"{run / CHECKPOINTS} away to start this run again"
+            f"{run}: none of its {len(saved)} checkpoints can be loaded; start another run with --resume never, or "
+            f"move {run / CHECKPOINTS} away to start this run again"
         )
     return None
 
@@ -66,19 +74,23 @@ def newest_weights(source: Path) -> Path:
 
     Raises InputError if there is none.
     """
+    return newest_weights_and_hash(source)[0]
 
-    def first_ema(folder: Path) -> Path:
-        formats.verify(folder, formats.STATE)
-        name = f"ema-{formats.read_state(folder)['ema'][0]}.safetensors"
-        formats.verify(folder, name)
-        return folder / name
 
+def newest_weights_and_hash(source: Path) -> tuple[Path, str]:
+    """Return the file of `newest_weights` and its SHA-256, which verifies it. Raises as `newest_weights` does."""
     if is_checkpoint(source):
-        return first_ema(source)
-    folder = newest(source, first_ema)
-    if folder is None:
+        return _first_ema(source)
+    verified = _newest(source, _first_ema)
+    if verified is None:
         raise InputError(f"{source}: found neither a checkpoint nor a weights file; name a run, a checkpoint or a file")
-    return first_ema(folder)
+    return verified[1]
+
+
+def _first_ema(folder: Path) -> tuple[Path, str]:
+    formats.verify(folder, formats.STATE)
+    name = f"ema-{formats.read_state(folder)['ema'][0]}.safetensors"
+    return folder / name, formats.verify(folder, name)[name]
 
 
 def set_aside(run: Path, newer_than: Path) -> None:

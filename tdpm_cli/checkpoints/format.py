@@ -46,7 +46,7 @@ class FileRecord(TypedDict):
 
 
 class Damaged(InputError):
-    """A checkpoint whose files are not those that were written."""
+    """A checkpoint whose files are not those that were written, or that has another format."""
 
 
 def seal(folder: Path) -> None:
@@ -57,8 +57,11 @@ def seal(folder: Path) -> None:
         sync(path)
 
 
-def verify(folder: Path, *names: str) -> None:
-    """Raise Damaged, naming the file, unless these files (by default all) are those that were written."""
+def verify(folder: Path, *names: str) -> dict[str, str]:
+    """Return the SHA-256 of these files (by default of all) by name.
+
+    Raises Damaged, naming the file, unless they are those that were written.
+    """
     files = _read_manifest(folder)
     if unknown := sorted(set(names) - files.keys()):
         raise Damaged(f"{folder}: {', '.join(unknown)} is not in {MANIFEST}")
@@ -73,6 +76,7 @@ def verify(folder: Path, *names: str) -> None:
     seen = read_state(folder)["seen"]
     if folder.name.isdecimal() and int(folder.name) != seen:
         raise Damaged(f"{folder}: the folder was renamed; its state has seen {seen:,} images")
+    return {name: files[name]["sha256"] for name in names or files}
 
 
 def write_state(folder: Path, state: TrainingState, optimizers: Mapping[str, StateDict]) -> None:
@@ -106,12 +110,11 @@ def read_optimizers(folder: Path) -> dict[str, StateDict]:
 
 
 def _read_manifest(folder: Path) -> dict[str, FileRecord]:
+    if not (folder / MANIFEST).is_file() and (folder / STATE).is_file():
+        _require_current(folder, _read_json(folder, STATE).get("format"))  # format 1 had no manifest
     content = _read_json(folder, MANIFEST)
     version = content.get("format")
-    if isinstance(version, int) and version > FORMAT:
-        raise Damaged(
-            f"{folder}: found checkpoint format {version}; this tdpm reads formats up to {FORMAT}. Install a newer tdpm"
-        )
+    _require_current(folder, version)
     # Comparing with what tdpm would write notices a change of any byte, spaces included.
     if version != FORMAT or (folder / MANIFEST).read_bytes() != _to_json(content).encode():
         raise Damaged(f"{folder}: {MANIFEST} has changed since it was written")
@@ -123,6 +126,19 @@ def _read_manifest(folder: Path) -> dict[str, FileRecord]:
     if not sound or STATE not in files:
         raise Damaged(f"{folder}: {MANIFEST} has changed since it was written")
     return files
+
+
+def _require_current(folder: Path, version: object) -> None:
+    """Raise Damaged for the number of another format; anything but a number is damage that the caller reports."""
+    if isinstance(version, int) and version != FORMAT:
+        newer, older = (
+            "install a newer tdpm",
+            "continue with the tdpm that wrote it, or train again with --resume never",
+        )
+        raise Damaged(
+            f"{folder}: found checkpoint format {version}; this version reads format {FORMAT}: "
+            + (newer if version > FORMAT else older)
+        )
 
 
 def _read_json(folder: Path, name: str) -> dict[str, object]:
