@@ -1,6 +1,6 @@
 """Print the figures of a tree's architecture: its size, what exceeds the limits, and its imports between packages.
 
-    python scripts/figures.py [--offenders] [FOLDER]
+    python -m scripts.figures [--offenders] [FOLDER]
 
 The same figures of any checkout, of this one or an older one: sizes of modules, functions above the limits (more than
 60 lines, cyclomatic complexity above 12, more than 6 parameters), uses of `Any`, probes by hasattr and getattr, imports
@@ -13,12 +13,10 @@ import argparse
 import ast
 import re
 import statistics
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-from banned_words import finds
+from scripts.banned_words import finds
 
 MAX_LINES, MAX_COMPLEXITY, MAX_PARAMETERS = 60, 12, 6
 Function = ast.FunctionDef | ast.AsyncFunctionDef

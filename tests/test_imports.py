@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import tdpm_cli
+from scripts.figures import imported
 
 LAYERS = [  # from the top to the ground
     "cli", "export", "evaluation", "training", "convert", "sampling", "models", "conditioning", "spaces", "engine",
@@ -49,17 +50,6 @@ def name(path):
     return path.relative_to(ROOT).as_posix()
 
 
-def imported_packages(path):
-    """The packages of ours that a file imports, those inside functions included."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "tdpm_cli":
-            yield from (alias.name for alias in node.names if alias.name in LAYERS)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tdpm_cli."):
-            yield node.module.split(".")[1]
-        elif isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("tdpm_cli."))
-
-
 def lines_that_print(path):
     """The lines of a file that print, or use a standard stream."""
     for node in ast.walk(ast.parse(path.read_text())):
@@ -87,7 +77,8 @@ def lines_with_ranks(path):
 def test_imports_go_down_only(path):
     package = path.relative_to(ROOT).parts[0]
     allowed = ENGINE_IMPORTS if package == "engine" else set(LAYERS[LAYERS.index(package) :])
-    assert set(imported_packages(path)) <= allowed
+    packages = {package for node in ast.walk(ast.parse(path.read_text())) for package in imported(node)}
+    assert packages & set(LAYERS) <= allowed
 
 
 def test_every_package_is_in_the_layers_and_no_module_is_loose():
@@ -99,6 +90,20 @@ def test_every_package_is_in_the_layers_and_no_module_is_loose():
 def test_only_the_console_and_the_command_line_print():
     printing = {name(path): lines for path in FILES if (lines := list(lines_that_print(path)))}
     assert {path: lines for path, lines in printing.items() if not path.startswith(MAY_PRINT)} == {}
+
+
+@pytest.mark.parametrize(
+    ("function", "argument"), [("torch.load", "weights_only=True"), ("np.load", "allow_pickle=False")]
+)
+def test_pickles_are_read_as_data(function, argument):
+    calls = [
+        node
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == function
+    ]
+    assert calls
+    assert [ast.unparse(call) for call in calls if argument not in ast.unparse(call)] == []
 
 
 def test_only_the_process_group_knows_ranks():

@@ -78,8 +78,8 @@ def run(rounds: int, data: Path | None, n: int) -> None:
 def write_halves(root: Path, data: Path | None, n: int) -> list[Path]:
     """Write two folders of n random images each, from `data` or the digits. Return the folders."""
     import torch
-    from PIL import Image
 
+    from tdpm_cli.data.decode import from_tensor
     from tdpm_cli.evaluation.inputs import open_input
 
     source = open_input("--data", "digits" if data is None else str(data))
@@ -90,8 +90,7 @@ def write_halves(root: Path, data: Path | None, n: int) -> list[Path]:
     for folder, chosen in zip(folders, (order[:n], order[n : 2 * n]), strict=True):
         folder.mkdir()
         for k, raw in enumerate(source.data[chosen][0]):
-            pixels = raw.permute(1, 2, 0).numpy()
-            Image.fromarray(pixels[..., 0] if len(raw) == 1 else pixels).save(folder / f"{k:06d}.png")
+            from_tensor(raw).save(folder / f"{k:06d}.png")
     return folders
 
 

@@ -1,4 +1,4 @@
-"""Every figure of docs/performance.md: scripts/bench all
+"""The table, scores, start-up and growth of docs/performance.md: scripts/bench all
 
 Runs the benchmarks startup, train, sample, parallel, scores and growth one after another, and prints their rows.
 On a CPU, one thread computes, so that the clock of the process measures the time.

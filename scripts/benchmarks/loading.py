@@ -85,8 +85,8 @@ def write_sources(root: Path, data: Path | None, n: int) -> tuple[int, ...]:
 
     import lmdb
     import torch
-    from PIL import Image
 
+    from tdpm_cli.data.decode import from_tensor
     from tdpm_cli.data.stored_images import StoredImages
     from tdpm_cli.evaluation.inputs import open_input
 
@@ -102,9 +102,8 @@ def write_sources(root: Path, data: Path | None, n: int) -> tuple[int, ...]:
             if isinstance(source.data, StoredImages):  # copy the file
                 content, suffix = source.data.files.content(source.data.positions[chosen[k]]), "jpg"
             else:
-                pixels = image.permute(1, 2, 0).numpy()
                 buffer = io.BytesIO()
-                Image.fromarray(pixels[..., 0] if len(image) == 1 else pixels).save(buffer, format="PNG")
+                from_tensor(image).save(buffer, format="PNG")
                 content, suffix = buffer.getvalue(), "png"
             path = root / "folder" / str(label) / f"{k:06d}.{suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)

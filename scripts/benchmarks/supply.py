@@ -7,7 +7,6 @@ Prints the images per second of loading, those of the bound, and their ratio.
 """
 
 import argparse
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.benchmarks.timing import machine, row
+from tdpm_cli.runtime.cores import cores
 
 # (width, height, format) of the published files of a preset's data. For other presets: PNGs of its shape.
 PUBLISHED = {
@@ -62,7 +62,7 @@ def fastest_product() -> float:
             begin = time.process_time()
             x @ x
             rates.append(2 * 4096**3 / (time.process_time() - begin))
-    return max(rates) * len(os.sched_getaffinity(0))
+    return max(rates) * cores()
 
 
 def data_of(name: str, config: Any, folder: Path) -> Any:

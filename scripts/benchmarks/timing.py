@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
+from tdpm_cli.runtime.cores import cores
+
 Work = Callable[[], object]
 
 
@@ -83,7 +85,7 @@ def machine() -> str:
         names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
     load = os.getloadavg()[0]
     return (
-        f"{names[0] if names else platform.processor()}, {len(os.sched_getaffinity(0))} cores, "
+        f"{names[0] if names else platform.processor()}, {cores()} cores, "
         f"threads used: {torch.get_num_threads()}, load {load:.1f}, PyTorch {torch.__version__}"
     )
 

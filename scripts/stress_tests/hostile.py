@@ -7,7 +7,6 @@ import pickle
 import resource
 import struct
 import sys
-import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -124,13 +123,8 @@ def models(folder: Path, run: Path) -> dict[str, list[str]]:
         file.truncate(8 + len(text) + (1 << 40))
     cases["a terabyte of weights"] = sample(path)
 
-    old = folder / "old" / "checkpoints" / "000000064"
-    old.mkdir(parents=True)
-    for name, net in (("ema-100000", tensors), ("model", tensors)):
-        weights.write_tensors(old / f"{name}.safetensors", net, header)
-    (old / "state.json").write_text(json.dumps({"format": 1, "seen": 64, "step": 2, "ema": [100000]}))
-    torch.save({"denoiser": Trap(folder)}, old / "optimizers.pt")
-    cases["a pickle as optimizers"] = ["train", "--preset", "toy-mixture", "--outdir", str(folder), "--name", "old"]
+    train_from = lambda init: ["train", "--preset", "digits", "--outdir", str(folder), "--init", init]
+    cases["a torch pickle as weights of another project"] = train_from(f"ddim:{folder / 'pickle.pt'}")
     return cases
 
 
@@ -239,6 +233,3 @@ def texts(folder: Path, run: Path) -> dict[str, list[str]]:
     cases["a YAML of 64 MiB"] = preset("long", "# " + "x" * (1 << 26))
     cases["a binary preset"] = preset("binary", "\0\1\2")
     return cases
-
-
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

@@ -17,11 +17,11 @@ from tdpm_cli.runtime.errors import InputError
 
 PRESETS = ["toy-mixture", "digits", "cifar10-cond", "lsun-bedroom"]
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
-WORDS = st.sampled_from(
+SPECIAL_TEXTS = st.sampled_from(
     ["", "none", "auto", "../../etc/passwd", "1e309", "-0", "0x10", "nan", "𝟙", "'; rm -rf", "%s", "{0}"]
 )
 LEAVES = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.integers(-(2**70), 2**70), st.floats(), TEXT, WORDS,
+    st.none(), st.booleans(), st.integers(), st.integers(-(2**70), 2**70), st.floats(), TEXT, SPECIAL_TEXTS,
     st.binary(max_size=4), st.dates(),
 )  # fmt: skip
 VALUES = st.recursive(
@@ -109,7 +109,7 @@ def lines(n: int, folder: Path) -> Outcome:
         else:
             command = data.draw(st.sampled_from(sorted(OPTIONS)))
             option = data.draw(st.sampled_from(OPTIONS[command]))
-            value = data.draw(argument | WORDS | st.integers().map(str) | st.floats().map(str))
+            value = data.draw(argument | SPECIAL_TEXTS | st.integers().map(str) | st.floats().map(str))
             arguments, named = [command, option, value, f"--never-{data.draw(st.integers(0, 99))}"], ""
         status, output = call(arguments)
         if status != 2:

@@ -15,7 +15,7 @@ Start = Literal["prior", "data", "gaussian"]  # what the denoising steps start f
 FORMATS = ("png", "npz")  # of samples
 MAX_SIDE = 4096  # pixels
 IMAGES = (
-    "a folder or a zip of images, an LMDB of LSUN, .tar shards, idx files, an .npz, a saved data set of Hugging Face"
+    "a folder or a zip of images, an LMDB of LSUN, .tar shards, idx files, an .npz, a saved dataset of Hugging Face"
 )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from tdpm_cli.checkpoints.weights import read_weights
 from tdpm_cli.models.backbones.unet import UNet
 from tdpm_cli.runtime.device import free_memory
-from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.errors import InputError, first_line
 from tdpm_cli.runtime.files import Json
 
 Tensors = dict[str, Tensor]
@@ -66,15 +66,14 @@ def read_tensors(path: Path) -> Tensors:
             warnings.simplefilter("ignore")  # about pickles of another protocol, which fail next
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        first = str(error).splitlines()[0]
         raise InputError(
-            f"--init: {path}: the file contains more than tensors, which could execute code ({first}); expected: "
-            "tensors alone. Save the state dict: torch.save(model.state_dict(), PATH), or use safetensors"
+            f"--init: {path}: the file contains more than tensors, which could execute code ({first_line(error)}); "
+            "expected: tensors alone. Save the state dict: torch.save(model.state_dict(), PATH), or use safetensors"
         ) from None
     except InputError:
         raise
     except Exception as error:  # torch.load raises anything on damaged files
-        raise InputError(f"--init: {path}: weights cannot be read ({str(error).splitlines()[0]})") from None
+        raise InputError(f"--init: {path}: weights cannot be read ({first_line(error)})") from None
     states = [part for part in (content if isinstance(content, list) else [content]) if _is_state(part)]
     if not states:
         raise InputError(f"--init: {path}: no tensors by name; accepted: a state dict, or a list with one")

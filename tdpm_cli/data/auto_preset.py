@@ -1,18 +1,16 @@
 """`--preset auto`: propose a preset that suits the data."""
 
-import io
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import torch
-from PIL import Image
 
 from tdpm_cli.config import presets, registry
 from tdpm_cli.config.types import parse_count
 from tdpm_cli.data.dataset import Dataset, FromImageFiles
-from tdpm_cli.data.decode import is_grey, is_transparent, limit_pixels
+from tdpm_cli.data.decode import is_grey, is_transparent, read_header
 from tdpm_cli.runtime.console import say, table
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import Json
@@ -45,7 +43,6 @@ def propose(path: Path) -> Json:
     """
     if not path.exists():
         raise InputError(f"--data {path}: no such file or folder")
-    limit_pixels()
     name = registry.recognise(path, "images")
     info = _look_at(registry.load("dataset", name)(path, None))
     shape, shape_reason = _shape(info)
@@ -103,11 +100,11 @@ def _look_at_files(dataset: FromImageFiles, count: int, classes: list[str]) -> D
     chosen = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:SAMPLED].tolist()
     for k in chosen:
         try:
-            with Image.open(io.BytesIO(dataset.files.content(k))) as image:
+            with read_header(dataset.files.content(k)) as image:
                 sizes[image.height, image.width] += 1
                 coloured += not is_grey(image.mode)
                 transparent += is_transparent(image)
-        except (OSError, ValueError, SyntaxError):  # damaged: reading reports it
+        except (OSError, ValueError):  # damaged: reading reports it
             continue
     if not sizes:
         path = dataset.files.path

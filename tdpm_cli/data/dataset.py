@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -126,7 +127,10 @@ class OrdersFiles(Protocol):
 
 @runtime_checkable
 class EncodedImages(Protocol):
-    """A dataset of latents, computed from the images of another dataset and from their mirror images."""
+    """A dataset of latents, computed from the images at `source` and from their mirror images."""
+
+    @property
+    def source(self) -> Path: ...
 
     def mirrored(self, indices: Sequence[int]) -> Tensor:
         """Return the latents of the mirror images."""

@@ -12,6 +12,7 @@ from tdpm_cli.config.constants import Crop
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 MAX_PIXELS = 1 << 27  # of one image; a larger one is a mistake, or a decompression bomb
+PILLOW_PIXELS = 4 * MAX_PIXELS  # Pillow warns above this limit; above twice as many it reads no header
 BACKGROUND = (255, 255, 255)  # behind transparent pixels
 
 
@@ -19,22 +20,27 @@ class TooSmall(ValueError):
     """An image that is smaller than it must be."""
 
 
-def limit_pixels() -> None:
-    """Set Pillow's own limit, beyond which it warns, to MAX_PIXELS. Call it once in each command that reads images."""
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-
-
 def open_image(content: bytes) -> Image.Image:
     """Decode an image of any format that Pillow reads. Raises ValueError, with the reason, for other content."""
-    if not content:
-        raise ValueError("the file is empty")
+    image = read_header(content)
     try:
-        image = Image.open(io.BytesIO(content))
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width}×{image.height} pixels; at most {MAX_PIXELS:,} are accepted")
         image.load()
     except Exception as error:  # decoders raise anything on damaged data
         raise ValueError(reason_of(error)) from None
+    return image
+
+
+def read_header(content: bytes) -> Image.Image:
+    """Return an image of which only the header is read. Raises ValueError, with the reason, for other content."""
+    if not content:
+        raise ValueError("the file is empty")
+    Image.MAX_IMAGE_PIXELS = PILLOW_PIXELS
+    try:
+        image = Image.open(io.BytesIO(content))
+    except Exception as error:  # decoders raise anything on damaged data
+        raise ValueError(reason_of(error)) from None
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width}×{image.height} pixels; at most {MAX_PIXELS:,} are accepted")
     return image
 
 
@@ -157,5 +163,9 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 def from_tensor(raw: Tensor) -> Image.Image:
     """Return uint8 [C, H, W] as a grey or RGB image."""
-    pixels = raw.permute(1, 2, 0).contiguous().numpy()
+    return from_array(raw.permute(1, 2, 0).contiguous().numpy())
+
+
+def from_array(pixels: np.ndarray) -> Image.Image:
+    """Return uint8 [H, W, C] as a grey or RGB image."""
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)

@@ -1,6 +1,5 @@
 """Load training batches in an order that depends on (seed, images seen) alone, so that a run resumes exactly."""
 
-import os
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.dataset import EncodedImages, Examples, OrdersEpochs
+from tdpm_cli.runtime.cores import cores
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.signals import ignore_signals
 
@@ -34,7 +34,7 @@ def batches(data: Examples, order: Order, *, workers: int, rows: range | None = 
 
     Raises InputError for data that cannot be read, and if a worker process is killed.
     """
-    workers = min(workers, len(os.sched_getaffinity(0)))  # more would only compete for the cores
+    workers = min(workers, cores())  # more would only compete for the cores
     loader = torch.utils.data.DataLoader(
         _Reader(data),
         sampler=_Indices(data, order, rows),

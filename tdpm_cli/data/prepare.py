@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import TypedDict, cast
 
 from PIL import Image
 
@@ -26,6 +26,7 @@ from tdpm_cli.runtime.signals import Interrupted, Interruption
 
 MAX_BROKEN_SHARE = 0.001  # of the images, which are left out because they cannot be decoded
 PART_IMAGES = 1000  # in a part of the zip, and in a folder of it
+PARTS_FORMAT = 2  # of the files beside the parts
 ENTRY_TIME = (1980, 1, 1, 0, 0, 0)  # of every entry, so that the bytes of the zip are reproducible
 
 
@@ -54,6 +55,13 @@ class Target:
         return self.channels, self.size[1], self.size[0]
 
 
+class PartReport(TypedDict):
+    """What is recorded of a part: the images that are left out with the reason of each, and how many are too small."""
+
+    broken: dict[str, str]
+    too_small: int
+
+
 DEFAULTS = PrepareOptions()
 
 
@@ -61,7 +69,7 @@ def prepare(source: Path, out: Path, resolution: str, options: PrepareOptions = 
     """Write the images of `source` as PNGs of one size to the zip `out`, in the layout of EDM and StyleGAN.
 
     The bytes of the zip depend on the source and the settings alone. Finished parts stay in a folder beside it until
-    all are done, so that the same command resumes. Raises InputError for settings or images that do not fit and if
+    all are done, so that a repeated command continues. Raises InputError for settings or images that do not fit and if
     too many images are broken, and Interrupted when stopped.
     """
     if out.suffix.lower() != ".zip":
@@ -78,16 +86,15 @@ def prepare(source: Path, out: Path, resolution: str, options: PrepareOptions = 
     _start(parts, {
         "source": _source_hash(dataset), "size": size, "crop": options.crop,
         "upscale": options.upscale, "channels": channels,
-        "examples": len(dataset), "pillow": Image.__version__,
+        "examples": len(dataset), "pillow": Image.__version__, "parts": PARTS_FORMAT,
     })  # fmt: skip
     chunks = [range(k, min(k + PART_IMAGES, len(dataset))) for k in range(0, len(dataset), PART_IMAGES)]
     _write_parts(dataset, chunks, parts, target, options.workers)
 
-    broken: dict[str, str] = {}
-    for number in range(len(chunks)):
-        broken |= json.loads(_part(parts, number).with_suffix(".json").read_text())
+    reports: list[PartReport] = [json.loads(_report(parts, k).read_text()) for k in range(len(chunks))]
+    broken = {name: reason for report in reports for name, reason in report["broken"].items()}
     if len(broken) > MAX_BROKEN_SHARE * len(dataset):
-        too_small = any("smaller" in reason for reason in broken.values())
+        too_small = any(report["too_small"] for report in reports)
         raise InputError(
             f"{source}: {len(broken):,} of {len(dataset):,} images cannot be used (accepted: {MAX_BROKEN_SHARE:.1%}): "
             f"{listed(broken)}. Repair them, or list them with `tdpm data verify {source}`, and run this command again"
@@ -118,7 +125,7 @@ def _start(parts: Path, settings: Mapping[str, object]) -> None:
 def _write_parts(
     dataset: Dataset, chunks: Sequence[range], parts: Path, target: Target, workers: int | None
 ) -> None:  # fmt: skip
-    missing = [number for number in range(len(chunks)) if not _part(parts, number).with_suffix(".json").is_file()]
+    missing = [number for number in range(len(chunks)) if not _report(parts, number).is_file()]
     done = len(dataset) - sum(len(chunks[number]) for number in missing)
     work = partial(_write_part, parts=parts, target=target)
     with Meter("prepare images", len(dataset), done) as meter, Interruption() as interrupted, writing(parts):
@@ -126,24 +133,25 @@ def _write_parts(
             meter.advance(len(chunks[missing[number]]))
             if interrupted.number and meter.done < meter.total:
                 raise Interrupted(
-                    interrupted.number, f"stopped; the finished parts are in {parts}, and the same command resumes"
+                    interrupted.number, f"stopped; the finished parts are in {parts}: run the same command to continue"
                 )
 
 
 def _write_part(dataset: Dataset, indices: Sequence[int], *, parts: Path, target: Target) -> None:
-    """Write the PNGs of some images to a zip, then the broken ones to a JSON file beside it."""
-    path, broken = _part(parts, indices[0] // PART_IMAGES), {}
+    """Write the PNGs of some images to a zip, then a PartReport to a JSON file beside it."""
+    path, report = _part(parts, indices[0] // PART_IMAGES), PartReport(broken={}, too_small=0)
     with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for k in indices:
             try:
                 image = _resized(dataset, k, target)
             except (ValueError, InputError) as error:
-                broken[_name(dataset, k)] = str(error)
+                report["broken"][_name(dataset, k)] = str(error)
+                report["too_small"] += isinstance(error, decode.TooSmall)
                 continue
             buffer = io.BytesIO()
             image.save(buffer, format="PNG")
             archive.writestr(zipfile.ZipInfo(_entry(k), ENTRY_TIME), buffer.getvalue())
-    write_text(path.with_suffix(".json"), json.dumps(broken))
+    write_text(path.with_suffix(".json"), json.dumps(report))
 
 
 def _resized(dataset: Dataset, k: int, target: Target) -> Image.Image:
@@ -194,6 +202,10 @@ def _source_hash(dataset: Dataset) -> str:
 
 def _part(parts: Path, number: int) -> Path:
     return parts / f"{number:06d}.zip"
+
+
+def _report(parts: Path, number: int) -> Path:
+    return _part(parts, number).with_suffix(".json")
 
 
 def _name(dataset: Dataset, k: int) -> str:

@@ -1,6 +1,5 @@
 """Read images unchanged, as scores and upsampling need them: no crop, no resize, no change of mode."""
 
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.datasets.npz import npz
-from tdpm_cli.data.decode import bits_of, flatten, is_transparent, limit_pixels, reason_of, to_tensor
+from tdpm_cli.data.decode import bits_of, flatten, is_transparent, read_header, reason_of, to_tensor
 from tdpm_cli.data.image_files import ImageFiles
 from tdpm_cli.data.tensor_dataset import TensorDataset
 from tdpm_cli.runtime.console import Meter
@@ -91,7 +90,6 @@ def open_stored(path: Path, option: str, manifest: Json | None = None) -> Stored
 
     Raises InputError, naming `option`, for anything else.
     """
-    limit_pixels()
     manifest = manifest or {}
     if path.is_dir() and manifest.get("format") == "npz":
         if not (path / SAMPLES_ARRAY).is_file():
@@ -125,9 +123,8 @@ def _kinds_of(files: ImageFiles) -> list[ImageKind | str]:
 
 def _kind_of(files: ImageFiles, k: int) -> ImageKind | str:
     try:
-        if not (content := files.content(k)):
-            return "the file is empty"
-        with Image.open(io.BytesIO(content)) as image:
+        content = files.content(k)
+        with read_header(content) as image:
             bits = bits_of(content, image)
             return ImageKind(f"{bits}-bit" if bits > 8 else _pixels_of(image), image.size)
     except BadFile as error:

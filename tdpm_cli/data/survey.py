@@ -1,7 +1,5 @@
 """Survey the images of a dataset in worker processes: sizes, modes, bits, formats, and damaged files."""
 
-import io
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -10,13 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar, cast
 
-from PIL import Image
-
 from tdpm_cli.config import registry
 from tdpm_cli.config.constants import IMAGES
 from tdpm_cli.data.dataset import Dataset, EncodedImages, FromImageFiles
-from tdpm_cli.data.decode import bits_of, flatten, is_grey, is_transparent, limit_pixels, open_image, reason_of
+from tdpm_cli.data.decode import bits_of, flatten, is_grey, is_transparent, open_image, read_header, reason_of
 from tdpm_cli.runtime.console import Meter
+from tdpm_cli.runtime.cores import cores
 from tdpm_cli.runtime.errors import BadFile, InputError
 from tdpm_cli.runtime.signals import Interrupted, Interruption, ignore_signals
 
@@ -44,11 +41,10 @@ def open_images(path: Path) -> tuple[Dataset, str]:
     """Open the images at `path`; return the dataset and its name. Raises InputError for latents, points and others."""
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; accepted: {IMAGES}")
-    limit_pixels()
     name = registry.recognise(path, "images")
     dataset: Dataset = registry.load("dataset", name)(path, None)
     if isinstance(dataset, EncodedImages):
-        raise InputError(f"{path}: found latents; name the images that they were encoded from")
+        raise InputError(f"{path}: found latents; expected images. Name those that were encoded: {dataset.source}")
     if not isinstance(dataset, FromImageFiles) and len(dataset.shape) != 3:
         raise InputError(f"{path}: found points of shape {list(dataset.shape)}; expected images")
     return dataset, name
@@ -80,7 +76,7 @@ def _survey_one(dataset: FromImageFiles, k: int, decode: bool) -> ImageInfo:
             image = open_image(content)
             flatten(image, 3)
         else:
-            image = Image.open(io.BytesIO(content))
+            image = read_header(content)
         return ImageInfo(image.width, image.height, image.mode, image.format or "?", bits_of(content, image),
                          is_transparent(image), len(content))  # fmt: skip
     except BadFile as error:
@@ -96,7 +92,7 @@ def in_processes(
     workers: int | None = None,
 ) -> Iterator[tuple[int, Result]]:  # fmt: skip
     """Yield (number, work(data, chunk)) of each chunk when a worker process finishes it."""
-    workers = workers or min(MAX_WORKERS, os.cpu_count() or 1)
+    workers = workers or min(MAX_WORKERS, cores())
     if workers == 1 or len(chunks) <= 1:
         yield from ((number, work(data, chunk)) for number, chunk in enumerate(chunks))
         return

@@ -20,7 +20,7 @@ def verify(path: Path, out: Path | None = None, workers: int | None = None) -> N
     """
     dataset, _ = open_images(path)
     if not isinstance(dataset, FromImageFiles):
-        say(f"sound: all {len(dataset):,} examples of {path}")
+        say(f"{path}: all {len(dataset):,} examples can be read")
         return
     list_path = out or quarantine_path(path)
     writable("--out", list_path)
@@ -29,7 +29,7 @@ def verify(path: Path, out: Path | None = None, workers: int | None = None) -> N
     quarantined = dataset.files.quarantined
     if not broken:
         more = f"; {quarantined:,} more are in quarantine" if quarantined else ""
-        say(f"sound: all {len(infos):,} images of {path}{more}\nnext: tdpm train --preset auto --data {path}")
+        say(f"{path}: all {len(infos):,} images can be decoded{more}\nnext: tdpm train --preset auto --data {path}")
         return
     before = [line for line in _lines(list_path) if not line.startswith("#")]
     added = [f"{name}\t{' '.join(reason.split())}" for name, reason in broken.items()]

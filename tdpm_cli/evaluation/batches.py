@@ -1,6 +1,5 @@
 """Examples in batches, in order; worker processes decode and resize them if they come from files."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +11,7 @@ from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data import dataset
 from tdpm_cli.evaluation.examples import Examples
 from tdpm_cli.runtime import distributed
+from tdpm_cli.runtime.cores import cores
 from tdpm_cli.runtime.errors import BadFile, InputError
 from tdpm_cli.runtime.signals import ignore_signals
 
@@ -40,7 +40,7 @@ def batches_of(
     """Yield the first n examples in batches of `size`, in order. Of several processes each gets batches of its own."""
     n = min(len(examples), n)
     batches = [list(range(start, min(start + size, n))) for start in range(0, n, size)]
-    workers = min(MAX_WORKERS, os.cpu_count() or 1) if examples.on_disk and n > MIN_FOR_WORKERS else 0
+    workers = min(MAX_WORKERS, cores()) if examples.on_disk and n > MIN_FOR_WORKERS else 0
     yield from DataLoader(
         _BatchDataset(examples.data, prepare, keep_raw),
         sampler=_FixedOrder(distributed.own(batches)),

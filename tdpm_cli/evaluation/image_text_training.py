@@ -59,7 +59,7 @@ class MatchingLoss:
 def matcher(config: Config, out: Path, images: int = 200_000) -> None:
     """Train a matcher for so many images on the images and captions of a config's dataset, and write it to `out`.
 
-    The same command continues an interrupted training. Raises InputError for data without images or captions.
+    Run again to continue an interrupted training. Raises InputError for data without images or captions.
     """
     if out.suffix != ".safetensors":
         raise InputError(f"{out}: a matcher is written as .safetensors; give the file this suffix")

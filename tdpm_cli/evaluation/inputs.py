@@ -24,9 +24,8 @@ from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import Json, read_json
 from tdpm_cli.sampling import build
 from tdpm_cli.sampling.sample_batch import GeneratedDataset
+from tdpm_cli.sampling.sample_store import MANIFEST
 from tdpm_cli.sampling.settings import describe
-
-MANIFEST = "samples.json"
 
 
 @dataclass(frozen=True)

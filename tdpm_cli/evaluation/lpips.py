@@ -6,9 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.errors import InputError, first_line
 from tdpm_cli.runtime.files import sha256
-from tdpm_cli.runtime.pretrained import first_line
 
 URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"  # of torchvision; contains part of its SHA-256
 MIN_SIDE = 31  # pixels that AlexNet needs

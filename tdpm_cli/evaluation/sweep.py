@@ -64,7 +64,7 @@ def sweep(options: SweepOptions) -> list[Json]:
     """Score every combination of the options, and return a row for each.
 
     Writes `sweep.json`, `sweep.csv` and `sweep.png` to `options.out`, by default beside the first model, and saves
-    after every row, so that the same command continues. Raises InputError for input that does not fit.
+    after every row, so that a repeated command continues. Raises InputError for input that does not fit.
     """
     if options.report:
         Page("")  # raises, before the work, for a missing package

@@ -18,7 +18,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from tdpm_cli.runtime import console
-from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.cores import cores
+from tdpm_cli.runtime.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -287,8 +288,8 @@ def _from_environment(name: str, otherwise: int) -> int:
 
 def enough_devices(count: int) -> None:
     """Raise InputError if this machine has fewer devices than processes."""
-    gpus, cores = torch.cuda.device_count(), len(os.sched_getaffinity(0))
-    has, what = (gpus, "GPUs") if gpus else (cores, "CPU cores")
+    gpus = torch.cuda.device_count()
+    has, what = (gpus, "GPUs") if gpus else (cores(), "CPU cores")
     if count > has:
         raise InputError(f"--nproc is {count}, but this machine has {has} {what}; accepted: 1 to {has}")
 
@@ -305,7 +306,7 @@ def _meet() -> None:
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"process {env.get('RANK')} of {env.get('WORLD_SIZE')} did not meet the others at {place} within {seconds} "
-            f"s ({str(error).splitlines()[0]}). Start all of them at about the same time, with the same MASTER_ADDR "
+            f"s ({first_line(error)}). Start all of them at about the same time, with the same MASTER_ADDR "
             "and MASTER_PORT (or torchrun's --rdzv-endpoint), reachable from every machine; TDPM_TIMEOUT sets how long "
             "they wait"
         ) from None
@@ -328,7 +329,7 @@ def lost(error: Exception) -> PeerLost | None:
 def _lost(error: Exception) -> PeerLost:
     return PeerLost(
         f"process {rank()} of {size()} lost the connection to the others, or waited longer than {timeout()} s "
-        f"({str(error).splitlines()[0]}); see the error of the process that ended first"
+        f"({first_line(error)}); see the error of the process that ended first"
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from tdpm_cli.runtime.console import say
+from tdpm_cli.runtime.cores import cores
 from tdpm_cli.runtime.distributed import PeerLost, enough_devices
 from tdpm_cli.runtime.signals import SIGNALS
 
@@ -63,7 +64,7 @@ class _Group:
     def _start(self, rank: int, messages: str) -> "subprocess.Popen[bytes]":
         if rank == 0:
             self.port = _free_port()
-        threads = max(len(os.sched_getaffinity(0)) // self.count, 1)
+        threads = max(cores() // self.count, 1)
         environment = {
             "OMP_NUM_THREADS": str(threads), **LOOPBACK, **os.environ, MESSAGES: messages,
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(self.port), "RANK": str(rank), "LOCAL_RANK": str(rank),

@@ -17,7 +17,6 @@ from tdpm_cli.config import registry
 from tdpm_cli.config.schema import Component, Config, ScheduleConfig, check_sampling, load_stored_config
 from tdpm_cli.config.types import Truncation
 from tdpm_cli.data.dataset import Dataset
-from tdpm_cli.data.decode import limit_pixels
 from tdpm_cli.engine.denoiser import Denoiser
 from tdpm_cli.engine.protocols import Condition, Space
 from tdpm_cli.engine.schedule import Schedule
@@ -165,7 +164,6 @@ def use_checkpointing(model: nn.Module, on: bool) -> None:
 
 def open_dataset(config: Config) -> tuple[Dataset, Config]:
     """Open the dataset; return it, and the config with what only the data contain (the names of the classes)."""
-    limit_pixels()
     data: Dataset = build_component("dataset", config.data, config.data.path, build_space(config).raw_shape)
     options = {**config.condition.options, **build_condition(config).fit(data)}
     condition = config.condition.model_copy(update={"options": options})
@@ -195,7 +193,7 @@ def load_model(source: Path | None = None, device: torch.device | str = "cpu") -
     All processes load the file that the first one chooses, because a run may write another meanwhile. Raises InputError
     for anything that is not a model of tdpm, and for one that exceeds the free memory.
     """
-    path = distributed.from_first(lambda: _weights_of(source or newest_run()))
+    path, verified = distributed.from_first(lambda: _weights_of(source or newest_run()))
     shapes, header = weights.read_header(path)
     if header.get("format") != f"tdpm {FORMAT}":
         actual = header.get("format", "no tdpm header")
@@ -213,13 +211,14 @@ def load_model(source: Path | None = None, device: torch.device | str = "cpu") -
     components = replace(build(without, device), config=config)
     weights.load_tensors(components.model, weights.read_weights(path)[0], str(path))
     components.model.eval().requires_grad_(False)
-    digest = sha256(path)
+    digest = verified if verified and distributed.is_first() else sha256(path)  # each process hashes its own file
     distributed.agree("weights", {str(path): digest})
     return LoadedModel(components, path, digest, header["weights"], int(header["seen"]))
 
 
-def _weights_of(source: Path) -> Path:
-    return checkpoint.newest_weights(source) if source.is_dir() else source
+def _weights_of(source: Path) -> tuple[Path, str | None]:
+    """Return a file of weights, and its SHA-256 if this process has verified the file."""
+    return checkpoint.newest_weights_and_hash(source) if source.is_dir() else (source, None)
 
 
 def config_in(path: Path, header: Mapping[str, str]) -> Config:

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
+from tdpm_cli.data.decode import from_tensor
 from tdpm_cli.runtime import files
 from tdpm_cli.runtime.console import Meter, say
 from tdpm_cli.runtime.errors import InputError
@@ -78,14 +78,14 @@ class ImageFolder:
                 stored.write(piece, call(slice(piece.start, piece.stop)).numpy())
                 meter.advance(len(piece))
                 if interrupted.number:
-                    raise Interrupted(interrupted.number, f"stopped; the same command continues {self.path}")
+                    raise Interrupted(interrupted.number, f"stopped; run the same command to continue {self.path}")
         return torch.from_numpy(stored.read_all(pieces))
 
     def write_images(self, raw: Tensor, names: Sequence[str]) -> None:
         """Write uint8 [n, C, H, W] as PNGs of these names."""
-        for image, name in zip(raw.permute(0, 2, 3, 1).numpy(), names, strict=True):
+        for image, name in zip(raw, names, strict=True):
             with replacing(self.path / name) as part:
-                Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(part, format="PNG")
+                from_tensor(image).save(part, format="PNG")
 
     def finish(self, settings: Json, images: Sequence[Mapping[str, object]]) -> None:
         """Write the manifest, which makes the folder complete, with an entry for each image."""

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from tdpm_cli.config import load_config, presets
 from tdpm_cli.data.dataset import Examples
-from tdpm_cli.data.decode import limit_pixels
 from tdpm_cli.data.image_dataset import ImageDataset
 from tdpm_cli.data.image_files import IMAGE_SUFFIXES, ImageFiles
 from tdpm_cli.runtime.errors import InputError
@@ -41,7 +40,6 @@ def read_images(source: str, model: Model, n: int | None) -> InputImages:
     shape = tuple(model.space.raw_shape)
     if len(shape) != 3:
         raise InputError(f"the model's data have shape {list(shape)}; expected images [C, H, W]")
-    limit_pixels()
     data, names, classes = _open(source, shape)
     count = min(n or len(data), len(data))
     raw, raw_condition = data[range(count)]

@@ -29,7 +29,7 @@ class Layout:
 
 
 class OutputFolder:
-    """A folder whose content depends on settings alone, so that the same command continues it."""
+    """A folder whose content depends on settings alone, so that repeating the command continues it."""
 
     def __init__(self, path: Path, layout: Layout) -> None:
         self.path, self.layout = path, layout

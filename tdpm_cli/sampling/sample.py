@@ -1,4 +1,4 @@
-"""`tdpm sample`: write samples of a model to a folder; the same command continues it."""
+"""`tdpm sample`: write samples of a model to a folder, and continue an unfinished one."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -178,7 +178,7 @@ def _fill(
             say("time: " + ", ".join(f"{what} {share:.1%}" for what, share in spent.shares().items()))
         if not is_done:
             assert interrupted.number is not None
-            raise Interrupted(interrupted.number, f"stopped; the same command continues {out}")
+            raise Interrupted(interrupted.number, f"stopped; run the same command to continue {out}")
     finally:
         locks.close(is_done)
 

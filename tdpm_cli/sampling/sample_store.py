@@ -17,14 +17,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tdpm_cli.data.decode import from_array
+from tdpm_cli.data.stored_images import SAMPLES_ARRAY
 from tdpm_cli.runtime import npz
 from tdpm_cli.runtime.console import Spent
+from tdpm_cli.runtime.cores import cores
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import Json, replacing
 from tdpm_cli.runtime.locks import exclusive
 from tdpm_cli.sampling.output import Layout, OutputFolder
 
-MANIFEST, ARRAY = "samples.json", "samples.npz"
+MANIFEST = "samples.json"
 SAMPLES = Layout(MANIFEST, settings=MANIFEST, pieces=".pieces", content=re.compile(r"samples\.npz|\d{6,}\.png.*"))
 _IMAGE = re.compile(r"\d{6,}\.png")
 
@@ -87,7 +90,7 @@ class SampleImages:
 
     def __init__(self, out: Path, spent: Spent) -> None:
         self.folder, self.spent = OutputFolder(out, SAMPLES), spent
-        self._pool = ThreadPoolExecutor(os.cpu_count())
+        self._pool = ThreadPoolExecutor(cores())
         self._partial_files = [path for path in out.glob("*.part") if _IMAGE.match(path.name)]
         self._pending: list[Future[None]] = []
 
@@ -139,7 +142,7 @@ class SampleArray:
 
     def __init__(self, out: Path, n: int) -> None:
         self.folder, self.n = OutputFolder(out, SAMPLES), n
-        self._pieces, self._file = self.folder.pieces(), out / ARRAY
+        self._pieces, self._file = self.folder.pieces(), out / SAMPLES_ARRAY
 
     def count(self) -> int:
         """Return the length of the array; 0 if it does not exist."""
@@ -177,6 +180,6 @@ def _images(out: Path) -> list[Path]:
 def _write_png(path: Path, image: np.ndarray, spent: Spent) -> None:
     with spent.on("encoding (threads)"):
         png = io.BytesIO()
-        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(png, format="PNG")
+        from_array(image).save(png, format="PNG")
     with spent.on("writing (threads)"), replacing(path) as part:
         part.write_bytes(png.getvalue())

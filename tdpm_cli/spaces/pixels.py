@@ -43,9 +43,11 @@ class Pixels:
 
     def to_image(self, raw: Tensor, columns: int | None = None) -> "Image.Image":
         """Draw the first 64 images in a grid, enlarged without smoothing."""
+        from PIL.Image import Resampling
+
         from tdpm_cli.runtime.grids import image_grid
 
-        height = raw.shape[2]
         sheet = image_grid(raw[:GRID_IMAGES], columns, zoom=1)
-        side = SMALL_GRID_SIDE if height < SMALL_SIDE else GRID_SIDE
-        return image_grid(raw[:GRID_IMAGES], columns, zoom=max(side // max(sheet.size), 1))
+        side = SMALL_GRID_SIDE if raw.shape[2] < SMALL_SIDE else GRID_SIDE
+        zoom = max(side // max(sheet.size), 1)
+        return sheet.resize((sheet.width * zoom, sheet.height * zoom), Resampling.NEAREST)

@@ -94,7 +94,7 @@ class LogCallback(Callback):
         state, settings = self.state, self.state.settings
         if progress.steps == 1:
             device.synchronise(state.device)
-            say(f"first step done {since_the_program_began():.1f} s after the program began")
+            say(f"the first step was complete {since_the_program_began():.1f} s after the program began")
         if len(state.figures.bad) >= settings.max_skipped_steps:
             raise report_divergence(state, self.run, self.data, state.figures.bad)
         means: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""The best checkpoint by score is kept apart, whatever else goes."""
+"""The best checkpoint by score is kept, whatever else is removed."""
 
 import json
 import shutil
@@ -23,31 +23,31 @@ def scores(run):
 
 
 def saved(folder):
-    """A folder as `save` leaves one, of nothing."""
+    """A checkpoint without weights."""
     folder.mkdir(parents=True)
     formats.write_state(folder, {"seen": int(folder.name)}, {})
     formats.seal(folder)
     return folder
 
 
-def test_every_checkpoint_is_scored_and_the_best_stays(tiny, tmp_path, capsys):
+def test_every_checkpoint_is_scored_and_the_best_is_kept(tiny, tmp_path, capsys):
     run = train(load_config(tiny(*SCORED)), tmp_path, "run", make_score=checkpoint_scorer)
-    found = scores(run)
-    assert list(found) == [64, 128, 192, 256]
-    least = min(found, key=found.get)
+    measured = scores(run)
+    assert list(measured) == [64, 128, 192, 256]
+    least = min(measured, key=measured.get)
     assert build.load_model(run / "best").seen == least
     name, value = checkpoint.best(run)
-    assert (name, value) == ("sliced W2", pytest.approx(found[least], rel=1e-5))
+    assert (name, value) == ("sliced W2", pytest.approx(measured[least], rel=1e-5))
     assert "the best checkpoint so far" in capsys.readouterr().err
     again = score(model=run / "best", n=64)
     assert again["scores"]["sliced W2"] == pytest.approx(value, rel=1e-6)
 
 
-def test_one_that_is_worse_does_not_take_its_place_and_one_that_is_better_does(tmp_path):
+def test_a_better_checkpoint_replaces_the_best_and_a_worse_one_does_not(tmp_path):
     first, second, third = (saved(tmp_path / "checkpoints" / f"{seen:09d}") for seen in (10, 20, 30))
     assert checkpoint.keep_best(tmp_path, first, "FD", 5.0)
     assert not checkpoint.keep_best(tmp_path, second, "FD", 6.0)
-    shutil.rmtree(first)  # as the oldest goes; its files stay where they are linked
+    shutil.rmtree(first)  # as the oldest is removed; its linked files remain
     (kept,) = checkpoint.list_checkpoints(tmp_path / "best")
     formats.verify(kept)
     assert (kept.name, checkpoint.best(tmp_path)) == (first.name, ("FD", 5.0))
@@ -56,7 +56,7 @@ def test_one_that_is_worse_does_not_take_its_place_and_one_that_is_better_does(t
     assert checkpoint.keep_best(tmp_path, second, "KID", 9.0), "scores of another kind are not compared"
 
 
-def test_a_disk_that_fails_leaves_the_best_as_it_was(tmp_path, monkeypatch):
+def test_a_disk_error_leaves_the_best_as_it_was(tmp_path, monkeypatch):
     first, second = (saved(tmp_path / "checkpoints" / f"{seen:09d}") for seen in (10, 20))
     checkpoint.keep_best(tmp_path, first, "FD", 5.0)
 
@@ -68,10 +68,10 @@ def test_a_disk_that_fails_leaves_the_best_as_it_was(tmp_path, monkeypatch):
         checkpoint.keep_best(tmp_path, second, "FD", 4.0)
     monkeypatch.undo()
     assert checkpoint.best(tmp_path) == ("FD", 5.0)
-    assert checkpoint.keep_best(tmp_path, second, "FD", 4.0), "what the failure left behind is no hindrance"
+    assert checkpoint.keep_best(tmp_path, second, "FD", 4.0), "the remains of the failure do not prevent it"
 
 
-def test_a_run_that_died_before_its_score_is_scored_when_it_continues(tiny, tmp_path):
+def test_a_run_killed_before_its_score_is_scored_when_it_continues(tiny, tmp_path):
     run = train(load_config(tiny(*SCORED)), tmp_path, "run", make_score=checkpoint_scorer)
     before, log = scores(run), run / "log.jsonl"
     shutil.rmtree(run / "best")

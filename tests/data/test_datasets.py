@@ -7,6 +7,7 @@ import pickle
 import struct
 import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +17,12 @@ from PIL import Image
 
 from tdpm_cli.config import registry
 from tdpm_cli.data import decode
+from tdpm_cli.data.auto_preset import propose
 from tdpm_cli.data.image_files import ImageFiles
 from tdpm_cli.data.loader import Order, batches
 from tdpm_cli.data.quarantine import quarantine_path
+from tdpm_cli.data.stored_images import open_stored
+from tdpm_cli.data.survey import survey
 from tdpm_cli.runtime.errors import InputError
 
 
@@ -150,6 +154,20 @@ def test_images_of_too_many_pixels_are_rejected(tmp_path, monkeypatch):
     monkeypatch.setattr(decode, "MAX_PIXELS", 200 * 200)
     with pytest.raises(InputError, match=r"300×300 .*40,000"):
         load("images", folder)[[0]]
+
+
+@pytest.mark.parametrize("command", ["decode", "survey", "propose", "score"])
+def test_only_our_limit_of_pixels_counts(tmp_path, monkeypatch, command):  # in tests, Pillow's warning is an error
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    folder = folder_of(tmp_path / "x", ["1.png"], size=(64, 64))
+    if command == "decode":
+        assert load("images", folder, (3, 64, 64))[[0]][0].shape == (1, 3, 64, 64)
+    elif command == "survey":
+        assert [info.broken for info in survey(load("images", folder), folder, decode=False, workers=1)] == [""]
+    elif command == "propose":
+        assert propose(folder)["space"]["shape"] == [3, 64, 64]
+    else:
+        assert open_stored(folder, "--ref").shape == (3, 64, 64)
 
 
 def test_zip_entries_of_too_many_bytes_are_rejected(tmp_path, monkeypatch):
@@ -420,7 +438,7 @@ def test_fashion_mnist(tmp_path, monkeypatch):
     data = load("fashion-mnist", tmp_path / "x", (1, 28, 28))
     assert len(data) == 10
     assert data.class_names[9] == "ankle boot"
-    root = tmp_path / "root"  # of torchvision's data set
+    root = tmp_path / "root"  # of torchvision's dataset
     (root / "FashionMNIST").mkdir(parents=True)
     idx_of(root / "FashionMNIST" / "raw", images, labels)
     assert len(load("fashion-mnist", root, None)) == 10
@@ -440,16 +458,22 @@ def test_cifar10_of_another_hash_is_rejected_unread(tmp_path):
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     for name in [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch", "batches.meta"]:
-        (folder / name).write_bytes(pickle.dumps(Hostile()))
-    with pytest.raises(InputError, match=r"cifar-10|CIFAR-10"):
+        (folder / name).write_bytes(pickle.dumps(Hostile(tmp_path / "executed")))
+    with pytest.raises(InputError, match=r"CIFAR-10"):
         load("cifar10", tmp_path, (3, 32, 32))
+    assert not (tmp_path / "executed").exists()
+    pickle.loads((folder / "test_batch").read_bytes())
+    assert (tmp_path / "executed").exists()  # reading them would have run their code
 
 
 class Hostile:
-    """Runs when it is unpickled."""
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
 
     def __reduce__(self):
-        return exec, ("raise AssertionError('unpickled')",)
+        return Path.touch, (self.path,)
 
 
 def test_cifar10_of_torchvision(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import zipfile
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -81,21 +82,23 @@ def test_verify_quarantines_damaged_images_and_training_leaves_them_out(tmp_path
         verify(folder)
 
 
-def test_a_run_that_met_a_damaged_image_continues_after_its_quarantine(tmp_path, tiny_files, capsys):
+def test_a_run_with_a_damaged_image_continues_after_its_quarantine(tmp_path, tiny_files, capsys):
     folder = folder_of(tmp_path / "x", [f"{k:03d}.png" for k in range(100)])
     config = tiny_files(folder, "train.duration=96", "train.cache=false")
-    order = torch.randperm(100, generator=torch.Generator().manual_seed(0))[:64].tolist()  # of the first grid
-    late = next(k for k in range(64, 100) if k not in order)
+    grid = torch.randperm(100, generator=torch.Generator().manual_seed(0))[:64].tolist()
+    stream = order_from(range(100), config.train.batch, config.train.seed, 0, flip=config.train.flip)
+    order = [k for batch in islice(stream, 96 // config.train.batch) for k in batch]
+    late = next(k for k in order[64:] if k not in grid and k not in order[:64])  # first read after a checkpoint
     (folder / f"{late:03d}.png").write_bytes(b"")
     with pytest.raises(InputError, match=rf"{late:03d}\.png.*tdpm data verify"):
         train(config, tmp_path, "run")
     saved = checkpoint.list_checkpoints(tmp_path / "run")
+    assert saved
     with pytest.raises(InputError, match="1 of 100"):
         verify(folder)
-    if saved:
-        train(config, tmp_path, "run")
-        assert "quarantine" in capsys.readouterr().err
-        assert int(checkpoint.list_checkpoints(tmp_path / "run")[-1].name) == 96
+    train(config, tmp_path, "run")
+    assert "quarantine" in capsys.readouterr().err
+    assert int(checkpoint.list_checkpoints(tmp_path / "run")[-1].name) == 96
 
 
 def test_a_damaged_image_in_the_first_batch_leaves_no_run(tmp_path, tiny_files):
@@ -184,6 +187,16 @@ def test_prepare_rejects(tmp_path, name, options, message):
     with pytest.raises(InputError, match=message):
         prepare(folder, tmp_path / name, *options)
     assert not (tmp_path / name).exists()
+
+
+def test_prepare_suggests_to_enlarge_small_images_only(tmp_path, monkeypatch):
+    def fail(*args):
+        raise ValueError("a smaller chunk than its header states")
+
+    monkeypatch.setattr("tdpm_cli.data.decode.prepare", fail)
+    with pytest.raises(InputError, match=r"x: .*\b5 of 5\b") as rejected:
+        prepare(folder_of(tmp_path / "x", [f"{k}.png" for k in range(5)]), tmp_path / "y.zip", "8", PrepareOptions())
+    assert "--upscale" not in str(rejected.value)
 
 
 def test_prepare_with_other_options_starts_again(tmp_path, capsys):

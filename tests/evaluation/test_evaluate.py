@@ -19,6 +19,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from tdpm_cli.config import load_config
 from tdpm_cli.data.datasets.digits import digits as open_digits
+from tdpm_cli.data.decode import from_tensor
 from tdpm_cli.evaluation import summary
 from tdpm_cli.evaluation.evaluate import write_statistics
 from tdpm_cli.evaluation.examples import Examples
@@ -37,8 +38,7 @@ def write_images(folder, images, names=None):
     for k, image in enumerate(images):
         path = folder / (names[k] if names else f"{k:03d}.png")
         path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = image.permute(1, 2, 0).numpy()
-        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)
+        from_tensor(image).save(path)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Signals while something is scored: nothing is half-written, and what was done is not done again."""
+"""Signals during an evaluation: nothing is half-written, and finished rows are not computed again."""
 
 import json
 import runpy
@@ -26,43 +26,43 @@ def interrupt(command, begun, number):
             break
         time.sleep(0.1)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
-    return process.returncode, said
+    _, output = process.communicate(timeout=60)
+    return process.returncode, output
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 143)])
 def test_eval_ends_at_once_and_leaves_nothing(runs, tmp_path, number, status):
-    folder = tmp_path / "new"  # which is made before the work begins
+    folder = tmp_path / "new"  # exists before the work begins
     command = ["eval", "--model", runs["points"], "--n", "20M", "--json", folder / "scores.json"]
     assert interrupt(command, folder.exists, number)[0] == status
     assert list(folder.iterdir()) == []
 
 
-def test_sweep_keeps_the_rows_that_are_done(runs, tmp_path):
+def test_sweep_keeps_finished_rows(runs, tmp_path):
     out = tmp_path / "out"
     command = ["sweep", "--model", runs["points"], "--n", "1k", "--out", out]
     command += ["--steps", ",".join(map(str, range(1, ROWS + 1)))]
     rows = lambda: json.loads((out / "sweep.json").read_text())["rows"] if (out / "sweep.json").exists() else []
-    status, said = interrupt(command, rows, signal.SIGTERM)
-    assert status == 143, said
+    status, output = interrupt(command, rows, signal.SIGTERM)
+    assert status == 143, output
     kept = rows()
     assert 1 <= len(kept) < ROWS, "it was not interrupted in the middle"
     done = subprocess.run([TDPM, *map(str, command)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert f"{ROWS} of {ROWS}: " in done.stderr
-    assert not any(line.startswith("1 of ") for line in done.stderr.splitlines()), "a row that was done is done again"
+    assert not any(line.startswith("1 of ") for line in done.stderr.splitlines()), "a finished row was computed again"
     assert rows()[: len(kept)] == kept
     assert len(rows()) == ROWS
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "told"),
+    ("error", "status", "output"),
     [(InputError("no preset"), 2, "error: no preset\n"), (Interrupted(signal.SIGTERM, "stopped"), 143, "stopped\n")],
 )
-def test_scripts_compare_ends_with_the_status_of_its_error(error, status, told, monkeypatch, capsys):
+def test_scripts_compare_ends_with_the_status_of_its_error(error, status, output, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["compare", "digits"])
     monkeypatch.setattr("tdpm_cli.config.presets.read_preset", Mock(side_effect=error))
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "compare.py"), run_name="__main__")
     assert end.value.code == status
-    assert capsys.readouterr().err == told
+    assert capsys.readouterr().err == output

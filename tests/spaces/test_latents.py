@@ -270,8 +270,8 @@ def test_missing_images_of_latents_are_named(places):
         latents.images()
 
 
-def test_inspect_rejects_latents(encoded):
-    with pytest.raises(InputError, match=r"latents"):
+def test_inspect_rejects_latents_and_names_their_images(encoded, images):
+    with pytest.raises(InputError, match=rf"{encoded}: .*{images.resolve()}"):
         inspect(encoded)
 
 

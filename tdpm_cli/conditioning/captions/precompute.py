@@ -57,4 +57,6 @@ def _embed(condition: EmbedsCaptions, texts: Sequence[str], device: torch.device
         for count in condition.prepare(texts, device):
             meter.advance(count)
             if interrupted.number:
-                raise Interrupted(interrupted.number, "stopped; the embeddings are kept, and the same command resumes")
+                raise Interrupted(
+                    interrupted.number, "stopped; the embeddings are kept: run the same command to continue"
+                )

@@ -73,6 +73,7 @@ class LatentDataset:
         self.shape = tuple(self._read(0, 0).shape)
         self.prepared = f"encoded by {about['autoencoder']}"
         self.notes: Sequence[str] = ()
+        self.source = Path(about["source"])
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -90,11 +91,10 @@ class LatentDataset:
 
     def images(self) -> Dataset:
         """Open the dataset of the images. Raises InputError if it has been moved or removed."""
-        source = Path(self._about["source"])
-        if not source.exists():
-            raise InputError(f"{self._entries.path}: its images were read from {source}, which no longer exists; "
+        if not self.source.exists():
+            raise InputError(f"{self._entries.path}: its images were read from {self.source}, which no longer exists; "
                              "restore them, or name others with --ref PATH")  # fmt: skip
-        images: Dataset = load("dataset", self._about["data"])(source, tuple(self._about["shape"]))
+        images: Dataset = load("dataset", self._about["data"])(self.source, tuple(self._about["shape"]))
         return images
 
     def fingerprint(self) -> str:

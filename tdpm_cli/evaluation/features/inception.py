@@ -10,7 +10,7 @@ import torch
 from platformdirs import user_cache_path
 from torch import Tensor
 
-from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.errors import InputError, first_line
 from tdpm_cli.runtime.files import sha256
 
 __all__ = ["Inception"]
@@ -40,7 +40,7 @@ class Inception:
             try:
                 self.network = fused(torch.jit.load(str(path), map_location=device).eval().layers, device)
             except (RuntimeError, AttributeError) as error:
-                reason = str(error).splitlines()[0]
+                reason = first_line(error)
                 raise InputError(f"{path}: not clean-fid's TorchScript {FILE} ({reason}); download it again") from None
         self.device = device
         digest = sha256(path)
