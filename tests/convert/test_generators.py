@@ -61,7 +61,7 @@ class Large(Program):
 
 
 class Read(Program):
-    """The batch's size read off as a number, which an exporter takes for the same in every batch."""
+    """The size of the batch as a number, which an exporter treats as constant."""
 
     def forward(self, z: Tensor) -> Tensor:
         return self.leave(self.norm(self.enter(z).view(z.shape[0], 4, 4, 4)).repeat(1, 1, 2, 2))
@@ -76,14 +76,14 @@ class Bytes(Program):
 
 @pytest.fixture
 def tdpm(tiny_images, tmp_path, monkeypatch):
-    """`tdpm train` of a tiny preset with further words, in an empty folder."""
+    """`tdpm train` of a tiny preset with further arguments, in an empty folder."""
 
-    def train(*words):
+    def train(*arguments):
         import yaml
 
         monkeypatch.chdir(tmp_path)
         (tmp_path / "small.yaml").write_text(yaml.safe_dump(tiny_images()))
-        monkeypatch.setattr(sys, "argv", ["tdpm", "train", "--preset", "small.yaml", *map(str, words)])
+        monkeypatch.setattr(sys, "argv", ["tdpm", "train", "--preset", "small.yaml", *map(str, arguments)])
         with pytest.raises(SystemExit) as caught:
             main()
         if caught.value.code:
@@ -100,17 +100,17 @@ def saved(tmp_path, kind=Program):
 
 def plain_of(tiny_images, *assignments):
     return presets.override(
-        tiny_images("prior.name=x0-then-noise"), [f"prior.{each}" for each in SMALL] + [*assignments]
+        tiny_images("prior.name=x0-then-noise"), [f"prior.{option}" for option in SMALL] + [*assignments]
     )
 
 
 @pytest.fixture
 def ours(tiny_images, tmp_path):
     """A generator's own file, and the generator."""
-    made = build.build(config.load_config(plain_of(tiny_images, "train.seed=5")))
+    components = build.build(config.load_config(plain_of(tiny_images, "train.seed=5")))
     path = tmp_path / "generator.safetensors"
-    weights.write_weights(path, made.model.prior.generator, {})
-    return path, made.model.prior.generator
+    weights.write_weights(path, components.model.prior.generator, {})
+    return path, components.model.prior.generator
 
 
 def test_a_generator_of_ours_becomes_the_prior(ours, tdpm):
@@ -126,33 +126,34 @@ def test_a_generator_of_ours_becomes_the_prior(ours, tdpm):
 
 def test_both_halves_begin_from_other_models(ours, tdpm):
     denoiser = tdpm("--duration", "16", "--set", "train.denoiser_lr=1e-12").rename("denoiser")
-    words = ["--init", denoiser, "--init-prior", ours[0], "--objective", "prior", "--duration", "16"]
-    model, theirs = load(tdpm(*words, "--set", "train.prior_lr=1e-12"), "cpu"), load(denoiser, "cpu")
+    arguments = ["--init", denoiser, "--init-prior", ours[0], "--objective", "prior", "--duration", "16"]
+    model, theirs = load(tdpm(*arguments, "--set", "train.prior_lr=1e-12"), "cpu"), load(denoiser, "cpu")
     pairs = zip(model.tdpm.denoiser.parameters(), theirs.tdpm.denoiser.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     assert model.config.prior.name == "x0-then-noise"
 
 
-def test_a_run_lends_its_generator_to_another_cut(tiny_images, tdpm, tmp_path):
-    made = build.build(config.load_config(plain_of(tiny_images, "schedule.truncate.step=30")))
+def test_a_generator_of_a_run_is_used_at_another_truncation_point(tiny_images, tmp_path):
+    first = build.build(config.load_config(plain_of(tiny_images, "schedule.truncate.step=30")))
     path = tmp_path / "model.safetensors"
-    weights.write_weights(path, made.model, build.header(made.config, "ema-1", 0))
-    adopted = config.load_config(generator.preset_of_generator(tiny_images(), str(path)))
-    again = build.build(adopted)
-    generator.load_generator(again, str(path))
-    assert again.model.denoiser.schedule.T == 100
-    assert all(map(torch.equal, again.model.prior.parameters(), made.model.prior.parameters()))
+    weights.write_weights(path, first.model, build.header(first.config, "ema-1", 0))
+    second = build.build(config.load_config(generator.preset_of_generator(tiny_images(), str(path))))
+    generator.load_generator(second, str(path))
+    assert second.model.denoiser.schedule.T == 100
+    assert all(map(torch.equal, second.model.prior.parameters(), first.model.prior.parameters()))
 
 
 def test_a_program_is_trained_saved_continued_and_exported(tdpm, tmp_path, capsys):
     path = saved(tmp_path)
-    words = ["--init-prior", path, "--set", "prior.z=[16]", "--set", "train.prior_lr=1e-3"]
-    tdpm(*words, "--dry-run")
-    half = tdpm(*words, "--duration", "64")
-    whole = tdpm(*words)
-    assert half == whole
-    other = tdpm(*words, "--name", "at-once")
-    files = [checkpoint.list_checkpoints(run)[-1] / "model.safetensors" for run in (whole, other.parent / "at-once")]
+    arguments = ["--init-prior", path, "--set", "prior.z=[16]", "--set", "train.prior_lr=1e-3"]
+    tdpm(*arguments, "--dry-run")
+    half = tdpm(*arguments, "--duration", "64")
+    run = tdpm(*arguments)
+    assert half == run
+    other = tdpm(*arguments, "--name", "at-once")
+    files = [
+        checkpoint.list_checkpoints(folder)[-1] / "model.safetensors" for folder in (run, other.parent / "at-once")
+    ]
     first, second = (weights.read_weights(file)[0] for file in files)
     assert all(torch.equal(first[name], second[name]) for name in first)
     theirs = programs.read(path).state_dict()
@@ -161,23 +162,23 @@ def test_a_program_is_trained_saved_continued_and_exported(tdpm, tmp_path, capsy
     assert not torch.equal(learned["enter.weight"], theirs["enter.weight"])
     assert torch.equal(learned["norm.running_mean"], theirs["norm.running_mean"])  # it learns in eval mode
 
-    model = load(whole, "cpu")
-    averaged = weights.read_weights(checkpoint.newest_weights(whole))[0]
+    model = load(run, "cpu")
+    averaged = weights.read_weights(checkpoint.newest_weights(run))[0]
     assert torch.equal(model.tdpm.prior.generator.enter.weight, averaged["prior.generator.enter.weight"])
     images = model.sample(3, seed=1)
     assert torch.equal(model.sample(1, seed=1, first=2), images[2:])
-    assert (whole / "prior.pt").read_bytes() == path.read_bytes()
+    assert (run / "prior.pt").read_bytes() == path.read_bytes()
 
     capsys.readouterr()
-    exported = export(tmp_path / "m.safetensors", whole)
+    exported = export(tmp_path / "m.safetensors", run)
     assert torch.equal(load(exported, "cpu").sample(3, seed=1), images)
     assert "note: " in capsys.readouterr().err
     pytest.importorskip("onnxruntime")
-    given = {"z": torch.randn(2, 16 + 64, generator=torch.Generator().manual_seed(0))}
-    graph = TorchExport().run(export(tmp_path / "m.pt2", whole, steps=1), given)
-    assert torch.allclose(graph[1], Onnx().run(export(tmp_path / "m.onnx", whole, steps=1), given)[1], atol=1e-4)
+    inputs = {"z": torch.randn(2, 16 + 64, generator=torch.Generator().manual_seed(0))}
+    graph = TorchExport().run(export(tmp_path / "m.pt2", run, steps=1), inputs)
+    assert torch.allclose(graph[1], Onnx().run(export(tmp_path / "m.onnx", run, steps=1), inputs)[1], atol=1e-4)
     with pytest.raises(InputError, match="'torchscript'"):
-        export(tmp_path / "folder", whole, "diffusers", sampler="ddim", spacing=1.0)
+        export(tmp_path / "folder", run, "diffusers", sampler="ddim", spacing=1.0)
 
 
 def test_a_program_runs_only_where_it_is_trusted(tdpm, tmp_path):
@@ -185,18 +186,18 @@ def test_a_program_runs_only_where_it_is_trusted(tdpm, tmp_path):
     run = tdpm("--init-prior", path, "--set", "prior.z=[16]", "--duration", "16")
     digest = load(run, "cpu").config.prior.options["program"]
     programs.place(digest).unlink()
-    with pytest.raises(InputError, match=rf"{digest}\), which is code.* was not run.*copy"):
+    with pytest.raises(InputError, match=rf"{digest}"):
         load(run, "cpu")
     programs.place(digest).write_bytes((run / "prior.pt").read_bytes())
     load(run, "cpu")
     programs.place(digest).write_bytes(saved(tmp_path, Bytes).read_bytes())
-    with pytest.raises(InputError, match=r"damaged.*SHA-256"):
+    with pytest.raises(InputError, match=r"SHA-256"):
         load(run, "cpu")
 
 
 def test_a_program_that_cannot_be_traced_is_no_graph(tdpm, tmp_path):
     run = tdpm("--init-prior", saved(tmp_path, Read), "--set", "prior.z=[16]", "--duration", "16")
-    with pytest.raises(InputError, match="TorchScript program"):
+    with pytest.raises(InputError, match="TorchScript"):
         export(tmp_path / "m.pt2", run, steps=1)
     assert not list(tmp_path.glob("m*"))
 
@@ -213,59 +214,72 @@ class Harmful:
         return (print, ("executed",))
 
 
-def test_what_does_not_fit_gets_one_message(ours, tdpm, tmp_path, tiny_images, capsys):
-    path, theirs = ours
+@pytest.fixture
+def unsuitable(ours, tiny_images, tmp_path):
+    """A folder of generators, and of files that are none."""
+    path, generator = ours
     state = {
-        name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in weights.tensors_of(theirs).items()
+        name: tensor.clone(memory_format=torch.contiguous_format)
+        for name, tensor in weights.tensors_of(generator).items()
     }
 
-    def variant(name, drop=(), **add):
-        file = tmp_path / f"{name}.safetensors"
-        save_file({key: tensor for key, tensor in state.items() if key not in drop} | add, file)
-        return file
+    def variant(name, drop=None, **add):
+        save_file({key: tensor for key, tensor in state.items() if key != drop} | add, tmp_path / f"{name}.safetensors")
 
-    def model(name, *assignments):
-        made = build.build(config.load_config(tiny_images(*assignments)))
-        weights.write_weights(tmp_path / name, made.model, build.header(made.config, "ema-1", 0))
-        return tmp_path / name
-
-    colour = state | {f"blocks.{k}.{end}": torch.zeros(3, *state[f"blocks.{k}.{end}"].shape[1:])
-                      for k in range(2) for end in ("bias", "to_image.weight")}  # fmt: skip
-    save_file(colour, tmp_path / "colour.safetensors")
+    variant("no-first-weight", drop="mapping.0.weight")
+    variant("no-bias", drop="mapping.1.bias")
+    variant("surplus", extra=torch.zeros(1))
+    variant("other-shape", **{"blocks.1.conv_1.conv.weight": torch.zeros(5, 5, 1, 1)})
+    variant("other-constant", **{"blocks.0.constant": torch.zeros(3)})
+    variant("colour", **{f"blocks.{k}.{end}": torch.zeros(3, *state[f"blocks.{k}.{end}"].shape[1:])
+                         for k in range(2) for end in ("bias", "to_image.weight")})  # fmt: skip
+    components = build.build(config.load_config(tiny_images()))
+    weights.write_weights(
+        tmp_path / "shared.safetensors", components.model, build.header(components.config, "ema-1", 0)
+    )
     (tmp_path / "hostile.pt").write_bytes(pickle.dumps(Harmful()))
     (tmp_path / "half.safetensors").write_bytes(path.read_bytes()[:100])
     torch.save(state, tmp_path / "state.pt")
+    for kind in (Program, Large, Bytes, Noisy):
+        saved(tmp_path, kind)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`torch.jit")
-        torch.jit.freeze(programs.read(saved(tmp_path))).save(str(tmp_path / "frozen.pt"))
-    program, z = saved(tmp_path), ["--set", "prior.z=[16]"]
-    labels = ["--set", "condition.name=labels", "--set", "condition.classes=10"]
-    cases = [
+        torch.jit.freeze(programs.read(tmp_path / "Program.pt")).save(str(tmp_path / "frozen.pt"))
+
+
+LABELS, Z = ["--set", "condition.name=labels", "--set", "condition.classes=10"], ["--set", "prior.z=[16]"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
         (["nowhere.pt"], "nowhere.pt"),
         (["hostile.pt"], "hostile.pt: not TorchScript"),
         (["state.pt"], "state.pt: not TorchScript"),
         (["half.safetensors"], "half.safetensors"),
-        ([model("other.safetensors")], "its prior 'shared'"),
-        ([variant("x", drop=["mapping.0.weight"])], "'mapping.0.weight'"),
-        ([variant("y", drop=["mapping.1.bias"])], "mapping.1.bias"),
-        ([variant("z", extra=torch.zeros(1))], "extra"),
-        ([variant("s", **{"blocks.1.conv_1.conv.weight": torch.zeros(5, 5, 1, 1)})], "blocks.1.conv_1.conv.weight"),
-        ([variant("w", **{"blocks.0.constant": torch.zeros(3)})], "images of [1]"),
-        (["colour.safetensors"], "images of [3, 8, 8]"),
-        ([path, "--set", "prior.latent=7"], "mapping.0.weight"),
-        ([path, "--set", "prior.name=copy"], "prior.name is 'copy'"),
-        ([path, *labels], "label.weight"),
-        ([program], "prior.z is [512]"),
-        ([program, *z, *labels], "label"),
-        ([saved(tmp_path, Large), *z], "[2, 1, 16, 16]"),
-        ([saved(tmp_path, Bytes), *z], "uint8 [2, 1, 8, 8]"),
-        ([saved(tmp_path, Noisy), *z], "error: "),
-        (["frozen.pt", *z], "frozen"),
-    ]  # fmt: skip
-    for words, message in cases:
-        with pytest.raises(SystemExit) as caught:
-            tdpm("--init-prior", *words)
-        told = capsys.readouterr()
-        assert (caught.value.code, message in told.err) == (2, True), (words, told.err)
-        assert "executed" not in told.out
-        assert not (tmp_path / "runs").exists(), words
+        (["shared.safetensors"], "'shared'"),
+        (["no-first-weight.safetensors"], "'mapping.0.weight'"),
+        (["no-bias.safetensors"], "mapping.1.bias"),
+        (["surplus.safetensors"], "extra"),
+        (["other-shape.safetensors"], "blocks.1.conv_1.conv.weight"),
+        (["other-constant.safetensors"], "[1]"),
+        (["colour.safetensors"], "[3, 8, 8]"),
+        (["generator.safetensors", "--set", "prior.latent=7"], "mapping.0.weight"),
+        (["generator.safetensors", "--set", "prior.name=copy"], "prior.name is 'copy'"),
+        (["generator.safetensors", *LABELS], "label.weight"),
+        (["Program.pt"], "prior.z is [512]"),
+        (["Program.pt", *Z, *LABELS], "label"),
+        (["Large.pt", *Z], "[2, 1, 16, 16]"),
+        (["Bytes.pt", *Z], "uint8 [2, 1, 8, 8]"),
+        (["Noisy.pt", *Z], "error: "),
+        (["frozen.pt", *Z], "frozen"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_an_unsuitable_generator_gets_one_message(unsuitable, tdpm, tmp_path, capsys, arguments, named):
+    with pytest.raises(SystemExit) as caught:
+        tdpm("--init-prior", *arguments)
+    output = capsys.readouterr()
+    assert (caught.value.code, named in output.err) == (2, True), output.err
+    assert "executed" not in output.out
+    assert not (tmp_path / "runs").exists()

@@ -1,4 +1,4 @@
-"""Denoisers of other projects compute here what they compute there."""
+"""Denoisers of other projects compute the same here as in their projects."""
 
 import importlib
 import json
@@ -32,7 +32,7 @@ def moved(network, generator):
     return network.eval()
 
 
-def their_unet(seed, **given):
+def their_unet(seed, **changes):
     """A random config of the family of ddpm-cifar10-32 and ddpm-church-256, or of diffusers' own defaults."""
     choose = random.Random(seed)
     levels = choose.choice([2, 3])
@@ -46,7 +46,7 @@ def their_unet(seed, **given):
         "block_out_channels": tuple(16 * choose.choice([1, 2]) if level else 16 for level in range(levels)),
         "down_block_types": tuple("AttnDownBlock2D" if attend else "DownBlock2D" for attend in attends),
         "up_block_types": tuple("AttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(attends)),
-        "norm_num_groups": choose.choice([4, 8, 16]), **family, **given,
+        "norm_num_groups": choose.choice([4, 8, 16]), **family, **changes,
     }  # fmt: skip
     return moved(diffusers.UNet2DModel(**options), torch.Generator().manual_seed(seed))
 
@@ -62,15 +62,15 @@ def plain(*assignments):
 
 
 def ours(init, *assignments):
-    made = build(config.load_config(presets.override(preset_of_denoiser(plain(*assignments), init), assignments)))
-    load_denoiser(made, init)
-    return made
+    components = build(config.load_config(presets.override(preset_of_denoiser(plain(*assignments), init), assignments)))
+    load_denoiser(components, init)
+    return components
 
 
 @torch.no_grad()
-def assert_equal(made, theirs, generator, **cond):
+def assert_equal(components, theirs, generator, **cond):
     """The same output at every time, theirs being counted from 0."""
-    network = made.model.denoiser.network.eval()
+    network = components.model.denoiser.network.eval()
     x, t = torch.randn(4, 3, 16, 16, generator=generator), torch.tensor([1, 2, 77, 1000])
     difference = (network(x, t, **{"label": cond["class_labels"]} if cond else {})
                   - theirs(x, t - 1, **cond).sample).abs().max()  # fmt: skip
@@ -95,29 +95,29 @@ def test_the_layouts_of_the_published_models(tmp_path, generator, layout):
         **DDPM,
         norm_num_groups=8,
     )  # fmt: skip
-    made = ours(pipeline(tmp_path / "p", unet), f"space.shape=[3, {size}, {size}]")
+    components = ours(pipeline(tmp_path / "p", unet), f"space.shape=[3, {size}, {size}]")
     x, t = torch.randn(2, 3, size, size, generator=generator), torch.tensor([3, 500])
     with torch.no_grad():
-        difference = (made.model.denoiser.network.eval()(x, t) - unet(x, t - 1).sample).abs().max()
+        difference = (components.model.denoiser.network.eval()(x, t) - unet(x, t - 1).sample).abs().max()
     assert float(difference) <= 1e-5
 
 
 def test_classes_and_a_unets_own_folder(tmp_path, generator):
     unet = their_unet(1, num_class_embeds=5)
     unet.save_pretrained(tmp_path / "unet-alone")
-    made = ours(f"diffusers:{tmp_path / 'unet-alone'}")
-    assert made.config.condition.options["classes"] == 5
-    assert_equal(made, unet, generator, class_labels=torch.tensor([0, 1, 2, 4]))
+    components = ours(f"diffusers:{tmp_path / 'unet-alone'}")
+    assert components.config.condition.options["classes"] == 5
+    assert_equal(components, unet, generator, class_labels=torch.tensor([0, 1, 2, 4]))
 
 
 @pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"])
-def test_the_chain_is_theirs(tmp_path, schedule):
+def test_the_schedule_is_theirs(tmp_path, schedule):
     scheduler = {"beta_schedule": schedule, "beta_start": 0.0002, "beta_end": 0.015, "prediction_type": "v_prediction"}
-    made = ours(pipeline(tmp_path / "p", their_unet(2), **scheduler), "schedule.truncate.step=400")
+    components = ours(pipeline(tmp_path / "p", their_unet(2), **scheduler), "schedule.truncate.step=400")
     theirs = diffusers.DDPMScheduler(**scheduler).alphas_cumprod
-    assert made.model.denoiser.schedule.T == 400
-    assert torch.allclose(made.model.denoiser.schedule.alpha_bar[1:].float(), theirs[:400], atol=1e-6)
-    assert made.model.denoiser.prediction == "v"
+    assert components.model.denoiser.schedule.T == 400
+    assert torch.allclose(components.model.denoiser.schedule.alpha_bar[1:].float(), theirs[:400], atol=1e-6)
+    assert components.model.denoiser.prediction == "v"
 
 
 def test_a_checkpoint_of_ddim_is_what_diffusers_converts_it_to(tmp_path, generator):
@@ -135,8 +135,8 @@ def test_a_checkpoint_of_ddim_is_what_diffusers_converts_it_to(tmp_path, generat
 
 
 def ddim_names(state):
-    """diffusers' names to ermongroup's, written down independently of the reader."""
-    found = {}
+    """diffusers' names to ermongroup's, written independently of the importer."""
+    renamed = {}
     for name, tensor in state.items():
         parts = name.split(".")
         inside = {"norm1": "norm1", "norm2": "norm2", "conv1": "conv1", "conv2": "conv2", "time_emb_proj": "temb_proj",
@@ -158,14 +158,14 @@ def ddim_names(state):
             new = {"conv_in": "conv_in", "conv_out": "conv_out", "conv_norm_out": "norm_out"}.get(parts[0])
             new = f"{new}.{end}" if new else f"temb.dense.{int(parts[1][-1]) - 1}.{end}"
         is_conv = any(f".{key}.weight" in f".{new}" for key in ("q", "k", "v", "proj_out"))
-        found[new] = tensor[:, :, None, None] if is_conv else tensor
-    return found
+        renamed[new] = tensor[:, :, None, None] if is_conv else tensor
+    return renamed
 
 
 def adm_names(unet):
-    """Our tensors under guided-diffusion's names (query, key and value of each head in turn), written down
-    independently of the reader; with an output for variances, which is to be left out."""
-    state, found, blocks = unet.state_dict(), {}, 2
+    """Our tensors under guided-diffusion's names (query, key and value of each head in turn), written
+    independently of the importer; with an output for variances, which is left out."""
+    state, renamed, blocks = unet.state_dict(), {}, 2
     inside = {"norm_1": "in_layers.0", "conv_1": "in_layers.2", "embed": "emb_layers.1", "norm_2": "out_layers.0",
               "conv_2": "out_layers.3", "skip": "skip_connection"}  # fmt: skip
 
@@ -174,7 +174,7 @@ def adm_names(unet):
             rest = name.removeprefix(ours + ".")
             part, _, end = rest.rpartition(".")
             if not rest.startswith("attend."):
-                found[f"{theirs}.0.{inside[part]}.{end}"] = state[name]
+                renamed[f"{theirs}.0.{inside[part]}.{end}"] = state[name]
         if f"{ours}.attend.query.weight" in state:
             put_attention(f"{ours}.attend", f"{theirs}.1", unet.get_submodule(ours).attend.heads)
 
@@ -183,26 +183,26 @@ def adm_names(unet):
             query, (key, value) = state[f"{ours}.query.{end}"], state[f"{ours}.key_value.{end}"].chunk(2)
             of_heads = [part.unflatten(0, (heads, -1)) for part in (query, key, value)]
             qkv, leave = torch.cat(of_heads, 1).flatten(0, 1), state[f"{ours}.leave.{end}"]
-            found[f"{theirs}.qkv.{end}"] = qkv[..., None] if end == "weight" else qkv
-            found[f"{theirs}.proj_out.{end}"] = leave[..., None] if end == "weight" else leave
-            found[f"{theirs}.norm.{end}"] = state[f"{ours}.norm.{end}"]
+            renamed[f"{theirs}.qkv.{end}"] = qkv[..., None] if end == "weight" else qkv
+            renamed[f"{theirs}.proj_out.{end}"] = leave[..., None] if end == "weight" else leave
+            renamed[f"{theirs}.norm.{end}"] = state[f"{ours}.norm.{end}"]
 
     sines, cosines = state["time.layers.0.weight"].chunk(2, 1)
-    found["time_embed.0.weight"] = torch.cat([cosines, sines], 1)
+    renamed["time_embed.0.weight"] = torch.cat([cosines, sines], 1)
     for ours, theirs in {"time.layers.0.bias": "time_embed.0.bias", "time.layers.2.weight": "time_embed.2.weight",
                          "time.layers.2.bias": "time_embed.2.bias", "enter.weight": "input_blocks.0.0.weight",
                          "enter.bias": "input_blocks.0.0.bias", "norm.weight": "out.0.weight",
                          "norm.bias": "out.0.bias"}.items():  # fmt: skip
-        found[theirs] = state[ours]
+        renamed[theirs] = state[ours]
     for end in ("weight", "bias"):
-        found[f"out.2.{end}"] = torch.cat([state[f"leave.{end}"], torch.ones_like(state[f"leave.{end}"])])
+        renamed[f"out.2.{end}"] = torch.cat([state[f"leave.{end}"], torch.ones_like(state[f"leave.{end}"])])
     for k in range(len(unet.down)):
         put(f"down.{k}", f"input_blocks.{k + 1}")
     for ours, theirs in (("middle.0", "middle_block"), ("middle.1", "middle_block.2")):
         for name in [name for name in state if name.startswith(ours + ".")]:
             part, _, end = name.removeprefix(ours + ".").rpartition(".")
             if part in inside:
-                found[f"{theirs}{'.0' if ours == 'middle.0' else ''}.{inside[part]}.{end}"] = state[name]
+                renamed[f"{theirs}{'.0' if ours == 'middle.0' else ''}.{inside[part]}.{end}"] = state[name]
     put_attention("middle.0.attend", "middle_block.1", unet.middle[0].attend.heads)
     number = 0
     for k, layer in enumerate(unet.up):
@@ -210,12 +210,12 @@ def adm_names(unet):
             place = f"output_blocks.{number - 1}.{2 if unet.up[k - 1].attend else 1}"
             for name in [name for name in state if name.startswith(f"up.{k}.")]:
                 part, _, end = name.removeprefix(f"up.{k}.").rpartition(".")
-                found[f"{place}.{inside[part]}.{end}"] = state[name]
+                renamed[f"{place}.{inside[part]}.{end}"] = state[name]
         else:
             put(f"up.{k}", f"output_blocks.{number}")
             number += 1
     assert number == 3 * (blocks + 1)
-    return found
+    return renamed
 
 
 ADM = ["backbone.channels=32", "backbone.mult=[1, 2, 2]", "backbone.attention=[8]", "backbone.head_channels=16",
@@ -226,13 +226,13 @@ ADM = ["backbone.channels=32", "backbone.mult=[1, 2, 2]", "backbone.attention=[8
 def test_a_checkpoint_of_guided_diffusion(tmp_path, generator):
     network = moved(build(config.load_config(plain(*ADM))).model.denoiser.network, generator)
     torch.save(adm_names(network), tmp_path / "adm.pt")
-    made = ours(f"guided-diffusion:{tmp_path / 'adm.pt'}", "backbone.head_channels=16")
-    assert made.config.backbone.options == build(config.load_config(plain(*ADM))).config.backbone.options | {
+    components = ours(f"guided-diffusion:{tmp_path / 'adm.pt'}", "backbone.head_channels=16")
+    assert components.config.backbone.options == build(config.load_config(plain(*ADM))).config.backbone.options | {
         "dropout": 0.0
     }
     x, t = torch.randn(2, 3, 16, 16, generator=generator), torch.tensor([3, 500])
     with torch.no_grad():
-        assert torch.equal(made.model.denoiser.network.eval()(x, t), network(x, t))
+        assert torch.equal(components.model.denoiser.network.eval()(x, t), network(x, t))
 
 
 @pytest.mark.parametrize("new_order", [False, True])
@@ -247,10 +247,10 @@ def test_guided_diffusions_own_code_computes_the_same(tmp_path, generator, atten
     unet = moved(unet, generator)
     torch.save(unet.state_dict(), tmp_path / "adm.pt")
     kind = "guided-diffusion-new-order" if new_order else "guided-diffusion"
-    made = ours(f"{kind}:{tmp_path / 'adm.pt'}", "backbone.head_channels=16")
+    components = ours(f"{kind}:{tmp_path / 'adm.pt'}", "backbone.head_channels=16")
     x, t = torch.randn(4, 3, 16, 16, generator=generator), torch.tensor([1, 2, 77, 1000])
     with torch.no_grad():
-        assert (made.model.denoiser.network.eval()(x, t) - unet(x, t - 1)[:, :3]).abs().max() <= 1e-5
+        assert (components.model.denoiser.network.eval()(x, t) - unet(x, t - 1)[:, :3]).abs().max() <= 1e-5
 
 
 class Harmful:
@@ -317,7 +317,7 @@ def damaged(tmp_path):
         ("", "other.safetensors", "diffusers:PATH"),
         ("diffusers:", "nowhere", "nowhere"),
         ("diffusers:", "empty", "config.json"),
-        ("ddim:", "hostile.pt", "could execute code"),
+        ("ddim:", "hostile.pt", "hostile.pt"),
         ("ddim:", "half.pt", "half.pt"),
         ("ddim:", "packed.pt", "compressed"),
         ("ddim:", "none.pt", "none.pt"),
