@@ -18,7 +18,7 @@ from tdpm_cli.training.state import TrainerState
 def report_divergence(state: TrainerState, run: Path, data: Dataset, steps: Sequence[Step]) -> InputError:
     """Write all that is known of these steps to a file of the run, and return the error for the user."""
     components, settings = state.components, state.settings
-    networks = {"model": components.model, "discriminator": components.discriminator}
+    networks = {"model": components.model, "discriminator": components.discriminator, "encoder": components.encoder}
     named = [
         (f"{name}.{key}", parameter)
         for name, network in networks.items() if network for key, parameter in network.named_parameters()

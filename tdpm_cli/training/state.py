@@ -32,8 +32,9 @@ class TrainerState:
         self.averages = self._make_averages()
         if self.settings.shard:
             shard(components.model, device)
-            if components.discriminator is not None:
-                components.discriminator.to(device)
+            for network in (components.discriminator, components.encoder):
+                if network is not None:
+                    network.to(device)
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.phases = self._make_phases()
         self.seen = self.step = 0  # training images and steps so far
