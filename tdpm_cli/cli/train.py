@@ -105,8 +105,10 @@ def train(
     overrides: list[Override] = [*(set_ or []), {"train": settings | machine}]
     config = training_config(preset, overrides, Sources(data, download, init, init_prior))
 
+    from tdpm_cli.sampling.build import check_together
     from tdpm_cli.training import train as training
 
+    check_together(config)  # before processes start and data are downloaded
     in_processes(nproc, max_restarts)
     if profile:
         training.profile(config, outdir, name, resume)

@@ -48,7 +48,7 @@ class FastestPrecision:
 
 @dataclass(frozen=True)
 class Components:
-    """The space, condition and networks of a config. `discriminator` is None if the prior does not learn."""
+    """The space, condition and networks of a config. `discriminator` and `encoder` are None if nothing trains them."""
 
     config: Config
     space: DrawableSpace
@@ -70,6 +70,7 @@ def build(config: Config, device: torch.device | str = "cpu") -> Components:
     Raises InputError for values that do not fit each other.
     """
     schedule, space, condition = build_schedule(config), build_space(config), build_condition(config)
+    _check_together(config, schedule, space, condition)
     on_meta = torch.device(device).type == "meta"
     with torch.random.fork_rng(devices=[]), torch.device("meta" if on_meta else "cpu"):
         torch.manual_seed(config.train.seed)
@@ -86,7 +87,6 @@ def build(config: Config, device: torch.device | str = "cpu") -> Components:
         encoder: nn.Module | None = None
         if config.encoder is not None:
             encoder = build_component("encoder", config.encoder, space.shape, condition.sizes, prior.latent)
-    _check_together(config, space, condition, model)
     for module in (model, discriminator, encoder):
         if module is not None and not on_meta:
             _place(module, device)
@@ -144,15 +144,20 @@ def build_component(kind: str, component: Component, *context: object) -> Any:
     return registry.load(kind, component.name)(*context, **component.options)
 
 
-def _check_together(config: Config, space: Space, condition: Condition, model: TDPM) -> None:
-    """Raise InputError for settings that do not fit the networks."""
+def check_together(config: Config) -> None:
+    """Raise InputError for settings that do not fit each other. Opens no data and builds no network."""
+    _check_together(config, build_schedule(config), build_space(config), build_condition(config))
+
+
+def _check_together(config: Config, schedule: Schedule, space: Space, condition: Condition) -> None:
     conditional = bool(condition.sizes)
     if config.adversarial.mismatch and not conditional:
         raise InputError(f"adversarial.mismatch is {config.adversarial.mismatch:g}, but the model is unconditional: "
                          "leave it at 0")  # fmt: skip
     if config.train.flip and len(space.raw_shape) != 3:
         raise InputError("train.flip is true, but the data are not images: set it to false")
-    check_sampling(config.sample, model.denoiser.schedule.T, conditional, model.prior.learns, "sample")
+    prior_learns = bool(registry.attribute("prior", config.prior.name, "learns"))
+    check_sampling(config.sample, schedule.T, conditional, prior_learns, "sample")
 
 
 def use_checkpointing(model: nn.Module, on: bool) -> None:

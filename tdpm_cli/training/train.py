@@ -24,7 +24,7 @@ from tdpm_cli.runtime.errors import BadFile, InputError
 from tdpm_cli.runtime.files import write_text
 from tdpm_cli.runtime.locks import lock_run
 from tdpm_cli.runtime.malloc import keep_freed_memory
-from tdpm_cli.sampling.build import Components, build, open_dataset
+from tdpm_cli.sampling.build import Components, build, check_together, open_dataset
 from tdpm_cli.sampling.panels import IMAGES
 from tdpm_cli.sampling.placement import with_precision
 from tdpm_cli.training import resume as resuming
@@ -69,8 +69,10 @@ def train(
     )
     is_new = not run.folder.exists()
     with lock_run(run.folder) if distributed.is_first() else nullcontext():
-        _continue(run)
-        _record(run)
+        record = resuming.record_data(run.data)
+        distributed.agree("data", record)
+        _continue(run, record)
+        _record(run, record)
         try:
             fit(run.state, run.data, run.folder, score)
         except BadFile:
@@ -101,6 +103,7 @@ def profile(config: Config, outdir: Path = Path("runs"), name: str | None = None
 
 def prepare(config: Config, outdir: Path, name: str | None, resume: str) -> Run:
     """Open the data, build the networks and announce the run. Raises InputError for what does not fit."""
+    check_together(config)
     device = devices.device()
     keep_freed_memory()
     distributed.rows(config.train.batch)
@@ -131,10 +134,8 @@ def _initialize(components: Components) -> None:
         generator.load_generator(components, settings.init_prior)
 
 
-def _continue(run: Run) -> None:
+def _continue(run: Run, record: resuming.DataRecord) -> None:
     """Restore the checkpoint to continue from, if there is one. Raises InputError for other data or another config."""
-    record = resuming.record_data(run.data)
-    distributed.agree("data", record)
     folder = distributed.from_first(lambda: resuming.find_checkpoint(run.folder, run.checkpoint))
     if folder is None:
         return
@@ -146,13 +147,13 @@ def _continue(run: Run) -> None:
     say(f"continuing {run.folder} at {run.state.seen / 1000:g} kimg")
 
 
-def _record(run: Run) -> None:
-    """Compute what training needs once, and write what the run is made of."""
+def _record(run: Run, record: resuming.DataRecord) -> None:
+    """Compute what training needs once, and write the record of the data and what else the run is made of."""
     components, settings = run.state.components, run.state.settings
     embed_captions(components.condition, run.data, run.state.device)
     if distributed.is_first():
         write_text(run.folder / "config.yaml", components.config.to_yaml())
-        write_text(run.folder / resuming.DATA_RECORD, json.dumps(resuming.record_data(run.data), indent=1))
+        write_text(run.folder / resuming.DATA_RECORD, json.dumps(record, indent=1))
         generator.copy_program(components, run.folder)
     if settings.cache and isinstance(run.data, KeepsInMemory):
         run.data.keep_in_memory(CACHE_SHARE * free_memory(torch.device("cpu")) / distributed.size_here())
