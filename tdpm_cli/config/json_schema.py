@@ -12,6 +12,8 @@ from tdpm_cli.config.signatures import Key
 
 NAMES = {  # keys whose value names a component -> its kind
     ("condition", "text_encoder"): "text_encoder",
+    ("adversarial", "loss"): "loss",
+    ("train", "objective"): "objective",  # of the section and of its stages
     ("sample", "sampler"): "sampler",
     ("eval", "features"): "features",
 }
@@ -59,6 +61,8 @@ PURPOSES = {
 
 def json_schema() -> Schema:
     """Return the JSON Schema (draft 2020-12) of a preset: every section, key, type, range, default and description."""
+    sections = {section: _section(section) for section in SECTIONS}
+    definitions = {name: value for schema in sections.values() for name, value in schema.pop("$defs", {}).items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "tdpm preset",
@@ -67,8 +71,9 @@ def json_schema() -> Schema:
         "properties": {
             "extends": {"type": "string", "description": "Preset whose values apply where this one has none."},
             "preset": {"type": "string", "description": "Name of the preset, in a run's config.yaml."},
-            **{section: _section(section) for section in SECTIONS},
+            **sections,
         },
+        "$defs": definitions,
         "if": {"not": {"required": ["extends"]}},
         "then": {"required": list(REQUIRED)},
     }
@@ -81,10 +86,21 @@ def _section(section: str) -> Schema:
 def _settings(section: str) -> Schema:
     schema = _without_titles(SETTINGS[section].model_json_schema())
     schema.pop("required", None)  # a preset that extends another may leave any key out
-    for key, value in schema["properties"].items():
-        if kind := NAMES.get((section, key)):
-            value["enum"] = [*registry.names(kind), *registry.aliases(kind)]
+    for model in (schema, *schema.get("$defs", {}).values()):
+        _list_names(section, model["properties"])
     return {**schema, "type": ["object", "null"]}
+
+
+def _list_names(section: str, keys: Schema) -> None:
+    """Restrict the keys that name a component to the names of its kind."""
+    for key, value in keys.items():
+        if kind := NAMES.get((section, key)):
+            value["enum"] = _names(kind)
+
+
+def _names(kind: str) -> list[str]:
+    """Return the names and aliases of a kind."""
+    return [*registry.names(kind), *registry.aliases(kind)]
 
 
 def _components(section: str) -> Schema:
@@ -107,7 +123,7 @@ def _components(section: str) -> Schema:
     return {
         "description": PURPOSES[section],
         "type": ["object", "null"],
-        "properties": {"name": {"enum": [*names, *registry.aliases(kind)], "description": described}, **common},
+        "properties": {"name": {"enum": _names(kind), "description": described}, **common},
         "allOf": each,
     }
 
@@ -128,9 +144,7 @@ def _common(section: str) -> Schema:
 
 def _keys(section: str, kind: str, name: str) -> Schema:
     keys = {key: _key(value, SHARED_KEYS.get(key, "")) for key, value in registry.keys(kind, name).items()}
-    for key, value in keys.items():
-        if named := NAMES.get((section, key)):
-            value["enum"] = registry.names(named)
+    _list_names(section, keys)
     return keys
 
 

@@ -5,10 +5,20 @@ import json
 import pytest
 from jsonschema import Draft202012Validator
 
-from tdpm_cli.config import registry
+from tdpm_cli.config import load_config, registry
+from tdpm_cli.config.constants import SECTIONS
 from tdpm_cli.config.json_schema import json_schema
 from tdpm_cli.config.presets import preset_folder, preset_names, read_yaml
-from tdpm_cli.config.settings import AdversarialSettings, DenoiserConfig, EvalConfig, SampleConfig, TrainConfig
+from tdpm_cli.config.schema import SETTINGS
+from tdpm_cli.config.settings import (
+    AdversarialSettings,
+    DenoiserConfig,
+    EvalConfig,
+    SampleConfig,
+    StageConfig,
+    TrainConfig,
+)
+from tdpm_cli.runtime.errors import InputError
 
 FILE = preset_folder() / "schema.json"
 FIRST_LINE = "# yaml-language-server: $schema=schema.json"
@@ -48,12 +58,16 @@ DIGITS = read_yaml((preset_folder() / "digits.yaml").read_text(), "digits")
         ("schedule", "truncate", {"step": 5, "sigma": 0.5}),
         ("sample", "sampler", "dim"),
         ("adversarial", "r1", -1),
+        ("adversarial", "loss", "logistics"),
+        ("train", "objective", "tdmp"),
         ("game", "r1", 1),
     ],
 )
 def test_the_schema_rejects_what_load_config_rejects(section, key, value, validator):
     preset = {**DIGITS, section: {**DIGITS.get(section, {}), key: value}}
     assert not validator.is_valid(preset)
+    with pytest.raises(InputError):
+        load_config(preset)
 
 
 @pytest.mark.parametrize(("section", "key", "value"), [("train", "duration", "200k"), ("train", "ema", ["10k", 500])])
@@ -61,14 +75,51 @@ def test_the_schema_accepts_counts_with_units(section, key, value, validator):
     assert validator.is_valid({**DIGITS, section: {**DIGITS[section], key: value}})
 
 
-@pytest.mark.parametrize("model", [AdversarialSettings, DenoiserConfig, EvalConfig, SampleConfig, TrainConfig])
+STAGE = {"objective": "denoise", "duration": "100k", "denoiser_lr": 1e-3}
+
+
+@pytest.mark.parametrize(
+    ("change", "is_valid"),
+    [
+        ({}, True),
+        ({"objective": "prior"}, True),
+        ({"objective": "denoize"}, False),
+        ({"duration": "long"}, False),
+        ({"lr": 1e-3}, False),
+        ({"cooldown": 2}, False),
+    ],
+)
+def test_the_schema_checks_stages(change, is_valid, validator):
+    train = {**DIGITS["train"], "stages": [STAGE | change]}
+    assert validator.is_valid({**DIGITS, "train": train}) is is_valid
+
+
+@pytest.mark.parametrize("key", STAGE.keys() - {"denoiser_lr"})
+def test_the_schema_requires_keys_of_stages(key, validator):
+    train = {**DIGITS["train"], "stages": [{name: value for name, value in STAGE.items() if name != key}]}
+    assert not validator.is_valid({**DIGITS, "train": train})
+
+
+@pytest.mark.parametrize(("section", "key"), [("train", "objective"), ("adversarial", "loss")])
+def test_the_schema_lists_names_and_aliases(section, key):
+    listed = json_schema()["properties"][section]["properties"][key]["enum"]
+    assert set(listed) == {*registry.names(key), *registry.aliases(key)}
+
+
+@pytest.mark.parametrize(
+    "model", [AdversarialSettings, DenoiserConfig, EvalConfig, SampleConfig, StageConfig, TrainConfig]
+)
 def test_every_field_is_described_in_one_line(model):
     for name, field in model.model_fields.items():
         assert field.description, name
         assert "\n" not in field.description, name
 
 
-@pytest.mark.parametrize("kind", ["space", "condition", "schedule", "backbone", "prior", "discriminator"])
-def test_every_component_is_in_the_schema(kind):
-    section = json_schema()["properties"][kind]
+KINDS = {"data": "dataset"}  # section -> kind, where they differ
+
+
+@pytest.mark.parametrize("section", [name for name in SECTIONS if name not in SETTINGS])
+def test_every_component_is_in_the_schema(section):
+    kind = KINDS.get(section, section)
+    section = json_schema()["properties"][section]
     assert {case["if"]["properties"]["name"]["const"] for case in section["allOf"]} == set(registry.names(kind))
