@@ -17,8 +17,10 @@ from tdpm_cli.training.state import TrainerState
 
 Score = Callable[[TDPM, int], tuple[str, float]]  # averaged model, images seen -> name and value; lower is better
 
-SHOWN = {  # logged values beside the progress bar, with their labels
+LABELS = {  # of logged values beside the progress bar
     "loss/denoise": "denoise",
+    "loss/reconstruction": "reconstruction",
+    "loss/kl": "KL",
     "loss/prior": "prior",
     "loss/discriminator": "D",
     "D/real": "D(real)",
@@ -29,10 +31,12 @@ SHOWN = {  # logged values beside the progress bar, with their labels
     "gradient/model": "|∇model|",
     "gradient/denoiser": "|∇denoiser|",
     "gradient/prior": "|∇prior|",
+    "gradient/likelihood": "|∇likelihood|",
     "gradient/discriminator": "|∇D|",
     "gradient/penalty": "|∇penalty|",
     "x_T/spread": "spread",
 }
+OTHERS_SHOWN = ("loss/", "gradient/")  # beginnings of further values that are shown, under their own names
 
 
 @dataclass
@@ -222,7 +226,9 @@ def make_callbacks(
 
 
 def beside_bar(means: Mapping[str, float]) -> dict[str, float]:
-    """Select and label the logged values that the progress bar shows."""
-    values = {SHOWN[key]: value for key, value in means.items() if key in SHOWN}
+    """Return the logged values that the progress bar shows, with their labels; losses and gradients may have none."""
+    values = {
+        LABELS.get(key, key): value for key, value in means.items() if key in LABELS or key.startswith(OTHERS_SHOWN)
+    }
     skipped = {key: value for key, value in means.items() if key.startswith("skipped/")}
     return values | {f"{key.removeprefix('skipped/')} skipped": value for key, value in skipped.items()}
