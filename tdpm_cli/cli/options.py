@@ -16,7 +16,11 @@ from tdpm_cli.config.types import WithUnit, parse_count
 DATA, MODEL, TRAINING, SAMPLING, MACHINE, OUTPUT = "Data", "Model", "Training", "Sampling", "Machine", "Output"
 EVALUATION = "Evaluation"
 SETTINGS = "tdpm_cli.config.settings"
-ALIASES = {"guidance_scale": "--scale", "prior_guidance_scale": "--prior-scale"}  # of 0.1.0
+ALIASES = {  # of 0.1.0
+    "guidance_scale": "--scale",
+    "prior_guidance_scale": "--prior-scale",
+    "objective": "--phases",
+}
 SAMPLER_OPTIONS = tuple(registry.all_keys("sampler"))  # such as eta
 GUIDANCE = ("guidance_scale", "prior_guidance_scale")
 LARGEST_SEED = 2**62  # with room for the seeds that follow it

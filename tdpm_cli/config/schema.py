@@ -24,9 +24,10 @@ from tdpm_cli.config.settings import (
     EvalConfig,
     SampleConfig,
     Section,
+    StageConfig,
     TrainConfig,
 )
-from tdpm_cli.config.types import PlainConfig, Value
+from tdpm_cli.config.types import PlainConfig, Truncation, Value
 from tdpm_cli.config.validation import check, check_known, complete, full_name, validated
 from tdpm_cli.runtime.errors import InputError
 
@@ -44,7 +45,7 @@ SETTINGS: Mapping[str, type[Section]] = {
     "sample": SampleConfig,
     "eval": EvalConfig,
 }
-UNITS = ("step", "sigma", "log_snr")  # in which a preset may give the truncation point
+UNITS = tuple(Truncation.__annotations__)  # in which a preset may give the truncation point
 
 
 class Component(BaseModel):
@@ -81,7 +82,7 @@ class ScheduleConfig(Component):
 
 
 class Config(BaseModel):
-    """Everything that defines a run. `discriminator` is None if the prior has nothing to learn."""
+    """Everything that defines a run. `discriminator` and `encoder` are None if no objective of training uses them."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -131,8 +132,8 @@ def load_config(preset: str | Path | Mapping[str, Value], overrides: Sequence[Ov
     config = Config.model_validate({"preset": str(plain.get("preset") or ""), **sections})
     check_adversarial(config)
     check_stages(config)
-    learns = registry.attribute("prior", config.prior.name, "learns")
-    return config if learns else config.model_copy(update={"discriminator": None})
+    unused = {"discriminator": not _needs_discriminator(config), "encoder": not _any_objective(config, "needs_encoder")}
+    return config.model_copy(update={section: None for section, is_unused in unused.items() if is_unused})
 
 
 def load_stored_config(plain: Value) -> Config:
@@ -162,20 +163,24 @@ def validate_sections(plain: Mapping[str, Value], except_for: Collection[str] = 
     }
 
 
-def validate_component(section: str, values: Mapping[str, Value]) -> Component:
-    """Validate one section that names a component. Raises InputError for the first value that is not accepted."""
-    options = dict(values)
-    name = registry.resolve(section, options.pop("name", None), f"{section}.name")
-    return Component(name=name, options=complete(registry.keys(section, name), options, section, ["name"]))
+def validate_component(
+    section: str, values: Mapping[str, Value], *, kind: str | None = None, own_keys: Sequence[str] = ()
+) -> Component:
+    """Validate the component that a section names, of the kind with the section's name unless another is given.
+
+    `own_keys` are keys of the section that do not belong to the component; they are checked elsewhere. Raises
+    InputError for the first value that is not accepted.
+    """
+    kind = kind or section
+    options = {key: value for key, value in values.items() if key not in own_keys}
+    name = registry.resolve(kind, options.pop("name", None), f"{section}.name")
+    return Component(name=name, options=complete(registry.keys(kind, name), options, section, ["name", *own_keys]))
 
 
 def validate_schedule(values: Mapping[str, Value]) -> ScheduleConfig:
     """Validate section `schedule`. Raises InputError for the first value that is not accepted."""
-    options = dict(values)
-    name = registry.resolve("schedule", options.pop("name", "linear"))
-    truncate = _truncation(options.pop("truncate", None))
-    accepted = complete(registry.keys("schedule", name), options, "schedule", ["name", "truncate"])
-    return ScheduleConfig(name=name, options=accepted, truncate=truncate)
+    component = validate_component("schedule", {"name": "linear", **values}, own_keys=["truncate"])
+    return ScheduleConfig(**dict(component), truncate=_truncation(values.get("truncate")))
 
 
 def check_adversarial(config: Config) -> None:
@@ -183,7 +188,7 @@ def check_adversarial(config: Config) -> None:
     name, start = config.prior.name, config.adversarial.start
     learns = registry.attribute("prior", name, "learns")
     shares = registry.attribute("prior", name, "shares")
-    if learns and config.discriminator is None:
+    if _needs_discriminator(config) and config.discriminator is None:
         raise InputError(f"prior.name is {name!r}, so the preset needs a section 'discriminator'")
     if shares and start:
         raise InputError(
@@ -217,6 +222,17 @@ def check_stages(config: Config) -> None:
             raise InputError(
                 f"{key} is {stage.objective!r}, so the preset needs a section 'encoder', such as name: light"
             )
+
+
+def _needs_discriminator(config: Config) -> bool:
+    """Return whether training has an adversarial loss: an objective uses one, and the prior learns."""
+    learns = registry.attribute("prior", config.prior.name, "learns")
+    return bool(learns) and _any_objective(config, "needs_discriminator")
+
+
+def _any_objective(config: Config, need: str) -> bool:
+    """Return whether the objective of a stage has this need."""
+    return any(registry.attribute("objective", stage.objective, need) for stage in config.train.stages_in_order)
 
 
 def check_options(options: Mapping[str, object]) -> None:
@@ -264,44 +280,67 @@ def _section(section: str, values: Mapping[str, Value]) -> Component | Section |
     if section == "data":
         return _data(values)
     if section in SETTINGS:
-        settings = validated(SETTINGS[section], values, section)
-        _check_settings(settings)
-        return settings
+        return _settings(section, values)
     return None if section in OPTIONAL and not values else validate_component(section, values)
 
 
-def _check_settings(settings: Section) -> None:
-    """Raise InputError for values of one section that exclude each other."""
+def _settings(section: str, values: Mapping[str, Value]) -> Section:
+    """Validate one section of settings. An alias of a component becomes the component's own name."""
+    settings = validated(SETTINGS[section], _with_stages(values) if section == "train" else values, section)
+    if isinstance(settings, TrainConfig):
+        return _check_training(settings)
     if isinstance(settings, AdversarialSettings):
-        registry.resolve("loss", settings.loss, "adversarial.loss")
-    elif isinstance(settings, TrainConfig):
-        registry.resolve("objective", settings.objective, "train.objective")
-        for number, stage in enumerate(settings.stages):
-            registry.resolve("objective", stage.objective, f"train.stages[{number}].objective")
-        total = sum(stage.duration for stage in settings.stages)
-        if settings.stages and total != settings.duration:
-            raise InputError(f"train.duration is {settings.duration}, but the stages add up to {total}: set it to that")
-        if len(set(settings.ema)) < len(settings.ema):
-            raise InputError(f"train.ema is {settings.ema}: name each half-life once")
-        if settings.batch_gpu and settings.batch % settings.batch_gpu:
-            raise InputError(f"train.batch_gpu is {settings.batch_gpu}: it must divide train.batch, {settings.batch}")
-        if settings.shard and (settings.score or settings.compile):
-            other = "score" if settings.score else "compile"
-            raise InputError(f"train.shard and train.{other} exclude each other; set one to false")
-    elif isinstance(settings, SampleConfig):
+        return settings.model_copy(update={"loss": registry.resolve("loss", settings.loss, "adversarial.loss")})
+    if isinstance(settings, SampleConfig):
         check_sampler(settings.sampler, settings.options, "sample")
-    elif isinstance(settings, EvalConfig):
-        registry.resolve("features", settings.features, "eval.features")
+        return settings.model_copy(update={"sampler": registry.resolve("sampler", settings.sampler, "sample.sampler")})
+    if isinstance(settings, EvalConfig):
+        features = registry.resolve("features", settings.features, "eval.features")
+        return settings.model_copy(update={"features": features})
+    return settings
+
+
+def _with_stages(values: Mapping[str, Value]) -> dict[str, object]:
+    """Return the values of section `train` with its stages validated, so that messages name their keys."""
+    listed = values.get("stages")
+    if not isinstance(listed, list):
+        return dict(values)
+    stages = []
+    for number, stage in enumerate(listed):
+        key = f"train.stages[{number}]"
+        if not isinstance(stage, Mapping):
+            raise InputError(f"{key} is {stage!r}: it must be a stage with keys of its own, such as objective")
+        stages.append(validated(StageConfig, stage, key))
+    return {**values, "stages": stages}
+
+
+def _check_training(settings: TrainConfig) -> TrainConfig:
+    """Raise InputError for values that exclude each other; return the settings with the objectives' own names."""
+    total = sum(stage.duration for stage in settings.stages)
+    if settings.stages and total != settings.duration:
+        raise InputError(f"train.duration is {settings.duration}, but the stages add up to {total}: set it to that")
+    if len(set(settings.ema)) < len(settings.ema):
+        raise InputError(f"train.ema is {settings.ema}: name each half-life once")
+    if settings.batch_gpu and settings.batch % settings.batch_gpu:
+        raise InputError(f"train.batch_gpu is {settings.batch_gpu}: it must divide train.batch, {settings.batch}")
+    if settings.shard and (settings.score or settings.compile):
+        other = "score" if settings.score else "compile"
+        raise InputError(f"train.shard and train.{other} exclude each other; set one to false")
+    own_name = lambda objective, key: registry.resolve("objective", objective, key)
+    stages = [
+        stage.model_copy(update={"objective": own_name(stage.objective, f"train.stages[{number}].objective")})
+        for number, stage in enumerate(settings.stages)
+    ]
+    objective = own_name(settings.objective, "train.objective")
+    return settings.model_copy(update={"objective": objective, "stages": stages})
 
 
 def _data(values: Mapping[str, Value]) -> DataConfig:
-    options = dict(values)
-    name = registry.resolve("dataset", options.pop("name", None), "data.name")
-    path = options.pop("path", None)
+    component = validate_component("data", values, kind="dataset", own_keys=["path"])
+    path = values.get("path")
     if path is not None and not isinstance(path, str):
         raise InputError(f"data.path is {path!r}: it must be the path of a file or folder")
-    accepted = complete(registry.keys("dataset", name), options, "data", ["name", "path"])
-    return DataConfig(name=name, options=accepted, path=Path(path) if path else None)
+    return DataConfig(**dict(component), path=Path(path) if path else None)
 
 
 def _truncation(truncate: Value) -> dict[str, int | float] | None:

@@ -88,13 +88,13 @@ class TrainConfig(Section):
     duration: PositiveCount
     """Length of training in images, such as 200k or 2M."""
     stages: list[StageConfig] = Field(default_factory=list)
-    """Stages that follow one another; empty: one of `objective`."""
+    """Stages of training, in order; without any, one of `objective`."""
     init: str | None = None
     """Trained denoiser to start from; see `tdpm train --init`."""
     init_prior: str | None = None
     """Trained generator to start the prior from."""
     objective: str = "tdpm"
-    """Networks to train: tdpm trains all, prior freezes the denoiser."""
+    """What training minimizes: tdpm, denoise, likelihood or adversarial."""
     batch: Annotated[int, Ge(2)] = 128
     """Images in a training step."""
     batch_gpu: Annotated[int, Ge(2)] | None = None

@@ -28,7 +28,7 @@ class Prior(Protocol):
     nfe: int  # network calls for one x_T
     learns: bool  # whether the adversarial loss can train it
     shares: bool  # whether its weights are the denoiser's
-    has_generator: bool  # whether x_T = alpha_T generator(z) + sigma_T eps, with a vector z
+    has_generator: bool  # whether x_T = alpha_T generator(z) + sigma_T eps, with a vector z of `latent` numbers
 
     def __call__(self, z: Tensor, **cond: Tensor) -> Tensor: ...
 
@@ -79,8 +79,9 @@ class Components(Protocol):
 class Objective(Protocol):
     """What training minimizes: an ordered list of phases. Its phases run one after another in every step."""
 
-    needs_own_prior: bool  # whether the prior must have weights of its own that learn
+    needs_discriminator: bool  # whether it trains a prior that learns against a discriminator
     needs_encoder: bool  # whether there must be an encoder, and a prior that makes x_0 of a vector z
+    needs_own_prior: bool  # whether the prior must have weights of its own that learn
 
     def phases(self, components: Components, settings: PhaseSettings) -> list[Phase]:
         """Return the phases of a step, in order."""

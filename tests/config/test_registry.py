@@ -123,8 +123,9 @@ __all__ = ["New"]
 
 
 class New(TDPMObjective):
-    needs_own_prior = False
+    needs_discriminator = True
     needs_encoder = False
+    needs_own_prior = False
 """,
     "sampler": """
 from tdpm_cli.config.types import NonNegative
@@ -218,7 +219,27 @@ def test_a_mistyped_name_gets_the_nearest(kind, add):
 def test_an_alias_stands_for_its_component(add):
     name = add("sampler")
     assert registry.resolve("sampler", "newest") == name
-    assert load_config("digits", ["sample.sampler=newest"]).sample.sampler in ("newest", name)
+    by_alias, by_name = (load_config("digits", [f"sample.sampler={sampler}"]) for sampler in ("newest", name))
+    assert by_alias == by_name
+    assert by_alias.sample.sampler == name
+
+
+@pytest.mark.parametrize("assignment", ["train.objective={}", "train.stages=[{{objective: {}, duration: 64}}]"])
+def test_an_alias_of_an_objective_is_the_same_run(assignment):
+    overrides = ["prior.name=copy", "train.duration=64"]
+    by_alias, by_name = (
+        load_config("digits", [*overrides, assignment.format(objective)]) for objective in ("prior", "adversarial")
+    )
+    assert by_alias == by_name
+    assert by_alias.sha256() == by_name.sha256()
+    assert by_alias.train.stages_in_order[0].objective == "adversarial"
+
+
+@pytest.mark.parametrize(("kind", "key"), [("loss", "adversarial.loss"), ("features", "eval.features")])
+def test_an_alias_in_settings_becomes_the_components_name(kind, key, monkeypatch):
+    name = registry.names(kind)[0]
+    monkeypatch.setattr(registry, "aliases", lambda kind: {"other": name})
+    assert load_config("digits", [f"{key}=other"]) == load_config("digits", [f"{key}={name}"])
 
 
 def test_a_preset_of_new_components_is_validated_trained_and_sampled(add, tmp_path):

@@ -381,5 +381,5 @@ def test_a_few_step_model_from_a_baseline(tiny_images, tmp_path):
     assert not all(torch.equal(a, b) for a, b in moved)
     with pytest.raises(InputError, match=r"schedule\.truncate\.step=100"):
         preset_of_denoiser(presets.override(few, ["schedule.truncate.step=500"]), str(run))
-    with pytest.raises(InputError, match=r"train\.objective is 'prior'.*'shared'"):
+    with pytest.raises(InputError, match=r"train\.objective is 'adversarial'.*'shared'"):
         config.load_config(tiny_images("train.objective=prior"))

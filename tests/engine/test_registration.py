@@ -40,8 +40,9 @@ __all__ = ["DenoisingObjective"]
 class DenoisingObjective:
     """Only the denoising loss."""
 
-    needs_own_prior = False
+    needs_discriminator = False
     needs_encoder = False
+    needs_own_prior = False
 
     def phases(self, components: Components, settings: PhaseSettings) -> list[Phase]:
         return [denoiser_phase(components, settings)]

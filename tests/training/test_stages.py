@@ -1,5 +1,6 @@
 """Training in stages: the likelihood's mathematics, who learns when, exact resume, and stages that do not fit."""
 
+import json
 import math
 
 import pytest
@@ -15,6 +16,7 @@ from tdpm_cli.engine.terms import likelihood_term
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling.build import build
 from tdpm_cli.training.stages import stages_of
+from tdpm_cli.training.state import TrainerState
 from tdpm_cli.training.train import train
 
 STAGES = [
@@ -130,6 +132,39 @@ def test_learning_rates_follow_each_stage():
     assert first.rates["denoiser"] == settings.denoiser_lr
 
 
+def test_sharded_training_moves_every_network_to_the_device(monkeypatch):
+    monkeypatch.setattr(TrainerState, "_make_phases", lambda state: [])
+    state = TrainerState(build(staged("train.shard=true")), torch.device("meta"))
+    assert {"model", "discriminator", "encoder", "ema-5000"} == state.networks().keys()
+    for name, network in state.networks().items():
+        assert all(parameter.is_meta for parameter in network.parameters()), name
+
+
+def test_a_diverged_run_reports_the_encoder(tmp_path):
+    config = staged("train.max_skipped_steps=1", "train.log=16", "train.prior_lr=1e30")
+    with pytest.raises(InputError, match="likelihood"):
+        train(config, tmp_path, "run")
+    (report,) = (tmp_path / "run").glob("diverged-*.json")
+    assert {"model", "discriminator", "encoder"} == {
+        key.partition(".")[0] for key in json.loads(report.read_text())["weights"]
+    }
+
+
+def test_training_has_the_networks_that_its_objectives_use():
+    encoder = {"encoder": LIGHT["encoder"]}
+    unused = build(load_config({**tiny_image_preset(), **encoder}))  # the prior `shared` has no vector z
+    assert unused.config.encoder is unused.encoder is None
+    assert unused.discriminator is not None
+    assert build(staged()).encoder is not None
+    for objective in ("denoise", "likelihood"):
+        stages = [{"objective": objective, "duration": 192}]
+        without = build(staged(stages=stages, discriminator=None))
+        assert without.discriminator is None
+        assert build(staged(stages=stages)).config == without.config
+    with pytest.raises(InputError, match="discriminator"):
+        staged(discriminator=None)
+
+
 @pytest.mark.parametrize(
     ("sections", "assignments", "key"),
     [
@@ -138,11 +173,17 @@ def test_learning_rates_follow_each_stage():
         ({"prior": {"name": "denoised", "t": 50}}, [], r"train\.stages\[0\]\.objective.*'denoised'"),
         ({}, ["train.duration=200"], r"train\.duration is 200.*192"),
         ({}, ["adversarial.start=64"], r"adversarial\.start"),
-        ({"stages": [{"objective": "likelyhood", "duration": 192}]}, [], r"stages\[0\]\.objective.*'likelihood'"),
-        ({"stages": [{"objective": "denoise"}]}, [], r"train\.stages.*duration"),
-        ({"stages": [{"objective": "denoise", "duration": 192, "lr": 1.0}]}, [], r"train\.stages.*lr"),
-        ({"discriminator": {"name": "light", "channels": [8]}, "space": {"name": "pixels", "shape": [1, 6, 6]}}, [],
-         r"backbone\.channels|light"),
+        ({"stages": [{"objective": "likelyhood", "duration": 192}]}, [],
+         r"train\.stages\[0\]\.objective is 'likelyhood'.*'likelihood'"),
+        ({"stages": [{"objective": "denoise"}]}, [], r"train\.stages\[0\]\.duration is missing"),
+        ({"stages": [STAGES[0], {"objective": "denoise", "duration": 128, "denoiser_rl": 1.0}]}, [],
+         r"train\.stages\[1\]\.denoiser_rl: no such key.*'denoiser_lr'"),
+        ({"stages": [{"objective": "denoise", "duration": 192, "cooldown": 2}]}, [],
+         r"train\.stages\[0\]\.cooldown is 2"),
+        ({"stages": ["denoise"]}, [], r"train\.stages\[0\] is 'denoise'"),
+        ({"stages": "denoise"}, [], r"train\.stages is 'denoise'"),
+        ({"space": {"name": "pixels", "shape": [1, 6, 6]}, "prior": LIGHT["prior"] | {"channels": [8]}}, [],
+         r"discriminator\.name is 'light'.*6 × 6"),
     ],
 )  # fmt: skip
 def test_stages_that_do_not_fit_are_rejected(sections, assignments, key):

@@ -12,6 +12,7 @@ ALIASES = ("prior",)
 class AdversarialObjective:
     """The prior learns from the adversarial loss; the denoiser keeps its weights."""
 
+    needs_discriminator = True
     needs_encoder = False
     needs_own_prior = True  # one with weights of its own that learn
 

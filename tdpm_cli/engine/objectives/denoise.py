@@ -10,8 +10,9 @@ __all__ = ["DenoiseObjective"]
 class DenoiseObjective:
     """The denoiser learns from the denoising loss; the prior keeps its weights."""
 
-    needs_own_prior = False
+    needs_discriminator = False
     needs_encoder = False
+    needs_own_prior = False
 
     def phases(self, components: Components, settings: PhaseSettings) -> list[Phase]:
         """Return the phase of the denoiser."""

@@ -10,8 +10,9 @@ __all__ = ["LikelihoodObjective"]
 class LikelihoodObjective:
     """The prior's generator and the encoder learn from the evidence lower bound; the denoiser keeps its weights."""
 
-    needs_own_prior = True
+    needs_discriminator = False
     needs_encoder = True
+    needs_own_prior = True
 
     def phases(self, components: Components, settings: PhaseSettings) -> list[Phase]:
         """Return the phase of generator and encoder."""

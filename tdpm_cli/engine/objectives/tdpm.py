@@ -6,6 +6,8 @@ from tdpm_cli.engine.protocols import Components
 
 __all__ = ["TDPMObjective"]
 
+ALIASES = ("all",)  # of 0.1.0
+
 
 class TDPMObjective:
     """The denoiser learns from the denoising loss, the prior from the adversarial loss, in every step.
@@ -14,6 +16,7 @@ class TDPMObjective:
     that has nothing to learn, only the denoiser is trained.
     """
 
+    needs_discriminator = True
     needs_encoder = False
     needs_own_prior = False
 
