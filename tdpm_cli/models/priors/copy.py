@@ -3,10 +3,10 @@
 import copy
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from tdpm_cli.engine.schedule import Schedule
+from tdpm_cli.engine.steps import full
 
 __all__ = ["Copy"]
 
@@ -28,7 +28,7 @@ class Copy(nn.Module):
 
     def forward(self, z: Tensor, **cond: Tensor) -> Tensor:
         """Map z [B, *shape] to x_T [B, *shape]."""
-        return self.network(z, torch.full((z.shape[0],), self.T + 1, device=z.device), **cond)
+        return self.network(z, full(z, self.T + 1), **cond)
 
     def start(self, network: nn.Module) -> None:
         """Copy the present weights of the denoiser's network."""

@@ -3,13 +3,13 @@
 import copy
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from tdpm_cli.config.settings import Prediction
 from tdpm_cli.config.types import Positive
 from tdpm_cli.engine.denoiser import Denoiser
 from tdpm_cli.engine.schedule import Schedule
+from tdpm_cli.engine.steps import full
 from tdpm_cli.runtime.errors import InputError
 
 __all__ = ["Denoised"]
@@ -37,14 +37,13 @@ class Denoised(nn.Module):
             raise InputError(f"prior.t is {t}, but the untruncated schedule has {schedule.untruncated.T} steps")
         self.denoiser, self.t = Denoiser(copy.deepcopy(network), schedule.untruncated, prediction), t
         self.z_shape = (2 * shape[0], *shape[1:])
-        self.sigma_t = schedule.untruncated.sigma(t)
-        self.alpha_T, self.sigma_T = schedule.alpha(schedule.T), schedule.sigma(schedule.T)
+        self.schedule, self.sigma_t = schedule, schedule.untruncated.sigma(t)
 
     def forward(self, z: Tensor, **cond: Tensor) -> Tensor:
         """Map (z, eps) [B, 2 · shape[0], ...] to x_T [B, *shape]."""
         z, eps = z.chunk(2, 1)
-        x_0 = self.denoiser(self.sigma_t * z, torch.full((z.shape[0],), self.t, device=z.device), **cond)
-        return self.alpha_T * x_0 + self.sigma_T * eps
+        x_0 = self.denoiser(self.sigma_t * z, full(z, self.t), **cond)
+        return self.schedule.q_sample_T(x_0, eps)
 
     def start(self, network: nn.Module) -> None:
         """Copy the present weights of the denoiser's network."""

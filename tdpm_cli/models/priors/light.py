@@ -43,17 +43,16 @@ class LightPrior(nn.Module):
     ) -> None:
         super().__init__()
         self.generator = Generator(shape, sizes, latent, channels, blocks, embedding)
-        self.shape, self.latent = tuple(shape), latent
+        self.shape, self.latent, self.schedule = tuple(shape), latent, schedule
         self.z_shape = (latent + math.prod(shape),)
-        self.alpha_T, self.sigma_T = schedule.alpha(schedule.T), schedule.sigma(schedule.T)
 
     def forward(self, z: Tensor, **cond: Tensor) -> Tensor:
         """Map (z, eps) [B, z_shape] to x_T [B, *shape]."""
         z, eps = z.split([self.latent, math.prod(self.shape)], 1)
-        return self.alpha_T * self.generator(z, **cond) + self.sigma_T * eps.view(-1, *self.shape)
+        return self.schedule.q_sample_T(self.generator(z, **cond), eps.view(-1, *self.shape))
 
     def start(self, network: nn.Module) -> None:
-        """Keep the weights: the denoiser's network has another build."""
+        """Do nothing: the generator has another architecture."""
 
 
 class Generator(nn.Module):

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from tdpm_cli.engine.schedule import Schedule
+from tdpm_cli.engine.steps import full
 
 __all__ = ["Shared"]
 
@@ -24,7 +24,7 @@ class Shared(nn.Module):
 
     def forward(self, z: Tensor, **cond: Tensor) -> Tensor:
         """Map z [B, *shape] to x_T [B, *shape]."""
-        return self.network(z, torch.full((z.shape[0],), self.T + 1, device=z.device), **cond)
+        return self.network(z, full(z, self.T + 1), **cond)
 
     def start(self, network: nn.Module) -> None:
         """Do nothing: the weights are the denoiser's."""

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from tdpm_cli.engine.schedule import Schedule
+from tdpm_cli.engine.steps import full
 
 __all__ = ["SharedX0"]
 
@@ -24,14 +24,13 @@ class SharedX0(nn.Module):
 
     def __init__(self, shape: Sequence[int], sizes: Mapping[str, int], schedule: Schedule, network: nn.Module) -> None:
         super().__init__()
-        self.z_shape, self.T, self.network = (2 * shape[0], *shape[1:]), schedule.T, network
-        self.alpha_T, self.sigma_T = schedule.alpha(schedule.T), schedule.sigma(schedule.T)
+        self.z_shape, self.schedule, self.network = (2 * shape[0], *shape[1:]), schedule, network
 
     def forward(self, z: Tensor, **cond: Tensor) -> Tensor:
         """Map (z, eps) [B, 2 · shape[0], ...] to x_T [B, *shape]."""
         z, eps = z.chunk(2, 1)
-        x_0 = self.network(z, torch.full((z.shape[0],), self.T + 1, device=z.device), **cond)
-        return self.alpha_T * x_0 + self.sigma_T * eps
+        x_0 = self.network(z, full(z, self.schedule.T + 1), **cond)
+        return self.schedule.q_sample_T(x_0, eps)
 
     def start(self, network: nn.Module) -> None:
         """Do nothing: the weights are the denoiser's."""

@@ -34,9 +34,8 @@ class TorchScript(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.generator = programs.load(program).float()
-        self.shape, self.z = tuple(shape), tuple(z)
+        self.shape, self.z, self.schedule = tuple(shape), tuple(z), schedule
         self.z_shape = (math.prod(z) + math.prod(shape),)
-        self.alpha_T, self.sigma_T = schedule.alpha(schedule.T), schedule.sigma(schedule.T)
         self.file = programs.place(program)
         if not any(True for _ in self.generator.parameters()):
             raise InputError("the prior's program has no weights to train: it was frozen; save it without freezing")
@@ -53,7 +52,7 @@ class TorchScript(nn.Module):
         """Map (z, eps) [B, z_shape] to x_T [B, *shape]."""
         z, eps = z.split([math.prod(self.z), math.prod(self.shape)], 1)
         x_0 = self.generator(z.reshape(-1, *self.z), **{key: cond[key] for key in self.condition_keys})
-        return self.alpha_T * x_0 + self.sigma_T * eps.reshape(-1, *self.shape)
+        return self.schedule.q_sample_T(x_0, eps.reshape(-1, *self.shape))
 
     def start(self, network: nn.Module) -> None:
         """Do nothing: the weights come with the program."""

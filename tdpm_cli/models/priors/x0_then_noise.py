@@ -39,14 +39,13 @@ class X0ThenNoise(nn.Module):
         super().__init__()
         self.generator = StyleGAN2(shape, sizes, schedule, network, latent=latent, layers=layers,
                                    channel_base=channel_base, channel_max=channel_max)  # fmt: skip
-        self.shape, (size,) = tuple(shape), self.generator.z_shape
+        self.shape, self.schedule, (size,) = tuple(shape), schedule, self.generator.z_shape
         self.z_shape = (size + math.prod(shape),)
-        self.alpha_T, self.sigma_T = schedule.alpha(schedule.T), schedule.sigma(schedule.T)
 
     def forward(self, z: Tensor, **cond: Tensor) -> Tensor:
         """Map (z, eps) [B, z_shape] to x_T [B, *shape]."""
         z, eps = z.split([self.generator.z_shape[0], math.prod(self.shape)], 1)
-        return self.alpha_T * self.generator(z, **cond) + self.sigma_T * eps.view(-1, *self.shape)
+        return self.schedule.q_sample_T(self.generator(z, **cond), eps.view(-1, *self.shape))
 
     def start(self, network: nn.Module) -> None:
         """Do nothing: the generator has another architecture."""
