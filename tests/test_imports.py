@@ -10,6 +10,7 @@ import pytest
 
 import tdpm_cli
 from scripts.figures import imported
+from tdpm_cli.config import registry
 
 LAYERS = [  # from the top to the ground
     "cli", "export", "evaluation", "training", "convert", "sampling", "models", "conditioning", "spaces", "engine",
@@ -50,6 +51,15 @@ def name(path):
     return path.relative_to(ROOT).as_posix()
 
 
+def imported_modules(path):
+    """The modules of ours that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tdpm_cli."):
+            yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
 def lines_that_print(path):
     """The lines of a file that print, or use a standard stream."""
     for node in ast.walk(ast.parse(path.read_text())):
@@ -79,6 +89,12 @@ def test_imports_go_down_only(path):
     allowed = ENGINE_IMPORTS if package == "engine" else set(LAYERS[LAYERS.index(package) :])
     packages = {package for node in ast.walk(ast.parse(path.read_text())) for package in imported(node)}
     assert packages & set(LAYERS) <= allowed
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parent.parent.name == "models"], ids=name)
+def test_networks_do_not_import_each_other(path):
+    kinds = {f"tdpm_cli.{package}." for package in registry.KINDS.values() if package.startswith("models.")}
+    assert not [module for module in imported_modules(path) if module.startswith(tuple(kinds))]
 
 
 def test_every_package_is_in_the_layers_and_no_module_is_loose():

@@ -1,5 +1,6 @@
-"""Layers with equalised learning rate (Karras et al. 2018, sec. 4.1): weights of unit variance, scaled in use.
+"""Layers that several networks share.
 
+Those with weights have equalised learning rate (Karras et al. 2018, sec. 4.1): weights of unit variance, scaled in use.
 Inputs or outputs are scaled instead of weights, which is equivalent and saves a copy of the weights at every call.
 Every operation is differentiable twice, as R1 needs.
 """
@@ -67,3 +68,24 @@ def odd_padded(x: Tensor) -> Tensor:
 def activate(x: Tensor, gain: float = 1.0) -> Tensor:
     """Return leaky ReLU of `gain` · x, scaled to the variance of `gain` · x."""
     return leaky_relu(x, 0.2) * (math.sqrt(2) * gain)
+
+
+def with_minibatch_std(x: Tensor, group: int) -> Tensor:
+    """Append one channel: the spread within a group of neighbouring examples, averaged (Karras et al. 2018, sec. 3)."""
+    batch, _, height, width = x.shape
+    size = next(n for n in range(min(group, batch), 0, -1) if batch % n == 0)
+    members = x.float().reshape(batch // size, size, -1)
+    variance = (members - members.mean(1, keepdim=True)).square().mean(1)
+    spread = (variance + 1e-8).sqrt().mean(1).to(x.dtype)  # [batch / size]
+    return torch.cat([x, spread.repeat_interleave(size).view(batch, 1, 1, 1).expand(-1, 1, height, width)], 1)
+
+
+def time_frequencies(n: int) -> Tensor:
+    """Return n angular frequencies [n] for `waves`: from one turn over the usual 1000 steps up to 256 turns."""
+    return 2 * math.pi / 1000 * 2 ** torch.linspace(0, 8, n)
+
+
+def waves(t: Tensor, frequencies: Tensor) -> Tensor:
+    """Return sines and cosines [B, 2n] of times t [B] at n frequencies (Vaswani et al. 2017, sec. 3.5)."""
+    angle = t[:, None] * frequencies
+    return torch.cat([angle.sin(), angle.cos()], 1)

@@ -5,16 +5,20 @@ Weights start normal with variance gain² / fan-in (He et al. 2015).
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, scaled_dot_product_attention, silu
+from torch.nn.functional import avg_pool2d, interpolate, leaky_relu, silu
+
+from tdpm_cli.models.cpu_attention import attention
+from tdpm_cli.runtime.errors import InputError
 
 Activation = Callable[[Tensor], Tensor]
 Layer = TypeVar("Layer", nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 EPS = 1e-4  # of the norm; large enough for bf16
+SLOPE = 0.2  # of the leaky ReLU of discriminators and encoders
 
 
 def conv(c_in: int, c_out: int, size: int = 3, *, stride: int = 1, gain: float = 1.0, bias: bool = True) -> nn.Conv2d:
@@ -76,6 +80,19 @@ class ResidualBlock(nn.Module):
         return h + (interpolate(x, scale_factor=2.0, mode="nearest") if self.upsample else x)
 
 
+class HalvingBlock(nn.Module):
+    """Two convolutions, the second with stride 2, beside an averaged and halved skip."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.conv_1, self.conv_2 = conv(c_in, c_in, gain=1.4), conv(c_in, c_out, stride=2)
+        self.skip = conv(c_in, c_out, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv_2(leaky_relu(self.conv_1(leaky_relu(x, SLOPE)), SLOPE))
+        return h + self.skip(avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False))
+
+
 class SelfAttention(nn.Module):
     """Attention of every pixel to every pixel, added to x [B, C, H, W] (Vaswani et al. 2017, eq. 1)."""
 
@@ -88,12 +105,12 @@ class SelfAttention(nn.Module):
         size, channels, height, width = x.shape
         tokens = self.enter(rms_norm(x)).flatten(2).view(size, 3, self.heads, channels // self.heads, height * width)
         query, key, value = tokens.transpose(-1, -2).unbind(1)
-        out = scaled_dot_product_attention(query, key, value)
+        out = attention(query, key, value)
         return x + self.leave(out.transpose(-1, -2).reshape(size, channels, height, width))
 
 
 class ConditionEmbedding(nn.Module):
-    """Labels [B] or pooled texts [B, D] as vectors [B, `width`]; zeros where there is neither."""
+    """Embeds labels [B] or pooled texts [B, D] as vectors [B, `width`]; without either they are zeros."""
 
     def __init__(self, sizes: Mapping[str, int], width: int) -> None:
         super().__init__()
@@ -101,10 +118,21 @@ class ConditionEmbedding(nn.Module):
         self.pooled = linear(sizes["pooled"], width) if "pooled" in sizes else None
 
     def forward(self, like: Tensor, label: Tensor | None = None, pooled: Tensor | None = None, **_: Tensor) -> Tensor:
-        """The sum of what there is, of the batch and type of `like` [B, width]."""
+        """Return the sum of the embeddings, in the shape and type of `like` [B, width]."""
         total = torch.zeros_like(like)
         if self.label is not None and label is not None:
             total = total + self.label(label).to(like.dtype)
         if self.pooled is not None and pooled is not None:
             total = total + self.pooled(pooled).to(like.dtype)
         return total
+
+
+def check_images(kind: str, shape: Sequence[int], sizes: Mapping[str, int]) -> None:
+    """Raise InputError where the network cannot be built for data of this shape and condition."""
+    if len(shape) != 3:
+        raise InputError(f"{kind}.name is 'light', but the data have shape {list(shape)}, not [C, H, W]; use mlp")
+    if shape[1] % 2 or shape[2] % 2 or min(shape[1:]) < 8:
+        raise InputError(f"{kind}.name is 'light', but the images are {shape[1]} × {shape[2]}: height and width "
+                         "must be even and at least 8; use resnet")  # fmt: skip
+    if "low" in sizes:
+        raise InputError(f"{kind}.name is 'light', which takes no smaller image; use resnet")

@@ -40,7 +40,7 @@ def test_resnet_takes_any_size(side):
 
 
 def test_minibatch_std_sees_a_collapse():
-    from tdpm_cli.models.discriminators.resnet import with_minibatch_std
+    from tdpm_cli.models.layers import with_minibatch_std
 
     same, varied = torch.ones(8, 2, 3, 3), torch.randn(8, 2, 3, 3, generator=torch.Generator().manual_seed(0))
     assert float(with_minibatch_std(same, 4)[:, -1].max()) < 1e-3

@@ -36,7 +36,7 @@ def test_a_generators_images_get_exact_noise_at_T():
 
 
 def test_modulation_is_a_convolution_with_scaled_and_normalised_weights():
-    from tdpm_cli.models.priors.stylegan2 import Modulated
+    from tdpm_cli.models.stylegan2 import Modulated
 
     layer = Modulated(5, 7, 3, 4)
     x, style = torch.randn(2, 5, 6, 6), torch.randn(2, 4)

@@ -1,7 +1,6 @@
 """A light U-Net for 28 to 64 pixels on a CPU: a thin full-resolution level, additive skips, RMS norm."""
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, silu
 
 from tdpm_cli.config.types import Positive, Positives
+from tdpm_cli.models.layers import time_frequencies, waves
 from tdpm_cli.models.light import ConditionEmbedding, ModulatedNorm, ResidualBlock, SelfAttention, conv, linear
 from tdpm_cli.runtime.errors import InputError
 
@@ -39,8 +39,7 @@ class LightUNet(nn.Module):
     ) -> None:
         super().__init__()
         check_shape(shape, sizes, channels, heads)
-        turns = 2 * math.pi / 1000 * 2 ** torch.linspace(0, 8, FREQUENCIES)  # from one turn over 1000 steps
-        self.register_buffer("frequencies", turns, persistent=False)
+        self.register_buffer("frequencies", time_frequencies(FREQUENCIES), persistent=False)
         self.time_1, self.time_2 = linear(2 * FREQUENCIES, embedding, 1.4), linear(embedding, embedding, 1.4)
         self.condition = ConditionEmbedding(sizes, embedding)
         top, lowest = channels[0], channels[-1]
@@ -80,8 +79,7 @@ class LightUNet(nn.Module):
 
     def _embed(self, t: Tensor, **cond: Tensor) -> Tensor:
         """The embedding [B, E] of time and condition."""
-        angle = t[:, None] * self.frequencies
-        time = silu(self.time_2(silu(self.time_1(torch.cat([angle.sin(), angle.cos()], 1)))))
+        time = silu(self.time_2(silu(self.time_1(waves(t, self.frequencies)))))
         return time + self.condition(time, **cond)
 
 

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from tdpm_cli.config.types import Positive, Positives, Probability
 from tdpm_cli.models.cpu_attention import attention
 from tdpm_cli.models.cpu_group_norm import GroupNorm
+from tdpm_cli.models.layers import waves
 from tdpm_cli.runtime.errors import InputError
 
 __all__ = ["UNet"]
@@ -182,8 +183,7 @@ class TimeEmbedding(nn.Module):
         self.layers = nn.Sequential(nn.Linear(2 * (channels // 2), size), nn.SiLU(), nn.Linear(size, size))
 
     def forward(self, t: Tensor) -> Tensor:
-        angle = t[:, None].float() * self.frequencies
-        return self.layers(torch.cat([angle.sin(), angle.cos()], 1))
+        return self.layers(waves(t.float(), self.frequencies))
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, leaky_relu, pixel_unshuffle
+from torch.nn.functional import leaky_relu, pixel_unshuffle
 
 from tdpm_cli.config.types import Natural, Positives
-from tdpm_cli.models.discriminators.resnet import with_minibatch_std
-from tdpm_cli.models.light import ConditionEmbedding, conv, linear
-from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.models.layers import with_minibatch_std
+from tdpm_cli.models.light import SLOPE, ConditionEmbedding, HalvingBlock, check_images, conv, linear
 
 __all__ = ["LightDiscriminator"]
-
-SLOPE = 0.2  # of the leaky ReLU
 
 
 class LightDiscriminator(nn.Module):
@@ -35,10 +32,10 @@ class LightDiscriminator(nn.Module):
         minibatch_std: Natural = 4,
     ) -> None:
         super().__init__()
-        check_shape("discriminator", shape, sizes)
+        check_images("discriminator", shape, sizes)
         height, width = shape[1] // 2, shape[2] // 2
         self.enter = conv(4 * shape[0], channels[0])
-        self.blocks = nn.ModuleList(Block(a, b) for a, b in itertools.pairwise(channels))
+        self.blocks = nn.ModuleList(HalvingBlock(a, b) for a, b in itertools.pairwise(channels))
         for _ in self.blocks:
             height, width = (height + 1) // 2, (width + 1) // 2
         last = channels[-1]
@@ -59,27 +56,3 @@ class LightDiscriminator(nn.Module):
         h = leaky_relu(self.flat(h.flatten(1)), SLOPE)
         projection = (h * self.condition(h, **cond)).sum(1) / math.sqrt(h.shape[1])
         return self.leave(h)[:, 0] + projection
-
-
-class Block(nn.Module):
-    """Two convolutions, the second with stride 2, beside an averaged and halved skip."""
-
-    def __init__(self, c_in: int, c_out: int) -> None:
-        super().__init__()
-        self.conv_1, self.conv_2 = conv(c_in, c_in, gain=1.4), conv(c_in, c_out, stride=2)
-        self.skip = conv(c_in, c_out, 1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv_2(leaky_relu(self.conv_1(leaky_relu(x, SLOPE)), SLOPE))
-        return h + self.skip(avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False))
-
-
-def check_shape(kind: str, shape: Sequence[int], sizes: Mapping[str, int]) -> None:
-    """Raise InputError where the network cannot be built for data of this shape and condition."""
-    if len(shape) != 3:
-        raise InputError(f"{kind}.name is 'light', but the data have shape {list(shape)}, not [C, H, W]; use mlp")
-    if shape[1] % 2 or shape[2] % 2 or min(shape[1:]) < 8:
-        raise InputError(f"{kind}.name is 'light', but the images are {shape[1]} × {shape[2]}: height and width "
-                         "must be even and at least 8; use resnet")  # fmt: skip
-    if "low" in sizes:
-        raise InputError(f"{kind}.name is 'light', which takes no smaller image; use resnet")

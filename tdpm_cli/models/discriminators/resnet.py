@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from tdpm_cli.config.types import Natural, Positive
-from tdpm_cli.models.layers import Conv, Linear, activate
+from tdpm_cli.models.layers import Conv, Linear, activate, with_minibatch_std
 from tdpm_cli.runtime.errors import InputError
 
 __all__ = ["ResNet"]
@@ -91,13 +91,3 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv_2(self.conv_1(x))
         return torch.add(h * math.sqrt(0.5), self.skip.unscaled(x), alpha=self.skip.gain * math.sqrt(0.5))
-
-
-def with_minibatch_std(x: Tensor, group: int) -> Tensor:
-    """Append one channel: the spread within a group of neighbouring examples, averaged (Karras et al. 2018, sec. 3)."""
-    batch, _, height, width = x.shape
-    size = next(n for n in range(min(group, batch), 0, -1) if batch % n == 0)
-    members = x.float().reshape(batch // size, size, -1)
-    variance = (members - members.mean(1, keepdim=True)).square().mean(1)
-    spread = (variance + 1e-8).sqrt().mean(1).to(x.dtype)  # [batch / size]
-    return torch.cat([x, spread.repeat_interleave(size).view(batch, 1, 1, 1).expand(-1, 1, height, width)], 1)

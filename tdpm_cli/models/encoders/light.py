@@ -1,5 +1,6 @@
-"""A light encoder of the light discriminator's build."""
+"""A light encoder of images for the objective `likelihood`, with the layers of the light discriminator."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -7,12 +8,11 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, pixel_unshuffle
 
 from tdpm_cli.config.types import Positives
-from tdpm_cli.models.discriminators.light import SLOPE, Block, check_shape
-from tdpm_cli.models.light import ConditionEmbedding, conv, linear
+from tdpm_cli.models.light import SLOPE, ConditionEmbedding, HalvingBlock, check_images, conv, linear
 
 __all__ = ["LightEncoder"]
 
-LOG_VARIANCE = (-12.0, 4.0)  # of q(z | x_0): bounds that keep a young encoder finite
+LOG_VARIANCE = (-12.0, 4.0)  # of q(z | x_0): bounds that keep an untrained encoder finite
 
 
 class LightEncoder(nn.Module):
@@ -31,10 +31,10 @@ class LightEncoder(nn.Module):
         channels: Positives = [64, 128, 128],  # noqa: B006 (never written to)
     ) -> None:
         super().__init__()
-        check_shape("encoder", shape, sizes)
+        check_images("encoder", shape, sizes)
         height, width = shape[1] // 2, shape[2] // 2
         self.enter = conv(4 * shape[0], channels[0])
-        self.blocks = nn.ModuleList(Block(a, b) for a, b in zip(channels[:-1], channels[1:], strict=True))  # noqa: RUF007
+        self.blocks = nn.ModuleList(HalvingBlock(a, b) for a, b in itertools.pairwise(channels))
         for _ in self.blocks:
             height, width = (height + 1) // 2, (width + 1) // 2
         last = channels[-1]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from tdpm_cli.config.types import Positive
 from tdpm_cli.engine.schedule import Schedule
-from tdpm_cli.models.priors.stylegan2 import StyleGAN2
+from tdpm_cli.models.stylegan2 import Generator
 
 __all__ = ["X0ThenNoise"]
 
@@ -37,8 +37,7 @@ class X0ThenNoise(nn.Module):
         channel_max: Positive = 512,
     ) -> None:
         super().__init__()
-        self.generator = StyleGAN2(shape, sizes, schedule, network, latent=latent, layers=layers,
-                                   channel_base=channel_base, channel_max=channel_max)  # fmt: skip
+        self.generator = Generator(shape, sizes, latent, layers, channel_base, channel_max)
         self.shape, self.schedule, (size,) = tuple(shape), schedule, self.generator.z_shape
         self.z_shape = (size + math.prod(shape),)
 
