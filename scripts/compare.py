@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from tdpm_cli.cli.options import count
-from tdpm_cli.config import load_config, presets
 from tdpm_cli.config.constants import Start
+from tdpm_cli.config.presets import Override
 from tdpm_cli.config.schema import Config
 from tdpm_cli.evaluation.diagnose import diagnose
 from tdpm_cli.evaluation.examples import Examples
@@ -37,6 +37,7 @@ from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.signals import Interrupted
 from tdpm_cli.sampling import build
 from tdpm_cli.sampling.settings import settings_of
+from tdpm_cli.training.config import Sources, training_config
 from tdpm_cli.training.train import train
 
 STEPS = (1, 2, 4, 8, 16, 50)
@@ -44,7 +45,7 @@ BASELINE_NFE = (2, 3, 5, 9, 17, 51)
 FEW_STEPS = 4  # of the rows that do not vary the steps
 UNGUIDED = {"guidance_scale": 1.0, "prior_guidance_scale": 1.0}
 PLAIN_SAMPLERS = {f"even {name.upper()}": {"sampler": name, "spacing": 1.0, **UNGUIDED} for name in ("ddim", "ddpm")}
-BASELINE = ["schedule.truncate=null", "prior.name=gaussian"]
+BASELINE: Override = {"schedule": {"truncate": None}, "prior": {"name": "gaussian"}}
 Sampling = Mapping[str, Any]
 
 
@@ -133,12 +134,13 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="assignments", help="a key of the preset")
     parser.add_argument("--write", type=Path, help="also write the table to this file, as JSON lines")
     options = parser.parse_args()
-    preset = presets.override(presets.read_preset(options.preset), options.assignments)
-    preset = presets.with_data(preset, options.data, False, options.assignments)
-    overrides = [f"train.duration={options.duration}"] if options.duration else []
-    config = load_config(preset, overrides)
+    overrides, sources = list[Override](options.assignments), Sources(options.data)
+    if options.duration:
+        overrides.append({"train": {"duration": options.duration}})
+    config = training_config(options.preset, overrides, sources)
     ours = trained(config, options.outdir, config.preset)
-    baseline = trained(load_config(preset, [*overrides, *BASELINE]), options.outdir, f"{config.preset}-baseline")
+    untruncated = training_config(options.preset, [*overrides, BASELINE], sources)
+    baseline = trained(untruncated, options.outdir, f"{config.preset}-baseline")
     rows = compare(ours, baseline, config, count("--n", options.n), options.text, options.repeats)
     table(f"compare {options.preset}", rows)
     if options.write:

@@ -96,9 +96,9 @@ def train(
     ] = False,
 ) -> None:
     """Train a model; run again to continue."""
-    from tdpm_cli.cli.training_config import Sources, training_config
     from tdpm_cli.config.presets import Override
     from tdpm_cli.runtime.errors import InputError
+    from tdpm_cli.training.config import Sources, training_config
 
     if resume not in ("auto", "never") and not Path(resume).exists():
         raise InputError(f"--resume {resume}: no such run or checkpoint; accepted: auto, never, or a path")

@@ -61,7 +61,7 @@ def test_sweep_keeps_finished_rows(runs, tmp_path):
 )
 def test_scripts_compare_ends_with_the_status_of_its_error(error, status, output, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["compare", "digits"])
-    monkeypatch.setattr("tdpm_cli.config.presets.read_preset", Mock(side_effect=error))
+    monkeypatch.setattr("tdpm_cli.training.config.training_config", Mock(side_effect=error))
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "compare.py"), run_name="__main__")
     assert end.value.code == status

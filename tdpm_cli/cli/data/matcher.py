@@ -20,7 +20,7 @@ def matcher(
     set_: Assignments = None,
 ) -> None:
     """Train a network that scores captions for `tdpm eval --text`."""
-    from tdpm_cli.cli.training_config import Sources, training_config
+    from tdpm_cli.training.config import Sources, training_config
 
     number = count("--images", images)
     config = training_config(preset, set_ or [], Sources(data))

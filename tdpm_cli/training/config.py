@@ -1,4 +1,4 @@
-"""The config of `tdpm train`: a preset, imported models, data and options, merged and validated.
+"""The config of a run: a preset, imported models, data and options, merged and validated. Imports no PyTorch.
 
 What the user sets by hand takes precedence over a preset and over an imported model.
 """
