@@ -11,6 +11,7 @@ No other line changes when a file is added.
 """
 
 import pkgutil
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -43,9 +44,8 @@ SNAKE_CASE = {"sampler", "metric"}  # kinds whose names keep the underscores tha
 
 def names(kind: str) -> list[str]:
     """Return the names of the components of a kind, such as "prior", without importing them."""
-    modules = pkgutil.iter_modules(_package(kind).__path__)
     spell = str if kind in SNAKE_CASE else lambda name: name.replace("_", "-")
-    return sorted(spell(module.name) for module in modules if not module.ispkg)
+    return sorted(spell(module) for module in _modules(tuple(_package(kind).__path__)))
 
 
 def aliases(kind: str) -> dict[str, str]:
@@ -117,6 +117,12 @@ def recognise(path: Path, preferred: str) -> str:
             if recognises and recognises(path):
                 return name
     return preferred
+
+
+@cache
+def _modules(folders: tuple[str, ...]) -> list[str]:
+    """Return the modules in these folders. Each list of folders is scanned once; `add_folder` makes another list."""
+    return [module.name for module in pkgutil.iter_modules(folders) if not module.ispkg]
 
 
 def _package(kind: str) -> ModuleType:

@@ -216,6 +216,13 @@ def test_a_mistyped_name_gets_the_nearest(kind, add):
         registry.resolve(kind, f"{name}x")
 
 
+def test_folders_are_scanned_once(monkeypatch):
+    listed = registry.names("sampler")
+    monkeypatch.setattr(registry.pkgutil, "iter_modules", lambda folders: pytest.fail("a folder was scanned again"))
+    assert registry.names("sampler") == listed
+    assert registry.load("sampler", "ddim").__name__ == "ddim"
+
+
 def test_an_alias_stands_for_its_component(add):
     name = add("sampler")
     assert registry.resolve("sampler", "newest") == name
