@@ -16,7 +16,7 @@ from tdpm_cli.engine.ema import EMA
 from tdpm_cli.engine.phase import Phase, PhaseSettings
 from tdpm_cli.engine.protocols import Objective
 from tdpm_cli.engine.tdpm import TDPM
-from tdpm_cli.runtime import device as precision
+from tdpm_cli.runtime import device as devices
 from tdpm_cli.runtime import distributed
 from tdpm_cli.sampling.build import Components, header, use_checkpointing
 from tdpm_cli.sampling.placement import networks, shard, try_network
@@ -37,6 +37,7 @@ class TrainerState:
                     network.to(device)
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.phases = self._make_phases()
+        self._freeze_untrained()
         self.seen = self.step = 0  # training images and steps so far
         self.figures = Figures({})
         use_checkpointing(components.model, self.settings.gradient_checkpointing)
@@ -65,8 +66,20 @@ class TrainerState:
             phases += of_stage
         return phases
 
+    def _freeze_untrained(self) -> None:
+        """Compute no gradients of weights that no phase trains."""
+        trained = {id(parameter) for phase in self.phases for parameter in phase.parameters}
+        components = self.components
+        for network in (components.model, components.discriminator, components.encoder):
+            for parameter in network.parameters() if network is not None else ():
+                if id(parameter) not in trained:
+                    parameter.requires_grad_(False)
+
     def _start(self, phase: Phase, on_start: Callable[[], None] | None, trained: frozenset[int]) -> None:
-        """Start a phase: from the averages of what an earlier stage trained. Then restart the averages."""
+        """Prepare the networks for the first step of a phase: what an earlier stage trained starts from its average.
+
+        Other networks start by `on_start`. The averages restart from the result.
+        """
         if any(id(parameter) in trained for parameter in phase.parameters):
             self.averages[0].copy_to(self.components.model, phase.module)
         elif on_start is not None:
@@ -87,9 +100,9 @@ class TrainerState:
         share = len(distributed.rows(settings.batch))
         size = min(settings.batch_gpu or share, share)
         for network in networks(self.components.model):
-            with precision.autocast(settings.precision, self.device)():
+            with devices.autocast(settings.precision, self.device)():
                 attempt = partial(try_network, self.components, self.device, size, network)
-                precision.compile_network(network, attempt)
+                devices.compile_network(network, attempt)
 
     def set_learning_rates(self) -> None:
         """Set the learning rates of the next step: linear warm-up, constant, linear cool-down of each stage."""

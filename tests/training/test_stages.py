@@ -132,6 +132,29 @@ def test_learning_rates_follow_each_stage():
     assert first.rates["denoiser"] == settings.denoiser_lr
 
 
+@pytest.mark.parametrize(
+    ("objective", "trained"),
+    [
+        ("adversarial", {"prior", "discriminator"}),
+        ("denoise", {"denoiser"}),
+        ("likelihood", {"prior", "encoder"}),
+        ("tdpm", {"denoiser", "prior", "discriminator"}),
+    ],
+)
+def test_weights_that_no_phase_trains_are_frozen(objective, trained):
+    components = build(staged(stages=[{"objective": objective, "duration": 192}]))
+    TrainerState(components, torch.device("cpu"))
+    model = components.model
+    networks = {
+        "denoiser": model.denoiser, "prior": model.prior, "discriminator": components.discriminator,
+        "encoder": components.encoder,
+    }  # fmt: skip
+    learning = {
+        name for name, network in networks.items() if network and any(p.requires_grad for p in network.parameters())
+    }
+    assert learning == trained
+
+
 def test_sharded_training_moves_every_network_to_the_device(monkeypatch):
     monkeypatch.setattr(TrainerState, "_make_phases", lambda state: [])
     state = TrainerState(build(staged("train.shard=true")), torch.device("meta"))

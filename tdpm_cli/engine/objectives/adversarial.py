@@ -17,6 +17,5 @@ class AdversarialObjective:
     needs_own_prior = True  # one with weights of its own that learn
 
     def phases(self, components: Components, settings: PhaseSettings) -> list[Phase]:
-        """Freeze the denoiser, and return the phases of a step: prior, discriminator, penalty."""
-        components.model.denoiser.requires_grad_(False)
+        """Return the phases of a step: prior, discriminator, penalty."""
         return [prior_phase(components, settings), *discriminator_phases(components, settings)]
