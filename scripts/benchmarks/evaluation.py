@@ -31,10 +31,10 @@ def run(rounds: int, data: Path | None, n: int) -> None:
     from tdpm_cli.evaluation.evaluate import evaluate
     from tdpm_cli.evaluation.features.inception import FILE
     from tdpm_cli.evaluation.options import EvaluateOptions
-    from tdpm_cli.runtime import device as precision
+    from tdpm_cli.runtime import device as devices
 
     warnings.simplefilter("ignore")  # warnings of clean-fid and SciPy
-    device = precision.device()
+    device = devices.device()
     with tempfile.TemporaryDirectory() as temporary:
         folders = [str(folder) for folder in write_halves(Path(temporary), data, n)]
         weights = Path(temporary, FILE)

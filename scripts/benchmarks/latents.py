@@ -12,7 +12,7 @@ import torch
 
 from scripts.benchmarks.timing import machine, medians, row
 from tdpm_cli.config import load_config
-from tdpm_cli.runtime import device as precision
+from tdpm_cli.runtime import device as devices
 from tdpm_cli.sampling.build import build
 from tdpm_cli.training.state import TrainerState
 from tdpm_cli.training.trainer import train_on
@@ -33,7 +33,7 @@ def run(preset: str, autoencoder: str | None, batch: int, rounds: int) -> None:
             f"space.autoencoder={autoencoder or stable_diffusion(Path(folder))}", "train.precision=fp32",
             f"train.batch={batch}", "condition.text_encoder=minilm",
         ])  # fmt: skip
-        device = precision.device()
+        device = devices.device()
         components = build(config, device)
         state = TrainerState(components, device)
         images = torch.randint(0, 256, (batch, *components.space.raw_shape), dtype=torch.uint8)
@@ -41,7 +41,7 @@ def run(preset: str, autoencoder: str | None, batch: int, rounds: int) -> None:
 
         def step(raw: torch.Tensor) -> None:
             state.step = 1  # most steps have no lazy penalty
-            train_on(state, raw, {"captions": [("a photo",)] * batch}, precision.autocast("fp32", device))
+            train_on(state, raw, {"captions": [("a photo",)] * batch}, devices.autocast("fp32", device))
 
         steps = {"encoded beforehand": lambda: step(encoded), "encoded in training": lambda: step(images)}
         times = medians(steps, rounds)

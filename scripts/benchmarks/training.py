@@ -98,12 +98,12 @@ def prepare(preset: str, batch: int, assignments: list[str]) -> tuple[Any, Any, 
     import torch
 
     from tdpm_cli.config import load_config
-    from tdpm_cli.runtime import device as precision
+    from tdpm_cli.runtime import device as devices
     from tdpm_cli.sampling.build import build
     from tdpm_cli.sampling.placement import with_precision
 
     config = load_config(preset, [f"train.batch={batch}", *assignments])
-    device = precision.device()
+    device = devices.device()
     components = with_precision(build(config, device), device)
     raw = torch.randint(256, (batch, *components.space.raw_shape), dtype=torch.uint8)
     return components, raw, device
@@ -111,14 +111,14 @@ def prepare(preset: str, batch: int, assignments: list[str]) -> tuple[Any, Any, 
 
 def our_step(components: Any, raw: Any, device: Any) -> Step:
     """Return a step as `tdpm train` does it."""
-    from tdpm_cli.runtime import device as precision
+    from tdpm_cli.runtime import device as devices
     from tdpm_cli.runtime.malloc import keep_freed_memory
     from tdpm_cli.training.state import TrainerState
     from tdpm_cli.training.trainer import train_on
 
     keep_freed_memory()
     kind = components.config.train.precision
-    state, cast = TrainerState(components, device), precision.autocast(kind, device)
+    state, cast = TrainerState(components, device), devices.autocast(kind, device)
 
     def step(penalise: bool) -> None:
         state.step = 0 if penalise else 1

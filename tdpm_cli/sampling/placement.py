@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tdpm_cli.engine.tdpm import TDPM
-from tdpm_cli.runtime import device as precision
+from tdpm_cli.runtime import device as devices
 from tdpm_cli.runtime import distributed
 from tdpm_cli.sampling.build import Components
 from tdpm_cli.sampling.settings import TIMED_BATCH
@@ -32,14 +32,14 @@ def shard(model: TDPM, device: torch.device) -> None:
 def with_precision(components: Components, device: torch.device) -> Components:
     """Return the components with the fastest `train.precision` if it is "auto", by timing a few examples."""
     if components.config.train.precision != "auto":
-        precision.check("train.precision", components.config.train.precision, device)
+        devices.check("train.precision", components.config.train.precision, device)
         return components
     work = partial(try_network, components, device, TIMED_BATCH, components.model.denoiser.network)
     fastest: Literal["fp32", "bf16"]
     if components.config.train.shard and device.type == "cuda":  # a network that may exceed the device cannot be timed
-        fastest = "bf16" if precision.has_bf16(device) else "fp32"
+        fastest = "bf16" if devices.has_bf16(device) else "fp32"
     else:
-        fastest = distributed.from_first(lambda: precision.fastest(work, device))
+        fastest = distributed.from_first(lambda: devices.fastest(work, device))
     return replace(components, config=components.config.replace("train", precision=fastest))
 
 

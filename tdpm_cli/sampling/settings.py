@@ -9,7 +9,7 @@ from tdpm_cli.config.schema import SampleConfig, check_sampler, check_sampling, 
 from tdpm_cli.config.validation import validated
 from tdpm_cli.engine.protocols import Cond
 from tdpm_cli.engine.tdpm import TDPM, ReverseSettings
-from tdpm_cli.runtime import device as precision
+from tdpm_cli.runtime import device as devices
 from tdpm_cli.runtime import distributed
 from tdpm_cli.runtime.files import Json
 from tdpm_cli.sampling.build import Components, LoadedModel
@@ -33,7 +33,7 @@ def settings_of(components: Components, **options: object) -> SampleConfig:
         settings, components.model.denoiser.schedule.T, bool(components.condition.sizes), components.model.prior.learns
     )
     key = "--precision" if "precision" in over else "sample.precision"
-    precision.check(key, settings.precision, device_of(components.model))
+    devices.check(key, settings.precision, device_of(components.model))
     return settings.model_copy(update={"precision": _fastest(components)}) if settings.precision == "auto" else settings
 
 
@@ -47,7 +47,7 @@ def _fastest(components: Components) -> Literal["fp32", "bf16"]:
     with torch.inference_mode():
         cond = denoiser.encode_condition(null_condition(components, TIMED_BATCH))
         work = lambda: denoiser.network(x, t, **cond)
-        name = distributed.from_first(lambda: precision.fastest(work, device))
+        name = distributed.from_first(lambda: devices.fastest(work, device))
     components.fastest.name = name
     return name
 

@@ -8,7 +8,8 @@ from tdpm_cli.checkpoints.writer import Idle, Saver
 from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.data.loader import Supply
 from tdpm_cli.engine.tdpm import TDPM
-from tdpm_cli.runtime import device, distributed, grids
+from tdpm_cli.runtime import device as devices
+from tdpm_cli.runtime import distributed, grids
 from tdpm_cli.runtime.console import Log, Meter, say, since_the_program_began
 from tdpm_cli.sampling.panels import draw_panels
 from tdpm_cli.training.divergence import report_divergence
@@ -97,7 +98,7 @@ class LogCallback(Callback):
         """Check the figures of the step before, and log the means when they are due."""
         state, settings = self.state, self.state.settings
         if progress.steps == 1:
-            device.synchronise(state.device)
+            devices.synchronise(state.device)
             say(f"the first step was complete {since_the_program_began():.1f} s after the program began")
         if len(state.figures.bad) >= settings.max_skipped_steps:
             raise report_divergence(state, self.run, self.data, state.figures.bad)

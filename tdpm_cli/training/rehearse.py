@@ -5,7 +5,8 @@ from pathlib import Path
 
 from tdpm_cli.config.schema import Config
 from tdpm_cli.data.dataset import Dataset
-from tdpm_cli.runtime import device, distributed
+from tdpm_cli.runtime import device as devices
+from tdpm_cli.runtime import distributed
 from tdpm_cli.runtime.console import say, table
 from tdpm_cli.runtime.device import free_memory
 from tdpm_cli.training import profiling
@@ -45,7 +46,7 @@ def measure_speed(state: TrainerState, data: Dataset) -> tuple[float, int]:
     The first step warms up, and counts only if it takes more than `SLOW_STEP` seconds.
     """
     settings = state.settings
-    autocast = device.autocast(settings.precision, state.device)
+    autocast = devices.autocast(settings.precision, state.device)
     full = settings.batch // distributed.size()
     size = min(settings.batch_gpu or full, FIRST_BATCH)
     spent, count = 0.0, 0
@@ -54,7 +55,7 @@ def measure_speed(state: TrainerState, data: Dataset) -> tuple[float, int]:
         raw, raw_condition = data[[k % len(data) for k in range(size)]]
         begin = time.perf_counter()
         train_on(state, raw, raw_condition, autocast)
-        device.synchronise(state.device)
+        devices.synchronise(state.device)
         seconds = distributed.from_first(lambda begin=begin: time.perf_counter() - begin)  # type: ignore[misc]
         if seconds > SLOW_STEP or size == full:
             spent, count = spent + seconds, count + size
@@ -68,7 +69,7 @@ def report_profile(state: TrainerState, data: Dataset, trace: Path) -> None:
     """Print where the time of a step goes, and write a Chrome trace to `trace`."""
     settings, config = state.settings, state.components.config
     raw, raw_condition = data[[k % len(data) for k in range(settings.batch // distributed.size())]]
-    autocast = device.autocast(settings.precision, state.device)
+    autocast = devices.autocast(settings.precision, state.device)
 
     def step() -> None:
         state.step = 1  # a step without the lazy penalty, as most are
@@ -77,7 +78,7 @@ def report_profile(state: TrainerState, data: Dataset, trace: Path) -> None:
     result = profiling.profile(step, state.device, trace if distributed.is_first() else None)
     table("where the time goes", result.rows)
     peak = profiling.matrix_peak(settings.precision, state.device)
-    flops, number_format = _useful_flops(config) * len(raw), device.describe(settings.precision, state.device)
+    flops, number_format = _useful_flops(config) * len(raw), devices.describe(settings.precision, state.device)
     rows = {
         "step": f"{result.seconds:.4g} s, {len(raw) / result.seconds:.4g} images a second"
         + (" in each process" if distributed.size() > 1 else ""),

@@ -13,7 +13,8 @@ from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.data.loader import Order, Supply, batches
 from tdpm_cli.engine.batch import Batch, drop_conditions
 from tdpm_cli.engine.phase import Machine, train_step
-from tdpm_cli.runtime import device, distributed
+from tdpm_cli.runtime import device as devices
+from tdpm_cli.runtime import distributed
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.signals import Interrupted, Interruption
 from tdpm_cli.training.callbacks import Progress, Score, make_callbacks
@@ -28,7 +29,7 @@ def fit(state: TrainerState, data: Dataset, run: Path, score: Score | None = Non
     `score` scores the checkpoints. Raises InputError for data that cannot be read, and for a run that diverged.
     """
     settings = state.settings
-    autocast = device.autocast(settings.precision, state.device)
+    autocast = devices.autocast(settings.precision, state.device)
     order = Order(settings.batch, settings.seed, state.seen, settings.flip)
     stream = batches(data, order, workers=settings.workers, rows=distributed.rows(settings.batch))
     supply, progress = Supply(stream), Progress(seen=state.seen)

@@ -10,7 +10,7 @@ from torch import nn
 
 from tdpm_cli.config import load_config
 from tdpm_cli.config.presets import read_yaml
-from tdpm_cli.runtime import device as precision
+from tdpm_cli.runtime import device as devices
 from tdpm_cli.runtime.cores import cores
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling.build import build
@@ -32,21 +32,21 @@ def test_auto_is_the_faster_format_and_fp32_without_a_gain(slower, chosen):
         kind = "bf16" if torch.is_autocast_enabled("cpu") else "fp32"
         time.sleep(0.05 if kind == slower else 0.01)
 
-    assert precision.fastest(work, CPU) == chosen
+    assert devices.fastest(work, CPU) == chosen
 
 
 def test_a_run_keeps_the_precision_that_auto_chose(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(precision, "fastest", lambda work, where: work() or "bf16")
+    monkeypatch.setattr(devices, "fastest", lambda work, where: work() or "bf16")
     run = train(load_config(tiny("train.precision=auto", "train.duration=64")), tmp_path, "run")
     assert read_yaml((run / "config.yaml").read_text(), "")["train"]["precision"] == "bf16"
-    monkeypatch.setattr(precision, "fastest", lambda work, where: "fp32")
+    monkeypatch.setattr(devices, "fastest", lambda work, where: "fp32")
     train(load_config(tiny("train.precision=auto", "train.duration=96")), tmp_path, "run")
     assert read_yaml((run / "config.yaml").read_text(), "")["train"]["precision"] == "bf16"
 
 
 def test_sampling_tries_a_model_once(tiny, monkeypatch):
     tried = []
-    monkeypatch.setattr(precision, "fastest", lambda work, where: tried.append(work()) or "bf16")
+    monkeypatch.setattr(devices, "fastest", lambda work, where: tried.append(work()) or "bf16")
     components = build(load_config(tiny("sample.precision=auto")))
     assert [settings_of(components).precision for _ in range(2)] == ["bf16", "bf16"]
     assert len(tried) == 1
@@ -61,7 +61,7 @@ def test_a_compiler_that_fails_is_reported_and_not_used(monkeypatch, capsys):
 
     monkeypatch.setattr(torch, "compile", broken)
     layer = nn.Linear(2, 2)
-    precision.compile_network(layer, lambda: layer(torch.zeros(1, 2)))
+    devices.compile_network(layer, lambda: layer(torch.zeros(1, 2)))
     assert "no C++ compiler" in capsys.readouterr().err
     assert layer(torch.zeros(1, 2)).shape == (1, 2)
 
@@ -70,7 +70,7 @@ def test_a_compiled_network_is_used(monkeypatch, capsys):
     calls = []
     monkeypatch.setattr(torch, "compile", lambda call, **options: lambda *args: calls.append(1) or call(*args))
     layer = nn.Linear(2, 2)
-    precision.compile_network(layer, lambda: layer(torch.zeros(1, 2)))
+    devices.compile_network(layer, lambda: layer(torch.zeros(1, 2)))
     layer(torch.zeros(1, 2))
     assert len(calls) == 2
     assert "compiled in" in capsys.readouterr().err
@@ -103,10 +103,10 @@ def test_a_number_format_that_the_device_lacks_is_rejected(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda where: "an old GPU")
     with pytest.raises(InputError, match=r"train\.precision.*'bf16'.*an old GPU.*fp32"):
-        precision.check("train.precision", "bf16", gpu)
-    precision.check("train.precision", "fp32", gpu)
-    precision.check("train.precision", "bf16", CPU)
-    assert precision.fastest(lambda: None, gpu) == "fp32"
+        devices.check("train.precision", "bf16", gpu)
+    devices.check("train.precision", "fp32", gpu)
+    devices.check("train.precision", "bf16", CPU)
+    assert devices.fastest(lambda: None, gpu) == "fp32"
 
 
 def test_a_separate_prior_and_a_fixed_denoiser_are_compiled(tiny_images, tmp_path, monkeypatch, capsys):
