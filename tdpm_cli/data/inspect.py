@@ -10,7 +10,7 @@ from PIL import Image
 from tdpm_cli.data import decode
 from tdpm_cli.data.dataset import Dataset, FromImageFiles
 from tdpm_cli.data.survey import open_images, summary_of, survey
-from tdpm_cli.runtime.console import say, table
+from tdpm_cli.runtime.console import say, summary_table, table
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import writable, write_text
 from tdpm_cli.runtime.grids import contact_sheet, save
@@ -36,7 +36,7 @@ def inspect(path: Path, sheet: Path | None = None, json_file: Path | None = None
         lines["classes"] = f"{len(counts):,}, of {min(counts.values()):,} to {max(counts.values()):,} images"
     captions = dataset.raw_condition([0]).get("captions")
     lines["captions"] = f"such as {captions[0][0]!r}" if captions else "none"
-    table(f"tdpm data inspect {path}", [{"": key, " ": value} for key, value in lines.items()])
+    summary_table(f"tdpm data inspect {path}", lines)
     if counts:
         table("classes", [{"class": label, "images": f"{count:,}"} for label, count in _extremes(counts)])
     for note in dataset.notes:

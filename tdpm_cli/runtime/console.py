@@ -171,6 +171,11 @@ def table(title: str, rows: list[dict[str, str]]) -> None:
     Console(soft_wrap=True).print(shown)
 
 
+def summary_table(title: str, values: Mapping[str, str]) -> None:
+    """Print names and their values as a table of two columns without heads."""
+    table(title, [{"": name, " ": value} for name, value in values.items()])
+
+
 @contextmanager
 def quiet(on: bool) -> Iterator[None]:
     """A context in which, if `on`, nothing is printed, because another process prints."""

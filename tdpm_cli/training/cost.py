@@ -57,8 +57,8 @@ def cost_of(config: Config) -> Cost:
         share = (stage.stop - stage.start) / config.train.duration
         of_stage, saved = _cost_of_phases(phases, Batch(x, cond, None))
         step, activations = step + share * of_stage, max(activations, saved)
-    model, discriminator = (_count(net) for net in (components.model, components.discriminator))
-    encoder = _count(components.encoder)
+    model, discriminator = (parameter_count(network) for network in (components.model, components.discriminator))
+    encoder = parameter_count(components.encoder)
     state = 4 * (4 * (model + discriminator + encoder) + len(config.train.ema) * model)
     return Cost(model, discriminator, call // size, round(step / size), state, activations // size)
 
@@ -104,7 +104,8 @@ class _Counter(TorchDispatchMode):
         return output
 
 
-def _count(network: nn.Module | None) -> int:
+def parameter_count(network: nn.Module | None) -> int:
+    """Return the number of weights of a network; 0 for None."""
     return sum(parameter.numel() for parameter in network.parameters()) if network is not None else 0
 
 

@@ -7,7 +7,7 @@ from tdpm_cli.config.schema import Config
 from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.runtime import device as devices
 from tdpm_cli.runtime import distributed
-from tdpm_cli.runtime.console import say, table
+from tdpm_cli.runtime.console import say, summary_table, table
 from tdpm_cli.runtime.device import free_memory
 from tdpm_cli.training import profiling
 from tdpm_cli.training.cost import Cost, cost_of
@@ -37,7 +37,7 @@ def report_cost(state: TrainerState, data: Dataset) -> None:
         "speed here": f"{rate:.3g} images a second ({count} images on {state.device}, {settings.precision})",
         "time here": f"{_duration(settings.duration / rate)} for {settings.duration / 1000:g} kimg",
     }
-    _print("cost", rows)
+    summary_table("cost", rows)
 
 
 def measure_speed(state: TrainerState, data: Dataset) -> tuple[float, int]:
@@ -86,7 +86,7 @@ def report_profile(state: TrainerState, data: Dataset, trace: Path) -> None:
         "matrix peak": f"{peak / 1e9:.4g} GFLOP/s in {number_format}, measured now",
         "MFU": f"{flops / result.seconds / peak:.1%} of that peak",
     }
-    _print("profile", rows)
+    summary_table("profile", rows)
     say(f"trace: {trace}, for chrome://tracing or ui.perfetto.dev\nnext: the same command without --profile")
 
 
@@ -109,7 +109,3 @@ def _duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds:.3g} seconds"
-
-
-def _print(title: str, rows: dict[str, str]) -> None:
-    table(title, [{"": key, " ": value} for key, value in rows.items()])

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from tdpm_cli.checkpoints import checkpoint
 from tdpm_cli.conditioning.captions.precompute import embed_captions
@@ -18,7 +17,7 @@ from tdpm_cli.convert.convert import load_denoiser
 from tdpm_cli.data.dataset import Dataset, KeepsInMemory
 from tdpm_cli.runtime import device as devices
 from tdpm_cli.runtime import distributed
-from tdpm_cli.runtime.console import say, summary_writer, table
+from tdpm_cli.runtime.console import say, summary_table, summary_writer
 from tdpm_cli.runtime.device import free_memory
 from tdpm_cli.runtime.errors import BadFile, InputError
 from tdpm_cli.runtime.files import write_text
@@ -29,6 +28,7 @@ from tdpm_cli.sampling.panels import IMAGES
 from tdpm_cli.sampling.placement import with_precision
 from tdpm_cli.training import resume as resuming
 from tdpm_cli.training.callbacks import Score
+from tdpm_cli.training.cost import parameter_count
 from tdpm_cli.training.rehearse import report_cost, report_profile
 from tdpm_cli.training.state import TrainerState
 from tdpm_cli.training.trainer import fit
@@ -161,7 +161,7 @@ def _record(run: Run, record: resuming.DataRecord) -> None:
 
 def _announce(components: Components, data: Dataset, run: Path) -> None:
     config, processes = components.config, distributed.size()
-    model, discriminator = _count(components.model), _count(components.discriminator)
+    model, discriminator = parameter_count(components.model), parameter_count(components.discriminator)
     shared = f" over {processes} processes" if processes > 1 else ""
     number_format = devices.describe(config.train.precision, devices.device())
     rows = {
@@ -172,10 +172,6 @@ def _announce(components: Components, data: Dataset, run: Path) -> None:
         "train": f"{config.train.duration / 1000:g} kimg, batch {config.train.batch}{shared}, {number_format}",
         "run": str(run),
     }
-    table(f"tdpm train {config.preset}", [{"": key, " ": value} for key, value in rows.items()])
+    summary_table(f"tdpm train {config.preset}", rows)
     for note in data.notes:
         say(f"note: {note}")
-
-
-def _count(network: nn.Module | None) -> int:
-    return sum(parameter.numel() for parameter in network.parameters()) if network else 0
