@@ -1,3 +1,4 @@
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 from helpers import scripted, tiny_image_preset, tiny_preset
 
+from tdpm_cli.config import registry
 from tdpm_cli.config import schema as config
 
 
@@ -74,6 +76,25 @@ def stand_in(tmp_path_factory):
     """A file of that interface, named as clean-fid names its own."""
     torch.manual_seed(0)
     return scripted(StandIn(), tmp_path_factory.mktemp("inception") / "inception-2015-12-05.pt")
+
+
+@pytest.fixture
+def add_component(tmp_path, monkeypatch):
+    """Add a file of a kind to the registry for the length of a test: add_component(kind, module, source)."""
+    added = []
+
+    def add(kind, module, source):
+        package = importlib.import_module(f"tdpm_cli.{registry.KINDS[kind]}")
+        monkeypatch.setattr(package, "__path__", list(package.__path__))
+        folder = tmp_path / "components" / kind
+        folder.mkdir(parents=True)
+        (folder / f"{module}.py").write_text(source)
+        registry.add_folder(kind, folder)
+        added.append(f"{package.__name__}.{module}")
+
+    yield add
+    for module in added:
+        sys.modules.pop(module, None)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """One file adds a component of any kind: it is listed, its keys are read from its source, and presets can name it."""
 
-import importlib
 import sys
 from dataclasses import MISSING
 
@@ -174,22 +173,14 @@ NAME = "new_component"
 
 
 @pytest.fixture
-def add(tmp_path, monkeypatch):
+def add(add_component):
     """Add the file of a kind to the registry for the length of a test; return the component's name."""
-    added = []
 
     def add(kind):
-        package = importlib.import_module(f"tdpm_cli.{registry.KINDS[kind]}")
-        monkeypatch.setattr(package, "__path__", list(package.__path__))
-        (tmp_path / kind).mkdir()
-        (tmp_path / kind / f"{NAME}.py").write_text(f'"""A new {kind}."""\n{FILES[kind]}')
-        registry.add_folder(kind, tmp_path / kind)
-        added.append(f"{package.__name__}.{NAME}")
+        add_component(kind, NAME, f'"""A new {kind}."""\n{FILES[kind]}')
         return NAME if kind in registry.SNAKE_CASE else NAME.replace("_", "-")
 
-    yield add
-    for module in added:
-        sys.modules.pop(module, None)
+    return add
 
 
 def test_every_kind_has_an_example():

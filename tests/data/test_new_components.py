@@ -5,11 +5,11 @@ import json
 import pytest
 from helpers import sample
 
-from tdpm_cli.config import load_config, registry
+from tdpm_cli.config import load_config
 from tdpm_cli.training.train import train
 
 FILES = {
-    "dataset/ring.py": '''"""Points on a ring."""
+    ("dataset", "ring"): '''"""Points on a ring."""
 
 import torch
 
@@ -38,7 +38,7 @@ class Ring:
     def sha256(self):
         return self.fingerprint()
 ''',
-    "space/doubled.py": '''"""Points, doubled."""
+    ("space", "doubled"): '''"""Points, doubled."""
 
 __all__ = ["Doubled"]
 
@@ -60,7 +60,7 @@ class Doubled:
 
         return Image.new("RGB", (64, 64))
 ''',
-    "condition/half.py": '''"""The half of the plane, as a label."""
+    ("condition", "half"): '''"""The half of the plane, as a label."""
 
 import torch
 
@@ -91,7 +91,7 @@ class Half:
     def parse(self, words, n):
         return {"label": torch.tensor([self.names.index(words[k % len(words)]) for k in range(n)])}
 ''',
-    "text_encoder/letters.py": '''"""Letters as vectors."""
+    ("text_encoder", "letters"): '''"""Letters as vectors."""
 
 import torch
 
@@ -120,16 +120,10 @@ class Letters:
 
 
 @pytest.fixture
-def components(tmp_path, monkeypatch):
+def components(add_component):
     """Register the files; forget them after the test."""
-    for name, source in FILES.items():
-        path = tmp_path / "components" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(source)
-    for kind in ("dataset", "space", "condition", "text_encoder"):
-        package = registry._package(kind)
-        monkeypatch.setattr(package, "__path__", list(package.__path__))
-        registry.add_folder(kind, tmp_path / "components" / kind)
+    for (kind, module), source in FILES.items():
+        add_component(kind, module, source)
 
 
 def test_a_new_dataset_space_and_condition_are_trained_and_sampled(components, tiny, tmp_path):

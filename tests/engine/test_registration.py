@@ -94,46 +94,31 @@ def direct(denoise, x_T, times, schedule, noise, *, shift: NonNegative = 0.0, **
 '''
 
 
-@pytest.fixture
-def added(tmp_path, monkeypatch):
-    """Register a file as a component for one test."""
-
-    def add(kind, name, source):
-        folder = tmp_path / kind
-        folder.mkdir()
-        (folder / f"{name}.py").write_text(source)
-        package = registry._package(kind)
-        monkeypatch.setattr(package, "__path__", [*package.__path__])
-        registry.add_folder(kind, folder)
-
-    return add
-
-
 def last_line(run):
     return (run / "log.jsonl").read_text().splitlines()[-1]
 
 
-def test_a_loss_of_one_file_trains(added, tiny, tmp_path):
+def test_a_loss_of_one_file_trains(add_component, tiny, tmp_path):
     with pytest.raises(InputError, match=r"adversarial\.loss"):
         load_config(tiny("adversarial.loss=hinge"))
-    added("loss", "hinge", HINGE)
+    add_component("loss", "hinge", HINGE)
     config = load_config(tiny("adversarial.loss=hinge", "train.duration=64"))
     run = train(config, tmp_path / "runs", "run")
     assert "loss/discriminator" in last_line(run)
     assert load_model(run).components.config.adversarial.loss == "hinge"
 
 
-def test_an_objective_of_one_file_trains(added, tiny, tmp_path):
+def test_an_objective_of_one_file_trains(add_component, tiny, tmp_path):
     with pytest.raises(InputError, match=r"train\.objective"):
         load_config(tiny("train.objective=denoising"))
-    added("objective", "denoising", DENOISING)
+    add_component("objective", "denoising", DENOISING)
     run = train(load_config(tiny("train.objective=denoising", "train.duration=64")), tmp_path / "runs", "run")
     assert "loss/denoise" in last_line(run)
     assert "loss/prior" not in last_line(run)
 
 
-def test_a_prior_of_one_file_trains_with_its_options(added, tiny, tmp_path):
-    added("prior", "scaled", SCALED)
+def test_a_prior_of_one_file_trains_with_its_options(add_component, tiny, tmp_path):
+    add_component("prior", "scaled", SCALED)
     run = train(
         load_config(tiny("prior.name=scaled", "prior.scale=3.0", "train.duration=64")), tmp_path / "runs", "run"
     )
@@ -143,8 +128,8 @@ def test_a_prior_of_one_file_trains_with_its_options(added, tiny, tmp_path):
     assert abs(scale - 3.0) < 1
 
 
-def test_a_sampler_of_one_file_samples_with_its_options_and_alias(added, tiny, tmp_path):
-    added("sampler", "direct", DIRECT)
+def test_a_sampler_of_one_file_samples_with_its_options_and_alias(add_component, tiny, tmp_path):
+    add_component("sampler", "direct", DIRECT)
     assert registry.resolve("sampler", "one-call") == "direct"
     assert registry.summary("sampler", "direct") == "One step of x_0 prediction."
     plain = tiny("train.duration=64", "sample.sampler=direct", "sample.options={shift: 100}", "sample.steps=1")
