@@ -197,7 +197,7 @@ def settings_options(parameter: str, model: str, *names: str, panel: str) -> Cal
     The command receives a dict of the values that the user set, by field. With SampleConfig, the options of samplers,
     such as eta, count as fields, and the values are validated first.
     """
-    fields = dict(signatures.fields(SETTINGS, model))
+    fields = dict(signatures.fields(SETTINGS, model, names))
     if model == "SampleConfig":
         fields |= registry.all_keys("sampler")
     options = {name: _option(name, fields[name], panel) for name in names}
@@ -219,7 +219,7 @@ def lists_of_sampling_options(*names: str) -> Callable[[Command], Command]:
 
     The command receives a dict of lists, by field.
     """
-    fields = signatures.fields(SETTINGS, "SampleConfig")
+    fields = signatures.fields(SETTINGS, "SampleConfig", names)
     options = {name: (Optional[str], _declared(name, fields[name], SAMPLING)) for name in names}
 
     def check(values: Settings) -> None:
@@ -310,12 +310,12 @@ def split_list(text: Optional[str]) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()] if text else []
 
 
-def nonempty_list(option: str, text: str) -> list[str]:
-    """Split at commas. Raises InputError, naming the option, for an empty list."""
+def nonempty_list(option: str, text: str, expected: str = "a list, such as 1,2,4") -> list[str]:
+    """Split at commas. Raises InputError, naming the option and what it expects, for an empty list."""
     from tdpm_cli.runtime.errors import InputError
 
     if not (items := split_list(text)):
-        raise InputError(f"{option} is {text!r}: it must be a list, such as 1,2,4")
+        raise InputError(f"{option} is {text!r}: it must be {expected}")
     return items
 
 

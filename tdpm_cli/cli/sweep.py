@@ -74,7 +74,9 @@ def sweep(
     from tdpm_cli.checkpoints.runs import newest_run
     from tdpm_cli.runtime.errors import one_of
 
-    all_steps, starts = counts("--steps", nonempty_list("--steps", steps)), nonempty_list("--start", start)
+    accepted = ", ".join(get_args(Start))
+    all_steps = counts("--steps", nonempty_list("--steps", steps))
+    starts = nonempty_list("--start", start, f"one or more of {accepted}, between commas")
     for value in starts:
         one_of("--start", value, get_args(Start))
     number = optional_count("--n", n)

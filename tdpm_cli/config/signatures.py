@@ -5,7 +5,7 @@ Components import PyTorch, which takes seconds; reading their signatures takes m
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass
 from functools import cache
 from importlib import import_module
@@ -55,14 +55,19 @@ def keys(module: str, name: str) -> Keys:
     return keys
 
 
-def fields(module: str, name: str) -> Keys:
-    """Return the fields of a class that have a docstring below them, without importing the module."""
+def fields(module: str, name: str, chosen: Collection[str]) -> Keys:
+    """Return those of the `chosen` fields that a class declares with a docstring below them.
+
+    Their types are evaluated without importing the module, unless it defines a class that one of them names.
+    """
     source = _source(module)
     node = source.nodes[name]
     assert isinstance(node, ast.ClassDef), f"{module}.{name} is not a class"
     keys = {}
     for field, doc in zip(node.body, node.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(doc, ast.Expr):
+        if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(doc, ast.Expr)):
+            continue
+        if field.target.id in chosen:
             keys[field.target.id] = Key(source.value(field.annotation), MISSING, ast.literal_eval(doc.value))
     return keys
 

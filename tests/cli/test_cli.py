@@ -13,6 +13,7 @@ from typer.main import get_command
 from tdpm_cli.cli import app, main
 from tdpm_cli.config import load_config
 from tdpm_cli.config.settings import SampleConfig
+from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.training.train import train
 
 
@@ -210,14 +211,24 @@ def test_the_command_surface():
     assert found == SURFACE
 
 
+HEAVY = {"torch", "numpy", "PIL", "yaml", "pydantic", "tdpm_cli.config.settings"}  # slow to import
+BY_TYPER = {"pydantic"}  # which Typer imports to convert the options of a command
+
+
 @pytest.mark.parametrize(
     "words", [["--help"], ["train", "--help"], ["train", "--prset", "x"], ["smaple"], ["--version"]]
 )
 def test_help_and_mistyped_options_answer_without_torch(words, tmp_path):
     status, heavy, _ = answered(words, tmp_path)
-    assert (status, heavy) == (2 if words[-1] in ("x", "smaple") else 0, set())
+    assert (status, heavy - BY_TYPER) == (2 if words[-1] in ("x", "smaple") else 0, set())
 
 
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_answer_without_pydantic(option, tmp_path):
+    assert answered([option], tmp_path)[:2] == (0, set())
+
+
+OF_PRESETS = {"yaml", "pydantic", "tdpm_cli.config.settings"}  # which presets need
 DIGITS = ["train", "--preset", "digits", "--set"]
 SAMPLE = ["sample", "--model", ".", "out"]
 
@@ -262,7 +273,7 @@ WRONG = [  # a command line, and what its message must name
     (["encode", "nowhere", "out"], "IMAGES nowhere"),
     (["decode", "nowhere", "out"], "nowhere", "tdpm encode"),
     (["sweep", "--steps", ","], "--steps is ','"),
-    (["sweep", "--start", ","], "--start is ','"),
+    (["sweep", "--start", ","], "--start is ','", "prior, data"),
     (["train", "--preset", "auto"], "--preset auto", "--data PATH"),
     (["train", "--preset", "digits", "--resume", "nowhere"], "--resume nowhere", "auto, never"),
     (["train", "--preset", "digits", "--init", "nowhere"], "--init nowhere", "diffusers:PATH"),
@@ -283,8 +294,33 @@ WRONG = [  # a command line, and what its message must name
 @pytest.mark.parametrize(("words", "named"), [(words, named) for words, *named in WRONG], ids=lambda value: value[0])
 def test_wrong_values_are_named_without_importing_torch(words, named, tmp_path):
     status, heavy, err = answered(words, tmp_path)
-    assert (status, heavy - {"yaml"}) == (2, set())  # presets are YAML
+    assert (status, heavy - OF_PRESETS) == (2, set())
     assert [text for text in named if text not in err] == []
+
+
+@pytest.mark.parametrize(
+    ("preset", "assignment", "named"),
+    [
+        ("digits", "schedule.truncate.step=5000", "schedule.truncate"),
+        ("toy-mixture", "train.flip=true", "train.flip"),
+        ("digits", "adversarial.mismatch=0.5", "adversarial.mismatch"),
+        ("digits", "sample.steps=900", "sample.steps"),
+        ("digits", "sample.guidance_scale=2.0", "sample.guidance_scale"),
+    ],
+)
+def test_settings_that_exclude_each_other_start_no_process(tdpm, preset, assignment, named, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tdpm_cli.runtime.launch.launch", lambda *arguments: pytest.fail("processes were started"))
+    status, _, err = tdpm("train", "--preset", preset, "--nproc", "2", "--set", assignment)
+    assert status == 2
+    assert named in err
+
+
+@pytest.mark.parametrize("assignment", ["sample.steps=900", "adversarial.mismatch=0.5"])
+def test_settings_that_exclude_each_other_open_no_data(assignment, tmp_path, monkeypatch):
+    monkeypatch.setattr("tdpm_cli.training.train.open_dataset", lambda config: pytest.fail("the data were opened"))
+    with pytest.raises(InputError, match=assignment.partition("=")[0]):
+        train(load_config("digits", [assignment]), tmp_path, "run")
 
 
 def answered(words, folder):
@@ -296,7 +332,7 @@ from tdpm_cli.cli import main
 try:
     main()
 except SystemExit as done:
-    print("STATUS", done.code, *({{"torch", "numpy", "PIL", "yaml"}} & set(sys.modules)))
+    print("STATUS", done.code, *({HEAVY!r} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
     _, status, *heavy = done.stdout.splitlines()[-1].split()
@@ -338,6 +374,11 @@ def test_the_aliases_of_0_1_0_are_accepted():
     options = {parameter.name: parameter.opts for parameter in commands()["sample"].params}
     assert options["guidance_scale"] == ["--guidance-scale", "--scale"]
     assert options["prior_guidance_scale"] == ["--prior-guidance-scale", "--prior-scale"]
+    options = {parameter.name: parameter.opts for parameter in commands()["train"].params}
+    assert options["objective"] == ["--objective", "--phases"]
+    for phases, objective in (("all", "tdpm"), ("prior", "adversarial")):
+        config = load_config("digits", ["prior.name=copy", {"train": {"objective": phases}}])
+        assert config.train.objective == objective
 
 
 @pytest.fixture
@@ -478,8 +519,6 @@ def test_wrong_input_gets_one_message_and_status_2(tdpm, images, tmp_path, monke
 
 def test_debug_shows_the_traceback(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["tdpm", "train", "--preset", "none", "--debug"])
-    from tdpm_cli.runtime.errors import InputError
-
     with pytest.raises(InputError):
         main()
 

@@ -72,7 +72,9 @@ def test_the_schema_rejects_what_load_config_rejects(section, key, value, valida
 
 @pytest.mark.parametrize(("section", "key", "value"), [("train", "duration", "200k"), ("train", "ema", ["10k", 500])])
 def test_the_schema_accepts_counts_with_units(section, key, value, validator):
-    assert validator.is_valid({**DIGITS, section: {**DIGITS[section], key: value}})
+    preset = {**DIGITS, section: {**DIGITS[section], key: value}}
+    assert validator.is_valid(preset)
+    assert load_config(preset).to_dict()[section][key] == {"200k": 200_000}.get(str(value), [10_000, 500])
 
 
 STAGE = {"objective": "denoise", "duration": "100k", "denoiser_lr": 1e-3}

@@ -1,9 +1,22 @@
 import pytest
 import torch
+from components import IMAGES, SMALL
 from torch.nn.functional import scaled_dot_product_attention
 
+from tdpm_cli.config import registry
 from tdpm_cli.models import cpu_attention as module
+from tdpm_cli.models import light
+from tdpm_cli.models.backbones import unet
 from tdpm_cli.models.cpu_attention import FEW, attention
+
+
+@pytest.mark.parametrize(("name", "home"), [("unet", unet), ("light-unet", light)])
+def test_networks_attend_by_it(name, home, monkeypatch):
+    calls = []
+    monkeypatch.setattr(home, "attention", lambda *tensors: calls.append(1) or attention(*tensors))
+    network = registry.load("backbone", name)(IMAGES, {}, **SMALL[name])
+    network(torch.randn(2, *IMAGES), torch.tensor([1, 2]))
+    assert calls
 
 
 @torch.no_grad()

@@ -6,6 +6,13 @@ from tdpm_cli.config import registry
 from tdpm_cli.engine.schedule import Schedule
 
 
+def networks_of(prior, backbone):
+    """The networks whose calls count: those of the denoiser's class, or the generator; none without weights."""
+    own = [module for module in prior.modules() if isinstance(module, backbone)]
+    generator = dict(prior.named_children()).get("generator", prior)
+    return own or [generator] * any(True for _ in prior.parameters())
+
+
 @pytest.mark.parametrize("name", listed("prior"))
 def test_priors(name):
     network = perturbed(registry.load("backbone", "unet")(IMAGES, SIZES, **SMALL["unet"]))
@@ -13,9 +20,12 @@ def test_priors(name):
     prior = perturbed(registry.load("prior", name)(IMAGES, SIZES, schedule, network, **SMALL.get(name, {})))
     prior.start(network)
     z = torch.randn(4, *prior.z_shape)
+    calls = []
+    for called in networks_of(prior, type(network)):
+        called.register_forward_hook(lambda *arguments: calls.append(1))
     x_T = prior(z, **COND)
     assert x_T.shape == (4, *IMAGES)
-    assert prior.nfe == (0 if name == "gaussian" else 1)
+    assert prior.nfe == len(calls) == (0 if name == "gaussian" else 1)
     if prior.learns:
         assert not torch.allclose(prior(z, label=torch.tensor([1, 1, 1, 1])), x_T)
         assert not torch.allclose(prior(torch.randn(4, *prior.z_shape), **COND), x_T)
