@@ -1,4 +1,4 @@
-"""Presets and stored configs of tdpm 0.1.0: their keys by the names that they have now."""
+"""Presets and stored configs of tdpm 0.1.0: maps their keys to the present keys."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ from tdpm_cli.config.types import PlainConfig, Value
 from tdpm_cli.runtime.errors import InputError
 
 SECTIONS = {"game": "adversarial"}
-KEYS: dict[tuple[str, str], str] = {  # (section of today, key of 0.1.0) -> key of today
+KEYS: dict[tuple[str, str], str] = {  # (present section, key of 0.1.0) -> present key
     ("condition", "encoder"): "text_encoder",
     ("sample", "scale"): "guidance_scale",
     ("sample", "prior_scale"): "prior_guidance_scale",
@@ -19,7 +19,7 @@ REMOVED_SCHEDULES = ("jsd", "constant")
 
 
 def upgrade(plain: Mapping[str, Value]) -> PlainConfig:
-    """Return a config that tdpm 0.1.0 stored with the keys of today; any other config is returned as it is."""
+    """Rename the keys of a config that tdpm 0.1.0 stored to the present keys; return any other config unchanged."""
     upgraded: PlainConfig = {}
     for name, values in plain.items():
         section = SECTIONS.get(name, name)
@@ -35,7 +35,7 @@ def upgrade(plain: Mapping[str, Value]) -> PlainConfig:
 
 
 def refuse(plain: Mapping[str, Value], where: str) -> None:
-    """Raise InputError, naming the keys of today, for a preset or an option that uses keys of 0.1.0."""
+    """Raise InputError, naming the present keys, for a preset or an option that uses keys of 0.1.0."""
     renamed: dict[str, str] = {}
     for name, values in plain.items():
         section = SECTIONS.get(name, name)

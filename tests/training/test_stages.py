@@ -15,6 +15,7 @@ from tdpm_cli.engine.batch import Batch
 from tdpm_cli.engine.terms import likelihood_term
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling.build import build
+from tdpm_cli.training.callbacks import beside_bar
 from tdpm_cli.training.stages import stages_of
 from tdpm_cli.training.state import TrainerState
 from tdpm_cli.training.train import train
@@ -171,6 +172,11 @@ def test_a_diverged_run_reports_the_encoder(tmp_path):
     assert {"model", "discriminator", "encoder"} == {
         key.partition(".")[0] for key in json.loads(report.read_text())["weights"]
     }
+
+
+def test_the_progress_bar_shows_the_likelihood_and_losses_without_a_label():
+    means = {"loss/reconstruction": 1.0, "loss/kl": 2.0, "gradient/likelihood": 3.0, "loss/new": 4.0, "D/new": 5.0}
+    assert beside_bar(means) == {"reconstruction": 1.0, "KL": 2.0, "|∇likelihood|": 3.0, "loss/new": 4.0}
 
 
 def test_training_has_the_networks_that_its_objectives_use():

@@ -51,7 +51,7 @@ def frechet(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> floa
 def _eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues [D] and axes [D, D] of a symmetric matrix.
 
-    PyTorch's LAPACK sometimes fails to converge on a matrix of very low rank; NumPy's, another build, then serves.
+    PyTorch's LAPACK sometimes fails to converge on a matrix of very low rank; then NumPy's is used.
     """
     try:
         return torch.linalg.eigh(symmetric)
