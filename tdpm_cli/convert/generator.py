@@ -19,7 +19,7 @@ NETWORK, PROGRAM = "x0-then-noise", "torchscript"  # the priors that a generator
 PROGRAM_COPY = "prior.pt"  # in the folder of a run
 GENERATOR = "prior.generator."  # the prefix of the generator's tensors in a file of tdpm
 ACCEPTED = (
-    "accepted: a TorchScript program; .safetensors with the tensor names of tdpm_cli/models/priors/stylegan2.py; "
+    "accepted: a TorchScript program; .safetensors with the tensor names of tdpm_cli/models/stylegan2.py; "
     f"a run or an exported file of tdpm whose prior is {NETWORK!r}"
 )
 
