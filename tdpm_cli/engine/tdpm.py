@@ -43,20 +43,6 @@ class TDPM(nn.Module):
         """Count the network calls for one example: the prior's, plus one a step. Guidance doubles what it guides."""
         return int(self.prior.nfe) * (1 if prior_guidance_scale == 1 else 2) + steps * (1 if guidance_scale == 1 else 2)
 
-    def draw_x_T(
-        self,
-        noise: Noise,
-        cond: Cond,
-        *,
-        guidance_scale: float = 1.0,
-        null: Cond | None = None,
-        precision: str = "fp32",
-    ) -> Tensor:
-        """Draw z, and return the prior's x_T [B, *shape]."""
-        return self.x_T_of(
-            noise.normal(self.prior.z_shape), cond, guidance_scale=guidance_scale, null=null, precision=precision
-        )
-
     def x_T_of(
         self, z: Tensor, cond: Cond, *, guidance_scale: float = 1.0, null: Cond | None = None, precision: str = "fp32"
     ) -> Tensor:

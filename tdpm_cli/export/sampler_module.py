@@ -47,9 +47,9 @@ class SamplerModule(nn.Module):
         """Return images and x_0."""
         cond = dict(inputs)
         z, noise = cond.pop("z"), cond.pop("noise", None)
-        noise_source = DrawnNoise([z.view(-1, *self.model.prior.z_shape), *(() if noise is None else noise.unbind(1))])
+        noise_source = DrawnNoise([] if noise is None else noise.unbind(1))
         null = {key: value.expand(z.shape[0], *value.shape[1:]) for key, value in self.null.items()}
-        x_T = self.model.draw_x_T(noise_source, cond, null=null, **prior_options(self.settings))  # type: ignore[arg-type]
+        x_T = self.model.x_T_of(z.view(-1, *self.model.prior.z_shape), cond, null=null, **prior_options(self.settings))
         reverse = reverse_settings(self.settings, self.space.bounds)
         x_0 = self.model.decode(x_T, noise_source, cond, reverse, null)  # type: ignore[arg-type]
         images = self.space.decode(x_0)
@@ -73,7 +73,7 @@ class SamplerModule(nn.Module):
 
 def _decoder(network: nn.Module) -> nn.Module:
     """Return the decoder of an autoencoder of diffusers, changed so that it can be traced for any batch."""
-    parts = nn.ModuleList(part for name, part in network.named_children() if name not in ("text_encoder", "quant_conv"))
+    parts = nn.ModuleList(part for name, part in network.named_children() if name not in ("encoder", "quant_conv"))
     for layer in parts.modules():
         if type(layer).__name__ == "Upsample2D" and layer.interpolate and layer.use_conv and layer.norm is None:
             layer.forward = partial(_upsample, layer)  # theirs reads the size of the batch

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -30,8 +31,26 @@ class SamplerTarget(Protocol):
         """Return images and x_0 as the target's runtime computes them from the file."""
 
 
-def export_sampler(target: SamplerTarget, loaded: LoadedModel, file: Path, request: ExportRequest) -> str:
-    """Write a sampler to `file` and verify it; return its inputs and its errors.
+@dataclass(frozen=True)
+class VerifiedSampler:
+    """An exported sampler: the text of its inputs, whether noise is one of them, and its largest errors.
+
+    `error` is that of x_0, `levels` that of the images, of 255.
+    """
+
+    inputs: str
+    draws_noise: bool
+    error: float
+    levels: int
+
+    @property
+    def text(self) -> str:
+        """The inputs and the errors, for the user."""
+        return f"inputs: {self.inputs}; largest error {self.error:.1e} in x_0, {self.levels} of 255 in images"
+
+
+def export_sampler(target: SamplerTarget, loaded: LoadedModel, file: Path, request: ExportRequest) -> VerifiedSampler:
+    """Write a sampler to `file` and verify it.
 
     Raises InputError, and leaves no file, if x_0 in the target's runtime differs by more than MAX_ERROR from ours.
     """
@@ -55,7 +74,7 @@ def export_sampler(target: SamplerTarget, loaded: LoadedModel, file: Path, reque
         _remove(part)
     noise = [f"noise [B, {sampler.noise_draws}, …]"] if sampler.noise_draws else []
     inputs = ", ".join([f"z [B, {about['z_size']}]", *noise, *sampler.null])
-    return f"inputs: {inputs}; largest error {error:.1e} in x_0, {levels} of 255 in images"
+    return VerifiedSampler(inputs, bool(noise), error, levels)
 
 
 def traced(sampler: SamplerModule, inputs: Inputs) -> torch.export.ExportedProgram:

@@ -76,20 +76,10 @@ def test_a_sampler_takes_conditions(model, tmp_path, kind, suffix):
     cond, other = made.cond(3, asked), made.cond(3, asked[1:])
     inputs = {"z": torch.randn(3, 64, generator=torch.Generator().manual_seed(0)), **cond}
     images, x_0 = ran(path, inputs)
-    x_T = made.tdpm.draw_x_T(_Given(inputs["z"]), cond)
+    x_T = made.tdpm.x_T_of(inputs["z"].view(-1, *made.tdpm.prior.z_shape), cond)
     assert torch.equal(made.space.decode(x_0), images)
     assert (images.int() - made.decode(x_T, labels=asked, **settings).int()).abs().max() <= 1
     assert not torch.equal(ran(path, inputs | other)[0], images)
-
-
-class _Given:
-    """Hands out this z for noise."""
-
-    def __init__(self, z):
-        self.z = z
-
-    def normal(self, shape):
-        return self.z.view(-1, *shape)
 
 
 def ran(path, inputs):

@@ -17,6 +17,7 @@ from tdpm_cli.config import schema as config
 from tdpm_cli.data.inspect import inspect
 from tdpm_cli.data.loader import Order, batches
 from tdpm_cli.engine.noise import Noise
+from tdpm_cli.export.sampler_module import SamplerModule
 from tdpm_cli.export.targets.diffusers import Diffusers
 from tdpm_cli.export.targets.onnx import Onnx
 from tdpm_cli.export.targets.torch import TorchExport
@@ -24,6 +25,7 @@ from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.signals import Interrupted
 from tdpm_cli.sampling import build
 from tdpm_cli.sampling.model import load
+from tdpm_cli.sampling.settings import settings_of
 from tdpm_cli.spaces.latents import Autoencoder
 from tdpm_cli.training import autoencoder as autoencode
 from tdpm_cli.training import encode_latents
@@ -190,6 +192,17 @@ def test_a_model_of_latents_is_exported_with_its_decoder(coder, images, tmp_path
         stock = importlib.import_module("diffusers").DiffusionPipeline.from_pretrained(path, trust_remote_code=False)
         stock.set_progress_bar_config(disable=True)
         assert np.asarray(stock(batch_size=2, num_inference_steps=2, output_type="np").images).shape == (2, 8, 8, 3)
+
+
+def test_an_exported_sampler_leaves_out_the_image_encoder(coder, images):
+    settled = plain(coder, images).to_dict() | {"condition": {"name": "none"}}
+    loaded = build.LoadedModel(build.build(config.load_config(settled)), coder, "", "model", 0)
+    sampler = SamplerModule(loaded, settings_of(loaded.components), rgb=False)
+    network = loaded.components.space.autoencoder.network
+    decoder, encoder = (set(part.parameters()) for part in (network.decoder, network.encoder))
+    assert decoder <= set(sampler.parameters())
+    assert not encoder & set(sampler.parameters())
+    assert not set(network.quant_conv.parameters()) & set(sampler.parameters())
 
 
 def test_a_latent_model_can_train_on_images(coder, images, tmp_path):

@@ -78,7 +78,7 @@ class Diffusers:
 
     def export(self, loaded: LoadedModel, file: Path, request: ExportRequest) -> str:
         """Write and verify the folder."""
-        return export_sampler(self, loaded, file, request)
+        return export_sampler(self, loaded, file, request).text
 
     def write(self, sampler: SamplerModule, inputs: Inputs, path: Path, metadata: Mapping[str, str]) -> None:
         """Write the folder `path`. Raises InputError for a model or settings without an equal in diffusers."""

@@ -26,13 +26,12 @@ class Onnx:
 
     def export(self, loaded: LoadedModel, file: Path, request: ExportRequest) -> str:
         """Write and verify the file; suggest how to score it with torch-fidelity."""
-        report = export_sampler(self, loaded, file, request)
-        space, draws_noise = loaded.components.space, ", noise [" in report
-        if draws_noise:
-            return report
+        sampler, space = export_sampler(self, loaded, file, request), loaded.components.space
+        if sampler.draws_noise:
+            return sampler.text
         z_size = math.prod(loaded.components.model.prior.z_shape)
         note = "" if request.rgb or space.raw_shape[0] == 3 else "   (needs RGB: export with --rgb)"
-        return (f"{report}\nnext: fidelity --input1 {file} --input1-model-z-size {z_size} --input1-model-z-type normal "
+        return (f"{sampler.text}\nnext: fidelity --input1 {file} --input1-model-z-size {z_size} --input1-model-z-type normal "
                 f"--input1-model-num-samples 50000 --input2 IMAGES --fid{note}")  # fmt: skip
 
     def write(self, sampler: SamplerModule, inputs: Inputs, path: Path, metadata: Mapping[str, str]) -> None:

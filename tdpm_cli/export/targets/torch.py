@@ -24,7 +24,7 @@ class TorchExport:
 
     def export(self, loaded: LoadedModel, file: Path, request: ExportRequest) -> str:
         """Write and verify the program."""
-        return export_sampler(self, loaded, file, request)
+        return export_sampler(self, loaded, file, request).text
 
     def write(self, sampler: SamplerModule, inputs: Inputs, path: Path, metadata: Mapping[str, str]) -> None:
         """Write `path`, with the metadata inside. Raises InputError for a prior that cannot be traced."""
