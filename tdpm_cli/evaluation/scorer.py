@@ -145,7 +145,7 @@ class Scorer:
         return f"{self.feature_name or 'features'} (unknown protocol)" if unknown else self.feature_name
 
     def _warn_of_low_rank(self, samples: Summary) -> None:
-        """Print a note, once for each number of examples, if a covariance cannot have full rank."""
+        """Print a warning, once for each number of examples, if a covariance cannot have full rank."""
         if self.extractor is None:
             return
         dimension = len(samples.mean)
@@ -154,7 +154,7 @@ class Scorer:
         if fewest <= dimension and fewest not in self._warned_of:
             self._warned_of.add(fewest)
             say(
-                f"note: {fewest:,} examples for {dimension:,} features: the covariance has no full rank, so the "
+                f"warning: {fewest:,} examples for {dimension:,} features: the covariance has no full rank, so the "
                 "distance is biased upwards; compare it only at this number of examples"
             )
 
