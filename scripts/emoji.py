@@ -1,11 +1,12 @@
-"""Captioned emoji, drawn from a colour-emoji font: OUT/train.zip, OUT/held-out.zip and OUT/held-out.txt.
+"""Draw captioned emoji from a colour-emoji font: OUT/train.zip, OUT/held-out.zip and OUT/held-out.txt.
 
     scripts/emoji FONT.ttf SIZE OUT/
 
-The font is NotoColorEmoji.ttf, Debian's fonts-noto-color-emoji. Every character of Unicode that it has a picture of is
-drawn, and people and hands in five skin tones, both genders and some professions, where it knows the combination. Names
-are Unicode's. Each image has several captions; some combinations are held out: their parts are in the training data,
-together they are not. The zips are the same every time, and data as any other: `tdpm train --data OUT/train.zip`.
+The font is NotoColorEmoji.ttf of Debian's package fonts-noto-color-emoji. The script draws every pictograph of Unicode
+that the font contains. It draws people and hands in five skin tones, both genders and some professions, if the font has
+the combination. Names are those of Unicode, and each image has several captions. Some combinations are held out:
+training data contain their parts, but not the combination. The same command always writes the same zips. Train on them
+with `tdpm train --data OUT/train.zip`.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import random
 import sys
 import unicodedata
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,14 +24,14 @@ from PIL import Image, ImageDraw, ImageFont, features
 
 from tdpm_cli.runtime.console import Meter, say
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import replacing, write_text
+from tdpm_cli.runtime.files import ENTRY_TIME, replacing, write_text
 
-STRIKE = 109  # the one size at which the font holds its bitmaps, of 136×128 pixels
-CANVAS = 136
-FIRST, LAST = 0x2190, 0x1FB00  # where Unicode has pictographs
-SKIPPED = range(0x1F1E6, 0x1F200), range(0x1F3FB, 0x1F400)  # letters of flags, and skin tones by themselves
+FONT_SIZE = 109  # the only size of the font's bitmaps, which have 136×128 pixels
+CANVAS, HEIGHT = 136, 128  # pixels
+FIRST, LAST = 0x2190, 0x1FB00  # the range of Unicode's pictographs
+SKIPPED = range(0x1F1E6, 0x1F200), range(0x1F3FB, 0x1F400)  # letters of flags, and skin tones on their own
 TONES = {0x1F3FB: "light", 0x1F3FC: "medium-light", 0x1F3FD: "medium", 0x1F3FE: "medium-dark", 0x1F3FF: "dark"}
-JOIN, AS_PICTURE = "\u200d", "\ufe0f"
+JOINER, AS_EMOJI = "\u200d", "\ufe0f"  # zero-width joiner, variation selector 16
 GENDERS = {"\u2640": "woman", "\u2642": "man"}
 PEOPLE = {"\U0001f9d1": "person", "\U0001f469": "woman", "\U0001f468": "man"}
 PROFESSIONS = {
@@ -40,11 +42,11 @@ PROFESSIONS = {
 }  # fmt: skip
 HELD_OUT = 0.15  # of the images that combine a skin tone with something
 SEED = 0
-OLD = (1980, 1, 1, 0, 0, 0)  # the time that every entry of a zip carries
+IsEmoji = Callable[[str], bool]  # whether the font draws a text as one emoji
 
 
 class Emoji(NamedTuple):
-    """What is drawn, its name, and its skin tone ("" for none)."""
+    """The characters of an emoji, its name, and its skin tone ("" for none)."""
 
     text: str
     name: str
@@ -52,96 +54,102 @@ class Emoji(NamedTuple):
 
     @property
     def captions(self) -> list[str]:
-        """Several ways to ask for it."""
+        """Several descriptions."""
         if not self.tone:
             return [self.name, f"an emoji of {self.name}", f"a small picture of {self.name}"]
         return [f"{self.name} with {self.tone} skin", f"an emoji of {self.name} with {self.tone} skin",
                 f"{self.name}, {self.tone} skin tone"]  # fmt: skip
 
 
-def known(font: ImageFont.FreeTypeFont) -> list[Emoji]:
-    """All that the font has one picture of."""
+def emoji_in(font: ImageFont.FreeTypeFont) -> list[Emoji]:
+    """Return all emoji that the font draws."""
     width = font.getlength("\U0001f600")
-    is_one = lambda text: font.getlength(text) == width and font.getmask(text, mode="RGBA").getbbox() is not None
-    found = []
+    is_emoji = lambda text: font.getlength(text) == width and font.getmask(text, mode="RGBA").getbbox() is not None
+    emoji: list[Emoji] = []
     for code in range(FIRST, LAST):
         name = unicodedata.name(chr(code), "").lower()
-        if not name or any(code in skipped for skipped in SKIPPED) or not is_one(chr(code)):
+        if not name or any(code in skipped for skipped in SKIPPED) or not is_emoji(chr(code)):
             continue
-        found += [Emoji(chr(code), name), *toned(chr(code), name, "", is_one)]
+        emoji += [Emoji(chr(code), name), *in_tones(chr(code), name, "", is_emoji)]
         for sign, gender in GENDERS.items():
-            joined = f"{JOIN}{sign}{AS_PICTURE}"
-            if is_one(chr(code) + joined):
-                plain = f"{gender}: {name}"
-                found += [Emoji(chr(code) + joined, plain), *toned(chr(code), plain, joined, is_one)]
+            suffix = f"{JOINER}{sign}{AS_EMOJI}"
+            if is_emoji(chr(code) + suffix):
+                full_name = f"{gender}: {name}"
+                emoji += [Emoji(chr(code) + suffix, full_name), *in_tones(chr(code), full_name, suffix, is_emoji)]
     for person, who in PEOPLE.items():
         for sign, profession in PROFESSIONS.items():
-            if is_one(person + JOIN + sign):
+            if is_emoji(person + JOINER + sign):
                 name = f"{who} {profession}" if who != "person" else profession
-                found += [Emoji(person + JOIN + sign, name), *toned(person, name, JOIN + sign, is_one)]
-    return found
+                emoji += [Emoji(person + JOINER + sign, name), *in_tones(person, name, JOINER + sign, is_emoji)]
+    return emoji
 
 
-def toned(base: str, name: str, rest: str, is_one) -> list[Emoji]:
-    """The same in every skin tone, where the font knows it so."""
-    variants = [Emoji(f"{base}{chr(code)}{rest}", name, tone) for code, tone in TONES.items()]
-    return [variant for variant in variants if is_one(variant.text)]
+def in_tones(base: str, name: str, suffix: str, is_emoji: IsEmoji) -> list[Emoji]:
+    """Return the same emoji in every skin tone that the font draws."""
+    variants = [Emoji(f"{base}{chr(code)}{suffix}", name, tone) for code, tone in TONES.items()]
+    return [variant for variant in variants if is_emoji(variant.text)]
 
 
-def drawn(emoji: Emoji, font: ImageFont.FreeTypeFont, size: int) -> bytes:
-    """A PNG on white."""
+def draw(emoji: Emoji, font: ImageFont.FreeTypeFont, size: int) -> bytes:
+    """Draw an emoji on white; return a PNG."""
     canvas = Image.new("RGB", (CANVAS, CANVAS), "white")
-    ImageDraw.Draw(canvas).text((0, (CANVAS - 128) // 2), emoji.text, font=font, embedded_color=True)
+    ImageDraw.Draw(canvas).text((0, (CANVAS - HEIGHT) // 2), emoji.text, font=font, embedded_color=True)
     buffer = io.BytesIO()
     canvas.resize((size, size), Image.Resampling.LANCZOS).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
-def split(all_of_them: list[Emoji]) -> tuple[list[Emoji], list[Emoji]]:
-    """Those to learn from, and the combinations that are held out."""
-    combined = [emoji for emoji in all_of_them if emoji.tone]
+def split(emoji: list[Emoji]) -> tuple[list[Emoji], list[Emoji]]:
+    """Divide emoji into training data and held-out combinations."""
+    combined = [one for one in emoji if one.tone]
     held_out = set(random.Random(SEED).sample(combined, round(HELD_OUT * len(combined))))
-    return [emoji for emoji in all_of_them if emoji not in held_out], [e for e in all_of_them if e in held_out]
+    return [one for one in emoji if one not in held_out], [one for one in emoji if one in held_out]
 
 
-def write(path: Path, chosen: list[Emoji], font: ImageFont.FreeTypeFont, size: int) -> None:
-    """A zip of PNGs, and `dataset.json` with their captions."""
+def write(path: Path, emoji: list[Emoji], font: ImageFont.FreeTypeFont, size: int) -> None:
+    """Write a zip of PNGs, and `dataset.json` with their captions."""
     captions = {}
     with (
-        Meter(path.name, len(chosen)) as meter,
+        Meter(path.name, len(emoji)) as meter,
         replacing(path) as part,
         zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive,
     ):
-        for k, emoji in enumerate(chosen):
+        for k, one in enumerate(emoji):
             name = f"{k:05d}.png"
-            archive.writestr(zipfile.ZipInfo(name, OLD), drawn(emoji, font, size))
-            captions[name] = emoji.captions
+            archive.writestr(zipfile.ZipInfo(name, ENTRY_TIME), draw(one, font, size))
+            captions[name] = one.captions
             meter.advance(1)
-        archive.writestr(zipfile.ZipInfo("dataset.json", OLD), json.dumps({"labels": None, "captions": captions}))
+        content = json.dumps({"labels": None, "captions": captions})
+        archive.writestr(zipfile.ZipInfo("dataset.json", ENTRY_TIME), content)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("font", type=Path)
-    parser.add_argument("size", type=int)
-    parser.add_argument("out", type=Path)
-    given = parser.parse_args()
-    if not 8 <= given.size <= 128:
-        raise InputError(f"SIZE is {given.size}: the font's pictures have 128 pixels; accepted: 8 to 128")
+    parser.add_argument("font", type=Path, help="NotoColorEmoji.ttf")
+    parser.add_argument("size", type=int, help="pixels of a side, 8 to 128")
+    parser.add_argument("out", type=Path, help="folder to write")
+    options = parser.parse_args()
+    if not 8 <= options.size <= HEIGHT:
+        raise InputError(
+            f"SIZE is {options.size}; accepted: 8 to {HEIGHT}, because the font's images have {HEIGHT} pixels"
+        )
     if not features.check("raqm"):
-        raise InputError("Pillow was built without raqm, which joins a hand and its skin tone; use a wheel of Pillow")
+        raise InputError(
+            "Pillow was built without raqm, which combines an emoji with a skin tone; install a wheel of Pillow"
+        )
     try:
-        font = ImageFont.truetype(str(given.font), STRIKE)
+        font = ImageFont.truetype(str(options.font), FONT_SIZE)
     except OSError as error:
-        raise InputError(f"{given.font}: no colour-emoji font that can be read ({error}); Debian has one: "
-                         "apt install fonts-noto-color-emoji, then /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
-                         ) from None  # fmt: skip
-    train, held_out = split(known(font))
-    write(given.out / "train.zip", train, font, given.size)
-    write(given.out / "held-out.zip", held_out, font, given.size)
-    write_text(given.out / "held-out.txt", "".join(f"{emoji.captions[0]}\n" for emoji in held_out))
-    say(f"done: {len(train):,} emoji to learn from, {len(held_out):,} held out, of {given.size}×{given.size}, in "
-        f"{given.out}\nnext: tdpm train --preset emoji-64-text --data {given.out / 'train.zip'}")  # fmt: skip
+        raise InputError(
+            f"{options.font}: not a readable colour-emoji font ({error}); install Debian's with: apt install "
+            "fonts-noto-color-emoji, and use /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
+        ) from None
+    train, held_out = split(emoji_in(font))
+    write(options.out / "train.zip", train, font, options.size)
+    write(options.out / "held-out.zip", held_out, font, options.size)
+    write_text(options.out / "held-out.txt", "".join(f"{emoji.captions[0]}\n" for emoji in held_out))
+    say(f"done: {len(train):,} emoji to train on, {len(held_out):,} held out, {options.size}×{options.size} pixels, in "
+        f"{options.out}\nnext: tdpm train --preset emoji-64-text --data {options.out / 'train.zip'}")  # fmt: skip
 
 
 if __name__ == "__main__":

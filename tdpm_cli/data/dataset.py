@@ -23,6 +23,9 @@ class Examples(Protocol):
     def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, RawCondition]:
         """Return raw [len(indices), *shape] and the raw conditions of these examples."""
 
+    def raw_condition(self, indices: Sequence[int]) -> RawCondition:
+        """Return the labels and captions of these examples without reading the examples."""
+
 
 class Dataset(Examples, Protocol):
     """Examples to train on or to compare with."""
@@ -42,9 +45,6 @@ class Dataset(Examples, Protocol):
     @property
     def notes(self) -> Sequence[str]:
         """What a user should know about the data, such as files left out."""
-
-    def raw_condition(self, indices: Sequence[int]) -> RawCondition:
-        """Return the labels and captions of these examples without reading the examples."""
 
     def fingerprint(self) -> str:
         """Return a hash that is cheap to compute and changes with the data."""
@@ -148,11 +148,19 @@ def take(raw_condition: RawCondition, positions: Sequence[int]) -> RawCondition:
     }
 
 
+def pieces_of(n: int, size: int) -> list[range]:
+    """Split 0..n-1 into pieces of `size`; the last one may be smaller.
+
+    The pieces are always the same ones, because a network rounds differently in a batch of another size.
+    """
+    return [range(start, min(start + size, n)) for start in range(0, n, size)]
+
+
 def content_sha256(dataset: Dataset) -> str:
     """Return the SHA-256 of a dataset's class names, examples and conditions, by reading all of them."""
     digest = hashlib.sha256(str(list(dataset.class_names)).encode())
-    for start in range(0, len(dataset), HASHED_TOGETHER):
-        raw, raw_condition = dataset[range(start, min(start + HASHED_TOGETHER, len(dataset)))]
+    for piece in pieces_of(len(dataset), HASHED_TOGETHER):
+        raw, raw_condition = dataset[piece]
         values = sorted(raw_condition.items())
         digest.update(f"{raw.dtype} {raw.shape} {sorted(raw_condition)}".encode())
         for value in (raw, *(value for _, value in values)):

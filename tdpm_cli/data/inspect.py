@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from tdpm_cli.data import decode
-from tdpm_cli.data.dataset import Dataset, FromImageFiles
+from tdpm_cli.data.dataset import Dataset, FromImageFiles, pieces_of
 from tdpm_cli.data.survey import open_images, summary_of, survey
 from tdpm_cli.runtime.console import say, summary_table, table
 from tdpm_cli.runtime.errors import InputError
@@ -52,9 +52,8 @@ def _class_counts(dataset: Dataset) -> dict[str, int]:
     if "label" not in dataset.raw_condition([0]):
         return {}
     counts: Counter[int] = Counter()
-    for start in range(0, len(dataset), LABELS_TOGETHER):
-        indices = range(start, min(start + LABELS_TOGETHER, len(dataset)))
-        counts.update(dataset.raw_condition(indices)["label"].tolist())
+    for piece in pieces_of(len(dataset), LABELS_TOGETHER):
+        counts.update(dataset.raw_condition(piece)["label"].tolist())
     return {name: counts.get(k, 0) for k, name in enumerate(dataset.class_names)}
 
 

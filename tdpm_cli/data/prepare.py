@@ -15,19 +15,18 @@ from PIL import Image
 
 from tdpm_cli.config.constants import COLOURS, CROPS, Crop, parse_size
 from tdpm_cli.data import dataset_json, decode
-from tdpm_cli.data.dataset import Dataset, FromImageFiles
+from tdpm_cli.data.dataset import Dataset, FromImageFiles, pieces_of
 from tdpm_cli.data.image_dataset import PREPARED
 from tdpm_cli.data.survey import in_processes, is_all_grey, open_images, survey
 from tdpm_cli.data.verify import listed
 from tdpm_cli.runtime.console import Meter, say
 from tdpm_cli.runtime.errors import InputError, one_of
-from tdpm_cli.runtime.files import replacing, writable, write_text, writing
+from tdpm_cli.runtime.files import ENTRY_TIME, replacing, writable, write_text, writing
 from tdpm_cli.runtime.signals import Interrupted, Interruption
 
 MAX_BROKEN_SHARE = 0.001  # of the images, which are left out because they cannot be decoded
 PART_IMAGES = 1000  # in a part of the zip, and in a folder of it
 PARTS_FORMAT = 2  # of the files beside the parts
-ENTRY_TIME = (1980, 1, 1, 0, 0, 0)  # of every entry, so that the bytes of the zip are reproducible
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def prepare(source: Path, out: Path, resolution: str, options: PrepareOptions = 
         "upscale": options.upscale, "channels": channels,
         "examples": len(dataset), "pillow": Image.__version__, "parts": PARTS_FORMAT,
     })  # fmt: skip
-    chunks = [range(k, min(k + PART_IMAGES, len(dataset))) for k in range(0, len(dataset), PART_IMAGES)]
+    chunks = pieces_of(len(dataset), PART_IMAGES)
     _write_parts(dataset, chunks, parts, target, options.workers)
 
     reports: list[PartReport] = [json.loads(_report(parts, k).read_text()) for k in range(len(chunks))]

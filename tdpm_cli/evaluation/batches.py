@@ -39,7 +39,7 @@ def batches_of(
 ) -> Iterator[Batch]:
     """Yield the first n examples in batches of `size`, in order. Of several processes each gets batches of its own."""
     n = min(len(examples), n)
-    batches = [list(range(start, min(start + size, n))) for start in range(0, n, size)]
+    batches = [list(piece) for piece in dataset.pieces_of(n, size)]
     workers = min(MAX_WORKERS, cores()) if examples.on_disk and n > MIN_FOR_WORKERS else 0
     yield from DataLoader(
         _BatchDataset(examples.data, prepare, keep_raw),

@@ -10,6 +10,7 @@ from typing import Any
 
 from tdpm_cli.runtime.errors import InputError
 
+ENTRY_TIME = (1980, 1, 1, 0, 0, 0)  # of every entry of a zip, so that equal content makes equal files
 HASHED_BYTES = 1 << 20  # that `sha256` reads at a time
 
 Json = dict[str, Any]  # of values that json reads and writes
@@ -59,11 +60,19 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def json_sha256(value: object) -> str:
+    """Return the SHA-256 of a value as JSON with sorted keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def read_json(path: Path, advice: str) -> Json:
     """Read a JSON object. Raises InputError, ending in `advice`, for a file that is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+        raise InputError(f"{path}: {reason}; {advice}") from None
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: damaged, not JSON ({error}); {advice}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: damaged, not a JSON object; {advice}")

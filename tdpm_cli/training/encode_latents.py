@@ -16,13 +16,12 @@ from tdpm_cli.data.datasets.latents import ABOUT
 from tdpm_cli.runtime import device as devices
 from tdpm_cli.runtime.console import Meter, say
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import writable, writing
+from tdpm_cli.runtime.files import ENTRY_TIME, writable, writing
 from tdpm_cli.runtime.signals import Interrupted, Interruption
 from tdpm_cli.spaces.latents import Autoencoder
 from tdpm_cli.training.autoencoder import open_images
 
 ENCODED_TOGETHER = 64  # images
-ENTRY_TIME = (1980, 1, 1, 0, 0, 0)  # of every zip entry, so that equal latents make equal files
 
 
 def encode(source: Path, out: Path, autoencoder: str, side: int) -> None:

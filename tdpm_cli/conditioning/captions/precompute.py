@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from tdpm_cli.config.types import RawCondition
-from tdpm_cli.data.dataset import Dataset
+from tdpm_cli.data.dataset import Dataset, pieces_of
 from tdpm_cli.runtime import distributed
 from tdpm_cli.runtime.console import Meter, say
 from tdpm_cli.runtime.signals import Interrupted, Interruption
@@ -39,8 +39,8 @@ def embed_captions(condition: object, dataset: Dataset, device: torch.device) ->
     if not isinstance(condition, EmbedsCaptions):
         return
     texts: set[str] = set()
-    for start in range(0, len(dataset), READ_TOGETHER):
-        raw_condition = dataset.raw_condition(range(start, min(start + READ_TOGETHER, len(dataset))))
+    for piece in pieces_of(len(dataset), READ_TOGETHER):
+        raw_condition = dataset.raw_condition(piece)
         texts.update(text for captions in condition.captions_of(raw_condition) for text in captions)
     ordered = sorted(texts)
     _embed(condition, distributed.own_here(ordered), device)
