@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import io
+import json
 import struct
 import warnings
 import zipfile
@@ -129,6 +130,19 @@ def sample(out, n=None, model=None, **options):
     from tdpm_cli.sampling.sample import sample as run
 
     run(out, split_options(SampleOptions, model=model, n=n, **options))
+
+
+def with_keys_of_0_1_0(record):
+    """A manifest or a row of a sweep as tdpm 0.1.0 wrote it."""
+    from tdpm_cli.config.legacy import RECORD_KEYS
+
+    old = {new: key for key, new in RECORD_KEYS.items()}
+    return {old.get(key, key): value for key, value in record.items()}
+
+
+def rewrite_with_keys_of_0_1_0(path):
+    """Rewrite a manifest as tdpm 0.1.0 wrote it."""
+    path.write_text(json.dumps(with_keys_of_0_1_0(json.loads(path.read_text()))))
 
 
 def split_options(options_class, **options):

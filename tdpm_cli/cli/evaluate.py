@@ -83,7 +83,7 @@ def evaluate(
     out: StatisticsFile = None,
 ) -> None:
     """Score samples against the data."""
-    from tdpm_cli.evaluation.options import EvaluateOptions, StatisticsOptions
+    from tdpm_cli.evaluation.options import CLASSES_METRIC, EvaluateOptions, StatisticsOptions
     from tdpm_cli.evaluation.sources import check_source
     from tdpm_cli.runtime.errors import InputError
 
@@ -97,7 +97,7 @@ def evaluate(
             check_source(option, source)
     if images is None and ref_only is None:
         require_model(model)
-    flags = {"fid": fid, "kid": kid, "prdc": prdc, "memorised": memorised, "classes": per_class}
+    flags = {"fid": fid, "kid": kid, "prdc": prdc, "memorised": memorised, CLASSES_METRIC: per_class}
     options = EvaluateOptions(
         model=model, seed=seed, repeats=repeats, sampling=sampling, ref=ref, n=number, features=features,
         weights=weights, metrics=[*split_list(metrics), *(name for name, is_set in flags.items() if is_set)], text=text,

@@ -1,9 +1,10 @@
-"""Presets and stored configs of tdpm 0.1.0: maps their keys to the present keys."""
+"""Presets, stored configs, manifests and sweeps of tdpm 0.1.0: maps their keys to the present keys."""
 
 from collections.abc import Mapping
 
 from tdpm_cli.config.types import PlainConfig, Value
 from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.files import Json
 
 SECTIONS = {"game": "adversarial"}
 KEYS: dict[tuple[str, str], str] = {  # (present section, key of 0.1.0) -> present key
@@ -14,6 +15,14 @@ KEYS: dict[tuple[str, str], str] = {  # (present section, key of 0.1.0) -> prese
     ("train", "most_skipped"): "max_skipped_steps",
     ("train", "game_betas"): "adversarial_betas",
 }
+RECORD_KEYS = {  # key of 0.1.0 -> present key, in manifests, rows of a sweep and protocols
+    "scale": "guidance_scale",
+    "prior_scale": "prior_guidance_scale",
+    "verb": "command",
+    "asked": "condition",
+    "given_sha256": "input_sha256",
+}
+RECORDS_INSIDE = ("protocol", "samples")  # keys of records inside a record
 VALUES = {("train", "objective"): {"all": "tdpm"}}
 REMOVED_SCHEDULES = ("jsd", "constant")
 
@@ -31,6 +40,20 @@ def upgrade(plain: Mapping[str, Value]) -> PlainConfig:
             meanings = VALUES.get((section, key), {})
             renamed[key] = meanings.get(value, value) if isinstance(value, str) else value
         upgraded[section] = renamed
+    return upgraded
+
+
+def upgrade_record(record: Mapping[str, Value]) -> Json:
+    """Rename the keys of a manifest, a row of a sweep or a protocol that tdpm 0.1.0 wrote to the present keys.
+
+    This includes its config and the records inside it. Any other record is returned unchanged.
+    """
+    upgraded: Json = {RECORD_KEYS.get(key, key): value for key, value in record.items()}
+    for key in RECORDS_INSIDE:
+        if isinstance(inside := upgraded.get(key), Mapping):
+            upgraded[key] = upgrade_record(inside)
+    if isinstance(config := upgraded.get("config"), Mapping):
+        upgraded["config"] = upgrade(config)
     return upgraded
 
 

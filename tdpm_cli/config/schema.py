@@ -5,8 +5,6 @@ settings, which are the fields of a model in `settings.py`.
 """
 
 import copy
-import hashlib
-import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import cast
@@ -30,6 +28,7 @@ from tdpm_cli.config.settings import (
 from tdpm_cli.config.types import PlainConfig, Truncation, Value
 from tdpm_cli.config.validation import check, check_known, complete, full_name, validated
 from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.files import json_sha256
 
 OPTIONAL = ("discriminator", "encoder")
 REQUIRED = ("data", "space", "backbone", "train")
@@ -114,7 +113,7 @@ class Config(BaseModel):
 
     def sha256(self) -> str:
         """Return the hash of the plain values."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+        return json_sha256(self.to_dict())
 
     def to_yaml(self) -> str:
         """Return the text of `config.yaml`."""

@@ -32,7 +32,7 @@ def check_fit(samples: Input, reference: Input, points: bool, metrics: Sequence[
 
 def check_captions(samples: Input) -> None:
     """Raise InputError for samples without captions."""
-    if not isinstance(samples, Examples) or "captions" not in samples.data[[0]][1]:
+    if not isinstance(samples, Examples) or "captions" not in samples.data.raw_condition([0]):
         raise InputError(
             f"--text: {samples.text} has no captions; put a .txt beside every image, or 'captions' in dataset.json"
         )

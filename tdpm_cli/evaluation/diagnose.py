@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from tdpm_cli.config.constants import Start
+from tdpm_cli.data.dataset import pieces_of
 from tdpm_cli.evaluation.examples import Examples
 from tdpm_cli.evaluation.inputs import SampledModel, samples_of
 from tdpm_cli.evaluation.metric import Score
 from tdpm_cli.evaluation.metrics.sliced_wasserstein import sliced_wasserstein
+from tdpm_cli.evaluation.results import Scores
 from tdpm_cli.evaluation.scorer import Scorer
 from tdpm_cli.runtime.files import Json
-from tdpm_cli.sampling.output import pieces_of
 from tdpm_cli.sampling.sample_batch import GeneratedDataset
 
 
@@ -80,8 +81,11 @@ class Diagnosis:
         return self.from_data.value - self.of_data.value
 
 
-def diagnose(model: SampledModel, data: Examples, scorer: Scorer, n: int) -> Diagnosis:
-    """Score n samples of a model from its prior's x_T and from the noised x_T of its own training `data`."""
+def diagnose(model: SampledModel, data: Examples, scorer: Scorer, n: int, scored: Scores | None = None) -> Diagnosis:
+    """Score n samples of a model from its prior's x_T and from the noised x_T of its own training `data`.
+
+    `scored` are scores of the model's samples from the prior; they are used if they are of n samples.
+    """
     data = data.random_subset(n)
     n = len(data)
     score = lambda start: (
@@ -92,7 +96,8 @@ def diagnose(model: SampledModel, data: Examples, scorer: Scorer, n: int) -> Dia
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
     at_x_T = sliced_wasserstein(prior, real)
     halves = sliced_wasserstein(real[order[: n // 2]], real[order[n // 2 :]])
-    return Diagnosis(score("prior"), score("data"), scorer.score(data).distance, at_x_T, halves)
+    from_prior = scored.distance if scored is not None and scored.n == n else score("prior")
+    return Diagnosis(from_prior, score("data"), scorer.score(data).distance, at_x_T, halves)
 
 
 def _x_T(model: SampledModel, data: Examples, seed: int, start: Start) -> Tensor:

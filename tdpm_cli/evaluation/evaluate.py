@@ -61,7 +61,7 @@ def evaluate(images: str | Path | None, options: EvaluateOptions) -> Json:
     report = EvaluationReport(sets[0], results[0], merged, scorer, result)
     report.print()
     if model is not None and real_examples is not None:
-        diagnosis = diagnose(model, real_examples, scorer, results[0].n)
+        diagnosis = diagnose(model, real_examples, scorer, results[0].n, scored=results[0])
         result["diagnosis"] = diagnosis.to_dict()
         table("diagnosis", diagnosis.rows)
         say(diagnosis.advice)
@@ -153,7 +153,7 @@ def _scorer(
     extractor = None if points else _extractor((samples, reference), config, options, device)
     text = load_text_extractor(options.text, device) if options.text else None
     batch = config.eval.batch if config else BATCH
-    return Scorer(reference, extractor, text=text, batch=batch, metrics=options.metrics, cache=options.cache)
+    return Scorer(reference, extractor, text=text, batch=batch, metrics=metrics, cache=options.cache)
 
 
 def _extractor(

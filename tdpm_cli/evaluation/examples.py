@@ -78,3 +78,7 @@ class _Subset:
 
     def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, RawCondition]:
         return self.data[[self.indices[k] for k in indices]]
+
+    def raw_condition(self, indices: Sequence[int]) -> RawCondition:
+        """Return the labels and captions of these examples."""
+        return self.data.raw_condition([self.indices[k] for k in indices])

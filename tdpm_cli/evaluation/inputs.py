@@ -1,6 +1,5 @@
 """Open what can be scored: a folder, a zip, arrays, statistics, the data of a preset, or samples of a model."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from functools import cache
@@ -21,8 +20,8 @@ from tdpm_cli.evaluation.examples import Examples, Input, Statistics
 from tdpm_cli.evaluation.sources import ACCEPTED, check_source
 from tdpm_cli.runtime import npz as arrays
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import Json, read_json
-from tdpm_cli.sampling import build
+from tdpm_cli.runtime.files import Json, json_sha256, sha256
+from tdpm_cli.sampling import build, output
 from tdpm_cli.sampling.sample_batch import GeneratedDataset
 from tdpm_cli.sampling.sample_store import MANIFEST
 from tdpm_cli.sampling.settings import describe
@@ -84,16 +83,12 @@ def samples_of(
     data: dataset.Examples | None = None,
 ) -> Examples:  # fmt: skip
     """Return the examples 0..n-1 of a model, drawn when they are read; the start "data" adds noise to `data`."""
-    components, manifest = loaded.components, describe(loaded, settings, seed) | {"start": start}
-    if start != "prior":
-        of_prior = components.model.nfe(0, prior_guidance_scale=settings.prior_guidance_scale)
-        manifest["nfe"] -= of_prior
-        manifest["nfe_text"] = "0" + manifest["nfe_text"].removeprefix(str(of_prior))
+    components, manifest = loaded.components, describe(loaded, settings, seed, start) | {"start": start}
     return Examples(
         text=model_name(loaded),
         data=GeneratedDataset(components, settings, seed, n, start=start, data=data),
         shape=tuple(components.space.raw_shape),
-        sha256=lambda: hashlib.sha256(json.dumps([manifest, n], sort_keys=True).encode()).hexdigest(),
+        sha256=lambda: json_sha256([manifest, n]),
         classes=_class_names(manifest),
         manifest=manifest,
     )
@@ -112,10 +107,7 @@ def model_name(loaded: build.LoadedModel) -> str:
 
 def read_manifest(folder: Path) -> Json | None:
     """Read what `tdpm sample` wrote beside its samples; None if it wrote nothing. Raises InputError for damage."""
-    path = folder / MANIFEST
-    if not path.is_file():
-        return None
-    manifest = read_json(path, "sample again, or remove the file and use --ref PATH")
+    manifest = output.read_manifest(folder / MANIFEST, "sample again, or remove the file and use --ref PATH")
     return manifest if isinstance(manifest.get("config"), dict) else None
 
 
@@ -135,8 +127,7 @@ def read_statistics(path: Path) -> Statistics:
             f"{path}: `mu` is {list(mean.shape)} and `sigma` {list(covariance.shape)}; accepted: [D] and [D, D], all "
             "finite"
         )
-    digest = cache(lambda: hashlib.sha256(path.read_bytes()).hexdigest())
-    return Statistics(str(path), mean, covariance, digest, protocol)
+    return Statistics(str(path), mean, covariance, cache(lambda: sha256(path)), protocol)
 
 
 def _stored_examples(data: StoredImages | TensorDataset, path: Path, text: str, manifest: Json | None) -> Examples:

@@ -25,7 +25,6 @@ Need = Literal[
     "images",  # the images of which features are kept, unchanged
 ]
 IMAGE_METRIC, POINT_METRIC = "fid", "sliced_wasserstein"  # the distance that every score begins with
-CLASSES_METRIC = "classes"  # chosen by --per-class
 
 
 @dataclass(frozen=True)

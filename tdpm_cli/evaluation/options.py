@@ -9,7 +9,7 @@ from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import Json
 from tdpm_cli.sampling.options import ConditionedOptions
 
-TEXT_METRIC = "text"  # chosen by --text
+TEXT_METRIC, CLASSES_METRIC = "text", "classes"  # chosen by --text and --per-class
 
 
 @dataclass(frozen=True, kw_only=True)

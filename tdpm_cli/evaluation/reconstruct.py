@@ -60,8 +60,8 @@ def reconstruct(source: str, out: Path, options: ReconstructOptions) -> list[Row
     pairs = _pairs(model, options)
     settings = model.settings(steps=min(options.steps), **sampling)
     manifest = describe(model.loaded, settings, options.seed or 0) | {
-        "verb": COMMAND, "by": options.method, "pairs": [list(pair) for pair in pairs],
-        "asked": options.condition, "given_sha256": images.sha256(),
+        "command": COMMAND, "by": options.method, "pairs": [list(pair) for pair in pairs],
+        "condition": options.condition, "input_sha256": images.sha256(),
     }  # fmt: skip
     roundtrip = Roundtrip(model, images.raw, labels, options, sampling)
     title = f"{COMMAND} {source}, by {options.method}"

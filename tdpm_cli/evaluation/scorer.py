@@ -34,16 +34,16 @@ def metrics_of(names: Iterable[str], points: bool, text: bool, source: str) -> l
 class Scorer:
     """Scores samples against one reference, whose features are computed once or read from the cache.
 
-    `extractor` is None for points; `text` scores captions. The distance of the data is always the first metric;
-    `metrics` names others. Raises InputError for a reference of fewer than 2 examples.
+    `extractor` is None for points; `text` scores captions. `metrics` are those of `metrics_of`, by default the distance
+    of the data and with `text` the score of captions. Raises InputError for a reference of fewer than 2 examples.
     """
 
     def __init__(
         self, reference: Input, extractor: Extractor | None, *, text: TextExtractor | None = None, batch: int = 64,
-        metrics: Sequence[str] = (), cache: bool = True,
+        metrics: Sequence[NamedMetric] = (), cache: bool = True,
     ) -> None:  # fmt: skip
         self.reference, self.extractor, self.text, self.batch = reference, extractor, text, batch
-        self.metrics = metrics_of(metrics, extractor is None, text is not None, reference.text)
+        self.metrics = list(metrics) or metrics_of((), extractor is None, text is not None, reference.text)
         self.needs = frozenset[str]().union(*(metric.needs for metric in self.metrics))
         self.feature_name = "" if extractor is None else str(extractor.protocol["name"])
         self.cache = cache and extractor is not None

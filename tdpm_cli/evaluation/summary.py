@@ -4,7 +4,6 @@ The cache is in the user's cache folder. A file's name is the hash of everything
 that build the same summary at the same time write the same content, and each write replaces the whole file.
 """
 
-import hashlib
 import json
 import os
 import tempfile
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from tdpm_cli.evaluation.moments import Moments
 from tdpm_cli.runtime import distributed
+from tdpm_cli.runtime.files import json_sha256
 
 CACHE_FORMAT = 1
 CACHED_TENSORS = ("mean", "covariance", "features", "indices", "labels", "images")
@@ -104,8 +104,7 @@ def cache_folder() -> Path:
 
 def cached(key: Mapping[str, object], build: Callable[[], Summary]) -> Summary:
     """Return the summary of this key from the cache; if it is not there, build it and cache it."""
-    name = hashlib.sha256(json.dumps({"format": CACHE_FORMAT, **key}, sort_keys=True).encode()).hexdigest()
-    path = cache_folder() / f"{name}.safetensors"
+    path = cache_folder() / f"{json_sha256({'format': CACHE_FORMAT, **key})}.safetensors"
 
     def look_up() -> Summary | None:
         # A file that is missing, damaged, or deleted while it is read (a RuntimeError of safetensors) is rebuilt.

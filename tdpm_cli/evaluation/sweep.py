@@ -1,6 +1,5 @@
 """tdpm sweep: quality against network calls, for models, samplers, spacings, starts and guidance scales."""
 
-import hashlib
 import itertools
 import json
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from tdpm_cli.evaluation.inputs import model_name, open_input, samples_of, train
 from tdpm_cli.evaluation.options import SweepOptions
 from tdpm_cli.evaluation.protocol import protocol_of
 from tdpm_cli.evaluation.results import merge
-from tdpm_cli.evaluation.scorer import Scorer
+from tdpm_cli.evaluation.scorer import Scorer, metrics_of
 from tdpm_cli.evaluation.sweep_report import (
     START_TEXTS,
     SWEEP_CSV,
@@ -38,7 +37,7 @@ from tdpm_cli.runtime import device as devices
 from tdpm_cli.runtime import distributed, plots
 from tdpm_cli.runtime.console import say, table
 from tdpm_cli.runtime.errors import InputError, one_of
-from tdpm_cli.runtime.files import Json, writable, write_text, writing
+from tdpm_cli.runtime.files import Json, json_sha256, writable, write_text, writing
 from tdpm_cli.runtime.html import Page
 from tdpm_cli.sampling import build
 from tdpm_cli.sampling.settings import nfe, settings_of
@@ -85,13 +84,13 @@ def sweep(options: SweepOptions) -> list[Json]:
     path = out / SWEEP_JSON
     earlier = distributed.from_first(lambda: read_sweep(path) if path.is_file() else [])
     known = {row["key"]: row for row in earlier}
-    rows: list[Json] = []
+    protocol_key, rows = _protocol_key(scorer, count, options), list[Json]()
     for combination in plan:
         sets = samples(combination)
-        key = _hash([_protocol_key(scorer, count, options), [examples.manifest for examples in sets]])
+        key = json_sha256([protocol_key, [examples.manifest for examples in sets]])
         if key not in known:
             say(f"{len(rows) + 1} of {len(plan)}: {combination.text}, {combination.settings.steps} steps")
-            known[key] = {"key": key, **_row(combination, sets, scorer, _protocol_key(scorer, count, options))}
+            known[key] = {"key": key, **_row(combination, sets, scorer, protocol_key)}
         rows.append(known[key])
         if distributed.is_first():
             write_text(path, json.dumps({"rows": list(known.values())}, indent=1))
@@ -140,10 +139,11 @@ def _common(data: Sequence[Examples], models: Sequence[build.LoadedModel]) -> Ex
 def _scorer(first: build.LoadedModel, reference: Input, options: SweepOptions, device: torch.device) -> Scorer:
     components = first.components
     is_image = len(components.space.raw_shape) == 3
+    metrics = metrics_of(options.metrics, not is_image, options.text is not None, reference.text)
     features = options.features or components.config.eval.features
     extractor = load_extractor(features, options.weights, device) if is_image else None
     text = load_text_extractor(options.text, device) if options.text else None
-    return Scorer(reference, extractor, text=text, batch=components.config.eval.batch, metrics=options.metrics,
+    return Scorer(reference, extractor, text=text, batch=components.config.eval.batch, metrics=metrics,
                   cache=options.cache)  # fmt: skip
 
 
@@ -168,7 +168,7 @@ def _samples(combination: Combination, data: Sequence[Examples], count: int, opt
 
 def _protocol_key(scorer: Scorer, count: int, options: SweepOptions) -> str:
     """Return a hash of everything that makes rows comparable."""
-    return _hash([count, options.seed or 0, options.repeats, scorer.protocol])
+    return json_sha256([count, options.seed or 0, options.repeats, scorer.protocol])
 
 
 def _row(combination: Combination, sets: Sequence[Examples], scorer: Scorer, protocol_key: str) -> Json:
@@ -176,7 +176,6 @@ def _row(combination: Combination, sets: Sequence[Examples], scorer: Scorer, pro
     settings, model = combination.settings, combination.loaded.components.model
     results = [scorer.score(samples) for samples in sets]
     scores = merge(results).overall
-    calls_of_prior = model.nfe(0, prior_guidance_scale=settings.prior_guidance_scale)
     return {
         "model": model_name(combination.loaded),
         "sampler": settings.sampler,
@@ -185,7 +184,7 @@ def _row(combination: Combination, sets: Sequence[Examples], scorer: Scorer, pro
         "guidance_scale": settings.guidance_scale,
         "prior_guidance_scale": settings.prior_guidance_scale,
         "steps": settings.steps,
-        "nfe": nfe(model, settings) - (0 if combination.start == "prior" else calls_of_prior),
+        "nfe": nfe(model, settings, combination.start),
         "metric": scores[0].name,
         "scores": {score.name: score.value for score in scores},
         "errors": {score.name: score.error for score in scores if score.error is not None},
@@ -220,10 +219,6 @@ def _next_command(rows: Sequence[Json]) -> str:
         if len({row[key] for row in rows}) > 1:
             options += f" --{key.replace('_', '-')} {best[key]:g}"
     return f"next: tdpm sample --model {best['model']} {options} --n 64 samples/"
-
-
-def _hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _default_folder(loaded: build.LoadedModel) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tdpm_cli.config.legacy import upgrade_record
 from tdpm_cli.evaluation.metric import Score
 from tdpm_cli.runtime import plots
 from tdpm_cli.runtime.errors import InputError
@@ -28,7 +29,7 @@ def read_sweep(path: Path) -> list[Json]:
     rows = read_json(path, advice).get("rows")
     if not isinstance(rows, list) or not all(isinstance(row, dict) and "key" in row for row in rows):
         raise InputError(f"{path}: damaged, not the rows of a sweep; {advice}")
-    return [{"prior_guidance_scale": 1.0, **row} for row in rows]  # files of version 0.0 have no such key
+    return [{"prior_guidance_scale": 1.0, **upgrade_record(row)} for row in rows]  # version 0.0 has no such key
 
 
 def is_best(row: Row, rows: Sequence[Row]) -> bool:

@@ -13,6 +13,7 @@ from tdpm_cli.config.schema import SampleConfig
 from tdpm_cli.engine.interpolation import between_x_T, slerp
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.protocols import Cond
+from tdpm_cli.engine.schedule import Schedule
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling import build
 from tdpm_cli.sampling.sample_batch import BatchInput, in_batches, rows_of, sample_in_batches
@@ -43,30 +44,31 @@ def encode(
     `decode` with the same t and steps, `sampler="ddim"` and `clip=False` returns the images. More `iterations` of each
     step invert it more exactly.
     """
-    if iterations < 1:
-        raise InputError(f"iterations is {iterations}: it must be at least 1")
     cond = model.cond(len(images), labels)
     return _invert(model, _x_0(model, images), cond, model.settings(**settings), _step(model, t), iterations)
 
 
-def decode(
+def decode(  # noqa: PLR0913 (options of the Python API)
     model: "Model",
     x_t: Tensor,
     *,
     t: int | None = None,
     seed: int = 0,
+    first: int = 0,
     labels: "Labels" = None,
     clip: bool = True,
     **settings: object,
 ) -> Tensor:
     """Return images from x_t [n, *shape] at step t (T if None), in `steps` steps, at most t.
 
-    `seed` chooses the noise of samplers that draw some. `clip` keeps every estimate of x_0 within the data's bounds.
+    A sampler that draws noise uses that of (seed, first + k) for image k. `clip` keeps every estimate of x_0 within the
+    data's bounds.
     """
     t, chosen = _step(model, t), model.settings(**settings)
     if tuple(x_t.shape[1:]) != tuple(model.space.shape):
         raise InputError(f"x_t has shape {list(x_t.shape)}; the model expects [n, {_text(model.space.shape)}]")
-    examples = BatchInput(seed, range(len(x_t)), cond=model.cond(len(x_t), labels), x_t=x_t, t=t, clip=clip)
+    indices = range(first, first + len(x_t))
+    examples = BatchInput(seed, indices, cond=model.cond(len(x_t), labels), x_t=x_t, t=t, clip=clip)
     return sample_in_batches(model.components, chosen, examples)
 
 
@@ -86,11 +88,14 @@ def edit(
     """
     if not 0 < strength <= 1:
         raise InputError(f"strength is {strength}: it must be above 0 and at most 1, which is T")
-    t = max(round(strength * model.schedule.T), 1)
+    t = time_of(strength, model.schedule)
     x_t = noised(model, images, t=t, seed=seed, first=first)
-    indices = range(first, first + len(x_t))
-    examples = BatchInput(seed + 1, indices, cond=model.cond(len(x_t), labels), x_t=x_t, t=t)
-    return sample_in_batches(model.components, model.settings(**settings), examples)
+    return decode(model, x_t, t=t, seed=seed + 1, first=first, labels=labels, **settings)
+
+
+def time_of(strength: float, schedule: Schedule) -> int:
+    """Return the step t = strength · T of an edit, at least 1."""
+    return max(round(strength * schedule.T), 1)
 
 
 def interpolate(
@@ -155,7 +160,9 @@ def logits(model: "Model", images: Tensor, *, seed: int = 0, first: int = 0, lab
 
 
 def _invert(model: "Model", x_0: Tensor, cond: Cond, settings: SampleConfig, t: int, iterations: int) -> Tensor:
-    """Return x_t of x_0 [n, *shape] by DDIM's inversion."""
+    """Return x_t of x_0 [n, *shape] by DDIM's inversion. Raises InputError for fewer than 1 iteration."""
+    if iterations < 1:
+        raise InputError(f"iterations is {iterations}: it must be at least 1")
 
     @torch.inference_mode()
     def invert(part: range) -> Tensor:

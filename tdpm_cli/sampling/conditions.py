@@ -10,9 +10,9 @@ from tdpm_cli.data.tensor_dataset import TensorDataset
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.protocols import Condition
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.sampling import output
 from tdpm_cli.sampling.build import Components
-from tdpm_cli.sampling.options import SampleOptions
+from tdpm_cli.sampling.options import ConditionedOptions, SampleOptions
+from tdpm_cli.sampling.output import read_manifest
 from tdpm_cli.sampling.sample_store import MANIFEST
 
 SmallImages = StoredImages | TensorDataset
@@ -25,7 +25,8 @@ def open_small_images(components: Components, folder: Path) -> SmallImages:
     """
     if "low" not in components.condition.sizes:
         raise InputError("--upsample, but the model does not enlarge images; leave it out")
-    small = open_stored(folder, "--upsample", output.read_json(folder / MANIFEST))
+    manifest = read_manifest(folder / MANIFEST, "sample the small images again, or remove the file")
+    small = open_stored(folder, "--upsample", manifest)
     expected = list(cast(list[int], components.config.condition.options["low"]))
     if list(small.shape) != expected:
         raise InputError(f"--upsample {folder}: images of {list(small.shape)}; the model enlarges {expected}; bring "
@@ -51,15 +52,16 @@ def conditions(condition: Condition, n: int, options: SampleOptions, small: Smal
 
 
 def _chosen(condition: Condition, n: int, options: SampleOptions) -> RawCondition | None:
-    chosen: RawCondition | None = None
+    check_option(condition, options)
+    return condition.parse(options.condition, n) if options.condition else None
+
+
+def check_option(condition: Condition, options: ConditionedOptions) -> None:
+    """Raise InputError for labels or prompts that the model does not take."""
     for option, values in (("--labels", options.labels), ("--prompt", options.prompts)):
-        if not values:
-            continue
-        if option != condition.option:
+        if values and option != condition.option:
             accepted = f"takes {condition.option}" if condition.option else "is unconditional"
             raise InputError(f"{option}, but the model {accepted}; leave {option} out")
-        chosen = condition.parse(values, n)
-    return chosen
 
 
 def read_prompts(path: Path) -> Sequence[str]:

@@ -35,7 +35,7 @@ def decode(encoded: Path, out: Path, options: DecodeOptions) -> None:
     clip = settings.sampler != "ddim"  # DDIM's inversion does not clip, so its inverse must not
     model.decode(x_T[:1], **sampling)  # raises for input that does not fit
     manifest = describe(model.loaded, settings, options.seed) | {
-        "verb": "decode", "encoded": str(encoded), "given_sha256": sha256_of(x_T, sources),
+        "command": "decode", "encoded": str(encoded), "input_sha256": sha256_of(x_T, sources),
     }  # fmt: skip
 
     def decode_part(part: slice) -> Tensor:

@@ -10,6 +10,7 @@ from tdpm_cli.config.schema import SampleConfig
 from tdpm_cli.runtime import grids
 from tdpm_cli.runtime.console import say, table
 from tdpm_cli.runtime.files import Json
+from tdpm_cli.sampling.autoencoder import time_of
 from tdpm_cli.sampling.image_folder import SHEET, ImageFolder, open_image_folder, precision_of
 from tdpm_cli.sampling.input_images import InputImages, choose_labels, labels_of, psnr, read_images
 from tdpm_cli.sampling.model import Model, load
@@ -62,15 +63,11 @@ def edit(source: str, out: Path, options: EditOptions) -> None:
 
 
 def _manifest(editor: Editor, options: EditOptions) -> Json:
-    model, settings = editor.model, editor.settings
-    manifest = describe(model.loaded, settings, options.seed) | {
-        "verb": "edit", "strengths": list(options.strengths), "asked": options.condition,
-        "given_sha256": editor.images.sha256(),
+    # Edits start from noised images, and do not call the prior.
+    return describe(editor.model.loaded, editor.settings, options.seed, "data") | {
+        "command": "edit", "strengths": list(options.strengths), "condition": options.condition,
+        "input_sha256": editor.images.sha256(),
     }  # fmt: skip
-    return manifest | {  # edits do not call the prior
-        "nfe": model.tdpm.nfe(settings.steps, settings.guidance_scale) - model.tdpm.nfe(0),
-        "nfe_text": "0 + " + manifest["nfe_text"].split(" + ")[1],
-    }
 
 
 def _fill(folder: ImageFolder, editor: Editor, strengths: Sequence[float], manifest: Json) -> list[dict[str, str]]:
@@ -82,7 +79,7 @@ def _fill(folder: ImageFolder, editor: Editor, strengths: Sequence[float], manif
         edited = folder.compute(f"strength {strength:g}", len(images.raw), settings.batch, edit_part)
         names = [f"{number:06d}-{k}.png" for number in range(len(edited))]
         folder.write_images(edited, names)
-        t = max(round(strength * model.schedule.T), 1)
+        t = time_of(strength, model.schedule)
         panels[f"strength {strength:g}, t = {t}"] = model.space.to_image(edited)
         rows.append({
             "strength": f"{strength:g}", "t": str(t), "sigma": f"{model.schedule.sigma(t):.3g}",

@@ -31,8 +31,8 @@ def encode(source: str, out: Path, options: EncodeOptions) -> None:
     inversion = f"DDIM's inversion, {settings.steps} steps · {options.iterations}"
     method = inversion if options.seed is None else "q(x_T | x_0)"
     manifest = describe(model.loaded, settings, options.seed or 0) | {
-        "verb": "encode", "by": method, "iterations": options.iterations, "logits": options.logits,
-        "asked": options.condition, "given_sha256": images.sha256(),
+        "command": "encode", "by": method, "iterations": options.iterations, "logits": options.logits,
+        "condition": options.condition, "input_sha256": images.sha256(),
     }  # fmt: skip
     logits = model.logits(images.raw, labels=labels).tolist() if options.logits else None
 

@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tdpm_cli.config.legacy import upgrade_record
+from tdpm_cli.data.dataset import pieces_of
 from tdpm_cli.data.decode import from_tensor
-from tdpm_cli.runtime import files
 from tdpm_cli.runtime.console import Meter, say
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import Json, replacing, write_text
+from tdpm_cli.runtime.files import Json, read_json, replacing, write_text
 from tdpm_cli.runtime.locks import WorkLocks
 from tdpm_cli.runtime.signals import Interrupted, Interruption
 from tdpm_cli.sampling import output
@@ -69,7 +70,7 @@ class ImageFolder:
 
         Raises Interrupted when stopped.
         """
-        pieces, stored = output.pieces_of(n, batch), self.folder.pieces(label)
+        pieces, stored = pieces_of(n, batch), self.folder.pieces(label)
         done = sum(len(piece) for piece in pieces if stored.has(piece))
         with Meter(label, n, done, unit) as meter, Interruption() as interrupted:
             for piece in pieces:
@@ -95,15 +96,15 @@ class ImageFolder:
 def read_manifest(folder: Path, command: str) -> Json:
     """Return the manifest that `tdpm COMMAND` wrote. Raises InputError for any other folder."""
     path = folder / MANIFEST
-    manifest = files.read_json(path, f"create it with `tdpm {command}`")
-    if manifest.get("verb") != command:
-        raise InputError(f"{path}: written by `tdpm {manifest.get('verb')}`, not by `tdpm {command}`")
+    manifest = upgrade_record(read_json(path, f"create it with `tdpm {command}`"))
+    if manifest.get("command") != command:
+        raise InputError(f"{path}: written by `tdpm {manifest.get('command')}`, not by `tdpm {command}`")
     return manifest
 
 
 def precision_of(out: Path, overwrite: bool) -> str | None:
     """Return the number format that a folder was begun with, if any: "auto" may choose another one later."""
-    return None if overwrite else OutputFolder(out, IMAGES).read_settings().get("precision")
+    return output.precision_of(out, IMAGES, overwrite)
 
 
 def _is_complete(folder: OutputFolder) -> bool:
@@ -111,5 +112,7 @@ def _is_complete(folder: OutputFolder) -> bool:
     if not folder.manifest.is_file():
         return False
     manifest = folder.read_settings()
-    names = [ARRAY] if manifest.get("verb") == "encode" else [entry["file"] for entry in manifest.get("pictures", [])]
+    names = (
+        [ARRAY] if manifest.get("command") == "encode" else [entry["file"] for entry in manifest.get("pictures", [])]
+    )
     return all((folder.path / name).is_file() for name in names)

@@ -15,6 +15,7 @@ from tdpm_cli.data.image_dataset import ImageDataset
 from tdpm_cli.data.image_files import IMAGE_SUFFIXES, ImageFiles
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling.build import build_space, open_dataset
+from tdpm_cli.sampling.conditions import check_option
 from tdpm_cli.sampling.model import Model
 from tdpm_cli.sampling.options import ConditionedOptions
 
@@ -81,10 +82,7 @@ def choose_labels(
 
     Raises InputError for an option that the model does not take, and for labels that it does not know.
     """
-    accepted = model.condition.option
-    for values, option in ((options.labels, "--labels"), (options.prompts, "--prompt")):
-        if values and option != accepted:
-            raise InputError(f"{option}: the model takes {accepted or 'no condition'}; leave {option} out")
+    check_option(model.condition, options)
     chosen = options.condition or default
     model.cond(1, chosen)
     return chosen

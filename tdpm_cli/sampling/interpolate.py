@@ -49,8 +49,8 @@ def interpolate(out: Path, options: InterpolateOptions) -> None:
         option = "--seeds" if options.images is None else "--images"
         raise InputError(f"{option} names {len(path.names)}: it must name at least 2 to interpolate between")
     manifest = describe(model.loaded, model.settings(**sampling), 0) | {
-        "verb": "interpolate", "by": path.through, "frames": options.frames, "iterations": options.iterations,
-        "asked": options.condition, "given_sha256": sha256_of(path.ends, path.names),
+        "command": "interpolate", "by": path.through, "frames": options.frames, "iterations": options.iterations,
+        "condition": options.condition, "input_sha256": sha256_of(path.ends, path.names),
     }  # fmt: skip
     with open_image_folder(out, manifest, options.overwrite) as folder:
         if folder is None:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tdpm_cli.runtime import files
+from tdpm_cli.config.legacy import upgrade_record
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import Json, replacing, write_text, writing
+from tdpm_cli.runtime.files import Json, read_json, replacing, write_text, writing
 from tdpm_cli.runtime.locks import MAX_NUMBERS, WorkLocks
 
 LOCKS = ".locks"
+OVERWRITE = "use --overwrite to begin again"
 MAY_DIFFER = ("config", "model", "tdpm")  # keys that may differ between the commands that fill one folder
 
 
@@ -50,7 +51,8 @@ class OutputFolder:
 
     def read_settings(self) -> Json:
         """Return the settings of the content; {} for a new folder. Raises InputError for a damaged file."""
-        return read_json(self.manifest) or read_json(self.path / self.layout.settings)
+        settings = self.path / self.layout.settings
+        return read_manifest(self.manifest, OVERWRITE) or read_manifest(settings, OVERWRITE)
 
     def check(self, settings: Json, overwrite: bool) -> None:
         """Raise InputError for a path that cannot become this folder, before anything is written.
@@ -145,11 +147,14 @@ class Pieces:
         return self.folder / f"{piece.start:09d}-{piece.stop:09d}.npy"
 
 
-def pieces_of(n: int, batch: int) -> list[range]:
-    """Split 0..n-1 into pieces, always the same ones: a network rounds differently in a batch of another size."""
-    return [range(start, min(start + batch, n)) for start in range(0, n, batch)]
+def read_manifest(path: Path, advice: str) -> Json:
+    """Return a manifest, also of tdpm 0.1.0, with the present keys; {} if the file does not exist.
+
+    Raises InputError, ending in `advice`, for a damaged file.
+    """
+    return upgrade_record(read_json(path, advice)) if path.is_file() else {}
 
 
-def read_json(path: Path) -> Json:
-    """Return the object in a JSON file; {} if the file does not exist. Raises InputError for a damaged file."""
-    return files.read_json(path, "use --overwrite to begin again") if path.is_file() else {}
+def precision_of(out: Path, layout: Layout, overwrite: bool) -> str | None:
+    """Return the number format that a folder was begun with, if any: "auto" may choose another one later."""
+    return None if overwrite else OutputFolder(out, layout).read_settings().get("precision")

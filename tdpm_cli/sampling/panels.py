@@ -6,11 +6,10 @@ import torch
 from PIL import Image
 
 from tdpm_cli.config.types import RawCondition
-from tdpm_cli.data.dataset import Examples
+from tdpm_cli.data.dataset import Examples, pieces_of
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.tdpm import TDPM
 from tdpm_cli.sampling.build import Components
-from tdpm_cli.sampling.output import pieces_of
 from tdpm_cli.sampling.sample_batch import BatchInput, sample_batch
 from tdpm_cli.sampling.settings import device_of
 

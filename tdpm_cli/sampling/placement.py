@@ -11,7 +11,7 @@ from tdpm_cli.engine.tdpm import TDPM
 from tdpm_cli.runtime import device as devices
 from tdpm_cli.runtime import distributed
 from tdpm_cli.sampling.build import Components
-from tdpm_cli.sampling.settings import TIMED_BATCH
+from tdpm_cli.sampling.settings import TIMED_BATCH, timed_batch
 
 
 def networks(model: TDPM) -> list[nn.Module]:
@@ -46,10 +46,8 @@ def with_precision(components: Components, device: torch.device) -> Components:
 def try_network(components: Components, device: torch.device, size: int, network: nn.Module) -> None:
     """Run one network of the denoiser's class forward and backward on `size` examples of zeros."""
     denoiser = components.model.denoiser
-    cond = {key: value.to(device) for key, value in components.condition.null(size).items()}
-    t = torch.ones(size, dtype=torch.long, device=device)
-    x = torch.zeros((size, *components.space.shape), device=device)
-    loss = network(x, t, **denoiser.encode_condition(cond)).float().square().mean()
+    x, t, null = timed_batch(components, size, device)
+    loss = network(x, t, **denoiser.encode_condition(null)).float().square().mean()
     if loss.requires_grad:  # False for a denoiser that is not trained
         loss.backward()
     for module in (network, denoiser):

@@ -13,7 +13,7 @@ from torch import Tensor
 from tdpm_cli.config.constants import FORMATS
 from tdpm_cli.config.schema import SampleConfig
 from tdpm_cli.config.types import RawCondition
-from tdpm_cli.data.dataset import take
+from tdpm_cli.data.dataset import pieces_of, take
 from tdpm_cli.runtime import distributed, grids
 from tdpm_cli.runtime.console import Meter, Spent, say
 from tdpm_cli.runtime.device import compile_network
@@ -26,7 +26,6 @@ from tdpm_cli.sampling import build, output
 from tdpm_cli.sampling.build import Components, LoadedModel
 from tdpm_cli.sampling.conditions import SmallImages, conditions, open_small_images
 from tdpm_cli.sampling.options import SampleOptions
-from tdpm_cli.sampling.output import OutputFolder
 from tdpm_cli.sampling.sample_batch import BatchInput, sample_batch
 from tdpm_cli.sampling.sample_store import SAMPLES, SampleArray, SampleImages, SampleStore, begin_samples
 from tdpm_cli.sampling.settings import describe, nfe, nfe_text, settings_of
@@ -98,7 +97,7 @@ def sample(out: Path, options: SampleOptions) -> None:
     say(f"{samples.loaded.source}: {samples.components.schedule_text}; NFE {calls}")
     # The last batch, which may be smaller, is not worth compiling for.
     with torch.compiler.set_stance("eager_on_recompile") if compiled else nullcontext():
-        _fill(store, samples.draw, output.pieces_of(n, settings.batch), samples.raw_condition.get("label"), spent)
+        _fill(store, samples.draw, pieces_of(n, settings.batch), samples.raw_condition.get("label"), spent)
     if distributed.is_first():
         grid = grids.save(_grid(samples, store), grid_path(out))
         flag = "--fid " if _is_image(samples.components) else ""
@@ -114,7 +113,7 @@ def _prepare(out: Path, options: SampleOptions) -> Samples:
     """Load the model, and check the options before anything is written."""
     loaded = build.load_model(options.model, chosen_device())
     components = loaded.components
-    begun_in = distributed.from_first(lambda: None if options.overwrite else _precision_of(out))
+    begun_in = distributed.from_first(lambda: output.precision_of(out, SAMPLES, options.overwrite))
     precision = options.sampling.get("precision") or begun_in
     settings = settings_of(components, **{**options.sampling, "precision": precision})
     small = open_small_images(components, options.upsample) if options.upsample else None
@@ -128,11 +127,6 @@ def _prepare(out: Path, options: SampleOptions) -> Samples:
         raise InputError("--format png, but the model generates points, not images; use --format npz")
     format = options.format or ("png" if is_image else "npz")
     return Samples(loaded, settings, options, n, raw_condition, small, format)
-
-
-def _precision_of(out: Path) -> object:
-    """Return the number format that a folder was begun with; None for a new folder."""
-    return OutputFolder(out, SAMPLES).read_settings().get("precision")
 
 
 def _is_image(components: Components) -> bool:

@@ -9,11 +9,10 @@ from torch import Tensor
 from tdpm_cli.config.constants import Start
 from tdpm_cli.config.schema import SampleConfig
 from tdpm_cli.config.types import RawCondition
-from tdpm_cli.data.dataset import Examples, take
+from tdpm_cli.data.dataset import Examples, pieces_of, take
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.protocols import Cond
 from tdpm_cli.sampling.build import Components
-from tdpm_cli.sampling.output import pieces_of
 from tdpm_cli.sampling.settings import device_of, null_condition, prior_options, reverse_settings
 
 
@@ -139,6 +138,12 @@ class GeneratedDataset:
     def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, RawCondition]:
         sampled = sample_batch(self.components, self.settings, self._batch(indices))
         return sampled.raw.cpu(), sampled.raw_condition
+
+    def raw_condition(self, indices: Sequence[int]) -> RawCondition:
+        """Return the conditions of these examples without sampling the examples."""
+        if self.data is not None and self.start == "data":
+            return self.data.raw_condition(indices)
+        return self.components.condition.draw(len(indices), Noise(self.seed, indices))
 
     def x_T(self, indices: Sequence[int]) -> Tensor:
         """Return x_T [len(indices), *shape] of these examples."""

@@ -3,8 +3,10 @@
 from typing import Literal, TypedDict
 
 import torch
+from torch import Tensor
 
 from tdpm_cli import __version__
+from tdpm_cli.config.constants import Start
 from tdpm_cli.config.schema import SampleConfig, check_sampler, check_sampling, split_sampler_options
 from tdpm_cli.config.validation import validated
 from tdpm_cli.engine.protocols import Cond
@@ -24,7 +26,8 @@ def settings_of(components: Components, **options: object) -> SampleConfig:
     """
     preset = components.config.sample
     present, own = split_sampler_options(options)
-    over = {key: getattr(validated(SampleConfig, present, "--"), key) for key in present}
+    checked = validated(SampleConfig, present, "--")
+    over = {key: getattr(checked, key) for key in present}
     # Another sampler does not take the options of the preset's.
     of_sampler = over.pop("options", {} if "sampler" in over else preset.options)
     settings = preset.model_copy(update=over)
@@ -42,14 +45,20 @@ def _fastest(components: Components) -> Literal["fp32", "bf16"]:
     if components.fastest.name is not None:
         return components.fastest.name
     denoiser, device = components.model.denoiser, device_of(components.model)
-    x = torch.zeros((TIMED_BATCH, *components.space.shape), device=device)
-    t = torch.ones(TIMED_BATCH, dtype=torch.long, device=device)
+    x, t, null = timed_batch(components, TIMED_BATCH, device)
     with torch.inference_mode():
-        cond = denoiser.encode_condition(null_condition(components, TIMED_BATCH))
+        cond = denoiser.encode_condition(null)
         work = lambda: denoiser.network(x, t, **cond)
         name = distributed.from_first(lambda: devices.fastest(work, device))
     components.fastest.name = name
     return name
+
+
+def timed_batch(components: Components, n: int, device: torch.device) -> tuple[Tensor, Tensor, Cond]:
+    """Return x_t of zeros [n, *shape], t = 1 [n] and the condition "nothing", to run a network on."""
+    x_t = torch.zeros((n, *components.space.shape), device=device)
+    null = {key: value.to(device) for key, value in components.condition.null(n).items()}
+    return x_t, torch.ones(n, dtype=torch.long, device=device), null
 
 
 def reverse_settings(
@@ -91,18 +100,23 @@ def device_of(model: TDPM) -> torch.device:
     return next(model.parameters()).device
 
 
-def nfe(model: TDPM, settings: SampleConfig) -> int:
-    """Return the network calls that one example costs."""
-    return model.nfe(settings.steps, settings.guidance_scale, settings.prior_guidance_scale)
+def nfe(model: TDPM, settings: SampleConfig, start: Start = "prior") -> int:
+    """Return the network calls that one example costs. Only the start "prior" calls the prior."""
+    steps = model.nfe(settings.steps, settings.guidance_scale) - model.nfe(0)
+    return _nfe_of_prior(model, settings, start) + steps
 
 
-def nfe_text(model: TDPM, settings: SampleConfig) -> str:
+def nfe_text(model: TDPM, settings: SampleConfig, start: Start = "prior") -> str:
     """Return the network calls of prior and steps: "1 + 4", or "2 + 2·4" if both are guided."""
     steps = f"{settings.steps}" if settings.guidance_scale == 1 else f"2·{settings.steps}"
-    return f"{model.nfe(0, prior_guidance_scale=settings.prior_guidance_scale)} + {steps}"
+    return f"{_nfe_of_prior(model, settings, start)} + {steps}"
 
 
-def describe(loaded: LoadedModel, settings: SampleConfig, seed: int) -> Json:
+def _nfe_of_prior(model: TDPM, settings: SampleConfig, start: Start) -> int:
+    return model.nfe(0, prior_guidance_scale=settings.prior_guidance_scale) if start == "prior" else 0
+
+
+def describe(loaded: LoadedModel, settings: SampleConfig, seed: int, start: Start = "prior") -> Json:
     """Return everything that samples depend on, for their manifest."""
     config, model = loaded.components.config, loaded.components.model
     identity = {key: value for key, value in settings.model_dump().items() if key != "batch"}
@@ -116,7 +130,7 @@ def describe(loaded: LoadedModel, settings: SampleConfig, seed: int) -> Json:
         "truncation": loaded.components.schedule_text,
         "seed": seed,
         **identity,
-        "nfe": nfe(model, settings),
-        "nfe_text": nfe_text(model, settings),
+        "nfe": nfe(model, settings, start),
+        "nfe_text": nfe_text(model, settings, start),
         "config": config.to_dict(),
     }

@@ -102,6 +102,15 @@ def test_a_folder_is_enlarged(run, tmp_path):
     assert score(tmp_path / "large", features="efficientnet-lite0")["scores"]
 
 
+def test_rejects_small_images_with_a_damaged_manifest(run, tmp_path):
+    small = small_images(tmp_path / "small", 2)
+    (small / "samples.json").write_text("{")
+    with pytest.raises(InputError, match=r"small/samples\.json: damaged") as caught:
+        sample(tmp_path / "out", None, run, upsample=small)
+    assert "--overwrite" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("model", "folder", "options", "message"),
     [

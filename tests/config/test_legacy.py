@@ -8,6 +8,7 @@ from helpers import sample
 from PIL import Image
 
 from tdpm_cli.config import load_config, load_stored_config
+from tdpm_cli.config.legacy import upgrade_record
 from tdpm_cli.config.presets import read_yaml
 from tdpm_cli.runtime.errors import InputError
 
@@ -32,6 +33,21 @@ def test_a_stored_config_of_0_1_0_is_converted():
     assert config.train.objective == "tdpm"
     assert config.sample.guidance_scale == plain["sample"]["scale"]
     assert config.sample.prior_guidance_scale == plain["sample"]["prior_scale"]
+
+
+def test_a_record_of_0_1_0_is_converted():
+    plain = read_yaml((OLD / "config.yaml").read_text(), "config.yaml")
+    record = upgrade_record({
+        "verb": "encode", "asked": ["3"], "given_sha256": "a", "scale": 2.0, "prior_scale": 1.5, "steps": 4,
+        "protocol": {"samples": {"scale": 2.0}}, "config": plain,
+    })  # fmt: skip
+    assert {key: record[key] for key in ("command", "condition", "input_sha256")} == {
+        "command": "encode", "condition": ["3"], "input_sha256": "a",
+    }  # fmt: skip
+    assert (record["guidance_scale"], record["prior_guidance_scale"], record["steps"]) == (2.0, 1.5, 4)
+    assert record["protocol"] == {"samples": {"guidance_scale": 2.0}}
+    assert record["config"]["sample"]["guidance_scale"] == plain["sample"]["scale"]
+    assert upgrade_record(record) == record
 
 
 def test_a_stored_config_of_today_is_unchanged():

@@ -13,23 +13,33 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from helpers import run_sweep, sample, score, tiny_image_preset
+from helpers import (
+    rewrite_with_keys_of_0_1_0,
+    run_sweep,
+    sample,
+    score,
+    tiny_image_preset,
+    with_keys_of_0_1_0,
+)
 from PIL import Image
 from torchvision.transforms.functional import gaussian_blur
 
 from tdpm_cli.config import load_config
 from tdpm_cli.data.datasets.digits import digits as open_digits
 from tdpm_cli.data.decode import from_tensor
-from tdpm_cli.evaluation import summary
+from tdpm_cli.evaluation import diagnose, summary
+from tdpm_cli.evaluation.checks import check_captions
 from tdpm_cli.evaluation.evaluate import write_statistics
 from tdpm_cli.evaluation.examples import Examples
 from tdpm_cli.evaluation.extractors import load_extractor
-from tdpm_cli.evaluation.inputs import open_input
+from tdpm_cli.evaluation.inputs import open_input, samples_of
 from tdpm_cli.evaluation.options import StatisticsOptions
 from tdpm_cli.evaluation.scorer import Scorer
-from tdpm_cli.evaluation.sweep_report import is_best
+from tdpm_cli.evaluation.sweep_report import is_best, read_sweep, table_rows
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling import build
+from tdpm_cli.sampling.sample_batch import GeneratedDataset
+from tdpm_cli.sampling.settings import settings_of
 from tdpm_cli.training.train import train
 
 
@@ -334,7 +344,7 @@ def test_transparent_and_16_bit_images_are_rejected(tmp_path, pooled, mode, pixe
         score(tmp_path / "images", ref=tmp_path / "images", features=pooled)
 
 
-def test_a_few_broken_files_are_left_out_and_named_and_many_are_refused(tmp_path, pooled, capsys):
+def test_a_few_broken_files_are_left_out_and_named_and_many_are_rejected(tmp_path, pooled, capsys):
     folder = write_images(tmp_path / "images", noise(2100))  # beyond FEW: read by other processes
     intact = distance(score(folder, ref=folder, features=pooled))
     (folder / "empty.png").write_bytes(b"")
@@ -526,6 +536,33 @@ def test_the_diagnosis_compares_the_prior_with_real_x_T(runs, pooled, kind):
     assert diagnosis["advice"].startswith("The prior ")
 
 
+def test_the_diagnosis_uses_the_scored_samples(runs, pooled, monkeypatch):
+    drawn = []
+    draw = diagnose.samples_of
+    monkeypatch.setattr(diagnose, "samples_of", lambda *arguments: drawn.append(arguments[4]) or draw(*arguments))
+    result = score(model=runs["images"], diagnose=True, n=50, features=pooled)
+    assert drawn == ["data"]
+    assert result["diagnosis"]["from_prior"]["value"] == distance(result)
+
+
+def test_samples_of_0_1_0_are_scored_with_their_settings(runs, tmp_path, pooled):
+    sample(tmp_path / "out", 60, runs["images"])
+    before = score(tmp_path / "out", features=pooled)
+    rewrite_with_keys_of_0_1_0(tmp_path / "out" / "samples.json")
+    after = score(tmp_path / "out", features=pooled)
+    assert after["protocol"]["samples"] == before["protocol"]["samples"]
+    assert after["protocol"]["samples"]["guidance_scale"] == 1
+    assert after["scores"] == before["scores"]
+
+
+def test_looking_for_captions_draws_no_sample(runs, monkeypatch):
+    model = build.load_model(runs["images"])
+    samples = samples_of(model, settings_of(model.components), 0, 60)
+    monkeypatch.setattr(GeneratedDataset, "__getitem__", lambda *_: pytest.fail("a sample was drawn"))
+    with pytest.raises(InputError, match="--text"):
+        check_captions(samples.random_subset(50))
+
+
 def test_references_are_cached_by_content_and_protocol(tmp_path, pooled, monkeypatch):
     ref, images = write_images(tmp_path / "ref", noise(40)), write_images(tmp_path / "images", noise(30, seed=1))
     built = []
@@ -670,6 +707,18 @@ def test_a_sweep_continues_and_keeps_its_earlier_rows(runs, tmp_path, pooled, mo
     (tmp_path / "sweep.json").write_text("{")
     with pytest.raises(InputError, match=r"sweep\.json.*damaged"):
         run_sweep([1], [runs["images"]], **ours)
+
+
+def test_a_sweep_of_0_1_0_is_reported_and_continued(runs, tmp_path, pooled):
+    ours = {"features": pooled, "out": tmp_path}
+    (row,) = run_sweep([1], [runs["images"]], n=30, **ours)
+    old = {**row, "protocol": {**row["protocol"], "samples": with_keys_of_0_1_0(row["protocol"]["samples"])}}
+    (tmp_path / "sweep.json").write_text(json.dumps({"rows": [with_keys_of_0_1_0(old)]}))
+    assert read_sweep(tmp_path / "sweep.json") == [row]
+    run_sweep([1], [runs["images"]], n=20, **ours)
+    rows = read_sweep(tmp_path / "sweep.json")
+    assert [row["protocol"]["n"] for row in rows] == [30, 20]
+    assert [row["NFE"] for row in table_rows(rows)] == ["2", "2"]
 
 
 def test_sweeps_of_several_models_need_one_reference(runs, tmp_path, pooled):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from components import perturbed
-from helpers import Stopped, export, sample, split_options, tiny_image_preset
+from helpers import Stopped, export, rewrite_with_keys_of_0_1_0, sample, split_options, tiny_image_preset
 from PIL import Image
 
 from tdpm_cli.checkpoints import weights
@@ -127,6 +127,15 @@ def test_decode_takes_its_settings_from_the_encoding(active, pictures, tmp_path)
     assert not torch.equal(by_steps[8], by_steps[3])
 
 
+def test_decode_reads_an_encoding_of_0_1_0(active, pictures, tmp_path):
+    encode(str(pictures), tmp_path / "x", active, steps=8)
+    decode(tmp_path / "x", tmp_path / "y")
+    rewrite_with_keys_of_0_1_0(tmp_path / "x" / "pictures.json")
+    assert "verb" in manifest(tmp_path / "x")
+    decode(tmp_path / "x", tmp_path / "z")
+    assert torch.equal(decoded_in(tmp_path / "y"), decoded_in(tmp_path / "z"))
+
+
 def test_encode_reports_the_discriminators_logits(runs, pictures, tmp_path):
     encode(str(pictures), tmp_path / "x", runs["images"], steps=2, logits=True)
     expected = load(runs["images"], "cpu").logits(originals(pictures)).tolist()
@@ -213,9 +222,9 @@ def test_lpips_is_computed_if_its_weights_are_present(of_32, runs, tmp_path, mon
     (row,) = rebuild(four, tmp_path / "s", model, steps=[2], seed=1)
     assert row["lpips"] > 0
     assert manifest(tmp_path / "s")["lpips"]["version"] == "0.1"
-    judge, raw = Perceptual(32, 32), read_images(four, load(model, "cpu"), None).raw
-    assert judge(raw, raw).tolist() == [0, 0, 0, 0]
-    assert torch.equal(judge.network.net.get_submodule("slice3.6").weight, theirs.features[6].weight)
+    perceptual, raw = Perceptual(32, 32), read_images(four, load(model, "cpu"), None).raw
+    assert perceptual(raw, raw).tolist() == [0, 0, 0, 0]
+    assert torch.equal(perceptual.network.net.get_submodule("slice3.6").weight, theirs.features[6].weight)
     place.write_bytes(pickle.dumps(print))
     with pytest.raises(InputError, match=r"AlexNet.*https"):
         Perceptual(32, 32)
@@ -282,8 +291,8 @@ def test_a_command_continues_where_it_stopped(runs, tmp_path, monkeypatch, capsy
     run, model = COMMANDS[command], runs["images"]
     encode("digits", tmp_path / "x", model, n=5, steps=4)
     straight, out = tmp_path / "straight", tmp_path / "out"
-    pieces_of = output.pieces_of
-    monkeypatch.setattr(output, "pieces_of", lambda n, batch: pieces_of(n, min(batch, 2)))
+    pieces_of = image_folder.pieces_of
+    monkeypatch.setattr(image_folder, "pieces_of", lambda n, batch: pieces_of(n, min(batch, 2)))
     run(model, straight)
     for stops in (1, 2):  # each adds one piece
         with monkeypatch.context() as patched:
@@ -325,7 +334,7 @@ def begun(runs, tmp_path, monkeypatch):
     [
         ({"seed": 1}, r"seed: 0 .*\b1\b"),
         ({"strengths": [0.3]}, r"strengths: \[0\.3, 1\.0\] .*\[0\.3\]"),
-        ({"n": 4}, "given_sha256"),
+        ({"n": 4}, "input_sha256"),
         ({"steps": 2}, r"steps: 4 .*\b2\b"),
     ],
     ids=lambda value: "".join(value) if isinstance(value, dict) else "",
@@ -340,6 +349,14 @@ def test_another_command_is_rejected_in_an_unfinished_folder(begun):
     out, options = begun
     with pytest.raises(InputError, match=r"'edit'.*'encode'"):
         encode("digits", out, options["model"], n=5)
+
+
+def test_an_unfinished_folder_of_0_1_0_is_continued(begun):
+    out, options = begun
+    rewrite_with_keys_of_0_1_0(out / ".making" / "plan.json")
+    edit("digits", out, **options)
+    assert len(read(out, "0*.png")) == 10
+    assert manifest(out)["command"] == "edit"
 
 
 def test_two_processes_do_not_write_one_folder(begun, monkeypatch):

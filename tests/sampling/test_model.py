@@ -63,6 +63,15 @@ def test_decoding_the_priors_draws_is_sampling(runs):
     assert torch.equal(again, model.sample(3, seed=1, steps=4))
 
 
+def test_decoding_a_later_part_uses_the_noise_of_its_examples(runs):
+    model = tdpm.load(runs["images"], "cpu")
+    x_T, options = model.draw_x_T(4), {"steps": 4, "sampler": "ddpm", "seed": 5}
+    together, first = model.decode(x_T, **options), model.decode(x_T[2:], **options)
+    later = model.decode(x_T[2:], first=2, **options)
+    assert (later.int() - together[2:].int()).abs().max() <= 1
+    assert (first.int() - together[2:].int()).abs().max() > 1
+
+
 @pytest.mark.parametrize(
     ("call", "match"),
     [
@@ -74,6 +83,7 @@ def test_decoding_the_priors_draws_is_sampling(runs):
         (lambda model, images: model.noised(images, t=0), "t is 0"),
         (lambda model, images: model.edit(images, 1.5), "strength is 1.5"),
         (lambda model, images: model.interpolate(images[0], images[1], 1), "frames is 1"),
+        (lambda model, images: model.interpolate(images[0], images[1], 3, iterations=0), "iterations is 0"),
     ],
 )
 def test_invalid_arguments_are_rejected(runs, call, match):
@@ -94,10 +104,10 @@ def gaussian_denoiser(schedule, variance):
 
 def test_settings_go_over_the_presets(runs):
     model = tdpm.load(runs["images"])
-    given = model.settings(sampler="ddim", eta=1, steps=2)
-    assert (given.sampler, given.options, given.steps) == ("ddim", {"eta": 1.0}, 2)
-    assert type(given.options["eta"]) is float
-    assert model.settings(sampler="ddim", options={"eta": 1.0}, steps=2) == given
+    settings = model.settings(sampler="ddim", eta=1, steps=2)
+    assert (settings.sampler, settings.options, settings.steps) == ("ddim", {"eta": 1.0}, 2)
+    assert type(settings.options["eta"]) is float
+    assert model.settings(sampler="ddim", options={"eta": 1.0}, steps=2) == settings
     with pytest.raises(tdpm.InputError, match=r"--stepz: no such key; did you mean 'steps'\? Accepted: steps, spacing"):
         model.settings(stepz=3)
 

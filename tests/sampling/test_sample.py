@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import export, sample
+from helpers import export, rewrite_with_keys_of_0_1_0, sample
 from PIL import Image
 
 from tdpm_cli.config import load_config, registry
@@ -22,11 +22,11 @@ from tdpm_cli.sampling.settings import nfe_text, settings_of
 
 
 def pixels(folder):
-    found = {}
+    images = {}
     for path in sorted(folder.glob("*.png")):
         with Image.open(path) as image:
-            found[path.name] = np.array(image).astype(int)
-    return found
+            images[path.name] = np.array(image).astype(int)
+    return images
 
 
 def test_images_are_written_with_everything_they_depend_on(runs, tmp_path):
@@ -55,16 +55,26 @@ def test_the_same_seed_is_the_same_image_at_any_batch(runs, tmp_path, options):
     assert np.abs(one["000000.png"] - one["000001.png"]).max() > 1
 
 
+def test_a_folder_of_0_1_0_is_continued(runs, tmp_path):
+    sample(tmp_path / "out", 3, runs["images"])
+    drawn = pixels(tmp_path / "out")
+    rewrite_with_keys_of_0_1_0(tmp_path / "out" / "samples.json")
+    assert "scale" in json.loads((tmp_path / "out" / "samples.json").read_text())
+    (tmp_path / "out" / "000001.png").unlink()
+    sample(tmp_path / "out", 3, runs["images"])
+    assert all((pixels(tmp_path / "out")[name] == image).all() for name, image in drawn.items())
+
+
 def test_sampling_continues_where_it_stopped(runs, tmp_path):
-    whole, out = tmp_path / "whole", tmp_path / "out"
-    sample(whole, 9, runs["images"], batch=3)
+    complete, out = tmp_path / "complete", tmp_path / "out"
+    sample(complete, 9, runs["images"], batch=3)
     sample(out, 6, runs["images"], batch=3)
     (out / "000002.png").unlink()
     kept = (out / "000001.png").stat().st_mtime_ns
     sample(out, 9, runs["images"], batch=3)
     assert (out / "000001.png").stat().st_mtime_ns == kept
-    assert pixels(out).keys() == pixels(whole).keys()
-    assert all(np.abs(a - b).max() <= 1 for a, b in zip(pixels(out).values(), pixels(whole).values(), strict=True))
+    assert pixels(out).keys() == pixels(complete).keys()
+    assert all(np.abs(a - b).max() <= 1 for a, b in zip(pixels(out).values(), pixels(complete).values(), strict=True))
 
 
 def contents(folder):
@@ -74,9 +84,9 @@ def contents(folder):
 @pytest.mark.parametrize(
     ("model", "held"), [("images", sample_store.SampleImages), ("points", sample_store.SampleArray)]
 )
-def test_what_was_cut_short_is_finished_byte_for_byte(runs, tmp_path, monkeypatch, model, held):
-    whole, out = tmp_path / "whole", tmp_path / "out"
-    sample(whole, 11, runs[model], batch=4)
+def test_an_interrupted_folder_is_finished_byte_for_byte(runs, tmp_path, monkeypatch, model, held):
+    complete, out = tmp_path / "complete", tmp_path / "out"
+    sample(complete, 11, runs[model], batch=4)
     write, written = held.write, []
 
     def cut_short(self, piece, raw):
@@ -93,12 +103,12 @@ def test_what_was_cut_short_is_finished_byte_for_byte(runs, tmp_path, monkeypatc
     first = (out / "000000.png").stat().st_mtime_ns if model == "images" else 0
     sample(out, 11, runs[model], batch=4)
     left = {} if model == "images" else {"000009.png.4711.part"}
-    assert {name: content for name, content in contents(out).items() if name not in left} == contents(whole)
+    assert {name: content for name, content in contents(out).items() if name not in left} == contents(complete)
     assert not first or (out / "000000.png").stat().st_mtime_ns == first
 
 
 def test_several_processes_fill_one_folder(runs, tmp_path):
-    whole, out = tmp_path / "whole", tmp_path / "out"
+    complete, out = tmp_path / "complete", tmp_path / "out"
     command = [
         sys.executable,
         "-m",
@@ -115,14 +125,14 @@ def test_several_processes_fill_one_folder(runs, tmp_path):
         subprocess.Popen(
             [*command, str(folder)], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
         )
-        for folder in (whole, out, out)
+        for folder in (complete, out, out)
     ]
-    told = [process.communicate(timeout=120)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], told
-    assert contents(out) == contents(whole)
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], errors
+    assert contents(out) == contents(complete)
 
 
-def test_a_piece_is_one_processes_at_a_time(tmp_path):
+def test_one_process_at_a_time_holds_a_piece(tmp_path):
     code = (
         "import sys, time; from tdpm_cli.runtime.locks import *; held = WorkLocks(Path(sys.argv[1]))\n"
         "print(held.acquire(1), flush=True); time.sleep(60)"
@@ -146,7 +156,7 @@ def test_a_piece_is_one_processes_at_a_time(tmp_path):
     assert order == [0, 2, 1]
 
 
-def test_other_settings_and_other_folders_are_refused(runs, tmp_path):
+def test_other_settings_and_other_folders_are_rejected(runs, tmp_path):
     out = tmp_path / "out"
     sample(out, 2, runs["images"], steps=4)
     before = pixels(out)
@@ -184,13 +194,13 @@ def test_other_settings_and_other_folders_are_refused(runs, tmp_path):
         ({"steps": 0}, "--steps is 0"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused_before_anything_is_written(runs, tmp_path, options, message):
+def test_settings_that_do_not_fit_are_rejected_before_anything_is_written(runs, tmp_path, options, message):
     with pytest.raises(InputError, match=message):
         sample(tmp_path / "out", 2, runs["images"], **options)
     assert not (tmp_path / "out").exists()
 
 
-def test_no_run_or_a_wrong_one(tmp_path, monkeypatch):
+def test_a_missing_or_wrong_run_is_rejected(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"no trained run.*--model"):
         sample(tmp_path / "out", 1)
@@ -207,7 +217,7 @@ def test_no_run_or_a_wrong_one(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_labels_are_taken_by_number_or_name_in_turn(runs, tmp_path):
+def test_labels_by_number_or_name_repeat_in_order(runs, tmp_path):
     sample(tmp_path / "a", 4, runs["labels"], labels=["3", "7"], guidance_scale=2.0, format="npz")
     with np.load(tmp_path / "a" / "samples.npz") as file:
         assert file["arr_0"].shape == (4, 8, 8, 1)
@@ -218,7 +228,7 @@ def test_labels_are_taken_by_number_or_name_in_turn(runs, tmp_path):
         sample(tmp_path / "b", 4, runs["labels"], labels=["ten"])
 
 
-def test_every_images_label_is_told(runs, tmp_path):
+def test_the_manifest_contains_the_label_of_every_image(runs, tmp_path):
     sample(tmp_path / "a", 3, runs["labels"], seed=1)
     sample(tmp_path / "a", 6, runs["labels"], seed=1)
     drawn = json.loads((tmp_path / "a" / "samples.json").read_text())["conditions"]["label"]
@@ -229,27 +239,27 @@ def test_every_images_label_is_told(runs, tmp_path):
     )
 
 
-def test_the_grid_lies_beside_the_folder_however_it_is_named(tmp_path, monkeypatch):
+def test_the_grid_is_beside_the_folder_for_any_name(tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     monkeypatch.chdir(tmp_path / "out")
     assert grid_path(Path(".")) == grid_path(tmp_path / "out") == tmp_path / "out-grid.png"
 
 
-def test_guidance_costs_what_it_says(runs):
-    made = build.load_model(runs["labels"]).components
+def test_guidance_costs_the_stated_network_calls(runs):
+    components = build.load_model(runs["labels"]).components
     examples = []
-    network = made.model.denoiser.network
+    network = components.model.denoiser.network
     network.register_forward_hook(lambda module, args, output: examples.append(len(args[0])))
     for scale, prior_guidance_scale in itertools.product((1.0, 3.0), repeat=2):
         examples.clear()
         guidance = {"guidance_scale": scale, "prior_guidance_scale": prior_guidance_scale}
-        sample_batch(made, settings_of(made, steps=3, **guidance), BatchInput(0, range(2)))
-        assert sum(examples) == 2 * made.model.nfe(3, **guidance)
-    settings = settings_of(made, steps=3, guidance_scale=3.0, prior_guidance_scale=2.0)
-    assert nfe_text(made.model, settings) == "2 + 2·3"
+        sample_batch(components, settings_of(components, steps=3, **guidance), BatchInput(0, range(2)))
+        assert sum(examples) == 2 * components.model.nfe(3, **guidance)
+    settings = settings_of(components, steps=3, guidance_scale=3.0, prior_guidance_scale=2.0)
+    assert nfe_text(components.model, settings) == "2 + 2·3"
 
 
-def test_a_guided_prior_is_drawn_told_and_refused_where_there_is_nothing_to_guide(runs, tmp_path):
+def test_a_guided_prior_is_sampled_recorded_and_rejected_without_a_condition(runs, tmp_path):
     sample(tmp_path / "guided", 4, runs["labels"], labels=["3"], prior_guidance_scale=3.0)
     sample(tmp_path / "plain", 4, runs["labels"], labels=["3"])
     pictures = [[Image.open(tmp_path / name / f"{k:06d}.png").tobytes() for k in range(4)] for name in
@@ -264,22 +274,22 @@ def test_a_guided_prior_is_drawn_told_and_refused_where_there_is_nothing_to_guid
 @pytest.mark.parametrize("name", ["shared-x0", "x0-then-noise"])
 def test_guidance_leaves_the_noise_of_a_prior_of_x_0_at_T(tiny_images, name):
     labels = ["condition.name=labels", "condition.classes=10", f"prior.name={name}"]
-    made = build.build(config.load_config(tiny_images(*labels)))
-    for parameter in made.model.parameters():
+    components = build.build(config.load_config(tiny_images(*labels)))
+    for parameter in components.model.parameters():
         if not parameter.any():  # zeroed layers would hide what is to be seen
             torch.nn.init.normal_(parameter, std=0.1)
-    cond, null = {"label": torch.tensor([3, 3])}, made.condition.null(2)
-    z = Noise(0, [0, 1]).normal(made.model.prior.z_shape)
+    cond, null = {"label": torch.tensor([3, 3])}, components.condition.null(2)
+    z = Noise(0, [0, 1]).normal(components.model.prior.z_shape)
     other = z.clone()
     size = 64  # the noise comes last, or, where z is an image, in the last channel
     other.flatten(1)[:, -size:] = Noise(1, [0, 1]).normal((size,))
     eps = (other - z).flatten(1)[:, -size:].view(2, 1, 8, 8)
-    schedule = made.model.denoiser.schedule
+    schedule = components.model.denoiser.schedule
     with torch.no_grad():
-        found, moved = (made.model.x_T_of(each, cond, guidance_scale=4.0, null=null) for each in (z, other))
-        plain = made.model.x_T_of(z, cond)
-    assert torch.allclose(moved - found, schedule.sigma(schedule.T) * eps, atol=1e-4)
-    assert not torch.allclose(found, plain, atol=1e-3)
+        x_T, moved = (components.model.x_T_of(each, cond, guidance_scale=4.0, null=null) for each in (z, other))
+        plain = components.model.x_T_of(z, cond)
+    assert torch.allclose(moved - x_T, schedule.sigma(schedule.T) * eps, atol=1e-4)
+    assert not torch.allclose(x_T, plain, atol=1e-3)
 
 
 @pytest.mark.parametrize("sampler", registry.names("sampler"))
@@ -316,7 +326,7 @@ def test_a_folder_keeps_the_number_format_that_it_was_begun_with(runs, tmp_path,
     assert 0 < np.abs(ours - exact).mean() < 2  # grey levels
 
 
-def test_it_tells_where_the_time_goes(runs, tmp_path, capsys):
+def test_the_share_of_time_of_each_task_is_printed(runs, tmp_path, capsys):
     sample(tmp_path / "out", 4, runs["images"])
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("time: ")]
     shares = dict(part.rsplit(" ", 1) for part in line.removeprefix("time: ").split(", "))
@@ -337,7 +347,7 @@ def test_a_compiled_network_draws_the_same_images(runs, tmp_path, monkeypatch, c
         sample(tmp_path / "compiled", 4, runs["images"], steps=3)
 
 
-def test_a_folder_says_whether_its_samples_came_from_a_compiled_network(runs, tmp_path, monkeypatch):
+def test_a_folder_records_whether_its_samples_came_from_a_compiled_network(runs, tmp_path, monkeypatch):
     def broken(call, **options):
         raise RuntimeError("no C++ compiler")
 
