@@ -113,7 +113,7 @@ def test_the_network_is_called_as_clean_fid_calls_it(stand_in):
     from cleanfid.inception_torchscript import InceptionV3W
     from cleanfid.resize import build_resizer
 
-    count = CPU_BATCH + 3  # a whole chunk, and some more
+    count = CPU_BATCH + 3  # a full batch, and some more
     images = torch.randint(256, (count, 3, 20, 30), generator=torch.Generator().manual_seed(0)).byte()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -89,17 +89,17 @@ def test_clip_is_the_image_embedding_of_transformers(clip, images):
     assert torch.allclose(features, expected, atol=1e-5)
 
 
-def test_clip_takes_its_vision_half_from_a_whole_clip_in_silence(transformers, tmp_path, capfd):
+def test_clip_reads_its_vision_half_from_a_complete_clip_without_output(transformers, tmp_path, capfd):
     text = {**TINY, "intermediate_size": 32, "vocab_size": 50, "bos_token_id": 1, "eos_token_id": 2}
     config = transformers.CLIPConfig(text_config=text, vision_config=TINY_CLIP, projection_dim=6)
-    whole = transformers.CLIPModel(config).eval()
-    whole.save_pretrained(tmp_path / "whole")
+    complete = transformers.CLIPModel(config).eval()
+    complete.save_pretrained(tmp_path / "complete")
     capfd.readouterr()
-    features = Clip(CPU, tmp_path / "whole")(draw(3))
+    features = Clip(CPU, tmp_path / "complete")(draw(3))
     assert capfd.readouterr() == ("", "")
     x = by_pil(draw(3), 32, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
     with torch.no_grad():
-        expected = whole.visual_projection(whole.vision_model(pixel_values=x).pooler_output)
+        expected = complete.visual_projection(complete.vision_model(pixel_values=x).pooler_output)
     assert torch.allclose(features, expected, atol=1e-5)
 
 
@@ -107,44 +107,44 @@ WORDS = ["<|startoftext|>", "<|endoftext|>", "a", "r", "e", "d", "a</w>", "d</w>
 
 
 @pytest.fixture
-def whole_clip(transformers, tmp_path):
+def complete_clip(transformers, tmp_path):
     """A tiny CLIP with both halves and a tokenizer of a few words."""
     text = {**TINY, "intermediate_size": 32, "vocab_size": len(WORDS), "bos_token_id": 0, "eos_token_id": 1,
             "max_position_embeddings": 6, "projection_dim": 6}  # fmt: skip
     config = transformers.CLIPConfig(text_config=text, vision_config=TINY_CLIP, projection_dim=6)
     torch.manual_seed(0)
-    whole = transformers.CLIPModel(config).eval()
-    folder = tmp_path / "whole"
-    whole.save_pretrained(folder)
+    complete = transformers.CLIPModel(config).eval()
+    folder = tmp_path / "complete"
+    complete.save_pretrained(folder)
     (folder / "vocab.json").write_text(json.dumps({word: k for k, word in enumerate(WORDS)}))
     (folder / "merges.txt").write_text("#version: 0.2\nr e\nre d</w>\n")
-    return whole, folder
+    return complete, folder
 
 
-def test_clip_scores_images_and_captions(whole_clip):
-    whole, folder = whole_clip
+def test_clip_scores_images_and_captions(complete_clip):
+    complete, folder = complete_clip
     part = Clip(CPU, folder)
     features = part(draw(3))
     captions = [("a red",), ("red", "a"), ("a a a a a a a a a",)]  # the last is longer than the network
-    found = part.alignment(features, captions)
+    alignment = part.alignment(features, captions)
 
     def expected(k, text):
         words = torch.tensor([[*[0, *({"a": 6, "red": 9}[word] for word in text.split())][:5], 1]])
         with torch.no_grad():
-            embedded = whole.get_text_features(words)
+            embedded = complete.get_text_features(words)
         embedded = getattr(embedded, "pooler_output", embedded)
         return 100 * torch.cosine_similarity(features[k : k + 1], embedded).clamp(min=0)
 
-    assert torch.allclose(found[0], expected(0, "a red"), atol=1e-3)
-    assert torch.allclose(found[1], (expected(1, "red") + expected(1, "a")) / 2, atol=1e-3)
-    assert torch.allclose(found[2], expected(2, "a a a a a a a a a"), atol=1e-3)
+    assert torch.allclose(alignment[0], expected(0, "a red"), atol=1e-3)
+    assert torch.allclose(alignment[1], (expected(1, "red") + expected(1, "a")) / 2, atol=1e-3)
+    assert torch.allclose(alignment[2], expected(2, "a a a a a a a a a"), atol=1e-3)
     (folder / "vocab.json").unlink()
     with pytest.raises(InputError, match=r"CLIP's tokenizer not found"):
         Clip(CPU, folder).alignment(features, captions)
 
 
-def test_eval_scores_captions(whole_clip, tmp_path):
-    _, folder = whole_clip
+def test_eval_scores_captions(complete_clip, tmp_path):
+    _, folder = complete_clip
     place = tmp_path / "images"
     place.mkdir()
     for k, image in enumerate(draw(3)):
@@ -259,7 +259,7 @@ def test_a_cached_model_needs_no_hub(dinov2, no_hub):
     ("name", "reason"),
     [("nowhere", "no such file"), ("text", "not a file of torch.save"), ("other", "other names or shapes")],
 )
-def test_weights_that_are_not_those_of_efficientnet(tmp_path, name, reason):
+def test_rejects_weights_of_another_network_than_efficientnet(tmp_path, name, reason):
     pytest.importorskip("efficientnet_lite_pytorch")
     (tmp_path / "text").write_text("import this")
     torch.save({"a": torch.zeros(2)}, tmp_path / "other")
@@ -327,7 +327,7 @@ def test_torchscript_gets_rgb_bytes_and_returns_flat_features(channels, tmp_path
         ("state.pt", r"state\.pt: not TorchScript"),
     ],
 )
-def test_files_that_are_not_torchscript(tmp_path, name, message):
+def test_rejects_files_that_are_not_torchscript(tmp_path, name, message):
     (tmp_path / "text.pt").write_text("no module")
     torch.save({"weight": torch.ones(2)}, tmp_path / "state.pt")
     with pytest.raises(InputError, match=message):
@@ -344,7 +344,7 @@ def test_files_that_are_not_torchscript(tmp_path, name, message):
         (Pair(), r"returned a tuple; accepted"),
     ],
 )
-def test_modules_that_do_not_fit(module, message, tmp_path):
+def test_rejects_modules_with_other_outputs(module, message, tmp_path):
     extract = TorchScript(CPU, scripted(module, tmp_path / "module.pt"))
     with pytest.raises(InputError, match=rf"module\.pt: the module {message}"):
         extract(draw(3))
@@ -377,7 +377,7 @@ def test_a_download_is_kept_only_if_it_is_the_published_file(stand_in, tmp_path,
     assert [path.name for path in cache.iterdir()] == [inception.FILE]
 
 
-def test_a_damaged_copy_in_the_cache_is_refused(tmp_path, monkeypatch):
+def test_a_damaged_copy_in_the_cache_is_rejected(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     path = tmp_path / "tdpm" / inception.FILE
     path.parent.mkdir()

@@ -101,9 +101,9 @@ def test_the_memory_of_moments_does_not_grow_with_their_number():
     gathering = SummaryBuilder(10_000, keep=0)
     for start in range(0, 10_000, 500):
         gathering.update(torch.arange(start, start + 500), torch.randn(500, 8), None)
-    found = gathering.summary()
-    assert found.count == 10_000
-    assert found.features.numel() == 0
+    result = gathering.summary()
+    assert result.count == 10_000
+    assert result.features.numel() == 0
 
 
 # neighbours (shared)
@@ -240,19 +240,19 @@ def test_a_kernel_distance_is_named_by_its_features(features, name, generator):
 def test_precision_recall_density_coverage_by_hand():
     real = torch.tensor([[0.0], [1.0], [2.0], [3.0]])  # with k = 1 each ball has radius 1
     fake = torch.tensor([[0.5], [0.7], [8.0]])  # radii 0.2, 0.2, 7.3
-    found = prdc(real, fake, k=1)
-    assert found["precision"] == pytest.approx(2 / 3)
-    assert found["recall"] == pytest.approx(3 / 4)  # 8 ± 7.3 holds 1, 2 and 3
-    assert found["density"] == pytest.approx((2 + 2) / 3)  # the balls of 0 and 1 contain 0.5 and 0.7
-    assert found["coverage"] == pytest.approx(2 / 4)  # 0 and 1 have a fake within their ball
+    scores = prdc(real, fake, k=1)
+    assert scores["precision"] == pytest.approx(2 / 3)
+    assert scores["recall"] == pytest.approx(3 / 4)  # 8 ± 7.3 holds 1, 2 and 3
+    assert scores["density"] == pytest.approx((2 + 2) / 3)  # the balls of 0 and 1 contain 0.5 and 0.7
+    assert scores["coverage"] == pytest.approx(2 / 4)  # 0 and 1 have a fake within their ball
 
 
 def test_scores_of_a_dropped_mode_lose_recall_and_keep_precision(generator):
     real = torch.cat([torch.randn(500, 4, generator=generator), torch.randn(500, 4, generator=generator) + 20])
-    found = prdc(real, torch.randn(500, 4, generator=generator))
-    assert found["precision"] > 0.9
-    assert found["recall"] == pytest.approx(0.5, abs=0.03)
-    assert found["coverage"] == pytest.approx(0.5, abs=0.06)
+    scores = prdc(real, torch.randn(500, 4, generator=generator))
+    assert scores["precision"] > 0.9
+    assert scores["recall"] == pytest.approx(0.5, abs=0.03)
+    assert scores["coverage"] == pytest.approx(0.5, abs=0.06)
 
 
 # memorised
@@ -268,7 +268,7 @@ def test_memorised_are_copies_not_neighbours(generator):
     assert float(mask[20:].double().mean()) < 0.7  # of fresh draws from one distribution, about half
 
 
-def test_copies_of_an_example_that_the_data_hold_twice_are_memorised(generator):
+def test_copies_of_an_example_that_the_data_contain_twice_are_memorised(generator):
     train = torch.randn(50, 16, generator=generator)
     mask, _, ratio = memorised(torch.cat([train, train]), train)
     assert mask.all()

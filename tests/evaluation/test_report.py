@@ -52,7 +52,7 @@ def words(figure):
     return [html.unescape(word) for word in re.findall(r"<text[^>]*>([^<]*)</text>", plots.svg(figure))]
 
 
-def test_a_plot_says_what_it_was_asked_to(sweep):
+def test_a_plot_shows_its_titles_names_and_values(sweep):
     shown = words(sweep())
     assert {"ours against NFE", "NFE", "FD", "ceiling", "ours", "baseline"} <= set(shown)
     ticks = [float(word) for word in shown if re.fullmatch(r"[\d.]+", word)]
@@ -175,16 +175,16 @@ def page(sweep):
     pytest.importorskip("jinja2")
 
     def make(text="words"):
-        made = Page(text)
-        made.text(text, text)
+        page = Page(text)
+        page.text(text, text)
         wide = {text: text, **{f"a column of a long name {k}": k * 1234.567 for k in range(8)}}
-        made.table(text, [wide, wide], text)
-        made.figure(text, plots.svg(sweep(text)), text)
-        made.figure(text, plots.svg(sweep("again")))
-        made.image(text, png(1352), text)
+        page.table(text, [wide, wide], text)
+        page.figure(text, plots.svg(sweep(text)), text)
+        page.figure(text, plots.svg(sweep("again")))
+        page.image(text, png(1352), text)
         nested = {"sha256": "0123456789abcdef" * 4, "options": {"eta": {"at": {"t": 0.0}}, "none": {}}}
-        made.details(text, {text: text, "samples": {text: [text, 1], **nested}})
-        return made
+        page.details(text, {text: text, "samples": {text: [text, 1], **nested}})
+        return page
 
     return make
 
@@ -234,7 +234,7 @@ class Reader(HTMLParser):
         return [value for _, key, value in self.attributes if key in keys]
 
 
-def test_the_page_is_well_formed_and_holds_all_sections_in_order(page, written):
+def test_the_page_is_well_formed_and_contains_all_sections_in_order(page, written):
     text = written(page())
     assert text.startswith("<!DOCTYPE html>\n<html lang=")
     read = Reader(text)
@@ -264,26 +264,26 @@ def test_the_page_refers_to_nothing_outside_itself(page, written):
 
 def test_pictures_survive_byte_for_byte_and_stay_sharp_where_they_fit(written):
     pytest.importorskip("jinja2")
-    made = Page("pictures")
+    page = Page("pictures")
     pictures = [png(80), png(1352)]
     for picture in pictures:
-        made.image("samples", picture)
-    read = Reader(written(made))
+        page.image("samples", picture)
+    read = Reader(written(page))
     assert [base64.b64decode(value.partition(",")[2]) for value in read.values("src")] == pictures
     assert read.values("class").count("sharp") == 1
 
 
-def test_numbers_stand_to_the_right_and_the_first_row_names_the_columns(written):
+def test_numbers_are_aligned_right_and_the_first_row_names_the_columns(written):
     pytest.importorskip("jinja2")
-    made = Page("scores")
-    made.table(
+    page = Page("scores")
+    page.table(
         "scores",
         [
             {"name": "ours", "NFE": "1 + 4", "FD": 25.48123, "KID": "0.01 ± 4e-05", "n": 50_000, "EMA": True},
             {"name": "3", "FD": None, "KID": "–", "n": 1797, "EMA": False, "more": "left out"},
         ],
     )
-    assert Reader(written(made)).cells == [
+    assert Reader(written(page)).cells == [
         (None, "name"), ("number", "NFE"), ("number", "FD"), ("number", "KID"), ("number", "n"), (None, "EMA"),
         (None, "ours"), ("number", "1 + 4"), ("number", "25.48"), ("number", "0.01 ± 4e-05"), ("number", "50,000"),
         (None, "yes"),
@@ -291,16 +291,16 @@ def test_numbers_stand_to_the_right_and_the_first_row_names_the_columns(written)
     ]  # fmt: skip
 
 
-def test_details_are_given_in_full(written):
+def test_details_are_complete(written):
     pytest.importorskip("jinja2")
-    made = Page("run")
-    made.details("protocol", {"sigma": 0.3162277660168379, "labels": None, "samples": {"mult": [1, 2], "n": 50_000}})
-    shown = Reader(written(made)).text.split()
+    page = Page("run")
+    page.details("protocol", {"sigma": 0.3162277660168379, "labels": None, "samples": {"mult": [1, 2], "n": 50_000}})
+    shown = Reader(written(page)).text.split()
     assert shown[-11:] == ["protocol", "sigma", "0.3162277660168379", "labels", "–", "samples", "mult", "1,", "2",
                            "n", "50000"]  # fmt: skip
 
 
-def test_a_page_is_written_whole_or_not_at_all(page, tmp_path):
+def test_a_page_is_written_completely_or_not_at_all(page, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"page\.html: could not be written"):
         page().write(tmp_path / "file" / "page.html")

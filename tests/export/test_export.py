@@ -27,12 +27,12 @@ def model(tiny_images, tiny, tmp_path, generator):
 
     def make(*assignments, points=False):
         plain = tiny("prior.name=shared") if points else tiny_images("backbone.groups=4", *assignments)
-        made = build.build(config.load_config(plain))
+        components = build.build(config.load_config(plain))
         with torch.no_grad():
-            for weight in made.model.parameters():
+            for weight in components.model.parameters():
                 weight += 0.05 * torch.randn(weight.shape, generator=generator)
         path = tmp_path / f"model-{len(list(tmp_path.iterdir()))}.safetensors"
-        weights.write_weights(path, made.model, build.header(made.config, "ema-1", 128))
+        weights.write_weights(path, components.model, build.header(components.config, "ema-1", 128))
         return path
 
     return make
@@ -48,7 +48,7 @@ def test_a_program_runs_without_our_code(model, tmp_path):
     program = torch.export.load(path, extra_files=about).module()
     about = json.loads(about["tdpm.json"])
     assert (about["steps"], about["nfe"], about["licence"], about["T"]) == ("2", "1 + 2·2 = 5", "CC0-1.0", "100")
-    made = load(source, "cpu")
+    model = load(source, "cpu")
     generator = torch.Generator().manual_seed(0)
     inputs = {"z": torch.randn(4, 64, generator=generator), "noise": torch.randn(4, 1, 1, 8, 8, generator=generator),
               "label": torch.tensor([1, 2, 3, 10])}  # fmt: skip
@@ -57,7 +57,7 @@ def test_a_program_runs_without_our_code(model, tmp_path):
     assert images.dtype == torch.uint8
     other, _ = program(inputs | {"label": torch.tensor([4, 4, 4, 4])})
     assert not torch.equal(other, images)
-    assert torch.equal(made.space.decode(x_0), images)
+    assert torch.equal(model.space.decode(x_0), images)
 
 
 TEXT = ["condition.name=text", "condition.tokens=6", "condition.examples=[one, a two, three of them]"]
@@ -71,14 +71,14 @@ def test_a_sampler_takes_conditions(model, tmp_path, kind, suffix):
         pytest.importorskip("onnxruntime")
     settings, source = {"steps": 1, "sampler": "ddim", "guidance_scale": 2.0}, model(*kind)
     path = export(tmp_path / f"m.{suffix}", source, **settings)
-    asked = ["a two", "three of them"] if kind is TEXT else ["2", "3"]
-    made = load(source, "cpu")
-    cond, other = made.cond(3, asked), made.cond(3, asked[1:])
+    labels = ["a two", "three of them"] if kind is TEXT else ["2", "3"]
+    model = load(source, "cpu")
+    cond, other = model.cond(3, labels), model.cond(3, labels[1:])
     inputs = {"z": torch.randn(3, 64, generator=torch.Generator().manual_seed(0)), **cond}
     images, x_0 = ran(path, inputs)
-    x_T = made.tdpm.x_T_of(inputs["z"].view(-1, *made.tdpm.prior.z_shape), cond)
-    assert torch.equal(made.space.decode(x_0), images)
-    assert (images.int() - made.decode(x_T, labels=asked, **settings).int()).abs().max() <= 1
+    x_T = model.tdpm.x_T_of(inputs["z"].view(-1, *model.tdpm.prior.z_shape), cond)
+    assert torch.equal(model.space.decode(x_0), images)
+    assert (images.int() - model.decode(x_T, labels=labels, **settings).int()).abs().max() <= 1
     assert not torch.equal(ran(path, inputs | other)[0], images)
 
 
@@ -97,7 +97,7 @@ def test_torch_fidelity_scores_the_onnx_file_as_it_is(onnx_file, tmp_path):
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(onnx_file))
-    assert [given.name for given in session.get_inputs()] == ["z"]
+    assert [argument.name for argument in session.get_inputs()] == ["z"]
     about = session.get_modelmeta().custom_metadata_map
     assert (about["preset"], about["z_size"], about["nfe"]) == ("digits", "64", "1 + 1 = 2")
     fidelity = pytest.importorskip("torch_fidelity")
@@ -134,12 +134,12 @@ def test_torch_fidelity_scores_the_onnx_file_as_it_is(onnx_file, tmp_path):
     fidelity.register_feature_extractor("pooled-for-test", Features)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = fidelity.calculate_metrics(
+        scores = fidelity.calculate_metrics(
             input1=str(onnx_file), input1_model_z_size=64, input1_model_z_type="normal", input1_model_num_samples=40,
             input2=str(tmp_path / "real"), fid=True, cuda=False, verbose=False, batch_size=16, cache=False,
             feature_extractor="pooled-for-test",
         )  # fmt: skip
-    assert found["frechet_inception_distance"] > 0
+    assert scores["frechet_inception_distance"] > 0
 
 
 def test_points_with_drawn_noise_in_onnx(model, tmp_path):
@@ -174,9 +174,9 @@ def test_a_folder_of_diffusers_and_back(model, tmp_path, generator, kind):
     # The truncated schedule is a table of betas there, which no schedule of ours matches: only the U-Net is imported.
     plain = {**theirs, "schedule": {**theirs["schedule"], "truncate": {"step": 100}}}
     init = f"diffusers:{folder / 'unet'}"
-    made = build.build(config.load_config(preset_of_denoiser(plain, init)))
-    load_denoiser(made, init)
-    network, ours = made.model.denoiser.network.eval(), load(source, "cpu").tdpm.denoiser.network
+    components = build.build(config.load_config(preset_of_denoiser(plain, init)))
+    load_denoiser(components, init)
+    network, ours = components.model.denoiser.network.eval(), load(source, "cpu").tdpm.denoiser.network
     x, t = torch.randn(3, 1, 8, 8, generator=generator), torch.tensor([1, 50, 100])
     cond = {"label": torch.tensor([0, 3, 10])} if kind == "labels" else {}
     with torch.no_grad():
@@ -192,9 +192,9 @@ def test_diffusers_to_ours_to_diffusers_is_bit_for_bit(tmp_path, generator):
     )  # fmt: skip
     unet.save_pretrained(tmp_path / "theirs")
     init = f"diffusers:{tmp_path / 'theirs'}"
-    made = build.build(config.load_config(preset_of_denoiser(presets.read_preset("digits"), init)))
-    load_denoiser(made, init)
-    weights.write_weights(tmp_path / "m.safetensors", made.model, build.header(made.config, "ema-1", 0))
+    components = build.build(config.load_config(preset_of_denoiser(presets.read_preset("digits"), init)))
+    load_denoiser(components, init)
+    weights.write_weights(tmp_path / "m.safetensors", components.model, build.header(components.config, "ema-1", 0))
     folder = export(tmp_path / "again", tmp_path / "m.safetensors", "diffusers", sampler="ddim", spacing=1.0)
     again = diffusers.UNet2DModel.from_pretrained(folder, subfolder="unet").state_dict()
     assert again.keys() == unet.state_dict().keys()
@@ -213,7 +213,7 @@ def test_diffusers_to_ours_to_diffusers_is_bit_for_bit(tmp_path, generator):
         ("folder", {"format": "diffusers"}, "--sampler ddim"),
     ],
 )
-def test_what_cannot_be_exported_is_refused_and_nothing_is_written(model, tmp_path, name, options, message):
+def test_unsupported_exports_are_rejected_and_nothing_is_written(model, tmp_path, name, options, message):
     source = model()
     before = sorted(tmp_path.iterdir())
     with pytest.raises(InputError, match=message):
@@ -271,7 +271,7 @@ def test_one_file_adds_a_target(model, tmp_path):
         importlib.import_module("tdpm_cli.export.targets").__path__.remove(str(tmp_path / "targets"))
 
 
-def test_an_export_that_computes_something_else_is_refused(model, tmp_path, monkeypatch):
+def test_an_export_that_computes_something_else_is_rejected(model, tmp_path, monkeypatch):
     real = TorchExport.run
     changed = lambda self, path, inputs: tuple(out + 1 for out in real(self, path, inputs))
     monkeypatch.setattr(TorchExport, "run", changed)

@@ -1,6 +1,5 @@
 """`UNet2DModel` of diffusers and its scheduler, from a folder that save_pretrained wrote."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -11,7 +10,7 @@ from tdpm_cli.convert.external import ImportedModel, Tensors, read_tensors
 from tdpm_cli.convert.layout import convert_tensors
 from tdpm_cli.models.backbones.unet import UNet
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import Json
+from tdpm_cli.runtime.files import Json, read_json
 
 __all__ = ["read"]
 
@@ -66,16 +65,9 @@ def read(path: Path, height: int) -> ImportedModel:
 
 def _json(path: Path) -> Json:
     try:
-        content = json.loads(path.read_text())
-    except OSError:
-        raise InputError(
-            f"--init: {path}: no such file; accepted: a folder that diffusers' save_pretrained wrote"
-        ) from None
-    except ValueError as error:
-        raise InputError(f"--init: {path}: damaged ({error})") from None
-    if not isinstance(content, dict):
-        raise InputError(f"--init: {path}: damaged; expected: a JSON object")
-    return content
+        return read_json(path, "accepted: a folder that diffusers' save_pretrained wrote")
+    except InputError as error:
+        raise InputError(f"--init: {error}") from None
 
 
 def _backbone(config: Json, folder: Path, height: int) -> Json:

@@ -31,8 +31,8 @@ class Onnx:
             return sampler.text
         z_size = math.prod(loaded.components.model.prior.z_shape)
         note = "" if request.rgb or space.raw_shape[0] == 3 else "   (needs RGB: export with --rgb)"
-        return (f"{sampler.text}\nnext: fidelity --input1 {file} --input1-model-z-size {z_size} --input1-model-z-type normal "
-                f"--input1-model-num-samples 50000 --input2 IMAGES --fid{note}")  # fmt: skip
+        return (f"{sampler.text}\nnext: fidelity --input1 {file} --input1-model-z-size {z_size} --input1-model-z-type "
+                f"normal --input1-model-num-samples 50000 --input2 IMAGES --fid{note}")  # fmt: skip
 
     def write(self, sampler: SamplerModule, inputs: Inputs, path: Path, metadata: Mapping[str, str]) -> None:
         """Write `path`. Raises InputError if packages are missing or the weights exceed one file."""
