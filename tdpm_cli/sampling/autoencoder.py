@@ -90,7 +90,7 @@ def edit(
         raise InputError(f"strength is {strength}: it must be above 0 and at most 1, which is T")
     t = time_of(strength, model.schedule)
     x_t = noised(model, images, t=t, seed=seed, first=first)
-    return decode(model, x_t, t=t, seed=seed + 1, first=first, labels=labels, **settings)
+    return decode(model, x_t, t=t, seed=seed + 1, first=first, labels=labels, clip=True, **settings)
 
 
 def time_of(strength: float, schedule: Schedule) -> int:
