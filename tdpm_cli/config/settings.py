@@ -53,6 +53,8 @@ class AdversarialSettings(Section):
     """Weight of the gradient penalty on generated data."""
     penalty_every: Positive = 16
     """Steps between gradient penalties."""
+    penalty_decay: Annotated[float, Ge(1)] = 1.0
+    """Factor by which r1 and r2 fall during a stage."""
     weight: NonNegative = 0.1
     """Weight of the adversarial loss where the prior shares the denoiser's weights."""
     mismatch: NonNegative = 0.0
@@ -125,6 +127,8 @@ class TrainConfig(Section):
     """Adam's betas for the denoiser."""
     adversarial_betas: Betas = Field(default_factory=lambda: [0.0, 0.99])
     """Adam's betas for adversarial training."""
+    adversarial_betas_end: Betas | None = None
+    """Adam's betas for adversarial training at the end of a stage."""
     warmup: Count = 0
     """Images over which learning rates rise linearly from zero."""
     cooldown: Fraction = 0.0

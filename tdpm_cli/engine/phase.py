@@ -4,7 +4,7 @@ While a phase runs, `requires_grad` is off outside its module, so that no gradie
 backward pass of its own, so that the activations of only one loss are in memory.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -16,7 +16,9 @@ from tdpm_cli.engine.batch import Batch
 
 Logs = dict[str, Tensor]
 Term = Callable[[Batch], tuple[Tensor, Logs]]  # batch -> the loss averaged over it, and scalars to log
-MakeOptimizer = Callable[[str, nn.Module], torch.optim.Optimizer]  # of "denoiser", "prior" or "discriminator"; fused
+Networks = Mapping[str, nn.Module]  # by "denoiser", "prior" or "discriminator", which have learning rates of their own
+MakeOptimizer = Callable[[Networks], torch.optim.Optimizer]  # fused
+Penalties = Callable[[int], tuple[float, float]]  # training images seen -> gamma of R1 and of R2
 Autocast = Callable[[], AbstractContextManager[object]]
 Average = Callable[[Sequence[nn.Parameter], Tensor], AbstractContextManager[object]]
 

@@ -39,6 +39,8 @@ class Prior(Protocol):
 class Discriminator(Protocol):
     """Maps x_T [B, *shape] to logits [B], which are positive for data. An `nn.Module`, twice differentiable."""
 
+    group: int  # neighbouring examples whose logits depend on one another; 1 = none
+
     def __call__(self, x: Tensor, **cond: Tensor) -> Tensor: ...
 
 

@@ -7,7 +7,7 @@ from torch.nn.functional import softplus
 from tdpm_cli.engine.batch import Batch
 from tdpm_cli.engine.denoiser import antithetic_times
 from tdpm_cli.engine.penalties import gradient_penalty
-from tdpm_cli.engine.phase import Logs, Term
+from tdpm_cli.engine.phase import Logs, Penalties, Term
 from tdpm_cli.engine.protocols import AdversarialLoss, Cond, Condition, Discriminator, Encoder
 from tdpm_cli.engine.tdpm import TDPM
 
@@ -59,6 +59,39 @@ def discriminator_term(model: TDPM, discriminator: Discriminator, adversarial_lo
     return term
 
 
+def one_pass_term(
+    model: TDPM, discriminator: Discriminator, adversarial_loss: AdversarialLoss, penalties: Penalties
+) -> Term:
+    """Prior, discriminator and gradient penalties from one pass of the discriminator over real and fake x_T.
+
+    The gradients are those of `prior_term`, `discriminator_term` and `penalty_term` together. The prior's is
+    d loss / d x_T, carried to its weights by the product with x_T; all other losses see x_T detached.
+    """
+
+    def term(batch: Batch) -> tuple[Tensor, Logs]:
+        cond, (r1, r2) = _encode_condition(model, batch.cond), penalties(batch.seen)
+        real_x_T = _real_x_T(model, batch)
+        x_T = model.prior(batch.normal(model.prior.z_shape), **cond).float()
+        both = torch.cat([real_x_T, x_T.detach()]).requires_grad_()
+        real, fake = logits = _logits_of_both(discriminator, both, cond)
+        of_prior = adversarial_loss.prior(fake, real).mean()
+        of_discriminator = adversarial_loss.discriminator(fake, real).mean()
+        gradient = torch.autograd.grad(of_prior, both, retain_graph=True)[0].chunk(2)[1]
+        loss = of_discriminator + (gradient * x_T).sum()
+        logs = {
+            "loss/prior": of_prior, "loss/discriminator": of_discriminator, "D/real": real.mean(),
+            "D/fake": fake.mean(), "x_T/spread": x_T.std(0).mean() / real_x_T.std(0).mean(),
+        }  # fmt: skip
+        if r1 or r2:
+            slope = torch.autograd.grad(logits.sum(), both, create_graph=True)[0].square().flatten(1).sum(1)
+            of_real, of_fake = slope.chunk(2)
+            logs["loss/r1"], logs["loss/r2"] = r1 / 2 * of_real.mean(), r2 / 2 * of_fake.mean()
+            loss = loss + logs["loss/r1"] + logs["loss/r2"]
+        return loss, {key: log.detach() for key, log in logs.items()}
+
+    return term
+
+
 def likelihood_term(model: TDPM, encoder: Encoder, start: int, ramp: float) -> Term:
     """The negative evidence lower bound of q(x_T), in nats for each number of x (Kingma and Welling 2014, eq. 10).
 
@@ -104,10 +137,11 @@ def mismatch_term(model: TDPM, discriminator: Discriminator, condition: Conditio
     return term
 
 
-def penalty_term(model: TDPM, discriminator: Discriminator, r1: float, r2: float) -> Term:
-    """Gradient penalties: R1 on real x_T and R2 on fake x_T, with `r1` and `r2` as their gamma (0 = off)."""
+def penalty_term(model: TDPM, discriminator: Discriminator, penalties: Penalties) -> Term:
+    """Gradient penalties: R1 on real x_T and R2 on fake x_T, with `penalties` as their gamma (0 = off)."""
 
     def term(batch: Batch) -> tuple[Tensor, Logs]:
+        r1, r2 = penalties(batch.seen)
         loss, logs, cond = torch.zeros((), device=batch.x.device), Logs(), _encode_condition(model, batch.cond)
         for name, gamma, x in (("r1", r1, _real_x_T(model, batch)), ("r2", r2, batch.x_T)):
             if gamma > 0:
@@ -128,6 +162,18 @@ def _real_x_T(model: TDPM, batch: Batch) -> Tensor:
 def _encode_condition(model: TDPM, cond: Cond) -> Cond:
     """Encode a condition for an adversarial loss: the text encoder learns from the denoising loss alone."""
     return model.denoiser.encode_condition(cond)
+
+
+def _logits_of_both(discriminator: Discriminator, both: Tensor, cond: Cond) -> Tensor:
+    """Return logits [2, B] of B real and B fake examples, which share the conditions [B].
+
+    It takes one pass, unless a group of examples that the discriminator compares would hold real and fake ones.
+    """
+    size = len(both) // 2
+    if size % discriminator.group:
+        return torch.stack([discriminator(part, **cond).float() for part in both.chunk(2)])
+    twice = {key: torch.cat([value, value]) for key, value in cond.items()}
+    return discriminator(both, **twice).float().view(2, size)
 
 
 def _equal(first: Cond, second: Cond) -> Tensor:

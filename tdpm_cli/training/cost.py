@@ -52,7 +52,7 @@ def cost_of(config: Config) -> Cost:
     step, activations = 0.0, 0
     for stage in stages_of(config.train):
         objective: Objective = registry.load("objective", stage.objective, "train.objective")()
-        make_optimizer: MakeOptimizer = lambda name, module: torch.optim.SGD(module.parameters(), 0.0)
+        make_optimizer: MakeOptimizer = lambda networks: torch.optim.SGD(nn.ModuleDict(networks).parameters(), 0.0)
         phases = objective.phases(components, PhaseSettings(config.adversarial, make_optimizer))
         share = (stage.stop - stage.start) / config.train.duration
         of_stage, saved = _cost_of_phases(phases, Batch(x, cond, None))

@@ -15,10 +15,20 @@ class Stage:
     start: int
     stop: int
     rates: Mapping[str, float]
-    betas: Mapping[str, Sequence[float]]
+    betas: Mapping[str, tuple[float, float]]
+    betas_end: Mapping[str, tuple[float, float]]  # at the end of the stage, of the networks whose betas change
     warmup: int
     cooldown: float
     prefix: str  # of the names of its optimizers
+
+    def betas_at(self, network: str, seen: int) -> tuple[float, float]:
+        """Return Adam's betas for the step after `seen` images: 1 - beta changes geometrically to the stage's end."""
+        begin, end = self.betas[network], self.betas_end.get(network)
+        if end is None:
+            return begin
+        share = min(max((seen - self.start) / (self.stop - self.start), 0.0), 1.0)
+        first, second = (1 - (1 - a) ** (1 - share) * (1 - b) ** share for a, b in zip(begin, end, strict=True))
+        return first, second
 
     def pace(self, seen: int, batch: int) -> float:
         """Return the share of the full learning rates for the step after `seen` images: up, constant, down."""
@@ -38,14 +48,21 @@ def stages_of(settings: TrainConfig) -> list[Stage]:
             "discriminator": stage.discriminator_lr or settings.discriminator_lr,
         }
         betas = {
-            "denoiser": settings.denoiser_betas,
-            "prior": stage.prior_betas or settings.adversarial_betas,
-            "discriminator": settings.adversarial_betas,
+            "denoiser": _pair(settings.denoiser_betas),
+            "prior": _pair(stage.prior_betas or settings.adversarial_betas),
+            "discriminator": _pair(settings.adversarial_betas),
         }
+        changing = ["discriminator", *(["prior"] if stage.prior_betas is None else [])]
+        end = settings.adversarial_betas_end
+        betas_end = {network: _pair(end) for network in changing} if end else {}
         warmup = settings.warmup if stage.warmup is None else stage.warmup
         cooldown = settings.cooldown if stage.cooldown is None else stage.cooldown
         stop = start + stage.duration
         prefix = f"{number}-{stage.objective}-" if settings.stages else ""
-        stages.append(Stage(number, stage.objective, start, stop, rates, betas, warmup, cooldown, prefix))
+        stages.append(Stage(number, stage.objective, start, stop, rates, betas, betas_end, warmup, cooldown, prefix))
         start = stop
     return stages
+
+
+def _pair(betas: Sequence[float]) -> tuple[float, float]:
+    return float(betas[0]), float(betas[1])

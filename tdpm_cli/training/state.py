@@ -13,7 +13,7 @@ from tdpm_cli.checkpoints import weights
 from tdpm_cli.checkpoints.checkpoint import Snapshot
 from tdpm_cli.config import registry
 from tdpm_cli.engine.ema import EMA
-from tdpm_cli.engine.phase import Phase, PhaseSettings
+from tdpm_cli.engine.phase import Networks, Phase, PhaseSettings
 from tdpm_cli.engine.protocols import Objective
 from tdpm_cli.engine.tdpm import TDPM
 from tdpm_cli.runtime import device as devices
@@ -87,12 +87,12 @@ class TrainerState:
         for average in self.averages:
             average.restart(self.components.model, phase.module)
 
-    def _make_optimizer(self, stage: Stage, name: str, module: nn.Module) -> torch.optim.Optimizer:
-        lr, betas = stage.rates[name], stage.betas[name]
-        optimizer = torch.optim.Adam(module.parameters(), lr, (float(betas[0]), float(betas[1])), fused=True)
-        optimizer.defaults["base_lr"] = lr
-        optimizer.defaults["stage"] = stage
-        self.optimizers[f"{stage.prefix}{name}"] = optimizer
+    def _make_optimizer(self, stage: Stage, networks: Networks) -> torch.optim.Optimizer:
+        groups = [{"params": network.parameters(), "lr": stage.rates[name], "betas": stage.betas_at(name, stage.start)}
+                  for name, network in networks.items()]  # fmt: skip
+        optimizer = torch.optim.Adam(groups, fused=True)
+        optimizer.defaults["stage"], optimizer.defaults["networks"] = stage, list(networks)
+        self.optimizers[f"{stage.prefix}{'-'.join(networks)}"] = optimizer
         return optimizer
 
     def _compile(self) -> None:
@@ -104,12 +104,13 @@ class TrainerState:
                 attempt = partial(try_network, self.components, self.device, size, network)
                 devices.compile_network(network, attempt)
 
-    def set_learning_rates(self) -> None:
-        """Set the learning rates of the next step: linear warm-up, constant, linear cool-down of each stage."""
+    def set_rates(self) -> None:
+        """Set learning rates and betas of the next step; rates rise, stay and fall within each stage."""
         for optimizer in self.optimizers.values():
-            factor = optimizer.defaults["stage"].pace(self.seen, self.settings.batch)
-            for group in optimizer.param_groups:
-                group["lr"] = optimizer.defaults["base_lr"] * factor
+            stage: Stage = optimizer.defaults["stage"]
+            pace = stage.pace(self.seen, self.settings.batch)
+            for name, group in zip(optimizer.defaults["networks"], optimizer.param_groups, strict=True):
+                group["lr"], group["betas"] = stage.rates[name] * pace, stage.betas_at(name, self.seen)
 
     def seed(self, seen: int, *process: int) -> int:
         """Return the seed of the step that begins after `seen` images, or of one process in this step."""

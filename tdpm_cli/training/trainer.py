@@ -87,7 +87,7 @@ def train_on(
     cond = components.condition.encode({**raw_condition, "raw": raw}, process_generator)
     cond = {key: value.to(where) for key, value in cond.items()}
 
-    state.set_learning_rates()
+    state.set_rates()
     batch = Batch(x, cond, generator, first=distributed.rank() * len(x), total=total, seen=state.seen)
     micro_batches = drop_conditions(batch, components.condition).split(settings.batch_gpu or len(x))
     machine = Machine(autocast, distributed.averaged, distributed.full_value)

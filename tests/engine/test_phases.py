@@ -8,8 +8,10 @@ from tdpm_cli.config.settings import AdversarialSettings
 from tdpm_cli.engine.batch import Batch, drop_conditions
 from tdpm_cli.engine.objectives.adversarial import AdversarialObjective
 from tdpm_cli.engine.objectives.tdpm import TDPMObjective
+from tdpm_cli.engine.penalties import gradient_penalty
 from tdpm_cli.engine.phase import Phase, PhaseSettings, train_step
-from tdpm_cli.engine.terms import mismatch_term, penalty_term
+from tdpm_cli.engine.phases import penalties_of
+from tdpm_cli.engine.terms import mismatch_term, one_pass_term, penalty_term
 from tdpm_cli.sampling.build import build
 
 
@@ -17,8 +19,9 @@ def phases_of(plain, adversarial=None, objective=TDPMObjective):
     components = build(load_config(plain))
     optimizers = {}
 
-    def make_optimizer(name, module):
-        optimizers[name] = torch.optim.SGD(module.parameters(), 0.1, fused=True)
+    def make_optimizer(networks):
+        name = "-".join(networks)
+        optimizers[name] = torch.optim.SGD(nn.ModuleDict(networks).parameters(), 0.1, fused=True)
         return optimizers[name]
 
     settings = PhaseSettings(adversarial or AdversarialSettings(), make_optimizer)
@@ -126,7 +129,7 @@ def test_lazy_penalties_keep_their_strength(tiny):
     ((weight, lazy),) = penalty.terms
     value, logs = lazy(data)
     data.generator.manual_seed(7)
-    plain, _ = penalty_term(components.model, components.discriminator, 3.0, 0.0)(data)
+    plain, _ = penalty_term(components.model, components.discriminator, lambda seen: (3.0, 0.0))(data)
     assert weight * value.item() == pytest.approx(4 * plain.item())
     assert logs["loss/r1"].item() == pytest.approx(plain.item())
     due = [step for step in range(9) if "gradient/penalty" in train_step(phases, [batch()], step, 0)]
@@ -138,7 +141,7 @@ def test_r2_is_the_penalty_on_the_fake(tiny):
     data = batch()
     data.x_T = torch.zeros(8, 2)
     components.discriminator.label = None
-    _, logs = penalty_term(components.model, components.discriminator, 0.0, 2.0)(data)
+    _, logs = penalty_term(components.model, components.discriminator, lambda seen: (0.0, 2.0))(data)
     x = torch.zeros(8, 2, requires_grad=True)
     (gradient,) = torch.autograd.grad(components.discriminator(x).sum(), x)
     assert float(logs["loss/r2"]) == pytest.approx(float(gradient.square().sum(1).mean()), rel=1e-5)
@@ -217,7 +220,7 @@ def test_a_shared_prior_learns_data_at_a_single_point(tiny):
     # All data are one point: after some steps the shared prior's x_T has moved there.
     plain = tiny("train.denoiser_lr=1e-3")
     components = build(load_config(plain))
-    adam = lambda name, module: torch.optim.Adam(module.parameters(), 2e-3, betas=(0.0, 0.99), fused=True)
+    adam = lambda networks: torch.optim.Adam(nn.ModuleDict(networks).parameters(), 2e-3, betas=(0.0, 0.99), fused=True)
     phases = TDPMObjective().phases(components, PhaseSettings(AdversarialSettings(penalty_every=4), adam))
     generator = torch.Generator().manual_seed(0)
     target = torch.tensor([2.0, -1.0])
@@ -252,3 +255,56 @@ def test_mismatch_is_a_term_of_the_discriminator(tiny_images):
     _, phases, _ = phases_of(tiny_images(*labels), AdversarialSettings(mismatch=0.5))
     (phase,) = [phase for phase in phases if phase.name == "discriminator"]
     assert [weight for weight, _ in phase.terms] == [1.0, 0.5]
+
+
+@pytest.mark.parametrize("size", [8, 6])  # 6: groups of 4 examples would hold real and fake ones
+@pytest.mark.parametrize("loss", ["logistic", "relativistic"])
+@pytest.mark.parametrize("classes", [[], ["condition.name=labels", "condition.classes=10"]])
+def test_one_pass_gives_the_gradients_of_separate_passes(tiny_images, size, loss, classes):
+    light = {"prior": {"name": "light", "channels": [8]}, "discriminator": {"name": "light", "channels": [8, 8]}}
+    components = build(load_config({**tiny_images(*classes), **light}))
+    model, discriminator, losses = components.model, components.discriminator, load("loss", loss)()
+    cond = {"label": torch.arange(size)} if classes else {}
+    data = Batch(torch.randn(size, 1, 8, 8), cond, torch.Generator().manual_seed(1))
+    parameters = [*model.prior.parameters(), *discriminator.parameters()]
+
+    term = one_pass_term(model, discriminator, losses, lambda seen: (0.7, 0.3))
+    value, logs = term(data)
+    value.backward()
+    together = [parameter.grad.clone() for parameter in parameters]
+
+    data.generator.manual_seed(1)
+    real = model.denoiser.schedule.q_sample_T(data.x, data.normal(data.x.shape[1:]))
+    fake = model.prior(data.normal(model.prior.z_shape), **cond)
+    of_prior = losses.prior(discriminator(fake, **cond), discriminator(real, **cond)).mean()
+    of_discriminator = losses.discriminator(discriminator(fake.detach(), **cond), discriminator(real, **cond)).mean()
+    r1 = gradient_penalty(discriminator, real, 0.7, **cond).mean()
+    r2 = gradient_penalty(discriminator, fake, 0.3, **cond).mean()
+    apart = [
+        *torch.autograd.grad(of_prior, list(model.prior.parameters())),
+        *torch.autograd.grad(of_discriminator + r1 + r2, list(discriminator.parameters())),
+    ]
+    for one, other in zip(together, apart, strict=True):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-6 * float(other.abs().max()) + 1e-9)
+    expected = {"loss/prior": of_prior, "loss/discriminator": of_discriminator, "loss/r1": r1, "loss/r2": r2}
+    assert {key: logs[key].item() for key in expected} == pytest.approx({k: v.item() for k, v in expected.items()})
+
+
+def test_penalties_of_every_step_share_a_pass(tiny):
+    own = "prior.name=copy"
+    components, (denoiser, adversarial), optimizers = phases_of(tiny(own), AdversarialSettings(penalty_every=1))
+    assert [denoiser.name, adversarial.name] == ["denoiser", "adversarial"]
+    assert set(optimizers) == {"denoiser", "prior-discriminator"}
+    networks = components.model.prior, components.discriminator
+    before = [snapshot(network) for network in networks]
+    train_step([adversarial], [batch()], 0, 0)
+    assert all(changed(network, old) for network, old in zip(networks, before, strict=True))
+
+
+def test_penalties_fall_during_a_stage(tiny):
+    adversarial = AdversarialSettings(r1=1.0, r2=0.5, penalty_decay=10.0)
+    settings = PhaseSettings(adversarial, lambda networks: None, start=1000, stop=3000)
+    penalties = penalties_of(settings)
+    assert penalties(1000) == (1.0, 0.5)
+    assert penalties(3000) == pytest.approx((0.1, 0.05))
+    assert penalties(2000) == pytest.approx((10**-0.5, 0.5 * 10**-0.5))

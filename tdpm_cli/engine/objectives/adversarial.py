@@ -1,7 +1,7 @@
 """The prior alone, for a trained denoiser, such as one of another project: few steps from pretrained weights."""
 
 from tdpm_cli.engine.phase import Phase, PhaseSettings
-from tdpm_cli.engine.phases import discriminator_phases, prior_phase
+from tdpm_cli.engine.phases import adversarial_phases
 from tdpm_cli.engine.protocols import Components
 
 __all__ = ["AdversarialObjective"]
@@ -17,5 +17,5 @@ class AdversarialObjective:
     needs_own_prior = True  # one with weights of its own that learn
 
     def phases(self, components: Components, settings: PhaseSettings) -> list[Phase]:
-        """Return the phases of a step: prior, discriminator, penalty."""
-        return [prior_phase(components, settings), *discriminator_phases(components, settings)]
+        """Return the phases of a step: prior and discriminator together, or one after the other with lazy penalties."""
+        return adversarial_phases(components, settings)

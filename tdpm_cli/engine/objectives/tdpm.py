@@ -1,7 +1,7 @@
 """Denoiser and prior together: the default. Zheng et al. 2023."""
 
 from tdpm_cli.engine.phase import Phase, PhaseSettings
-from tdpm_cli.engine.phases import denoiser_phase, discriminator_phases, joint_phase, prior_phase
+from tdpm_cli.engine.phases import adversarial_phases, denoiser_phase, discriminator_phases, joint_phase
 from tdpm_cli.engine.protocols import Components
 
 __all__ = ["TDPMObjective"]
@@ -26,7 +26,5 @@ class TDPMObjective:
         if components.discriminator is None or not prior.learns:
             return [denoiser_phase(components, settings)]
         if prior.shares:
-            generator = [joint_phase(components, settings)]
-        else:
-            generator = [denoiser_phase(components, settings), prior_phase(components, settings)]
-        return [*generator, *discriminator_phases(components, settings)]
+            return [joint_phase(components, settings), *discriminator_phases(components, settings)]
+        return [denoiser_phase(components, settings), *adversarial_phases(components, settings)]

@@ -39,7 +39,7 @@ class LightDiscriminator(nn.Module):
         for _ in self.blocks:
             height, width = (height + 1) // 2, (width + 1) // 2
         last = channels[-1]
-        self.group = minibatch_std
+        self.minibatch_std, self.group = minibatch_std, max(minibatch_std, 1)
         self.conv = conv(last + (minibatch_std > 0), last, gain=1.4)
         self.flat = linear(last * height * width, last, 1.4)
         self.leave = linear(last, 1)
@@ -50,8 +50,8 @@ class LightDiscriminator(nn.Module):
         h = self.enter(pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last))
         for block in self.blocks:
             h = block(h)
-        if self.group:
-            h = with_minibatch_std(h, self.group)
+        if self.minibatch_std:
+            h = with_minibatch_std(h, self.minibatch_std)
         h = leaky_relu(self.conv(leaky_relu(h, SLOPE)), SLOPE)
         h = leaky_relu(self.flat(h.flatten(1)), SLOPE)
         projection = (h * self.condition(h, **cond)).sum(1) / math.sqrt(h.shape[1])

@@ -17,6 +17,8 @@ class MLP(nn.Module):
     A label enters by projection (Miyato and Koyama 2018).
     """
 
+    group = 1
+
     def __init__(
         self, shape: Sequence[int], sizes: Mapping[str, int], *, width: Positive = 128, layers: Positive = 3
     ) -> None:

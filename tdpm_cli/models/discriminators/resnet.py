@@ -51,7 +51,7 @@ class ResNet(nn.Module):
             self.blocks.append(Block(channels(height), channels(half)))
             height, width = half, (width + 1) // 2
         last = channels(height)
-        self.group = minibatch_std
+        self.minibatch_std, self.group = minibatch_std, max(minibatch_std, 1)
         self.conv = Conv(last + (minibatch_std > 0), last, 3)
         self.flat = Linear(last * height * width, last)
         self.leave = Linear(last, 1)
@@ -68,8 +68,8 @@ class ResNet(nn.Module):
         h = self.enter(x.contiguous(memory_format=torch.channels_last))
         for block in self.blocks:
             h = block(h)
-        if self.group:
-            h = with_minibatch_std(h, self.group)
+        if self.minibatch_std:
+            h = with_minibatch_std(h, self.minibatch_std)
         h = self.conv(h)
         h = activate(self.flat(h.flatten(1)))
         logits = self.leave(h)[:, 0]
