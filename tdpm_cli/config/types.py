@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _UNITS = {"": 1, "k": 1_000, "M": 1_000_000}
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 _COUNT = r"(\d+(?:\.\d+)?)([kM]?)"
 
 Value: TypeAlias = "bool | int | float | str | list[Value] | Mapping[str, Value] | None"  # as YAML holds it
@@ -36,6 +37,12 @@ def parse_count(value: object) -> object:
         return value
     number = float(match[1]) * _UNITS[match[2]]
     return int(number) if number == int(number) else value
+
+
+def parse_seconds(text: str) -> float | None:
+    """Read "90s", "10min", "8h" or "2d" as seconds; return None for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)", text.strip())
+    return float(match[1]) * _SECONDS[match[2]] if match else None
 
 
 @dataclass(frozen=True)

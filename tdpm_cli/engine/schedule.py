@@ -9,6 +9,8 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 import torch
 from torch import Tensor
 
+from tdpm_cli.engine.information import nats
+
 
 class Schedule:
     """Noise levels: `alpha_bar` float64 [T+1], strictly decreasing from alpha_bar[0] = 1.
@@ -64,10 +66,19 @@ class Schedule:
         """Return x_T ~ q(x_T | x_0): the data at the truncation point."""
         return self.alpha(self.T) * x_0 + self.sigma(self.T) * noise
 
+    def nats(self, t: int, eigenvalues: Tensor) -> float:
+        """Return what x_t, t ≥ 1, asks of a prior in nats; see `information.nats`. It falls with t."""
+        return nats(eigenvalues, self.alpha(t), self.sigma(t))
+
+    def step_of_nats(self, wanted: float, eigenvalues: Tensor) -> int:
+        """Return the step whose nats are nearest to `wanted`. Raises ValueError if all are below or above it."""
+        return self._nearest_step("nats", wanted, [self.nats(t, eigenvalues) for t in range(1, self.T + 1)])
+
     def truncate(self, step: int | None = None, sigma: float | None = None, log_snr: float | None = None) -> "Schedule":
         """Keep t = 0..T, where T is `step`, or the step whose sigma or log-SNR is nearest to `sigma` or `log_snr`.
 
-        Raises ValueError unless exactly one of the three is set and the schedule contains it.
+        Raises ValueError unless exactly one of the three is set and the schedule contains it. For nats, which depend
+        on the data, see `step_of_nats`.
         """
         if sum(unit is not None for unit in (step, sigma, log_snr)) != 1:
             raise ValueError("set exactly one of step, sigma, log_snr")
