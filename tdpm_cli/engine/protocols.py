@@ -29,6 +29,7 @@ class Prior(Protocol):
     learns: bool  # whether the adversarial loss can train it
     shares: bool  # whether its weights are the denoiser's
     has_generator: bool  # whether x_T = alpha_T generator(z) + sigma_T eps, with a vector z of `latent` numbers
+    makes_x_0: bool  # whether it has a method `x_0_and_eps` of the same arguments, from which x_T follows
 
     def __call__(self, z: Tensor, **cond: Tensor) -> Tensor: ...
 

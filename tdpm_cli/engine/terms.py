@@ -52,8 +52,7 @@ def discriminator_term(model: TDPM, discriminator: Discriminator, adversarial_lo
         real = discriminator(x_T, **cond).float()
         fake = discriminator(batch.x_T, **cond).float()
         loss = adversarial_loss.discriminator(fake, real).mean()
-        spread = batch.x_T.std(0).mean() / x_T.std(0).mean()
-        logs = {"loss/discriminator": loss, "D/real": real.mean(), "D/fake": fake.mean(), "x_T/spread": spread}
+        logs = {"loss/discriminator": loss, "D/real": real.mean(), "D/fake": fake.mean()}
         return loss, {key: log.detach() for key, log in logs.items()}
 
     return term
@@ -79,8 +78,8 @@ def one_pass_term(
         gradient = torch.autograd.grad(of_prior, both, retain_graph=True)[0].chunk(2)[1]
         loss = of_discriminator + (gradient * x_T).sum()
         logs = {
-            "loss/prior": of_prior, "loss/discriminator": of_discriminator, "D/real": real.mean(),
-            "D/fake": fake.mean(), "x_T/spread": x_T.std(0).mean() / real_x_T.std(0).mean(),
+            "loss/prior": of_prior, "loss/discriminator": of_discriminator,
+            "D/real": real.mean(), "D/fake": fake.mean(),
         }  # fmt: skip
         if r1 or r2:
             slope = torch.autograd.grad(logits.sum(), both, create_graph=True)[0].square().flatten(1).sum(1)

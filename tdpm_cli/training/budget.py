@@ -17,8 +17,8 @@ def lengths_within(seconds: float, lengths: Sequence[int], speeds: Sequence[floa
         number = scaled.index(min(scaled))
         needed = seconds * batch / (factor * lengths[number])
         raise InputError(
-            f"--budget {seconds:g} s is too short: stage {number + 1} would have less than one batch of {batch} images; "
-            f"give at least {needed:.0f} s"
+            f"--budget {seconds:g} s is too short: stage {number + 1} would have less than one batch of {batch} "
+            f"images; give at least {needed:.0f} s"
         )
     return scaled
 

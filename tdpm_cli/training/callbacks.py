@@ -13,6 +13,7 @@ from tdpm_cli.runtime import distributed, grids
 from tdpm_cli.runtime.console import Log, Meter, say, since_the_program_began
 from tdpm_cli.sampling.panels import draw_panels
 from tdpm_cli.training.divergence import report_divergence
+from tdpm_cli.training.health import Variety
 from tdpm_cli.training.monitor import Balance
 from tdpm_cli.training.state import TrainerState
 
@@ -35,9 +36,12 @@ LABELS = {  # of logged values beside the progress bar
     "gradient/likelihood": "|∇likelihood|",
     "gradient/discriminator": "|∇D|",
     "gradient/penalty": "|∇penalty|",
-    "x_T/spread": "spread",
+    "x_0/variety": "variety",
 }
 OTHERS_SHOWN = ("loss/", "gradient/")  # beginnings of further values that are shown, under their own names
+
+
+LEARNS = {"loss/prior", "loss/reconstruction"}  # one of these is logged while the prior learns
 
 
 @dataclass
@@ -90,9 +94,11 @@ class LogCallback(Callback):
     meter: Meter
     supply: Supply
     balance: Balance = field(init=False)
+    variety: Variety = field(init=False)
 
     def __post_init__(self) -> None:
         self.balance = Balance(self.state.settings.duration)
+        self.variety = Variety(self.state, self.data)
 
     def after_step(self, progress: Progress) -> None:
         """Check the figures of the step before, and log the means when they are due."""
@@ -105,6 +111,8 @@ class LogCallback(Callback):
         means: dict[str, float] = {}
         if progress.due or progress.stops or progress.passed(settings.log):
             means = state.figures.means()
+            if LEARNS & means.keys():
+                means["x_0/variety"] = self.variety.measure()
             with self.saver.tolerating():
                 self.log.write(progress.seen, {**means, "img/s": self.meter.rate, "loader": self.supply.share()})
             for warning in self.balance.trouble(progress.seen, means):

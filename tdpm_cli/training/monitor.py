@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 SATURATED = 0.05  # the discriminator's loss, below which the prior gets almost no gradient
-COLLAPSED = 0.1  # spread of the prior's x_T over that of the data, below which its examples are nearly equal
+COLLAPSED = 0.2  # variety of the prior's x_0 over the data's, below which its examples repeat a few
 MIN_LINES, MIN_SHARE = 10, 0.02  # lines of the log, and share of the duration, that a problem must last
 
 
@@ -87,7 +87,7 @@ class Balance:
         problems = set[str]()
         if means.get("loss/discriminator", math.inf) < SATURATED:
             problems.add(SATURATION)
-        if means.get("x_T/spread", math.inf) < COLLAPSED:
+        if means.get("x_0/variety", math.inf) < COLLAPSED:
             problems.add(COLLAPSE)
         self._reported &= problems
         self._since = {text: self._since.get(text, seen) for text in problems}
@@ -106,6 +106,6 @@ SATURATION = (
     "adversarial.r1, or truncate later (a larger T makes real and generated x_T more similar)"
 )
 COLLAPSE = (
-    "the prior has collapsed: its examples are nearly equal. Go back to an earlier checkpoint, and raise "
-    "adversarial.r1, lower train.prior_lr or adversarial.weight, or truncate later (a larger T)"
+    "the prior has collapsed: its examples repeat a few images (x_0/variety). Go back to an earlier checkpoint, and "
+    "raise adversarial.r1, lower train.prior_lr or adversarial.weight, or truncate later (a larger T)"
 )

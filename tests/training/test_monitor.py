@@ -110,7 +110,7 @@ def test_numbers_are_read_one_step_late_and_averaged_over_the_finite_ones():
 
 def test_an_imbalance_is_reported_once_until_it_ends():
     balance = health.Balance(duration=10_000)
-    sound, stuck = {"loss/discriminator": 1.4, "x_T/spread": 1.0}, {"loss/discriminator": 0.001, "x_T/spread": 0.01}
+    sound, stuck = {"loss/discriminator": 1.4, "x_0/variety": 1.0}, {"loss/discriminator": 0.001, "x_0/variety": 0.01}
     reported = [balance.trouble(100 * k, stuck if k % 30 else sound) for k in range(90)]
     assert [k for k, texts in enumerate(reported) if texts] == [10, 40, 70]
     assert reported[10] == [health.SATURATION, health.COLLAPSE]

@@ -19,6 +19,7 @@ class Copy(nn.Module):
 
     nfe = 1
     has_generator = False
+    makes_x_0 = False
     learns = True
     shares = False
 

@@ -25,6 +25,7 @@ class Denoised(nn.Module):
 
     nfe = 1
     has_generator = False
+    makes_x_0 = True
     learns = True
     shares = False
 
@@ -41,9 +42,12 @@ class Denoised(nn.Module):
 
     def forward(self, z: Tensor, **cond: Tensor) -> Tensor:
         """Map (z, eps) [B, 2 · shape[0], ...] to x_T [B, *shape]."""
+        return self.schedule.q_sample_T(*self.x_0_and_eps(z, **cond))
+
+    def x_0_and_eps(self, z: Tensor, **cond: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (z, eps) [B, 2 · shape[0], ...] to x_0 and eps, each [B, *shape]."""
         z, eps = z.chunk(2, 1)
-        x_0 = self.denoiser(self.sigma_t * z, full(z, self.t), **cond)
-        return self.schedule.q_sample_T(x_0, eps)
+        return self.denoiser(self.sigma_t * z, full(z, self.t), **cond), eps
 
     def start(self, network: nn.Module) -> None:
         """Copy the present weights of the denoiser's network."""

@@ -14,6 +14,7 @@ class Gaussian(nn.Module):
 
     nfe = 0
     has_generator = False
+    makes_x_0 = False
     learns = False
     shares = False
 

@@ -25,6 +25,7 @@ class LightPrior(nn.Module):
     """
 
     has_generator = True
+    makes_x_0 = True
     learns = True
     shares = False
     nfe = 1
@@ -48,8 +49,12 @@ class LightPrior(nn.Module):
 
     def forward(self, z: Tensor, **cond: Tensor) -> Tensor:
         """Map (z, eps) [B, z_shape] to x_T [B, *shape]."""
+        return self.schedule.q_sample_T(*self.x_0_and_eps(z, **cond))
+
+    def x_0_and_eps(self, z: Tensor, **cond: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (z, eps) [B, z_shape] to x_0 and eps, each [B, *shape]."""
         z, eps = z.split([self.latent, math.prod(self.shape)], 1)
-        return self.schedule.q_sample_T(self.generator(z, **cond), eps.view(-1, *self.shape))
+        return self.generator(z, **cond), eps.view(-1, *self.shape)
 
     def start(self, network: nn.Module) -> None:
         """Do nothing: the generator has another architecture."""

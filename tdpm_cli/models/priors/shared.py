@@ -15,6 +15,7 @@ class Shared(nn.Module):
 
     nfe = 1
     has_generator = False
+    makes_x_0 = False
     learns = True
     shares = True
 

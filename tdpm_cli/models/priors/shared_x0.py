@@ -19,6 +19,7 @@ class SharedX0(nn.Module):
 
     nfe = 1
     has_generator = False
+    makes_x_0 = True
     learns = True
     shares = True
 
@@ -28,9 +29,12 @@ class SharedX0(nn.Module):
 
     def forward(self, z: Tensor, **cond: Tensor) -> Tensor:
         """Map (z, eps) [B, 2 · shape[0], ...] to x_T [B, *shape]."""
+        return self.schedule.q_sample_T(*self.x_0_and_eps(z, **cond))
+
+    def x_0_and_eps(self, z: Tensor, **cond: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (z, eps) [B, 2 · shape[0], ...] to x_0 and eps, each [B, *shape]."""
         z, eps = z.chunk(2, 1)
-        x_0 = self.network(z, full(z, self.schedule.T + 1), **cond)
-        return self.schedule.q_sample_T(x_0, eps)
+        return self.network(z, full(z, self.schedule.T + 1), **cond), eps
 
     def start(self, network: nn.Module) -> None:
         """Do nothing: the weights are the denoiser's."""

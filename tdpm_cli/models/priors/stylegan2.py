@@ -20,6 +20,7 @@ class StyleGAN2(Generator):
 
     nfe = 1
     has_generator = False
+    makes_x_0 = False
     learns = True
     shares = False
 

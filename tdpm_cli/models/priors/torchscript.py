@@ -25,6 +25,7 @@ class TorchScript(nn.Module):
 
     nfe = 1
     has_generator = False
+    makes_x_0 = True
     learns = True
     shares = False
 
@@ -50,9 +51,13 @@ class TorchScript(nn.Module):
 
     def forward(self, z: Tensor, **cond: Tensor) -> Tensor:
         """Map (z, eps) [B, z_shape] to x_T [B, *shape]."""
+        return self.schedule.q_sample_T(*self.x_0_and_eps(z, **cond))
+
+    def x_0_and_eps(self, z: Tensor, **cond: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (z, eps) [B, z_shape] to x_0 and eps, each [B, *shape]."""
         z, eps = z.split([math.prod(self.z), math.prod(self.shape)], 1)
         x_0 = self.generator(z.reshape(-1, *self.z), **{key: cond[key] for key in self.condition_keys})
-        return self.schedule.q_sample_T(x_0, eps.reshape(-1, *self.shape))
+        return x_0, eps.reshape(-1, *self.shape)
 
     def start(self, network: nn.Module) -> None:
         """Do nothing: the weights come with the program."""
