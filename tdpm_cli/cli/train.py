@@ -18,6 +18,7 @@ from tdpm_cli.cli.options import (
     in_processes,
     settings_options,
 )
+from tdpm_cli.config.types import parse_seconds
 
 
 def known_init(init: Optional[str]) -> Optional[str]:
@@ -27,6 +28,15 @@ def known_init(init: Optional[str]) -> Optional[str]:
     if init is not None:
         init_source(init)
     return init
+
+
+def known_time(text: Optional[str]) -> Optional[str]:
+    """Raise InputError for a --budget that is no time."""
+    if text is not None and not parse_seconds(text):
+        from tdpm_cli.runtime.errors import InputError
+
+        raise InputError(f"--budget {text}: it must be a time with a unit, such as 90s, 10min, 8h or 2d")
+    return text
 
 
 TrainingData = Annotated[
@@ -76,6 +86,10 @@ def train(
     name: Annotated[
         Optional[str], typer.Option(help="Name of the run.", show_default="the preset's", rich_help_panel=OUTPUT)
     ] = None,
+    budget: Annotated[
+        Optional[str],
+        typer.Option(help="Time to train, such as 10min or 8h.", callback=known_time, rich_help_panel=TRAINING),
+    ] = None,
     init: Init = None,
     init_prior: InitPrior = None,
     resume: Annotated[
@@ -102,6 +116,9 @@ def train(
 
     if resume not in ("auto", "never") and not Path(resume).exists():
         raise InputError(f"--resume {resume}: no such run or checkpoint; accepted: auto, never, or a path")
+    if budget is not None and "duration" in settings:
+        raise InputError("--budget and --duration exclude each other: the budget sets the duration")
+    seconds = None if budget is None else parse_seconds(budget)
     overrides: list[Override] = [*(set_ or []), {"train": settings | machine}]
     config = training_config(preset, overrides, Sources(data, download, init, init_prior))
 
@@ -113,8 +130,8 @@ def train(
     if profile:
         training.profile(config, outdir, name, resume)
     elif dry_run:
-        training.dry_run(config, outdir, name, resume)
+        training.dry_run(config, outdir, name, resume, seconds)
     else:
         from tdpm_cli.evaluation.while_training import checkpoint_scorer
 
-        training.train(config, outdir, name, resume, checkpoint_scorer)
+        training.train(config, outdir, name, resume, checkpoint_scorer, seconds)

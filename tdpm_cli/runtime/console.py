@@ -68,6 +68,13 @@ class Meter:
                 self._bar.start()
             self._start += time.monotonic() - begin
 
+    def rename(self, label: str) -> None:
+        """Show another label from now on."""
+        if label != self.label:
+            self.label = label
+            if console.is_terminal:
+                self._bar.update(self._task, description=label)
+
     @property
     def rate(self) -> float:
         """Units a second since the start."""

@@ -34,6 +34,10 @@ def with_budget(config: Config, seconds: float, speeds: Sequence[float]) -> Conf
 def with_lengths(config: Config, lengths: Sequence[int]) -> Config:
     """Return the config with these lengths of its stages in images; `adversarial.start` keeps its share."""
     settings, total = config.train, sum(lengths)
-    stages = [stage.model_copy(update={"duration": length}) for stage, length in zip(settings.stages, lengths)]  # noqa: B905 (none without stages)
+    if len(lengths) != len(settings.stages_in_order):
+        return config  # another preset's run, which is rejected when it is continued
+    stages = [
+        stage.model_copy(update={"duration": length}) for stage, length in zip(settings.stages, lengths, strict=False)
+    ]
     start = round(config.adversarial.start * total / settings.duration)
     return config.replace("train", duration=total, stages=stages).replace("adversarial", start=start)

@@ -15,6 +15,7 @@ from tdpm_cli.sampling.panels import draw_panels
 from tdpm_cli.training.divergence import report_divergence
 from tdpm_cli.training.health import Variety
 from tdpm_cli.training.monitor import Balance
+from tdpm_cli.training.stages import Stage, stages_of
 from tdpm_cli.training.state import TrainerState
 
 Score = Callable[[TDPM, int], tuple[str, float]]  # averaged model, images seen -> name and value; lower is better
@@ -95,14 +96,17 @@ class LogCallback(Callback):
     supply: Supply
     balance: Balance = field(init=False)
     variety: Variety = field(init=False)
+    stages: Sequence[Stage] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.stages = stages_of(self.state.settings)
         self.balance = Balance(self.state.settings.duration)
         self.variety = Variety(self.state, self.data)
 
     def after_step(self, progress: Progress) -> None:
         """Check the figures of the step before, and log the means when they are due."""
         state, settings = self.state, self.state.settings
+        stage = next(stage for stage in self.stages if progress.before < stage.stop)
         if progress.steps == 1:
             devices.synchronise(state.device)
             say(f"the first step was complete {since_the_program_began():.1f} s after the program began")
@@ -114,9 +118,12 @@ class LogCallback(Callback):
             if LEARNS & means.keys():
                 means["x_0/variety"] = self.variety.measure()
             with self.saver.tolerating():
-                self.log.write(progress.seen, {**means, "img/s": self.meter.rate, "loader": self.supply.share()})
+                about = {"stage": stage.number + 1, "img/s": self.meter.rate, "loader": self.supply.share()}
+                self.log.write(progress.seen, means | about)
             for warning in self.balance.trouble(progress.seen, means):
                 say(f"warning: by {progress.seen / 1000:g} kimg {warning}")
+        if settings.stages:
+            self.meter.rename(f"train {state.components.config.preset}: {stage.objective}")
         self.meter.advance(settings.batch, beside_bar(means))
 
 

@@ -11,6 +11,7 @@ from tdpm_cli.runtime.console import say, summary_table, table
 from tdpm_cli.runtime.device import free_memory
 from tdpm_cli.training import profiling
 from tdpm_cli.training.cost import Cost, cost_of
+from tdpm_cli.training.stages import stages_of
 from tdpm_cli.training.state import TrainerState
 from tdpm_cli.training.trainer import memory_advice, train_on
 
@@ -24,7 +25,12 @@ def report_cost(state: TrainerState, data: Dataset) -> None:
     """Print what the run would cost, and how fast a few steps are on this machine."""
     settings = state.settings
     cost, size = cost_of(state.components.config), settings.batch_gpu or settings.batch
-    rate, count = measure_speed(state, data)
+    stages, speeds = stages_of(settings), stage_speeds(state, data)
+    times = [(stage.stop - stage.start) / speed for stage, speed in zip(stages, speeds, strict=True)]
+    of_stages = {
+        f"stage {stage.number + 1}": f"{stage.objective}: {speed:.3g} images a second, {_duration(seconds)}"
+        for stage, speed, seconds in zip(stages, speeds, times, strict=True)
+    }
     free, total = free_memory(state.device), cost.memory(size)
     advice = "" if total <= free else f": too little; try {_smaller_batch(state, cost, free)}"
     rows = {
@@ -34,14 +40,21 @@ def report_cost(state: TrainerState, data: Dataset) -> None:
         "memory": f"at most about {total / GIB:.3g} GiB: {cost.state_bytes / GIB:.3g} for weights, averages and "
         f"optimizers, and {cost.activation_bytes / MIB:.4g} MiB for each of {size} images at a time",
         "free here": f"{free / GIB:.3g} GiB{advice}",
-        "speed here": f"{rate:.3g} images a second ({count} images on {state.device}, {settings.precision})",
-        "time here": f"{_duration(settings.duration / rate)} for {settings.duration / 1000:g} kimg",
+        "speed here": f"{settings.duration / sum(times):.3g} images a second on {state.device}, {settings.precision}",
+        **(of_stages if len(stages) > 1 else {}),
+        "time here": f"{_duration(sum(times))} for {settings.duration / 1000:g} kimg",
     }
     summary_table("cost", rows)
 
 
-def measure_speed(state: TrainerState, data: Dataset) -> tuple[float, int]:
-    """Return images a second over a few real steps, and the number of images; slow machines get smaller batches.
+def stage_speeds(state: TrainerState, data: Dataset) -> list[float]:
+    """Return images a second in each stage of training, measured by real steps, which change the weights."""
+    adversarial_start = state.components.config.adversarial.start
+    return [_measure_speed(state, data, stage.start + adversarial_start) for stage in stages_of(state.settings)]
+
+
+def _measure_speed(state: TrainerState, data: Dataset, seen: int) -> float:
+    """Return images a second over a few real steps after `seen` images; slow machines get smaller batches.
 
     The first step warms up, and counts only if it takes more than `SLOW_STEP` seconds.
     """
@@ -51,7 +64,7 @@ def measure_speed(state: TrainerState, data: Dataset) -> tuple[float, int]:
     size = min(settings.batch_gpu or full, FIRST_BATCH)
     spent, count = 0.0, 0
     while True:
-        state.step = 1  # a step without the lazy penalty, as most are
+        state.seen, state.step = seen, 1  # a step without the lazy penalty, as most are
         raw, raw_condition = data[[k % len(data) for k in range(size)]]
         begin = time.perf_counter()
         train_on(state, raw, raw_condition, autocast)
@@ -60,7 +73,7 @@ def measure_speed(state: TrainerState, data: Dataset) -> tuple[float, int]:
         if seconds > SLOW_STEP or size == full:
             spent, count = spent + seconds, count + size
         if spent > MEASURED_TIME or count >= 8 * size:
-            return count * distributed.size() / spent, count * distributed.size()
+            return count * distributed.size() / spent
         if seconds < SLOW_STEP:
             size = full
 

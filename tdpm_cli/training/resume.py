@@ -75,12 +75,18 @@ def find_run(outdir: Path, name: str, resume: str) -> tuple[Path, Path | None]:
     return run, folder
 
 
+def begun_config(run: Path) -> Config | None:
+    """Return the config that a run was begun with; None if it was not begun."""
+    path = run / "config.yaml"
+    if not path.is_file():
+        return None
+    return load_stored_config(presets.read_yaml(path.read_text(), str(path)))
+
+
 def settle_precision(config: Config, run: Path) -> Config:
     """Replace the precision "auto" by the one that the run was begun with, if it was begun."""
-    path = run / "config.yaml"
-    if config.train.precision != "auto" or not path.is_file():
+    if config.train.precision != "auto" or (before := begun_config(run)) is None:
         return config
-    before = load_stored_config(presets.read_yaml(path.read_text(), str(path)))
     return config.replace("train", precision=before.train.precision)
 
 

@@ -21,6 +21,11 @@ class Stage:
     cooldown: float
     prefix: str  # of the names of its optimizers
 
+    @property
+    def text(self) -> str:
+        """What the stage trains and how long, for the user."""
+        return f"{self.objective}: {(self.stop - self.start) / 1000:g} kimg"
+
     def betas_at(self, network: str, seen: int) -> tuple[float, float]:
         """Return Adam's betas for the step after `seen` images: 1 - beta changes geometrically to the stage's end."""
         begin, end = self.betas[network], self.betas_end.get(network)

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -27,9 +27,11 @@ from tdpm_cli.sampling.build import Components, build, check_together, open_data
 from tdpm_cli.sampling.panels import IMAGES
 from tdpm_cli.sampling.placement import with_precision
 from tdpm_cli.training import resume as resuming
+from tdpm_cli.training.budget import with_budget, with_lengths
 from tdpm_cli.training.callbacks import Score
 from tdpm_cli.training.cost import parameter_count
-from tdpm_cli.training.rehearse import report_cost, report_profile
+from tdpm_cli.training.rehearse import report_cost, report_profile, stage_speeds
+from tdpm_cli.training.stages import stages_of
 from tdpm_cli.training.state import TrainerState
 from tdpm_cli.training.trainer import fit
 
@@ -54,16 +56,18 @@ def train(
     name: str | None = None,
     resume: str = "auto",
     make_score: MakeScore | None = None,
+    budget: float | None = None,
 ) -> Path:
     """Train a run, or continue it, until `train.duration` images were seen; return its folder.
 
     `resume` is "auto" (continue the run of this name if there is one), "never" (start another beside it), or the path
-    of a run or a checkpoint. With `train.score`, `make_score` provides what scores checkpoints. Raises InputError for
-    input that does not fit, before anything is written, and Interrupted once an interrupted run is saved.
+    of a run or a checkpoint. With `train.score`, `make_score` provides what scores checkpoints. With a `budget` in
+    seconds, the speed of each stage is measured, and a new run gets the lengths that fit. Raises InputError for input
+    that does not fit, before anything is written, and Interrupted once an interrupted run is saved.
     """
     if config.train.score and make_score is None:
         raise InputError("train.score is true, but no score is available: set it to false, or use `tdpm train`")
-    run = prepare(config, outdir, name, resume)
+    run = prepare(config, outdir, name, resume, budget)
     score = (
         make_score(run.state.components, run.folder, run.state.device) if config.train.score and make_score else None
     )
@@ -85,9 +89,15 @@ def train(
 
 
 @distributed.joined()
-def dry_run(config: Config, outdir: Path = Path("runs"), name: str | None = None, resume: str = "auto") -> None:
+def dry_run(
+    config: Config,
+    outdir: Path = Path("runs"),
+    name: str | None = None,
+    resume: str = "auto",
+    budget: float | None = None,
+) -> None:
     """Check everything that `train` would, and print the run's cost and speed. Writes nothing."""
-    run = prepare(config, outdir, name, resume)
+    run = prepare(config, outdir, name, resume, budget)
     if folder := resuming.find_checkpoint(run.folder, run.checkpoint):
         resuming.check_config(folder, run.state.components.config)
     report_cost(run.state, run.data)
@@ -101,7 +111,7 @@ def profile(config: Config, outdir: Path = Path("runs"), name: str | None = None
     report_profile(run.state, run.data, run.folder.with_name(f"{run.folder.name}-profile.json"))
 
 
-def prepare(config: Config, outdir: Path, name: str | None, resume: str) -> Run:
+def prepare(config: Config, outdir: Path, name: str | None, resume: str, budget: float | None = None) -> Run:
     """Open the data, build the networks and announce the run. Raises InputError for what does not fit."""
     check_together(config)
     device = devices.device()
@@ -111,8 +121,9 @@ def prepare(config: Config, outdir: Path, name: str | None, resume: str) -> Run:
     distributed.agree("settings", resuming.flatten(config.to_dict()))
     folder, named = distributed.from_first(lambda: resuming.find_run(outdir, name or config.preset, resume))
     config = resuming.settle_precision(config, folder)
-    # Sharded weights are built on the host: they may not fit on one device.
-    components = with_precision(build(config, "cpu" if config.train.shard else device), device)
+    components = _build(config, device)
+    if budget is not None:
+        components = replace(components, config=_within(budget, components.config, data, folder))
     _announce(components, data, folder)
     if config.train.tensorboard:
         summary_writer()  # raises InputError if TensorBoard is not installed
@@ -122,6 +133,19 @@ def prepare(config: Config, outdir: Path, name: str | None, resume: str) -> Run:
     if not checkpoint.list_checkpoints(folder):
         _initialize(components)
     return Run(folder, TrainerState(components, device), data, named)
+
+
+def _build(config: Config, device: torch.device) -> Components:
+    # Sharded weights are built on the host: they may not fit on one device.
+    return with_precision(build(config, "cpu" if config.train.shard else device), device)
+
+
+def _within(seconds: float, config: Config, data: Dataset, folder: Path) -> Config:
+    """Return the config with the lengths of stages that fit into `seconds`, or those that the run was begun with."""
+    if (before := resuming.begun_config(folder)) is not None:
+        return with_lengths(config, [stage.duration for stage in before.train.stages_in_order])
+    state = TrainerState(_build(config, devices.device()), devices.device())  # its weights are not used further
+    return with_budget(config, seconds, stage_speeds(state, data))
 
 
 def _initialize(components: Components) -> None:
@@ -170,6 +194,7 @@ def _announce(components: Components, data: Dataset, run: Path) -> None:
         "model": f"{model / 1e6:.3g} M parameters, prior {config.prior.name!r}",
         "discriminator": f"{discriminator / 1e6:.3g} M parameters" if discriminator else "none",
         "train": f"{config.train.duration / 1000:g} kimg, batch {config.train.batch}{shared}, {number_format}",
+        **{f"stage {stage.number + 1}": stage.text for stage in stages_of(config.train) if config.train.stages},
         "run": str(run),
     }
     summary_table(f"tdpm train {config.preset}", rows)
