@@ -39,6 +39,7 @@ SURFACE = {
         "--outdir",
         "--name",
         "--duration",
+        "--budget",
         "--batch",
         "--batch-gpu",
         "--seed",
