@@ -32,7 +32,7 @@ from tdpm_cli.evaluation.metric import Score
 from tdpm_cli.evaluation.results import merge
 from tdpm_cli.evaluation.scorer import Scorer
 from tdpm_cli.runtime import device as devices
-from tdpm_cli.runtime.console import say, table
+from tdpm_cli.runtime.console import print_line, table
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.signals import Interrupted
 from tdpm_cli.sampling import build
@@ -75,7 +75,7 @@ class Comparison:
         if self.scorer.text is not None:
             row["text"] = text.text if text else ""
         self.rows.append(row)
-        say(f"{what:<34}{nfe:>9}  " + "  ".join(list(row.values())[2:]))
+        print_line(f"{what:<34}{nfe:>9}  " + "  ".join(list(row.values())[2:]))
 
 
 def compare(
@@ -106,7 +106,7 @@ def compare(
     comparison.add("prior against data at x_T", "1", Score("sliced W2", diagnosis.at_x_T))
     comparison.add("data against data at x_T (halves)", "–", Score("sliced W2", diagnosis.halves))
     comparison.add("data against data (halves)", "–", distance_of_halves(data, extractor))
-    say(diagnosis.advice)
+    print_line(diagnosis.advice)
     return comparison.rows
 
 

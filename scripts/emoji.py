@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont, features
 
-from tdpm_cli.runtime.console import Meter, say
+from tdpm_cli.runtime.console import ProgressBar, print_line
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import ENTRY_TIME, replacing, write_text
 
@@ -110,7 +110,7 @@ def write(path: Path, emoji: list[Emoji], font: ImageFont.FreeTypeFont, size: in
     """Write a zip of PNGs, and `dataset.json` with their captions."""
     captions = {}
     with (
-        Meter(path.name, len(emoji)) as meter,
+        ProgressBar(path.name, len(emoji)) as bar,
         replacing(path) as part,
         zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive,
     ):
@@ -118,7 +118,7 @@ def write(path: Path, emoji: list[Emoji], font: ImageFont.FreeTypeFont, size: in
             name = f"{k:05d}.png"
             archive.writestr(zipfile.ZipInfo(name, ENTRY_TIME), draw(one, font, size))
             captions[name] = one.captions
-            meter.advance(1)
+            bar.advance(1)
         content = json.dumps({"labels": None, "captions": captions})
         archive.writestr(zipfile.ZipInfo("dataset.json", ENTRY_TIME), content)
 
@@ -148,8 +148,10 @@ def main() -> None:
     write(options.out / "train.zip", train, font, options.size)
     write(options.out / "held-out.zip", held_out, font, options.size)
     write_text(options.out / "held-out.txt", "".join(f"{emoji.captions[0]}\n" for emoji in held_out))
-    say(f"done: {len(train):,} emoji to train on, {len(held_out):,} held out, {options.size}×{options.size} pixels, in "
-        f"{options.out}\nnext: tdpm train --preset emoji-64-text --data {options.out / 'train.zip'}")  # fmt: skip
+    print_line(
+        f"done: {len(train):,} emoji to train on, {len(held_out):,} held out, {options.size}×{options.size} pixels, in "
+        f"{options.out}\nnext: tdpm train --preset emoji-64-text --data {options.out / 'train.zip'}"
+    )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from torch import Tensor
 from tdpm_cli.checkpoints import format as formats
 from tdpm_cli.checkpoints import weights
 from tdpm_cli.checkpoints.runs import CHECKPOINTS, list_checkpoints
-from tdpm_cli.runtime.console import say
+from tdpm_cli.runtime.console import print_line
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import WriteError, sync, writing
 
@@ -60,7 +60,7 @@ def _newest(run: Path, verify: Callable[[Path], Verified]) -> tuple[Path, Verifi
         try:
             return folder, verify(folder)
         except formats.Damaged as error:
-            say(f"warning: skipped a checkpoint: {error}")
+            print_line(f"warning: skipped a checkpoint: {error}")
     if saved:
         raise InputError(
             f"{run}: none of its {len(saved)} checkpoints can be loaded; start another run with --resume never, or "

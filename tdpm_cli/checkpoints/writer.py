@@ -10,7 +10,7 @@ from typing import Literal
 from tdpm_cli.checkpoints import checkpoint
 from tdpm_cli.checkpoints.checkpoint import Snapshot
 from tdpm_cli.checkpoints.runs import CHECKPOINTS
-from tdpm_cli.runtime.console import say
+from tdpm_cli.runtime.console import print_line
 from tdpm_cli.runtime.files import WriteError
 
 OnError = Literal["stop", "continue"]
@@ -36,8 +36,10 @@ class Saver:
         self._finish()
         waited = time.monotonic() - begin
         if waited > LONG_WAIT and not self._has_noted_wait:
-            say(f"note: training waited {waited:.1f} s for the disk to write a checkpoint; raise train.snapshot to "
-                "write fewer")  # fmt: skip
+            print_line(
+                f"note: training waited {waited:.1f} s for the disk to write a checkpoint; raise train.snapshot to "
+                "write fewer"
+            )
             self._has_noted_wait = True
         self._running = self._pool.submit(checkpoint.save, self.run, snapshot(), self.keep)
 
@@ -46,7 +48,7 @@ class Saver:
         self._finish()
         folder = self.run / CHECKPOINTS / f"{seen:09d}"
         if folder.is_dir() and checkpoint.keep_best(self.run, folder, name, value):
-            say(f"the best checkpoint so far: {self.run / checkpoint.BEST}")
+            print_line(f"the best checkpoint so far: {self.run / checkpoint.BEST}")
 
     def check(self) -> None:
         """Raise the error of a snapshot that failed; does not wait."""
@@ -70,7 +72,7 @@ class Saver:
         except WriteError as error:
             if self.on_error == "stop":
                 raise
-            say(f"warning: {error}\ntraining continues (train.on_save_error is 'continue')")
+            print_line(f"warning: {error}\ntraining continues (train.on_save_error is 'continue')")
 
     def _finish(self) -> None:
         running, self._running = self._running, None
@@ -79,7 +81,7 @@ class Saver:
                 running.result()
 
 
-class Idle:
+class NullWriter:
     """Takes the place of a Saver and a Log in processes that write nothing.
 
     With sharded weights (`shared`), every process must take part in a snapshot; this one then discards it.

@@ -20,7 +20,7 @@ def presets(
 ) -> None:
     """List the presets, or print one."""
     from tdpm_cli.config.presets import preset_path
-    from tdpm_cli.runtime.console import say
+    from tdpm_cli.runtime.console import print_line
 
     if schema:
         from tdpm_cli.config.json_schema import json_schema
@@ -28,7 +28,7 @@ def presets(
         print(json.dumps(json_schema(), indent=2))
     elif name:
         print(preset_path(name).read_text(encoding="utf-8"), end="")
-        say(f"next: tdpm train --preset {name}")
+        print_line(f"next: tdpm train --preset {name}")
     else:
         _list()
 
@@ -36,11 +36,15 @@ def presets(
 def _list() -> None:
     """Print a table of presets with size and cost."""
     from tdpm_cli.config.presets import preset_names
-    from tdpm_cli.runtime.console import say, table
+    from tdpm_cli.runtime.console import print_line, table
 
     table("tdpm presets", [_row(name) for name in preset_names()])
-    say("parameters: millions, of model + discriminator; GFLOP: of one network call, and of training on one image")
-    say("next: tdpm train --preset NAME --dry-run for memory, speed and time here; or tdpm presets NAME to read it")
+    print_line(
+        "parameters: millions, of model + discriminator; GFLOP: of one network call, and of training on one image"
+    )
+    print_line(
+        "next: tdpm train --preset NAME --dry-run for memory, speed and time here; or tdpm presets NAME to read it"
+    )
 
 
 def _row(name: str) -> dict[str, str]:

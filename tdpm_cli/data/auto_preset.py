@@ -11,7 +11,7 @@ from tdpm_cli.config import presets, registry
 from tdpm_cli.config.types import parse_count
 from tdpm_cli.data.dataset import Dataset, FromImageFiles
 from tdpm_cli.data.decode import is_grey, is_transparent, read_header
-from tdpm_cli.runtime.console import say, table
+from tdpm_cli.runtime.console import print_line, table
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import Json
 
@@ -80,7 +80,7 @@ def propose(path: Path) -> Json:
 
 def _print_choices(choices: dict[str, tuple[str, str]]) -> None:
     table("proposed", [{"key": key, "value": value, "because": reason} for key, (value, reason) in choices.items()])
-    say("note: change any of these with --set; --dry-run estimates the cost first")
+    print_line("note: change any of these with --set; --dry-run estimates the cost first")
 
 
 def _look_at(dataset: Dataset) -> DataInfo:

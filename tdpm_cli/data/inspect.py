@@ -10,7 +10,7 @@ from PIL import Image
 from tdpm_cli.data import decode
 from tdpm_cli.data.dataset import Dataset, FromImageFiles, pieces_of
 from tdpm_cli.data.survey import open_images, summary_of, survey
-from tdpm_cli.runtime.console import say, summary_table, table
+from tdpm_cli.runtime.console import print_line, summary_table, table
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import writable, write_text
 from tdpm_cli.runtime.grids import contact_sheet, save
@@ -40,11 +40,11 @@ def inspect(path: Path, sheet: Path | None = None, json_file: Path | None = None
     if counts:
         table("classes", [{"class": label, "images": f"{count:,}"} for label, count in _extremes(counts)])
     for note in dataset.notes:
-        say(f"note: {note}")
+        print_line(f"note: {note}")
     if json_file:
         write_text(json_file, json.dumps({"path": str(path), **lines, "class_counts": counts}, indent=1))
     saved = save(_contact_sheet(dataset), sheet or Path(f"{path.resolve().stem}-contact.png"))
-    say(f"contact sheet: {saved}\nnext: tdpm data verify {path}")
+    print_line(f"contact sheet: {saved}\nnext: tdpm data verify {path}")
 
 
 def _class_counts(dataset: Dataset) -> dict[str, int]:

@@ -19,7 +19,7 @@ from tdpm_cli.data.dataset import Dataset, FromImageFiles, pieces_of
 from tdpm_cli.data.image_dataset import PREPARED
 from tdpm_cli.data.survey import in_processes, is_all_grey, open_images, survey
 from tdpm_cli.data.verify import listed
-from tdpm_cli.runtime.console import Meter, say
+from tdpm_cli.runtime.console import ProgressBar, print_line
 from tdpm_cli.runtime.errors import InputError, one_of
 from tdpm_cli.runtime.files import ENTRY_TIME, replacing, writable, write_text, writing
 from tdpm_cli.runtime.signals import Interrupted, Interruption
@@ -103,8 +103,10 @@ def prepare(source: Path, out: Path, resolution: str, options: PrepareOptions = 
     shutil.rmtree(parts)
     left_out = f", {len(broken):,} left out: {listed(broken)}" if broken else ""
     description = f"{size[0]}×{size[1]} {'grey' if channels == 1 else 'RGB'}"
-    say(f"done: {len(dataset) - len(broken):,} images of {description} in {out}{left_out}\n"
-        f"next: tdpm train --preset auto --data {out}")  # fmt: skip
+    print_line(
+        f"done: {len(dataset) - len(broken):,} images of {description} in {out}{left_out}\n"
+        f"next: tdpm train --preset auto --data {out}"
+    )
 
 
 def _start(parts: Path, settings: Mapping[str, object]) -> None:
@@ -115,7 +117,7 @@ def _start(parts: Path, settings: Mapping[str, object]) -> None:
         if parts.exists() and not plan.is_file() and any(parts.iterdir()):
             raise InputError(f"{parts}: found files that tdpm did not write; move them away")
         if plan.is_file() and plan.read_text() != text:
-            say(f"{parts}: found parts with other settings; starting again")
+            print_line(f"{parts}: found parts with other settings; starting again")
             shutil.rmtree(parts)
         parts.mkdir(exist_ok=True)
     write_text(plan, text)
@@ -127,10 +129,10 @@ def _write_parts(
     missing = [number for number in range(len(chunks)) if not _report(parts, number).is_file()]
     done = len(dataset) - sum(len(chunks[number]) for number in missing)
     work = partial(_write_part, parts=parts, target=target)
-    with Meter("prepare images", len(dataset), done) as meter, Interruption() as interrupted, writing(parts):
+    with ProgressBar("prepare images", len(dataset), done) as bar, Interruption() as interrupted, writing(parts):
         for number, _ in in_processes(work, dataset, [chunks[number] for number in missing], workers):
-            meter.advance(len(chunks[missing[number]]))
-            if interrupted.number and meter.done < meter.total:
+            bar.advance(len(chunks[missing[number]]))
+            if interrupted.number and bar.done < bar.total:
                 raise Interrupted(
                     interrupted.number, f"stopped; the finished parts are in {parts}: run the same command to continue"
                 )

@@ -16,7 +16,7 @@ from tdpm_cli.data.datasets.npz import npz
 from tdpm_cli.data.decode import bits_of, flatten, is_transparent, read_header, reason_of, to_tensor
 from tdpm_cli.data.image_files import ImageFiles
 from tdpm_cli.data.tensor_dataset import TensorDataset
-from tdpm_cli.runtime.console import Meter
+from tdpm_cli.runtime.console import ProgressBar
 from tdpm_cli.runtime.errors import BadFile, InputError
 from tdpm_cli.runtime.files import Json
 
@@ -114,10 +114,10 @@ def reject_broken(source: str, broken: Sequence[str], file_count: int) -> None:
 def _kinds_of(files: ImageFiles) -> list[ImageKind | str]:
     """Kind of every file, or the reason why it is not an image."""
     kinds: list[ImageKind | str] = []
-    with Meter(f"reading headers of {files.path}", len(files.names)) as meter, ThreadPoolExecutor() as pool:
+    with ProgressBar(f"reading headers of {files.path}", len(files.names)) as bar, ThreadPoolExecutor() as pool:
         for kind in pool.map(partial(_kind_of, files), range(len(files))):
             kinds.append(kind)
-            meter.advance(1)
+            bar.advance(1)
     return kinds
 
 

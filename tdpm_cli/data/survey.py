@@ -12,7 +12,7 @@ from tdpm_cli.config import registry
 from tdpm_cli.config.constants import IMAGES
 from tdpm_cli.data.dataset import Dataset, EncodedImages, FromImageFiles
 from tdpm_cli.data.decode import bits_of, flatten, is_grey, is_transparent, open_image, read_header, reason_of
-from tdpm_cli.runtime.console import Meter
+from tdpm_cli.runtime.console import ProgressBar
 from tdpm_cli.runtime.cores import cores
 from tdpm_cli.runtime.errors import BadFile, InputError
 from tdpm_cli.runtime.signals import Interrupted, Interruption, ignore_signals
@@ -56,10 +56,10 @@ def survey(dataset: FromImageFiles, path: Path, *, decode: bool, workers: int | 
     chunks = [range(k, min(k + SURVEYED_TOGETHER, count)) for k in range(0, count, SURVEYED_TOGETHER)]
     infos: dict[int, list[ImageInfo]] = {}
     work = partial(_survey_some, decode=decode)
-    with Meter(f"survey {path.name}", count) as meter, Interruption() as interrupted:
+    with ProgressBar(f"survey {path.name}", count) as bar, Interruption() as interrupted:
         for number, part in in_processes(work, dataset, chunks, workers):
             infos[number] = part
-            meter.advance(len(part))
+            bar.advance(len(part))
             if interrupted.number:
                 raise Interrupted(interrupted.number, "stopped; nothing was written")
     return [info for number in range(len(chunks)) for info in infos[number]]

@@ -5,7 +5,7 @@ from pathlib import Path
 from tdpm_cli.data.dataset import FromImageFiles
 from tdpm_cli.data.quarantine import HEADER, MAX_QUARANTINED_SHARE, quarantine_path
 from tdpm_cli.data.survey import open_images, survey
-from tdpm_cli.runtime.console import say
+from tdpm_cli.runtime.console import print_line
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import writable, write_text
 
@@ -20,7 +20,7 @@ def verify(path: Path, out: Path | None = None, workers: int | None = None) -> N
     """
     dataset, _ = open_images(path)
     if not isinstance(dataset, FromImageFiles):
-        say(f"{path}: all {len(dataset):,} examples can be read")
+        print_line(f"{path}: all {len(dataset):,} examples can be read")
         return
     list_path = out or quarantine_path(path)
     writable("--out", list_path)
@@ -29,7 +29,9 @@ def verify(path: Path, out: Path | None = None, workers: int | None = None) -> N
     quarantined = dataset.files.quarantined
     if not broken:
         more = f"; {quarantined:,} more are in quarantine" if quarantined else ""
-        say(f"{path}: all {len(infos):,} images can be decoded{more}\nnext: tdpm train --preset auto --data {path}")
+        print_line(
+            f"{path}: all {len(infos):,} images can be decoded{more}\nnext: tdpm train --preset auto --data {path}"
+        )
         return
     before = [line for line in _lines(list_path) if not line.startswith("#")]
     added = [f"{name}\t{' '.join(reason.split())}" for name, reason in broken.items()]

@@ -22,7 +22,7 @@ from tdpm_cli.evaluation.results import Merged, Scores, merge
 from tdpm_cli.evaluation.scorer import Scorer, metrics_of
 from tdpm_cli.runtime import device as devices
 from tdpm_cli.runtime import distributed
-from tdpm_cli.runtime.console import say, table
+from tdpm_cli.runtime.console import print_line, table
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import Json, replacing, writable, write_text
 from tdpm_cli.runtime.html import Page
@@ -64,10 +64,10 @@ def evaluate(images: str | Path | None, options: EvaluateOptions) -> Json:
         diagnosis = diagnose(model, real_examples, scorer, results[0].n, scored=results[0])
         result["diagnosis"] = diagnosis.to_dict()
         table("diagnosis", diagnosis.rows)
-        say(diagnosis.advice)
+        print_line(diagnosis.advice)
     if distributed.is_first():
         _write(report, images is not None, options)
-        say(_next_command(sets[0], options.model))
+        print_line(_next_command(sets[0], options.model))
     return result
 
 
@@ -91,7 +91,7 @@ def write_statistics(path: str, options: StatisticsOptions) -> None:
         np.savez(
             file, mu=summary.mean.numpy(), sigma=summary.covariance.numpy(), protocol=np.array(json.dumps(protocol))
         )
-    say(f"written: {out}, {summary.count:,} images\nnext: tdpm eval --fid --ref {out} samples/")
+    print_line(f"written: {out}, {summary.count:,} images\nnext: tdpm eval --fid --ref {out} samples/")
 
 
 def _check_outputs(options: EvaluateOptions) -> None:
@@ -200,12 +200,12 @@ def _write(report: EvaluationReport, stored: bool, options: EvaluateOptions) -> 
     """Write JSON, the picture of nearest neighbours, and the page."""
     if options.json_file:
         write_text(options.json_file, json.dumps(report.result, indent=1))
-        say(f"written: {options.json_file}")
+        print_line(f"written: {options.json_file}")
     if path := report.write_pairs(beside=stored):
-        say(f"nearest neighbours: {path}")
+        print_line(f"nearest neighbours: {path}")
     if options.report:
         report.write(options.report)
-        say(f"report: {options.report}")
+        print_line(f"report: {options.report}")
 
 
 def _next_command(samples: Input, model: Path | None) -> str:

@@ -11,7 +11,7 @@ from tdpm_cli.evaluation.examples import Examples
 from tdpm_cli.evaluation.extractors import Extractor, PreparesImages, TextExtractor
 from tdpm_cli.evaluation.summary import Summary, SummaryBuilder
 from tdpm_cli.runtime import distributed
-from tdpm_cli.runtime.console import Meter
+from tdpm_cli.runtime.console import ProgressBar
 from tdpm_cli.runtime.errors import InputError
 
 
@@ -34,13 +34,13 @@ class Gatherer:
         Also raises InputError for features that are not finite and for too many broken files.
         """
         builder, broken = SummaryBuilder(n, self.keep), list(examples.broken)
-        with Meter(f"features of {label}", n) as meter:
+        with ProgressBar(f"features of {label}", n) as bar:
             for batch, alignment in distributed.together(self._features_of(examples, n)):
                 if len(batch.indices):
                     check_dimension(batch.x.shape[1], dimension)
                     self._add(builder, label, batch, alignment)
                 broken += batch.broken
-                meter.advance(len(batch.indices) + len(batch.broken))
+                bar.advance(len(batch.indices) + len(batch.broken))
         reject_broken(examples.text, broken, examples.files or len(examples))
         return replace(builder.summary(tuple(broken)), classes=tuple(examples.classes))
 

@@ -16,7 +16,7 @@ from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.evaluation.features.image_text import FORMAT, Matcher
 from tdpm_cli.runtime import device as devices
-from tdpm_cli.runtime.console import say
+from tdpm_cli.runtime.console import print_line
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import writable
 from tdpm_cli.sampling.build import build_condition, build_space, open_dataset
@@ -77,7 +77,7 @@ def matcher(config: Config, out: Path, images: int = 200_000) -> None:
     settings = _settings(config, condition, network, data) | {"images": images}
     weights.write_weights(out, network, {"format": FORMAT, "settings": json.dumps(settings)})
     state.unlink(missing_ok=True)
-    say(f"done: {out}\nnext: tdpm eval --fid --text image-text:{out} samples/")
+    print_line(f"done: {out}\nnext: tdpm eval --fid --text image-text:{out} samples/")
 
 
 def augmented(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from tdpm_cli.evaluation.lpips import Perceptual
 from tdpm_cli.evaluation.options import ReconstructOptions
 from tdpm_cli.runtime import grids, plots
-from tdpm_cli.runtime.console import say, table
+from tdpm_cli.runtime.console import print_line, table
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import Json, write_text
 from tdpm_cli.sampling.image_folder import PLOT, SHEET, ImageFolder, open_image_folder, precision_of, read_manifest
@@ -72,7 +72,7 @@ def reconstruct(source: str, out: Path, options: ReconstructOptions) -> list[Row
             rows = _fill(folder, images, roundtrip, pairs, manifest)
     table(title, [{key: f"{value:.4g}" for key, value in row.items()} for row in rows])
     if folder is not None:
-        say(f"done: {len(images.raw)} in {out}, sheet {out / SHEET}")
+        print_line(f"done: {len(images.raw)} in {out}, sheet {out / SHEET}")
     return rows
 
 
@@ -124,7 +124,7 @@ def _perceptual(raw: Tensor) -> Perceptual | None:
     try:
         return Perceptual(*raw.shape[2:])
     except InputError as error:
-        say(f"note: LPIPS is left out: {error}")
+        print_line(f"note: LPIPS is left out: {error}")
         return None
 
 
@@ -146,6 +146,6 @@ def _write_errors(out: Path, rows: Sequence[Row]) -> None:
     try:
         figure = plots.lines(series, plots.Frame("reconstruction", "steps each way", "PSNR (dB)", log_x=True))
     except InputError as error:
-        say(f"note: {error}")
+        print_line(f"note: {error}")
         return
     plots.save(figure, out / plot_file)

@@ -13,7 +13,7 @@ from tdpm_cli.evaluation.results import Merged, Scores
 from tdpm_cli.evaluation.scorer import Scorer
 from tdpm_cli.evaluation.sweep_report import SWEEP_JSON, add_sweep, read_sweep
 from tdpm_cli.runtime import grids, plots
-from tdpm_cli.runtime.console import say, table
+from tdpm_cli.runtime.console import print_line, table
 from tdpm_cli.runtime.files import Json
 from tdpm_cli.runtime.html import Page
 
@@ -44,7 +44,7 @@ class EvaluationReport:
             table(f"by class{seeds}", self._class_rows())
         for side, broken in (("samples", self.scores.broken), ("reference", summary.broken)):
             if broken:
-                say(f"left out of the {side}, because they cannot be decoded: {'; '.join(broken)}")
+                print_line(f"left out of the {side}, because they cannot be decoded: {'; '.join(broken)}")
 
     def write(self, path: Path) -> None:
         """Write the page. Raises InputError if the packages of the extra `report` are not installed."""

@@ -16,7 +16,7 @@ from tdpm_cli.evaluation.metric import IMAGE_METRIC, POINT_METRIC, NamedMetric, 
 from tdpm_cli.evaluation.options import TEXT_METRIC
 from tdpm_cli.evaluation.results import Scores
 from tdpm_cli.evaluation.summary import Summary
-from tdpm_cli.runtime.console import say
+from tdpm_cli.runtime.console import print_line
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import Json
 
@@ -135,7 +135,7 @@ class Scorer:
                 f"{self._feature_protocol}; compute the statistics again with --ref-only, or name their features"
             )
         if statistics.protocol is None:
-            say(f"note: {statistics.text} contains no protocol; the score's name states this")
+            print_line(f"note: {statistics.text} contains no protocol; the score's name states this")
         none = torch.zeros(0)
         return Summary(int(protocol.get("n", 0)), statistics.mean, statistics.covariance, none, none)
 
@@ -153,7 +153,7 @@ class Scorer:
         fewest = min((side.count for side in (samples, self.summary) if side.count), default=dimension + 1)
         if fewest <= dimension and fewest not in self._warned_of:
             self._warned_of.add(fewest)
-            say(
+            print_line(
                 f"warning: {fewest:,} examples for {dimension:,} features: the covariance has no full rank, so the "
                 "distance is biased upwards; compare it only at this number of examples"
             )

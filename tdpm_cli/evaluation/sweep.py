@@ -35,7 +35,7 @@ from tdpm_cli.evaluation.sweep_report import (
 )  # fmt: skip
 from tdpm_cli.runtime import device as devices
 from tdpm_cli.runtime import distributed, plots
-from tdpm_cli.runtime.console import say, table
+from tdpm_cli.runtime.console import print_line, table
 from tdpm_cli.runtime.errors import InputError, one_of
 from tdpm_cli.runtime.files import Json, json_sha256, writable, write_text, writing
 from tdpm_cli.runtime.html import Page
@@ -89,7 +89,7 @@ def sweep(options: SweepOptions) -> list[Json]:
         sets = samples(combination)
         key = json_sha256([protocol_key, [examples.manifest for examples in sets]])
         if key not in known:
-            say(f"{len(rows) + 1} of {len(plan)}: {combination.text}, {combination.settings.steps} steps")
+            print_line(f"{len(rows) + 1} of {len(plan)}: {combination.text}, {combination.settings.steps} steps")
             known[key] = {"key": key, **_row(combination, sets, scorer, protocol_key)}
         rows.append(known[key])
         if distributed.is_first():
@@ -152,7 +152,7 @@ def _count(data: Sequence[Examples], options: SweepOptions, default: int) -> int
     count = options.n or default
     fewest = min(map(len, data), default=count) if "data" in options.starts else count
     if fewest < count:
-        say(f"note: n is {fewest:,}, the number of real examples to start from")
+        print_line(f"note: n is {fewest:,}, the number of real examples to start from")
     return min(fewest, count)
 
 
@@ -197,19 +197,19 @@ def _report(rows: Sequence[Json], reference: Input, out: Path, report: Path | No
     """Write and print the rows as table, plot and page, and the command that samples with the best of them."""
     write_text(out / SWEEP_CSV, csv_text(rows))
     table(f"tdpm sweep, n = {rows[0]['protocol']['n']:,}, reference {reference.text}", table_rows(rows))
-    say(f"written: {out / SWEEP_JSON}, {out / SWEEP_CSV}")
+    print_line(f"written: {out / SWEEP_JSON}, {out / SWEEP_CSV}")
     try:
         plots.save(plot(rows), out / SWEEP_PNG)
-        say(f"plot: {out / SWEEP_PNG}")
+        print_line(f"plot: {out / SWEEP_PNG}")
     except InputError as error:  # matplotlib is optional
-        say(f"note: {error}")
+        print_line(f"note: {error}")
     if report:
         page = Page(f"tdpm sweep {', '.join(dict.fromkeys(row['model'] for row in rows))}")
         add_sweep(page, rows)
         page.details("Protocol", rows[0]["protocol"])
         page.write(report)
-        say(f"report: {report}")
-    say(_next_command(rows))
+        print_line(f"report: {report}")
+    print_line(_next_command(rows))
 
 
 def _next_command(rows: Sequence[Json]) -> str:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from tdpm_cli.config import registry
 from tdpm_cli.export.target import export_target
-from tdpm_cli.runtime.console import say
+from tdpm_cli.runtime.console import print_line
 from tdpm_cli.sampling import build
 from tdpm_cli.sampling.build import LoadedModel
 
@@ -44,5 +44,5 @@ def export(
     report = target.export(loaded, file, request or ExportRequest())
     megabytes = sum(path.stat().st_size for path in [file, *file.rglob("*")] if path.is_file()) / 1e6
     trained = f"{loaded.weights} at {loaded.seen / 1000:g} kimg"
-    say(f"done: {loaded.source} → {file}, {megabytes:.3g} MB, {trained}; {report}")
+    print_line(f"done: {loaded.source} → {file}, {megabytes:.3g} MB, {trained}; {report}")
     return file

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tdpm_cli.export.export import ExportRequest
 from tdpm_cli.export.sampler_module import Inputs, SamplerModule, metadata
-from tdpm_cli.runtime.console import say
+from tdpm_cli.runtime.console import print_line
 from tdpm_cli.runtime.errors import InputError, first_line
 from tdpm_cli.runtime.files import writing
 from tdpm_cli.sampling.build import LoadedModel
@@ -57,7 +57,7 @@ def export_sampler(target: SamplerTarget, loaded: LoadedModel, file: Path, reque
     settings = settings_of(loaded.components, **{**request.options, "precision": "fp32"})
     sampler = SamplerModule(loaded, settings, request.rgb).eval()
     about = metadata(loaded, settings, request.licence)
-    say(f"tracing {about['nfe']} network calls ({settings.sampler}) …")
+    print_line(f"tracing {about['nfe']} network calls ({settings.sampler}) …")
     part = file.with_suffix(f".part{file.suffix}")  # keeps the suffix, which runtimes read
     _remove(part)
     with writing(file):

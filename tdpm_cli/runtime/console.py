@@ -25,7 +25,7 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 LINE_SECONDS = 15  # between lines of progress without a terminal
 
 
-class Meter:
+class ProgressBar:
     """Progress of `total` units: a bar with rate and ETA, or without a terminal a line from time to time.
 
     If `processes` divide the work evenly, the progress of this one counts for all of them.
@@ -45,7 +45,7 @@ class Meter:
             console=console,
         )
 
-    def __enter__(self) -> "Meter":
+    def __enter__(self) -> "ProgressBar":
         if console.is_terminal:
             self._bar.start()
             self._task = self._bar.add_task(self.label, total=self.total, completed=self.done, note="")
@@ -57,7 +57,7 @@ class Meter:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """A context in which another meter may be shown, and time does not count."""
+        """A context in which another bar may be shown, and time does not count."""
         begin = time.monotonic()
         if console.is_terminal:
             self._bar.stop()
@@ -93,7 +93,7 @@ class Meter:
             console.print(f"{self.label} {self.done}/{self.total} {self.unit}  {note}  ETA {left:.0f} s")
 
 
-class Spent:
+class TaskTimes:
     """The time that a loop, or threads beside it, spend on each task, in seconds."""
 
     def __init__(self) -> None:
@@ -193,7 +193,7 @@ def quiet(on: bool) -> Iterator[None]:
         console.quiet = before
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """Print a line for the user."""
     console.print(text, markup=False)
 

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from tdpm_cli.runtime.console import say
+from tdpm_cli.runtime.console import print_line
 from tdpm_cli.runtime.errors import InputError
 
 MIN_SPEEDUP = 1.15  # of bf16 over fp32, to be chosen
@@ -74,9 +74,9 @@ def compile_network(network: nn.Module, work: Callable[[], object]) -> bool:
     except Exception as error:  # whatever a compiler raises
         network._compiled_call_impl = None
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        say(f"note: torch.compile failed ({reason[0]}); continuing without it")
+        print_line(f"note: torch.compile failed ({reason[0]}); continuing without it")
         return False
-    say(f"compiled in {time.perf_counter() - begin:.0f} s")
+    print_line(f"compiled in {time.perf_counter() - begin:.0f} s")
     return True
 
 

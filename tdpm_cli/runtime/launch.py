@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from tdpm_cli.runtime.console import say
+from tdpm_cli.runtime.console import print_line
 from tdpm_cli.runtime.cores import cores
 from tdpm_cli.runtime.distributed import PeerLost, enough_devices
 from tdpm_cli.runtime.signals import SIGNALS
@@ -40,7 +40,7 @@ def launch(count: int, max_restarts: int = 0) -> int:
         status = _Group(count).run()
         if status in FINAL or restart == max_restarts:
             return status
-        say(f"a process failed; restarting all of them ({restart + 1} of {max_restarts})")
+        print_line(f"a process failed; restarting all of them ({restart + 1} of {max_restarts})")
     return status
 
 
@@ -110,7 +110,7 @@ class _Group:
             ranks_by_text.setdefault(text, []).append(rank)
         for text, ranks in ranks_by_text.items():
             everyone = len(ranks) == self.count
-            say(text if everyone else f"process {', '.join(map(str, ranks))} of {self.count}: {text}")
+            print_line(text if everyone else f"process {', '.join(map(str, ranks))} of {self.count}: {text}")
         status = next(iter(reported.values()), 0)
         return status if status >= 0 else 1
 

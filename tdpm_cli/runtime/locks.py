@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tdpm_cli.runtime.console import say
+from tdpm_cli.runtime.console import print_line
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import writing
 
@@ -38,8 +38,10 @@ def lock_run(run: Path) -> Iterator[None]:
                     f"{run}: another process trains this run ({owner or 'unknown'}); wait for it, stop it, or start "
                     "another run with --name"
                 ) from None
-            say(f"note: {run} is on a file system without locks ({error.strerror}); make sure that only one process "
-                "trains it")  # fmt: skip
+            print_line(
+                f"note: {run} is on a file system without locks ({error.strerror}); make sure that only one process "
+                "trains it"
+            )
         with writing(path):
             os.truncate(handle, 0)
             since = time.strftime("%Y-%m-%d %H:%M:%S %Z")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tdpm_cli.runtime import grids
-from tdpm_cli.runtime.console import say
+from tdpm_cli.runtime.console import print_line
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling.image_folder import ARRAY, SHEET, open_image_folder, precision_of, read_manifest
 from tdpm_cli.sampling.input_images import labels_of, sha256_of
@@ -54,7 +54,7 @@ def decode(encoded: Path, out: Path, options: DecodeOptions) -> None:
         panels = {"x_T": space.to_image(space.decode(x_T[:64])), "decoded": space.to_image(raw)}
         grids.save(grids.side_by_side(panels), out / SHEET)
         folder.finish(manifest, [{"file": name, "source": source} for name, source in zip(names, sources, strict=True)])
-    say(f"done: {len(raw)} in {out}, sheet {out / SHEET}")
+    print_line(f"done: {len(raw)} in {out}, sheet {out / SHEET}")
 
 
 def _read_x_T(path: Path) -> Tensor:

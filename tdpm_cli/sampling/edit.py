@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tdpm_cli.config.schema import SampleConfig
 from tdpm_cli.runtime import grids
-from tdpm_cli.runtime.console import say, table
+from tdpm_cli.runtime.console import print_line, table
 from tdpm_cli.runtime.files import Json
 from tdpm_cli.sampling.autoencoder import time_of
 from tdpm_cli.sampling.image_folder import SHEET, ImageFolder, open_image_folder, precision_of
@@ -59,7 +59,7 @@ def edit(source: str, out: Path, options: EditOptions) -> None:
             return
         rows = _fill(folder, editor, options.strengths, manifest)
     table(f"edit {source}", rows)
-    say(f"done: {len(images.raw)} · {len(options.strengths)} in {out}, sheet {out / SHEET}")
+    print_line(f"done: {len(images.raw)} · {len(options.strengths)} in {out}, sheet {out / SHEET}")
 
 
 def _manifest(editor: Editor, options: EditOptions) -> Json:

@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from tdpm_cli.runtime import grids
-from tdpm_cli.runtime.console import say
+from tdpm_cli.runtime.console import print_line
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import Json, replacing
 from tdpm_cli.sampling.image_folder import ARRAY, SHEET, ImageFolder, open_image_folder, precision_of
@@ -52,8 +52,8 @@ def encode(source: str, out: Path, options: EncodeOptions) -> None:
             | ({"logit": logits[k]} if logits else {}) for k, name in enumerate(images.names)
         ])  # fmt: skip
     if logits:
-        say(f"discriminator: {np.mean(logits):.3g} ± {np.std(logits):.3g} (above 0: data)")
-    say(f"done: {len(x_T)} in {out / ARRAY}, by {method}\nnext: tdpm decode {out} decoded/")
+        print_line(f"discriminator: {np.mean(logits):.3g} ± {np.std(logits):.3g} (above 0: data)")
+    print_line(f"done: {len(x_T)} in {out / ARRAY}, by {method}\nnext: tdpm decode {out} decoded/")
 
 
 def _write(folder: ImageFolder, model: Model, images: InputImages, x_T: Tensor) -> None:

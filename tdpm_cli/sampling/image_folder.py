@@ -15,7 +15,7 @@ from torch import Tensor
 from tdpm_cli.config.legacy import upgrade_record
 from tdpm_cli.data.dataset import pieces_of
 from tdpm_cli.data.decode import from_tensor
-from tdpm_cli.runtime.console import Meter, say
+from tdpm_cli.runtime.console import ProgressBar, print_line
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import Json, read_json, replacing, write_text
 from tdpm_cli.runtime.locks import WorkLocks
@@ -47,7 +47,7 @@ def open_image_folder(out: Path, settings: Json, overwrite: bool) -> "Iterator[I
         folder.lock_all(locks)
         folder.remove_partial_files()
         if not overwrite and _is_complete(folder):
-            say(f"done before: {out} is complete; to compute it again, use --overwrite")
+            print_line(f"done before: {out} is complete; to compute it again, use --overwrite")
             yield None
         else:
             folder.begin(locks, settings, overwrite)
@@ -72,12 +72,12 @@ class ImageFolder:
         """
         pieces, stored = pieces_of(n, batch), self.folder.pieces(label)
         done = sum(len(piece) for piece in pieces if stored.has(piece))
-        with Meter(label, n, done, unit) as meter, Interruption() as interrupted:
+        with ProgressBar(label, n, done, unit) as bar, Interruption() as interrupted:
             for piece in pieces:
                 if stored.has(piece):
                     continue
                 stored.write(piece, call(slice(piece.start, piece.stop)).numpy())
-                meter.advance(len(piece))
+                bar.advance(len(piece))
                 if interrupted.number:
                     raise Interrupted(interrupted.number, f"stopped; run the same command to continue {self.path}")
         return torch.from_numpy(stored.read_all(pieces))

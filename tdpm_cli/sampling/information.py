@@ -13,7 +13,7 @@ from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.engine.information import spectrum
 from tdpm_cli.engine.protocols import Space
 from tdpm_cli.runtime import distributed
-from tdpm_cli.runtime.console import Meter
+from tdpm_cli.runtime.console import ProgressBar
 from tdpm_cli.runtime.files import write_text
 
 EXAMPLES = 4096  # drawn at random, whose covariance is computed
@@ -44,11 +44,11 @@ def _cached(data: Dataset, space: Space) -> list[float]:
 def _compute(data: Dataset, space: Space, count: int) -> Tensor:
     chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:count].tolist()
     x = torch.empty((count, *space.shape))
-    with Meter("reading the data's covariance", count) as meter:
+    with ProgressBar("reading the data's covariance", count) as bar:
         for start in range(0, count, TOGETHER):
             raw, _ = data[chosen[start : start + TOGETHER]]
             x[start : start + len(raw)] = space.encode(raw)
-            meter.advance(len(raw))
+            bar.advance(len(raw))
     return spectrum(x)
 
 

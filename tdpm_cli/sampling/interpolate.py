@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tdpm_cli.runtime import grids
-from tdpm_cli.runtime.console import say
+from tdpm_cli.runtime.console import print_line
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import Json
 from tdpm_cli.sampling.image_folder import SHEET, ImageFolder, open_image_folder, precision_of
@@ -56,7 +56,7 @@ def interpolate(out: Path, options: InterpolateOptions) -> None:
         if folder is None:
             return
         _fill(folder, path, options.frames, manifest)
-    say(f"done: {len(path.names) - 1} · {options.frames} in {out}, through {path.through}; sheet {out / SHEET}")
+    print_line(f"done: {len(path.names) - 1} · {options.frames} in {out}, through {path.through}; sheet {out / SHEET}")
 
 
 def _between_samples(

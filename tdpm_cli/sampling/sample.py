@@ -15,7 +15,7 @@ from tdpm_cli.config.schema import SampleConfig
 from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.dataset import pieces_of, take
 from tdpm_cli.runtime import distributed, grids
-from tdpm_cli.runtime.console import Meter, Spent, say
+from tdpm_cli.runtime.console import ProgressBar, TaskTimes, print_line
 from tdpm_cli.runtime.device import compile_network
 from tdpm_cli.runtime.device import device as chosen_device
 from tdpm_cli.runtime.errors import InputError, one_of
@@ -88,20 +88,20 @@ def sample(out: Path, options: SampleOptions) -> None:
     samples = _prepare(out, options)
     model, settings, n = samples.components.model, samples.settings, samples.n
     compiled = options.compile and _compile(model.denoiser.network, lambda: samples.draw(range(min(n, settings.batch))))
-    spent = Spent()
-    store: SampleStore = SampleImages(out, spent) if samples.format == "png" else SampleArray(out, n)
+    times = TaskTimes()
+    store: SampleStore = SampleImages(out, times) if samples.format == "png" else SampleArray(out, n)
     distributed.from_first(
         lambda: begin_samples(store, n, samples.manifest(compiled), samples.conditions(), options.overwrite)
     )
     calls = f"{nfe_text(model, settings)} = {nfe(model, settings)}"
-    say(f"{samples.loaded.source}: {samples.components.schedule_text}; NFE {calls}")
+    print_line(f"{samples.loaded.source}: {samples.components.schedule_text}; NFE {calls}")
     # The last batch, which may be smaller, is not worth compiling for.
     with torch.compiler.set_stance("eager_on_recompile") if compiled else nullcontext():
-        _fill(store, samples.draw, pieces_of(n, settings.batch), samples.raw_condition.get("label"), spent)
+        _fill(store, samples.draw, pieces_of(n, settings.batch), samples.raw_condition.get("label"), times)
     if distributed.is_first():
         grid = grids.save(_grid(samples, store), grid_path(out))
         flag = "--fid " if _is_image(samples.components) else ""
-        say(f"done: {n} in {out}, grid {grid}\nnext: tdpm eval {flag}{out}")
+        print_line(f"done: {n} in {out}, grid {grid}\nnext: tdpm eval {flag}{out}")
 
 
 def grid_path(out: Path) -> Path:
@@ -141,7 +141,11 @@ def _compile(network: torch.nn.Module, work: Callable[[], object]) -> bool:
 
 
 def _fill(
-    store: SampleStore, draw: Callable[[range], Tensor], pieces: Sequence[range], labels: Tensor | None, spent: Spent
+    store: SampleStore,
+    draw: Callable[[range], Tensor],
+    pieces: Sequence[range],
+    labels: Tensor | None,
+    times: TaskTimes,
 ) -> None:
     """Draw and write the pieces that are missing and that no other process holds.
 
@@ -150,9 +154,9 @@ def _fill(
     n, out = pieces[-1].stop, store.folder.path
     existing = sum(len(piece) for piece in pieces if store.has(piece))
     locks, is_done, drawn = WorkLocks(store.folder.locks), False, deque[range]()
-    meter = Meter("sample", n, existing, processes=distributed.size())
+    bar = ProgressBar("sample", n, existing, processes=distributed.size())
     try:
-        with meter, Interruption() as interrupted, writing(out):
+        with bar, Interruption() as interrupted, writing(out):
             stopped = lambda: interrupted.number
 
             def stream() -> Iterator[Tensor]:
@@ -161,15 +165,15 @@ def _fill(
                     raw = draw(piece)
                     yield raw.permute(0, 2, 3, 1) if raw.ndim == 4 else raw
 
-            for rows in on_host(stream(), spent):
+            for rows in on_host(stream(), times):
                 store.write(piece := drawn.popleft(), rows.numpy())
-                meter.advance(len(piece))
+                bar.advance(len(piece))
             store.wait()
             for _ in unfinished([range(n)], lambda _: store.count() == n, locks, len(pieces), stopped):
                 store.finish(pieces, labels)  # in one process
             is_done = store.count() == n and all(map(store.has, pieces))
         if existing < n:
-            say("time: " + ", ".join(f"{what} {share:.1%}" for what, share in spent.shares().items()))
+            print_line("time: " + ", ".join(f"{what} {share:.1%}" for what, share in times.shares().items()))
         if not is_done:
             assert interrupted.number is not None
             raise Interrupted(interrupted.number, f"stopped; run the same command to continue {out}")

@@ -20,7 +20,7 @@ from torch import Tensor
 from tdpm_cli.data.decode import from_array
 from tdpm_cli.data.stored_images import SAMPLES_ARRAY
 from tdpm_cli.runtime import npz
-from tdpm_cli.runtime.console import Spent
+from tdpm_cli.runtime.console import TaskTimes
 from tdpm_cli.runtime.cores import cores
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import Json, replacing
@@ -88,8 +88,8 @@ def _reject_more(store: SampleStore, n: int) -> None:
 class SampleImages:
     """A PNG for each sample. Threads encode the images of one piece while the network computes the next piece."""
 
-    def __init__(self, out: Path, spent: Spent) -> None:
-        self.folder, self.spent = OutputFolder(out, SAMPLES), spent
+    def __init__(self, out: Path, times: TaskTimes) -> None:
+        self.folder, self.times = OutputFolder(out, SAMPLES), times
         self._pool = ThreadPoolExecutor(cores())
         self._partial_files = [path for path in out.glob("*.part") if _IMAGE.match(path.name)]
         self._pending: list[Future[None]] = []
@@ -109,12 +109,12 @@ class SampleImages:
             if int(path.name.split(".")[0]) in piece:
                 path.unlink(missing_ok=True)
         missing = [(self._path(k), image) for k, image in zip(piece, rows, strict=True) if not self._path(k).exists()]
-        self._pending = [self._pool.submit(_write_png, path, image, self.spent) for path, image in missing]
+        self._pending = [self._pool.submit(_write_png, path, image, self.times) for path, image in missing]
 
     def wait(self) -> None:
         """Wait until everything is written."""
         pending, self._pending = self._pending, []
-        with self.spent.on("waiting for files"):
+        with self.times.on("waiting for files"):
             for future in pending:
                 future.result()
 
@@ -177,9 +177,9 @@ def _images(out: Path) -> list[Path]:
     return sorted((path for path in out.glob("*.png") if _IMAGE.fullmatch(path.name)), key=lambda path: int(path.stem))
 
 
-def _write_png(path: Path, image: np.ndarray, spent: Spent) -> None:
-    with spent.on("encoding (threads)"):
+def _write_png(path: Path, image: np.ndarray, times: TaskTimes) -> None:
+    with times.on("encoding (threads)"):
         png = io.BytesIO()
         from_array(image).save(png, format="PNG")
-    with spent.on("writing (threads)"), replacing(path) as part:
+    with times.on("writing (threads)"), replacing(path) as part:
         part.write_bytes(png.getvalue())

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from tdpm_cli.runtime.console import Spent
+from tdpm_cli.runtime.console import TaskTimes
 
 
-def on_host(stream: Iterator[Tensor], spent: Spent) -> Iterator[Tensor]:
+def on_host(stream: Iterator[Tensor], times: TaskTimes) -> Iterator[Tensor]:
     """Yield the tensors of a stream on the host. From a GPU, each is copied while the next one is computed."""
     pending: tuple[Tensor, list[torch.cuda.Event]] | None = None
     while True:
-        with spent.on("network"):
+        with times.on("network"):
             computed = next(stream, None)  # a GPU only queues the work here
         if computed is not None and not computed.is_cuda:
             yield computed
@@ -20,9 +20,9 @@ def on_host(stream: Iterator[Tensor], spent: Spent) -> Iterator[Tensor]:
         following = None if computed is None else _begin_copy(computed)
         if pending is not None:
             copy, (is_computed, is_copied) = pending
-            with spent.on("network"):
+            with times.on("network"):
                 is_computed.synchronize()
-            with spent.on("transfer"):
+            with times.on("transfer"):
                 is_copied.synchronize()
             yield copy
         if following is None:

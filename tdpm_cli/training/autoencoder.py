@@ -15,7 +15,7 @@ from tdpm_cli.config import registry
 from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.runtime import device as devices
-from tdpm_cli.runtime.console import say
+from tdpm_cli.runtime.console import print_line
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import writing
 from tdpm_cli.training.helper_network import HelperTask, train_helper
@@ -77,8 +77,10 @@ def autoencoder(out: Path, source: Path, options: AutoencoderOptions) -> None:
         os.replace(part, out)
         state.unlink(missing_ok=True)
     size = f"{options.channels}×{side // factor}×{side // factor}"
-    say(f"done: {out}, latents {size}, scale {scale:.4g}, PSNR {psnr:.1f} dB on training images\n"
-        f"next: tdpm data encode {source} latents.zip --autoencoder {out} --resolution {side}")  # fmt: skip
+    print_line(
+        f"done: {out}, latents {size}, scale {scale:.4g}, PSNR {psnr:.1f} dB on training images\n"
+        f"next: tdpm data encode {source} latents.zip --autoencoder {out} --resolution {side}"
+    )
 
 
 def open_images(source: Path, side: int) -> tuple[Dataset, str]:

@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tdpm_cli.checkpoints.writer import Idle, Saver
+from tdpm_cli.checkpoints.writer import NullWriter, Saver
 from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.data.loader import Supply
 from tdpm_cli.engine.tdpm import TDPM
 from tdpm_cli.runtime import device as devices
 from tdpm_cli.runtime import distributed, grids
-from tdpm_cli.runtime.console import Log, Meter, say, since_the_program_began
+from tdpm_cli.runtime.console import Log, ProgressBar, print_line, since_the_program_began
 from tdpm_cli.sampling.panels import draw_panels
 from tdpm_cli.training.divergence import report_divergence
 from tdpm_cli.training.health import Variety
@@ -90,9 +90,9 @@ class LogCallback(Callback):
     state: TrainerState
     data: Dataset
     run: Path
-    log: Log | Idle
-    saver: Saver | Idle
-    meter: Meter
+    log: Log | NullWriter
+    saver: Saver | NullWriter
+    bar: ProgressBar
     supply: Supply
     balance: Balance = field(init=False)
     variety: Variety = field(init=False)
@@ -109,7 +109,7 @@ class LogCallback(Callback):
         stage = next(stage for stage in self.stages if progress.before < stage.stop)
         if progress.steps == 1:
             devices.synchronise(state.device)
-            say(f"the first step was complete {since_the_program_began():.1f} s after the program began")
+            print_line(f"the first step was complete {since_the_program_began():.1f} s after the program began")
         if len(state.figures.bad) >= settings.max_skipped_steps:
             raise report_divergence(state, self.run, self.data, state.figures.bad)
         means: dict[str, float] = {}
@@ -118,13 +118,13 @@ class LogCallback(Callback):
             if LEARNS & means.keys():
                 means["x_0/variety"] = self.variety.measure()
             with self.saver.tolerating():
-                about = {"stage": stage.number + 1, "img/s": self.meter.rate, "loader": self.supply.share()}
+                about = {"stage": stage.number + 1, "img/s": self.bar.rate, "loader": self.supply.share()}
                 self.log.write(progress.seen, means | about)
             for warning in self.balance.trouble(progress.seen, means):
-                say(f"warning: by {progress.seen / 1000:g} kimg {warning}")
+                print_line(f"warning: by {progress.seen / 1000:g} kimg {warning}")
         if settings.stages:
-            self.meter.rename(f"train {state.components.config.preset}: {stage.objective}")
-        self.meter.advance(settings.batch, beside_bar(means))
+            self.bar.rename(f"train {state.components.config.preset}: {stage.objective}")
+        self.bar.advance(settings.batch, beside_bar(means))
 
 
 @dataclass
@@ -132,7 +132,7 @@ class CheckpointCallback(Callback):
     """Save a checkpoint every `snapshot` images, at the end, and when a signal stops the run."""
 
     state: TrainerState
-    saver: Saver | Idle
+    saver: Saver | NullWriter
     last_save: int = 0  # images seen
 
     def begin(self, progress: Progress) -> None:
@@ -162,7 +162,7 @@ class GridCallback(Callback):
     state: TrainerState
     data: Dataset
     run: Path
-    saver: Saver | Idle
+    saver: Saver | NullWriter
 
     def begin(self, progress: Progress) -> None:
         """Draw what a new run starts from."""
@@ -193,9 +193,9 @@ class ScoreCallback(Callback):
 
     state: TrainerState
     score: Score
-    log: Log | Idle
-    saver: Saver | Idle
-    meter: Meter
+    log: Log | NullWriter
+    saver: Saver | NullWriter
+    bar: ProgressBar
 
     def begin(self, progress: Progress) -> None:
         """Score the checkpoint that the run continues from, if it was stopped before it was scored."""
@@ -212,9 +212,9 @@ class ScoreCallback(Callback):
     def _score(self, seen: int) -> None:
         if distributed.from_first(lambda: self.log.scored(seen)):
             return
-        with self.meter.paused():
+        with self.bar.paused():
             name, value = self.score(self.state.averages[0].model, seen)
-        say(f"{name} {value:.4g} at {seen / 1000:g} kimg")
+        print_line(f"{name} {value:.4g} at {seen / 1000:g} kimg")
         with self.saver.tolerating():
             self.log.write(seen, {f"score/{name}": value})
             self.saver.keep_if_best(seen, name, value)
@@ -222,23 +222,23 @@ class ScoreCallback(Callback):
 
 def make_callbacks(
     state: TrainerState, data: Dataset, run: Path, supply: Supply, score: Score | None
-) -> tuple[Sequence[Callback], Meter, Saver | Idle, Log | Idle]:
+) -> tuple[Sequence[Callback], ProgressBar, Saver | NullWriter, Log | NullWriter]:
     """Return the callbacks of a run in the order in which the loop calls them, and what they write to."""
     settings = state.settings
-    saver: Saver | Idle = Idle(settings.shard)
-    log: Log | Idle = Idle()
+    saver: Saver | NullWriter = NullWriter(settings.shard)
+    log: Log | NullWriter = NullWriter()
     if distributed.is_first():
         saver = Saver(run, settings.keep, settings.on_save_error)
         log = Log(run, state.seen, settings.tensorboard)
-    meter = Meter(f"train {state.components.config.preset}", settings.duration, state.seen)
+    bar = ProgressBar(f"train {state.components.config.preset}", settings.duration, state.seen)
     callbacks: list[Callback] = [
-        LogCallback(state, data, run, log, saver, meter, supply),
+        LogCallback(state, data, run, log, saver, bar, supply),
         CheckpointCallback(state, saver),
         GridCallback(state, data, run, saver),
     ]
     if score is not None:
-        callbacks.append(ScoreCallback(state, score, log, saver, meter))
-    return callbacks, meter, saver, log
+        callbacks.append(ScoreCallback(state, score, log, saver, bar))
+    return callbacks, bar, saver, log
 
 
 def beside_bar(means: Mapping[str, float]) -> dict[str, float]:

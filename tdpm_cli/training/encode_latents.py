@@ -14,7 +14,7 @@ from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.data.dataset_json import NAME as LABELS
 from tdpm_cli.data.datasets.latents import ABOUT
 from tdpm_cli.runtime import device as devices
-from tdpm_cli.runtime.console import Meter, say
+from tdpm_cli.runtime.console import ProgressBar, print_line
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import ENTRY_TIME, writable, writing
 from tdpm_cli.runtime.signals import Interrupted, Interruption
@@ -45,14 +45,14 @@ def encode(source: Path, out: Path, autoencoder: str, side: int) -> None:
     }  # fmt: skip
     part = out.with_name(out.name + ".part")
     done = _begin(part, about)
-    with Meter(f"encode {out.name}", len(data), done) as meter, Interruption() as interruption, writing(out):
+    with ProgressBar(f"encode {out.name}", len(data), done) as bar, Interruption() as interruption, writing(out):
         while done < len(data):
             indices = range(done, min(done + ENCODED_TOGETHER, len(data)))
             x = (data[indices][0].float() / 127.5 - 1).to(device)
             latents = torch.stack([torch.stack(network.encode(image), 1) for image in (x, x.flip(-1))], 1)
             _append(part, indices, latents.half().cpu().numpy())
             done = indices.stop
-            meter.advance(len(indices))
+            bar.advance(len(indices))
             if interruption.number and done < len(data):
                 raise Interrupted(
                     interruption.number, f"stopped; {part} is intact: run the same command to continue"
@@ -60,8 +60,10 @@ def encode(source: Path, out: Path, autoencoder: str, side: int) -> None:
         with zipfile.ZipFile(part, "a", zipfile.ZIP_STORED) as archive:
             archive.writestr(zipfile.ZipInfo(LABELS, ENTRY_TIME), json.dumps(_labels_and_captions(data)))
         os.replace(part, out)
-    say(f"done: {len(data):,} images and their mirror images in {out}\nnext: tdpm train --preset emoji-64-latent "
-        f"--data {out} --set space.autoencoder={autoencoder}")  # fmt: skip
+    print_line(
+        f"done: {len(data):,} images and their mirror images in {out}\nnext: tdpm train --preset emoji-64-latent "
+        f"--data {out} --set space.autoencoder={autoencoder}"
+    )
 
 
 def _append(part: Path, indices: Sequence[int], latents: np.ndarray) -> None:
@@ -79,11 +81,11 @@ def _begin(part: Path, about: Mapping[str, object]) -> int:
         with zipfile.ZipFile(part) as archive:
             if json.loads(archive.read(ABOUT)) == about:
                 return len(archive.namelist()) - 1 - (LABELS in archive.namelist())
-        say(f"{part}: contains other images or latents of another autoencoder; starting again")
+        print_line(f"{part}: contains other images or latents of another autoencoder; starting again")
     except FileNotFoundError:
         pass
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        say(f"{part}: damaged; starting again")
+        print_line(f"{part}: damaged; starting again")
     with writing(part), zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo(ABOUT, ENTRY_TIME), json.dumps(about))
     return 0

@@ -12,7 +12,7 @@ from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.data.loader import Order, batches
 from tdpm_cli.runtime import device as devices
-from tdpm_cli.runtime.console import Meter
+from tdpm_cli.runtime.console import ProgressBar
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import replacing
 from tdpm_cli.runtime.signals import Interrupted, Interruption
@@ -53,7 +53,7 @@ def train_helper(task: HelperTask, data: Dataset, device: torch.device) -> None:
     network.train()
     number_format = number_format or _choose_number_format(task, data, device)
     autocast = devices.autocast(number_format, device)
-    with Meter(task.label, task.images, seen) as meter, Interruption() as interruption:
+    with ProgressBar(task.label, task.images, seen) as bar, Interruption() as interruption:
         while seen < task.images:
             raw, raw_condition = next(stream)
             for group in optimizer.param_groups:
@@ -65,7 +65,7 @@ def train_helper(task: HelperTask, data: Dataset, device: torch.device) -> None:
             optimizer.step()
             before, seen = seen, seen + len(raw)
             shows = (seen // task.batch) % STEPS_SHOWN == 0 or seen >= task.images
-            meter.advance(len(raw), {key: float(value) for key, value in values.items()} if shows else None)
+            bar.advance(len(raw), {key: float(value) for key, value in values.items()} if shows else None)
             if interruption.number or seen * SAVES // task.images > before * SAVES // task.images:
                 _save(task, optimizer, seen, number_format)
             if interruption.number and seen < task.images:

@@ -7,7 +7,7 @@ from tdpm_cli.config.schema import Config
 from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.runtime import device as devices
 from tdpm_cli.runtime import distributed
-from tdpm_cli.runtime.console import say, summary_table, table
+from tdpm_cli.runtime.console import print_line, summary_table, table
 from tdpm_cli.runtime.device import free_memory
 from tdpm_cli.training import profiling
 from tdpm_cli.training.cost import Cost, cost_of
@@ -100,7 +100,7 @@ def report_profile(state: TrainerState, data: Dataset, trace: Path) -> None:
         "MFU": f"{flops / result.seconds / peak:.1%} of that peak",
     }
     summary_table("profile", rows)
-    say(f"trace: {trace}, for chrome://tracing or ui.perfetto.dev\nnext: the same command without --profile")
+    print_line(f"trace: {trace}, for chrome://tracing or ui.perfetto.dev\nnext: the same command without --profile")
 
 
 def _useful_flops(config: Config) -> int:

@@ -12,7 +12,7 @@ from tdpm_cli.config.schema import Config
 from tdpm_cli.config.types import PlainConfig, Value
 from tdpm_cli.data.dataset import Dataset, FromImageFiles
 from tdpm_cli.runtime import distributed
-from tdpm_cli.runtime.console import say
+from tdpm_cli.runtime.console import print_line
 from tdpm_cli.runtime.errors import InputError
 
 DATA_RECORD = "data.json"  # in a run: a record of its data
@@ -116,12 +116,14 @@ def check_config(folder: Path, config: Config) -> None:
             + "\nContinue it with the same settings, or start another run with --name or --resume never."
         )  # fmt: skip
     if config.train.cooldown and "train.duration" in changes and state["seen"] < config.train.duration:
-        say(f"note: {changes['train.duration']}; train.cooldown counts from the end, so learning rates may rise again")
+        print_line(
+            f"note: {changes['train.duration']}; train.cooldown counts from the end, so learning rates may rise again"
+        )
     notes = [changes[key] for key in ROUNDING_KEYS if key in changes]
     if (processes := state.get("processes", 1)) != distributed.size():
         notes.append(f"processes: {processes} there, {distributed.size()} here")
     for note in notes:
-        say(f"note: {note}; the order of images stays the same, but the weights will differ by rounding")
+        print_line(f"note: {note}; the order of images stays the same, but the weights will differ by rounding")
 
 
 def flatten(plain: Mapping[str, Value]) -> PlainConfig:
@@ -153,7 +155,7 @@ def check_data(run: Path, record: DataRecord) -> None:
             f"{record['examples']:,} now, with different content. Restore the data, or start another run with --name"
         )
     if before.get("quarantined") != record["quarantined"]:
-        say(
+        print_line(
             f"note: {record['quarantined']:,} images are in quarantine, {before.get('quarantined'):,} before; "
             "the order of images changes from here on"
         )

@@ -17,7 +17,7 @@ from tdpm_cli.convert.convert import load_denoiser
 from tdpm_cli.data.dataset import Dataset, KeepsInMemory
 from tdpm_cli.runtime import device as devices
 from tdpm_cli.runtime import distributed
-from tdpm_cli.runtime.console import say, summary_table, summary_writer
+from tdpm_cli.runtime.console import print_line, summary_table, summary_writer
 from tdpm_cli.runtime.device import free_memory
 from tdpm_cli.runtime.errors import BadFile, InputError
 from tdpm_cli.runtime.files import write_text
@@ -84,7 +84,7 @@ def train(
                 shutil.rmtree(run.folder)  # nothing was learned
             raise
     steps = config.sample.steps
-    say(f"done: {run.folder}\nnext: tdpm sample --model {run.folder} --steps {steps} --n 64 samples/")
+    print_line(f"done: {run.folder}\nnext: tdpm sample --model {run.folder} --steps {steps} --n 64 samples/")
     return run.folder
 
 
@@ -101,7 +101,7 @@ def dry_run(
     if folder := resuming.find_checkpoint(run.folder, run.checkpoint):
         resuming.check_config(folder, run.state.components.config)
     report_cost(run.state, run.data)
-    say("dry run: nothing was written\nnext: the same command without --dry-run")
+    print_line("dry run: nothing was written\nnext: the same command without --dry-run")
 
 
 @distributed.joined()
@@ -153,7 +153,7 @@ def _initialize(components: Components) -> None:
     settings = components.config.train
     if settings.init is not None:
         for note in load_denoiser(components, settings.init):
-            say(f"note: {note}")
+            print_line(f"note: {note}")
     if settings.init_prior is not None:
         generator.load_generator(components, settings.init_prior)
 
@@ -168,7 +168,7 @@ def _continue(run: Run, record: resuming.DataRecord) -> None:
     if distributed.is_first():
         checkpoint.set_aside(run.folder, newer_than=folder)
     run.state.restore(folder)
-    say(f"continuing {run.folder} at {run.state.seen / 1000:g} kimg")
+    print_line(f"continuing {run.folder} at {run.state.seen / 1000:g} kimg")
 
 
 def _record(run: Run, record: resuming.DataRecord) -> None:
@@ -199,4 +199,4 @@ def _announce(components: Components, data: Dataset, run: Path) -> None:
     }
     summary_table(f"tdpm train {config.preset}", rows)
     for note in data.notes:
-        say(f"note: {note}")
+        print_line(f"note: {note}")

@@ -33,8 +33,8 @@ def fit(state: TrainerState, data: Dataset, run: Path, score: Score | None = Non
     order = Order(settings.batch, settings.seed, state.seen, settings.flip)
     stream = batches(data, order, workers=settings.workers, rows=distributed.rows(settings.batch))
     supply, progress = Supply(stream), Progress(seen=state.seen)
-    callbacks, meter, saver, log = make_callbacks(state, data, run, supply, score)
-    with closing(stream), closing(saver), closing(log), meter, Interruption() as interruption:
+    callbacks, bar, saver, log = make_callbacks(state, data, run, supply, score)
+    with closing(stream), closing(saver), closing(log), bar, Interruption() as interruption:
         for callback in callbacks:
             callback.begin(progress)
         while state.seen < settings.duration:

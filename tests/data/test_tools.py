@@ -21,7 +21,7 @@ from tdpm_cli.data.loader import order_from
 from tdpm_cli.data.prepare import PrepareOptions, prepare
 from tdpm_cli.data.quarantine import quarantine_path
 from tdpm_cli.data.verify import verify
-from tdpm_cli.runtime.console import Meter
+from tdpm_cli.runtime.console import ProgressBar
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.signals import Interrupted
 from tdpm_cli.sampling import build
@@ -124,8 +124,8 @@ def test_a_run_does_not_continue_on_other_data(tmp_path, tiny_files):
     assert train(tiny_files(moved), tmp_path, "run")  # the same data elsewhere
 
 
-def interrupted_advance(self, count, values=None, *, advance=Meter.advance):
-    """Press Ctrl-C after every step of a meter of `prepare`."""
+def interrupted_advance(self, count, values=None, *, advance=ProgressBar.advance):
+    """Press Ctrl-C after every step of a bar of `prepare`."""
     advance(self, count, values)
     if self.label.startswith("prepare"):
         os.kill(os.getpid(), signal.SIGINT)
@@ -136,7 +136,7 @@ def test_prepare_writes_the_same_zip_after_interruptions(tmp_path, monkeypatch, 
     folder = folder_of(tmp_path / "x", [f"{c}/{k:02d}.png" for c in "ab" for k in range(20)])
     prepare(folder, tmp_path / "a.zip", "8", PrepareOptions(workers=1))
     with monkeypatch.context() as patched:
-        patched.setattr(Meter, "advance", interrupted_advance)
+        patched.setattr(ProgressBar, "advance", interrupted_advance)
         for _ in range(4):
             with pytest.raises(Interrupted):
                 prepare(folder, tmp_path / "b.zip", "8", PrepareOptions(workers=1))

@@ -8,7 +8,7 @@ import torch
 from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.dataset import Dataset, pieces_of
 from tdpm_cli.runtime import distributed
-from tdpm_cli.runtime.console import Meter, say
+from tdpm_cli.runtime.console import ProgressBar, print_line
 from tdpm_cli.runtime.signals import Interrupted, Interruption
 
 READ_TOGETHER = 10_000  # examples whose captions are read at a time
@@ -48,14 +48,16 @@ def embed_captions(condition: object, dataset: Dataset, device: torch.device) ->
     if distributed.size() > 1:
         _embed(condition, ordered, device)  # all are in the cache, unless it cannot be written
     if truncated := condition.truncated(ordered):
-        say(f"note: {len(truncated):,} of {len(texts):,} captions have more than {condition.tokens} tokens and are "
-            f"truncated, such as {truncated[0]!r}; raise condition.tokens to use more")  # fmt: skip
+        print_line(
+            f"note: {len(truncated):,} of {len(texts):,} captions have more than {condition.tokens} tokens and are "
+            f"truncated, such as {truncated[0]!r}; raise condition.tokens to use more"
+        )
 
 
 def _embed(condition: EmbedsCaptions, texts: Sequence[str], device: torch.device) -> None:
-    with Meter("embed captions", len(texts), unit="captions") as meter, Interruption() as interrupted:
+    with ProgressBar("embed captions", len(texts), unit="captions") as bar, Interruption() as interrupted:
         for count in condition.prepare(texts, device):
-            meter.advance(count)
+            bar.advance(count)
             if interrupted.number:
                 raise Interrupted(
                     interrupted.number, "stopped; the embeddings are kept: run the same command to continue"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tdpm_cli.checkpoints import weights
 from tdpm_cli.export.export import ExportRequest
-from tdpm_cli.runtime.console import say
+from tdpm_cli.runtime.console import print_line
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import sha256
 from tdpm_cli.sampling import build
@@ -31,6 +31,8 @@ class Safetensors:
         ]
         assert not differing, f"{file}: {differing} changed"
         if components.config.prior.name == "torchscript":
-            say(f"note: {file} does not contain the prior's program {components.model.prior.file}, which is code; copy "
-                "the program to where you use the file, and trust it there")  # fmt: skip
+            print_line(
+                f"note: {file} does not contain the prior's program {components.model.prior.file}, which is code; copy "
+                "the program to where you use the file, and trust it there"
+            )
         return f"sha256 {sha256(file)[:16]}…\nnext: tdpm sample --model {file} --n 16 samples/"
