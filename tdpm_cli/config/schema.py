@@ -352,4 +352,6 @@ def _truncation(truncate: Value) -> dict[str, int | float] | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or (unit == "step" and isinstance(value, float)):
         kind = "an integer" if unit == "step" else "a number"
         raise InputError(f"schedule.truncate.{unit} is {value!r}: it must be {kind}")
+    if unit == "nats" and not value > 0:
+        raise InputError(f"schedule.truncate.nats is {value!r}: it must be above 0, such as 32")
     return {unit: value}

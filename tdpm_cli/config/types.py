@@ -68,6 +68,7 @@ class Truncation(TypedDict, total=False):
     step: int
     sigma: float
     log_snr: float
+    nats: float  # that it asks of a prior; the step follows from the covariance of the data
 
 
 class RawCondition(TypedDict, total=False):

@@ -20,6 +20,7 @@ SIDES = (32, 64, 128, 256)  # that images of different sizes are brought to
 BASES = ((48, "cifar10"), (128, "celeba-64"), (256, "lsun-bedroom"))  # the preset whose networks suit a side up to this
 MAX_PASSES = 2000  # over a small dataset
 MAX_CONDITION_CLASSES = 1000  # beyond which classes are ignored
+NATS = 32.0  # that the truncation point asks of the prior
 ATTENTION_SIDE = 16  # the height of the feature map that attends to itself, or the nearest one
 MIN_FEATURE_SIDE = 4  # of the deepest level
 
@@ -44,7 +45,7 @@ def propose(path: Path) -> Json:
     if not path.exists():
         raise InputError(f"--data {path}: no such file or folder")
     name = registry.recognise(path, "images")
-    info = _look_at(registry.load("dataset", name)(path, None))
+    info = look_at(registry.load("dataset", name)(path, None))
     shape, shape_reason = _shape(info)
     base = next(preset for side, preset in BASES if max(shape) <= side)
     values = presets.read_preset(base)
@@ -60,6 +61,7 @@ def propose(path: Path) -> Json:
         "data": {"name": name},
         "space": {"name": "pixels", "shape": [info.channels, *shape]},
         "condition": {"name": "labels", "classes": len(info.classes)} if is_classed else {"name": "none"},
+        "schedule": {**presets.section_of(values, "schedule"), "truncate": {"nats": NATS}},
         "backbone": {**backbone, "mult": [*mult], "attention": [attention]},
         "train": {**train, "duration": duration, "flip": False},
     }
@@ -70,6 +72,7 @@ def propose(path: Path) -> Json:
         "networks and recipe": (base, f"designed for images of about {max(shape)} pixels"),
         "backbone.mult": (str(mult), f"the levels to which {shape[0]} × {shape[1]} can be halved"),
         "condition": (f"labels, {len(info.classes)}" if is_classed else "none", classes),
+        "schedule.truncate.nats": (f"{NATS:g}", "what the prior must supply; 25 to 40 suits short training, more long"),
         "train.duration": (
             f"{duration / 1000:g} kimg", f"the recipe's, or {MAX_PASSES:,} passes over all images if that is less"
         ),
@@ -83,7 +86,8 @@ def _print_choices(choices: dict[str, tuple[str, str]]) -> None:
     print_line("note: change any of these with --set; --dry-run estimates the cost first")
 
 
-def _look_at(dataset: Dataset) -> DataInfo:
+def look_at(dataset: Dataset) -> DataInfo:
+    """Look at images, of whose files some are read. Raises InputError for data that are not images."""
     classes = list(dataset.class_names)
     if isinstance(dataset, FromImageFiles):
         return _look_at_files(dataset, len(dataset), classes)

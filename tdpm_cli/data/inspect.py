@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,8 +21,17 @@ LISTED_CLASSES = 20  # the largest and the smallest, where there are more than t
 LABELS_TOGETHER = 10_000  # examples whose labels are read at a time
 
 
-def inspect(path: Path, sheet: Path | None = None, json_file: Path | None = None, workers: int | None = None) -> None:
-    """Print what a dataset contains, and write a contact sheet. Raises InputError for data that cannot be read."""
+def inspect(
+    path: Path,
+    sheet: Path | None = None,
+    json_file: Path | None = None,
+    workers: int | None = None,
+    describe: Callable[[Path], dict[str, str]] = lambda path: {},
+) -> None:
+    """Print what a dataset contains, and write a contact sheet. Raises InputError for data that cannot be read.
+
+    `describe` returns more lines for the images at a path.
+    """
     writable("--json", json_file)
     dataset, name = open_images(path)
     lines = {"read as": name}
@@ -35,6 +45,7 @@ def inspect(path: Path, sheet: Path | None = None, json_file: Path | None = None
     if counts:
         lines["classes"] = f"{len(counts):,}, of {min(counts.values()):,} to {max(counts.values()):,} images"
     captions = dataset.raw_condition([0]).get("captions")
+    lines |= describe(path)
     lines["captions"] = f"such as {captions[0][0]!r}" if captions else "none"
     summary_table(f"tdpm data inspect {path}", lines)
     if counts:

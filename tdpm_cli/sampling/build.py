@@ -25,6 +25,7 @@ from tdpm_cli.runtime import distributed
 from tdpm_cli.runtime.device import free_memory
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import sha256
+from tdpm_cli.sampling.information import eigenvalues_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -121,7 +122,11 @@ def schedule_of(section: ScheduleConfig) -> Schedule:
     """Build the truncated schedule that a section describes. Raises InputError as `build_schedule` does."""
     try:
         untruncated: Schedule = build_component("schedule", section)
-        return untruncated if section.truncate is None else untruncated.truncate(**cast(Truncation, section.truncate))
+        if section.truncate is None:
+            return untruncated
+        if "nats" in section.truncate:
+            raise ValueError("the step depends on the data, which must be opened first")
+        return untruncated.truncate(**cast(Truncation, section.truncate))
     except ValueError as error:
         key = f"schedule.truncate is {section.truncate}" if section.truncate else "schedule"
         raise InputError(f"{key}: {error}") from None
@@ -146,6 +151,8 @@ def build_component(kind: str, component: Component, *context: object) -> Any:
 
 def check_together(config: Config) -> None:
     """Raise InputError for settings that do not fit each other. Opens no data and builds no network."""
+    if "nats" in (config.schedule.truncate or {}):  # until the data are opened, only the untruncated schedule is known
+        config = config.replace("schedule", truncate=None)
     _check_together(config, build_schedule(config), build_space(config), build_condition(config))
 
 
@@ -168,11 +175,28 @@ def use_checkpointing(model: nn.Module, on: bool) -> None:
 
 
 def open_dataset(config: Config) -> tuple[Dataset, Config]:
-    """Open the dataset; return it, and the config with what only the data contain (the names of the classes)."""
-    data: Dataset = build_component("dataset", config.data, config.data.path, build_space(config).raw_shape)
+    """Open the dataset; return it, and the config with what only the data contain.
+
+    These are the names of the classes, and the step of a truncation point in nats. Raises InputError for nats that no
+    step of the schedule has.
+    """
+    space = build_space(config)
+    data: Dataset = build_component("dataset", config.data, config.data.path, space.raw_shape)
     options = {**config.condition.options, **build_condition(config).fit(data)}
     condition = config.condition.model_copy(update={"options": options})
-    return data, config.model_copy(update={"condition": condition})
+    schedule = config.schedule.model_copy(update={"truncate": _resolve(config.schedule, data, space)})
+    return data, config.model_copy(update={"condition": condition, "schedule": schedule})
+
+
+def _resolve(section: ScheduleConfig, data: Dataset, space: Space) -> dict[str, int | float] | None:
+    """Return the truncation point, in steps if it was in nats."""
+    if not section.truncate or "nats" not in section.truncate:
+        return section.truncate
+    untruncated = schedule_of(section.model_copy(update={"truncate": None}))
+    try:
+        return {"step": untruncated.step_of_nats(section.truncate["nats"], eigenvalues_of(data, space))}
+    except ValueError as error:
+        raise InputError(f"schedule.truncate is {section.truncate}: {error}") from None
 
 
 @dataclass(frozen=True)

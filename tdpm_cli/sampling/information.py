@@ -9,13 +9,19 @@ import torch
 from platformdirs import user_cache_path
 from torch import Tensor
 
-from tdpm_cli.data.dataset import Dataset
+from tdpm_cli.config import registry
+from tdpm_cli.data.auto_preset import look_at
+from tdpm_cli.data.dataset import Dataset, FromImageFiles
 from tdpm_cli.engine.information import spectrum
 from tdpm_cli.engine.protocols import Space
+from tdpm_cli.engine.schedule import Schedule
 from tdpm_cli.runtime import distributed
 from tdpm_cli.runtime.console import ProgressBar
+from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import write_text
 
+PROPOSED = (25.0, 32.0, 40.0)  # nats, for short training
+SIDE = 32  # of images, for a proposal
 EXAMPLES = 4096  # drawn at random, whose covariance is computed
 NUMBERS = 2**27  # in all examples together: 512 MiB
 TOGETHER = 64  # examples that are read at a time
@@ -50,6 +56,27 @@ def _compute(data: Dataset, space: Space, count: int) -> Tensor:
             x[start : start + len(raw)] = space.encode(raw)
             bar.advance(len(raw))
     return spectrum(x)
+
+
+def describe_truncation(path: Path) -> dict[str, str]:
+    """Return where the linear schedule would be truncated for images, by what that asks of a prior.
+
+    Images are brought to at most `SIDE` pixels: what is left out adds little at these points.
+    """
+    make_dataset = registry.load("dataset", registry.recognise(path, "images"))
+    dataset: Dataset = make_dataset(path, None)
+    info = look_at(dataset)
+    side = min(info.side, SIDE)
+    shape = [info.channels, side, side] if isinstance(dataset, FromImageFiles) else [*dataset.shape]
+    space = registry.load("space", "pixels")(shape=shape)
+    try:
+        eigenvalues = eigenvalues_of(make_dataset(path, space.raw_shape), space)
+    except InputError as error:
+        return {"truncation": f"unknown: {error}"}
+    schedule: Schedule = registry.load("schedule", "linear")()
+    steps = {wanted: schedule.step_of_nats(wanted, eigenvalues) for wanted in PROPOSED}
+    texts = [f"{wanted:g} nats at sigma {schedule.sigma(step):.2g} (step {step})" for wanted, step in steps.items()]
+    return {"truncation": "; ".join(texts)}
 
 
 def cache_folder() -> Path:

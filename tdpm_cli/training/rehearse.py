@@ -9,6 +9,7 @@ from tdpm_cli.runtime import device as devices
 from tdpm_cli.runtime import distributed
 from tdpm_cli.runtime.console import print_line, summary_table, table
 from tdpm_cli.runtime.device import free_memory
+from tdpm_cli.sampling.information import eigenvalues_of
 from tdpm_cli.training import profiling
 from tdpm_cli.training.cost import Cost, cost_of
 from tdpm_cli.training.stages import stages_of
@@ -33,7 +34,10 @@ def report_cost(state: TrainerState, data: Dataset) -> None:
     }
     free, total = free_memory(state.device), cost.memory(size)
     advice = "" if total <= free else f": too little; try {_smaller_batch(state, cost, free)}"
+    schedule = state.components.model.denoiser.schedule
+    asked = schedule.nats(schedule.T, eigenvalues_of(data, state.components.space))
     rows = {
+        "truncation": f"{schedule.describe()}; it asks {asked:.3g} nats of the prior",
         "parameters": f"{cost.model / 1e6:.4g} M, discriminator {cost.discriminator / 1e6:.4g} M",
         "compute": f"{cost.call_flops / 1e9:.4g} GFLOP a network call, "
         f"{cost.step_flops / 1e9:.4g} GFLOP for each image of training",

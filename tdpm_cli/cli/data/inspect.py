@@ -20,5 +20,6 @@ def inspect(
 ) -> None:
     """Count images, sizes, modes and classes; draw a sheet."""
     from tdpm_cli.data.inspect import inspect as run
+    from tdpm_cli.sampling.information import describe_truncation
 
-    run(path, sheet, json, workers)
+    run(path, sheet, json, workers, describe_truncation)
