@@ -71,10 +71,10 @@ def describe_truncation(path: Path) -> dict[str, str]:
     space = registry.load("space", "pixels")(shape=shape)
     try:
         eigenvalues = eigenvalues_of(make_dataset(path, space.raw_shape), space)
-    except InputError as error:
+        schedule: Schedule = registry.load("schedule", "linear")()
+        steps = {wanted: schedule.step_of_nats(wanted, eigenvalues) for wanted in PROPOSED}
+    except (InputError, ValueError) as error:  # a damaged image, or equal images
         return {"truncation": f"unknown: {error}"}
-    schedule: Schedule = registry.load("schedule", "linear")()
-    steps = {wanted: schedule.step_of_nats(wanted, eigenvalues) for wanted in PROPOSED}
     texts = [f"{wanted:g} nats at sigma {schedule.sigma(step):.2g} (step {step})" for wanted, step in steps.items()]
     return {"truncation": "; ".join(texts)}
 

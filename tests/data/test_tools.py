@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import zipfile
 from itertools import islice
@@ -25,6 +26,7 @@ from tdpm_cli.runtime.console import ProgressBar
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.signals import Interrupted
 from tdpm_cli.sampling import build
+from tdpm_cli.sampling.information import describe_truncation
 from tdpm_cli.training.cost import cost_of, flops
 from tdpm_cli.training.train import dry_run, train
 
@@ -56,6 +58,24 @@ def test_inspect_reports_sizes_modes_and_classes(tmp_path, capsys):
     assert "notes.md" in capsys.readouterr().err
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (804, 104)
+
+
+def test_inspect_proposes_truncation_points(tmp_path, monkeypatch):
+    monkeypatch.setattr("tdpm_cli.sampling.information.cache_folder", lambda: tmp_path / "spectra")
+    folder = folder_of(tmp_path / "x", [f"{k:03d}.png" for k in range(100)])
+    inspect(folder, tmp_path / "sheet.png", tmp_path / "x.json", describe=describe_truncation)
+    text = json.loads((tmp_path / "x.json").read_text())["truncation"]
+    steps = [int(step) for step in re.findall(r"step (\d+)", text)]
+    assert re.findall(r"(\d+) nats", text) == ["25", "32", "40"]
+    assert steps == sorted(steps, reverse=True)
+
+
+def test_equal_images_have_no_truncation_point(tmp_path, monkeypatch):
+    monkeypatch.setattr("tdpm_cli.sampling.information.cache_folder", lambda: tmp_path / "spectra")
+    (tmp_path / "x").mkdir()
+    for k in range(3):
+        Image.new("RGB", (12, 10), "red").save(tmp_path / "x" / f"{k}.png")
+    assert describe_truncation(tmp_path / "x")["truncation"].startswith("unknown: ")
 
 
 def test_inspect_of_a_missing_folder_names_it(tmp_path):
