@@ -165,7 +165,7 @@ def validate_sections(plain: Mapping[str, Value], except_for: Collection[str] = 
 def validate_component(
     section: str, values: Mapping[str, Value], *, kind: str | None = None, own_keys: Sequence[str] = ()
 ) -> Component:
-    """Validate the component that a section names, of the kind with the section's name unless another is given.
+    """Validate the component that a section names, of the kind with the section's name or of `kind`.
 
     `own_keys` are keys of the section that do not belong to the component; they are checked elsewhere. Raises
     InputError for the first value that is not accepted.

@@ -39,7 +39,7 @@ def clean_pair(model: TDPM, x: Tensor, cond: Cond, generator: torch.Generator) -
     """Return data and as many examples of the prior, both [B, *shape], without the noise of T.
 
     For a prior that makes x_0, they are x and its x_0. For another one, they are the denoiser's estimates of x_0 from
-    x_T, of data and prior alike.
+    x_T, of both data and prior.
     """
     prior, denoiser = model.prior, model.denoiser
     cond = denoiser.encode_condition(cond)

@@ -35,9 +35,9 @@ def report_cost(state: TrainerState, data: Dataset) -> None:
     free, total = free_memory(state.device), cost.memory(size)
     advice = "" if total <= free else f": too little; try {_smaller_batch(state, cost, free)}"
     schedule = state.components.model.denoiser.schedule
-    asked = schedule.nats(schedule.T, eigenvalues_of(data, state.components.space))
+    nats = schedule.nats(schedule.T, eigenvalues_of(data, state.components.space))
     rows = {
-        "truncation": f"{schedule.describe()}; it asks {asked:.3g} nats of the prior",
+        "truncation": f"{schedule.describe()}; it asks {nats:.3g} nats of the prior",
         "parameters": f"{cost.model / 1e6:.4g} M, discriminator {cost.discriminator / 1e6:.4g} M",
         "compute": f"{cost.call_flops / 1e9:.4g} GFLOP a network call, "
         f"{cost.step_flops / 1e9:.4g} GFLOP for each image of training",

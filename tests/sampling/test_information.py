@@ -41,7 +41,7 @@ def test_a_run_records_the_step_and_continues(tiny_images, tmp_path):
 
 
 def test_the_spectrum_is_computed_once(tiny_images, monkeypatch, cache):
-    data, config = open_dataset(in_nats(tiny_images, 12))
+    _, config = open_dataset(in_nats(tiny_images, 12))
     (file,) = cache.iterdir()
     monkeypatch.setattr(information, "_compute", lambda *_: pytest.fail("computed again"))
     assert open_dataset(in_nats(tiny_images, 12))[1] == config
