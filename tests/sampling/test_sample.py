@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers import export, rewrite_with_keys_of_0_1_0, sample
 from PIL import Image
+from safetensors.torch import save_file
 
 from tdpm_cli.config import load_config, registry
 from tdpm_cli.config import schema as config
@@ -29,7 +30,7 @@ def pixels(folder):
     return images
 
 
-def test_images_are_written_with_everything_they_depend_on(runs, tmp_path):
+def test_the_manifest_records_what_the_images_depend_on(runs, tmp_path):
     out = tmp_path / "out"
     sample(out, 5, runs["images"], steps=3, seed=7)
     assert {p.name for p in out.iterdir()} == {"samples.json", *(f"{k:06d}.png" for k in range(5))}
@@ -82,20 +83,20 @@ def contents(folder):
 
 
 @pytest.mark.parametrize(
-    ("model", "held"), [("images", sample_store.SampleImages), ("points", sample_store.SampleArray)]
+    ("model", "store"), [("images", sample_store.SampleImages), ("points", sample_store.SampleArray)]
 )
-def test_an_interrupted_folder_is_finished_byte_for_byte(runs, tmp_path, monkeypatch, model, held):
+def test_interrupted_sampling_is_finished_byte_for_byte(runs, tmp_path, monkeypatch, model, store):
     complete, out = tmp_path / "complete", tmp_path / "out"
     sample(complete, 11, runs[model], batch=4)
-    write, written = held.write, []
+    write, written = store.write, []
 
-    def cut_short(self, piece, raw):
+    def interrupted_write(self, piece, raw):
         if len(written) == 2:
             raise KeyboardInterrupt
         written.append(piece)
         write(self, piece, raw)
 
-    monkeypatch.setattr(held, "write", cut_short)
+    monkeypatch.setattr(store, "write", interrupted_write)
     with pytest.raises(KeyboardInterrupt):
         sample(out, 11, runs[model], batch=4)
     monkeypatch.undo()
@@ -132,7 +133,7 @@ def test_several_processes_fill_one_folder(runs, tmp_path):
     assert contents(out) == contents(complete)
 
 
-def test_one_process_at_a_time_holds_a_piece(tmp_path):
+def test_a_piece_belongs_to_one_process_at_a_time(tmp_path):
     code = (
         "import sys, time; from tdpm_cli.runtime.locks import *; held = WorkLocks(Path(sys.argv[1]))\n"
         "print(held.acquire(1), flush=True); time.sleep(60)"
@@ -150,17 +151,17 @@ def test_one_process_at_a_time_holds_a_piece(tmp_path):
         order.append(piece.start)
         done.add(piece)
         if piece.start == 2:
-            other.kill()  # what it held is free again
+            other.kill()  # which frees its pieces
             other.wait()
     other.stdout.close()
     assert order == [0, 2, 1]
 
 
-def test_other_settings_and_other_folders_are_rejected(runs, tmp_path):
+def test_other_settings_and_a_smaller_count_are_rejected(runs, tmp_path):
     out = tmp_path / "out"
     sample(out, 2, runs["images"], steps=4)
     before = pixels(out)
-    with pytest.raises(InputError, match=r"steps: 4 there, 3 here(.|\n)*--overwrite"):
+    with pytest.raises(InputError, match=r"steps: 4\b.*\b3\b(.|\n)*--overwrite"):
         sample(out, 2, runs["images"], steps=3)
     with pytest.raises(InputError, match=r"model_sha256"):
         sample(out, 2, runs["labels"])
@@ -170,28 +171,32 @@ def test_other_settings_and_other_folders_are_rejected(runs, tmp_path):
     sample(out, 1, runs["images"], steps=3, overwrite=True)
     assert len(pixels(out)) == 1
 
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    ("name", "message"), [("", r"samples\.json"), ("notes.txt", r"notes\.txt")], ids=["folder", "file"]
+)
+def test_other_folders_and_files_are_not_overwritten(runs, tmp_path, name, message, overwrite):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("precious")
-    for overwrite in (False, True):
-        with pytest.raises(InputError, match=r"samples.json"):
-            sample(tmp_path / "mine", 1, runs["images"], overwrite=overwrite)
-    with pytest.raises(InputError, match=r"notes.txt: this is a file"):
-        sample(tmp_path / "mine" / "notes.txt", 1, runs["images"])
+    with pytest.raises(InputError, match=message):
+        sample(tmp_path / "mine" / name, 1, runs["images"], overwrite=overwrite)
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "precious"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 101}, "--steps is 101.*accepted: 1 to 100"),
-        ({"sampler": "dmpp"}, "--sampler is 'dmpp'.*did you mean"),
-        ({"sampler": "ddpm", "eta": 0.5}, "sampler ddpm.eta: no such key. Accepted in sampler ddpm: none"),
-        ({"guidance_scale": 2.0}, "unconditional"),
-        ({"labels": ["3"]}, "--labels, but the model is unconditional"),
-        ({"format": "jpg"}, "--format is 'jpg'; did you mean 'png'"),
-        ({"sampler": "ddim", "eta": float("nan")}, "eta is nan"),
-        ({"guidance_scale": -1.0}, "--guidance-scale is -1.0"),
-        ({"batch": 0}, "--batch is 0"),
-        ({"steps": 0}, "--steps is 0"),
+        ({"steps": 101}, r"--steps is 101\b.*\b1 to 100\b"),
+        ({"sampler": "dmpp"}, r"--sampler is 'dmpp'.*'dpmpp_2m'"),
+        ({"sampler": "ddpm", "eta": 0.5}, r"\bddpm\.eta\b"),
+        ({"guidance_scale": 2.0}, r"--guidance-scale is 2"),
+        ({"labels": ["3"]}, r"--labels"),
+        ({"format": "jpg"}, r"--format is 'jpg'.*'png'"),
+        ({"sampler": "ddim", "eta": float("nan")}, r"eta is nan"),
+        ({"guidance_scale": -1.0}, r"--guidance-scale is -1\.0"),
+        ({"batch": 0}, r"--batch is 0"),
+        ({"steps": 0}, r"--steps is 0"),
     ],
 )
 def test_settings_that_do_not_fit_are_rejected_before_anything_is_written(runs, tmp_path, options, message):
@@ -200,20 +205,22 @@ def test_settings_that_do_not_fit_are_rejected_before_anything_is_written(runs, 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_or_wrong_run_is_rejected(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (None, r"--model"),
+        (".", r"checkpoint"),
+        ("damaged.safetensors", r"damaged\.safetensors"),
+        ("other.safetensors", r"other\.safetensors.*\bheader\b"),
+    ],
+    ids=["no run", "no checkpoint", "damaged", "of another program"],
+)
+def test_a_missing_or_wrong_model_is_named(tmp_path, monkeypatch, name, message):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"no trained run.*--model"):
-        sample(tmp_path / "out", 1)
-    with pytest.raises(InputError, match=rf"{tmp_path}.*checkpoint"):
-        sample(tmp_path / "out", 1, tmp_path)
-    (tmp_path / "x.safetensors").write_bytes(b"no weights")
-    with pytest.raises(InputError, match=r"not a safetensors file"):
-        sample(tmp_path / "out", 1, tmp_path / "x.safetensors")
-    from safetensors.torch import save_file
-
-    save_file({"a": torch.zeros(1)}, tmp_path / "y.safetensors")
-    with pytest.raises(InputError, match=r"no tdpm header"):
-        sample(tmp_path / "out", 1, tmp_path / "y.safetensors")
+    (tmp_path / "damaged.safetensors").write_bytes(b"no weights")
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match=message):
+        sample(tmp_path / "out", 1, name and tmp_path / name)
     assert not (tmp_path / "out").exists()
 
 
@@ -228,7 +235,7 @@ def test_labels_by_number_or_name_repeat_in_order(runs, tmp_path):
         sample(tmp_path / "b", 4, runs["labels"], labels=["ten"])
 
 
-def test_the_manifest_contains_the_label_of_every_image(runs, tmp_path):
+def test_the_label_of_every_image_is_recorded(runs, tmp_path):
     sample(tmp_path / "a", 3, runs["labels"], seed=1)
     sample(tmp_path / "a", 6, runs["labels"], seed=1)
     drawn = json.loads((tmp_path / "a" / "samples.json").read_text())["conditions"]["label"]
@@ -239,13 +246,13 @@ def test_the_manifest_contains_the_label_of_every_image(runs, tmp_path):
     )
 
 
-def test_the_grid_is_beside_the_folder_for_any_name(tmp_path, monkeypatch):
+def test_the_grid_is_beside_the_folder_under_every_name_of_it(tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     monkeypatch.chdir(tmp_path / "out")
     assert grid_path(Path(".")) == grid_path(tmp_path / "out") == tmp_path / "out-grid.png"
 
 
-def test_guidance_costs_the_stated_network_calls(runs):
+def test_guidance_takes_the_calls_that_nfe_states(runs):
     components = build.load_model(runs["labels"]).components
     examples = []
     network = components.model.denoiser.network
@@ -259,7 +266,7 @@ def test_guidance_costs_the_stated_network_calls(runs):
     assert nfe_text(components.model, settings) == "2 + 2·3"
 
 
-def test_a_guided_prior_is_sampled_recorded_and_rejected_without_a_condition(runs, tmp_path):
+def test_a_guided_prior_is_drawn_and_recorded_and_needs_a_condition(runs, tmp_path):
     sample(tmp_path / "guided", 4, runs["labels"], labels=["3"], prior_guidance_scale=3.0)
     sample(tmp_path / "plain", 4, runs["labels"], labels=["3"])
     pictures = [[Image.open(tmp_path / name / f"{k:06d}.png").tobytes() for k in range(4)] for name in
@@ -267,7 +274,7 @@ def test_a_guided_prior_is_sampled_recorded_and_rejected_without_a_condition(run
     assert pictures[0] != pictures[1]
     manifest = json.loads((tmp_path / "guided" / "samples.json").read_text())
     assert (manifest["prior_guidance_scale"], manifest["nfe"], manifest["nfe_text"]) == (3.0, 6, "2 + 4")
-    with pytest.raises(InputError, match=r"--prior-guidance-scale is 2, but the model is unconditional"):
+    with pytest.raises(InputError, match=r"--prior-guidance-scale is 2\b"):
         sample(tmp_path / "out", 2, runs["images"], prior_guidance_scale=2.0)
 
 
@@ -276,7 +283,7 @@ def test_guidance_leaves_the_noise_of_a_prior_of_x_0_at_T(tiny_images, name):
     labels = ["condition.name=labels", "condition.classes=10", f"prior.name={name}"]
     components = build.build(config.load_config(tiny_images(*labels)))
     for parameter in components.model.parameters():
-        if not parameter.any():  # zeroed layers would hide what is to be seen
+        if not parameter.any():  # zeroed layers would hide a difference
             torch.nn.init.normal_(parameter, std=0.1)
     cond, null = {"label": torch.tensor([3, 3])}, components.condition.null(2)
     z = Noise(0, [0, 1]).normal(components.model.prior.z_shape)
@@ -286,10 +293,10 @@ def test_guidance_leaves_the_noise_of_a_prior_of_x_0_at_T(tiny_images, name):
     eps = (other - z).flatten(1)[:, -size:].view(2, 1, 8, 8)
     schedule = components.model.denoiser.schedule
     with torch.no_grad():
-        x_T, moved = (components.model.x_T_of(each, cond, guidance_scale=4.0, null=null) for each in (z, other))
+        guided, moved = (components.model.x_T_of(noise, cond, guidance_scale=4.0, null=null) for noise in (z, other))
         plain = components.model.x_T_of(z, cond)
-    assert torch.allclose(moved - x_T, schedule.sigma(schedule.T) * eps, atol=1e-4)
-    assert not torch.allclose(x_T, plain, atol=1e-3)
+    assert torch.allclose(moved - guided, schedule.sigma(schedule.T) * eps, atol=1e-4)
+    assert not torch.allclose(guided, plain, atol=1e-3)
 
 
 @pytest.mark.parametrize("sampler", registry.names("sampler"))
@@ -299,7 +306,7 @@ def test_every_sampler_is_reached_by_its_name(runs, tmp_path, sampler):
         assert np.isfinite(file["arr_0"]).all()
 
 
-def test_an_exported_file_needs_nothing_else(runs, tmp_path):
+def test_an_exported_file_contains_the_complete_model(runs, tmp_path):
     file = export(tmp_path / "model.safetensors", runs["labels"])
     for name, model in (("run", runs["labels"]), ("file", file)):
         sample(tmp_path / name, 3, model, seed=1)
@@ -308,25 +315,25 @@ def test_an_exported_file_needs_nothing_else(runs, tmp_path):
     assert build.load_model(file).components.config.condition.options["names"] == [str(k) for k in range(10)]
     with pytest.raises(InputError, match="pickle"):
         export(tmp_path / "x", runs["labels"], "pickle")
-    with pytest.raises(InputError, match=r"it is a folder"):
+    with pytest.raises(InputError, match=rf"{tmp_path}: "):
         export(tmp_path, runs["labels"])
-    with pytest.raises(InputError, match=r"could not be written"):
+    with pytest.raises(InputError, match=r"000000\.png/model\.safetensors"):
         export(tmp_path / "run" / "000000.png" / "model.safetensors", runs["labels"])
 
 
-def test_a_folder_keeps_the_number_format_that_it_was_begun_with(runs, tmp_path, monkeypatch):
+def test_a_folder_keeps_the_number_format_of_its_first_samples(runs, tmp_path, monkeypatch):
     sample(tmp_path / "out", 2, runs["images"], precision="bf16")
     assert json.loads((tmp_path / "out" / "samples.json").read_text())["precision"] == "bf16"
     sample(tmp_path / "out", 4, runs["images"])
     assert json.loads((tmp_path / "out" / "samples.json").read_text())["precision"] == "bf16"
-    with pytest.raises(InputError, match=r"precision: 'bf16' there, 'fp32' here"):
+    with pytest.raises(InputError, match=r"precision: 'bf16'.*'fp32'"):
         sample(tmp_path / "out", 4, runs["images"], precision="fp32")
     sample(tmp_path / "exact", 4, runs["images"], precision="fp32")
     ours, exact = (np.stack(list(pixels(tmp_path / name).values())) for name in ("out", "exact"))
     assert 0 < np.abs(ours - exact).mean() < 2  # grey levels
 
 
-def test_the_share_of_time_of_each_task_is_printed(runs, tmp_path, capsys):
+def test_sampling_reports_where_the_time_goes(runs, tmp_path, capsys):
     sample(tmp_path / "out", 4, runs["images"])
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("time: ")]
     shares = dict(part.rsplit(" ", 1) for part in line.removeprefix("time: ").split(", "))
@@ -343,11 +350,11 @@ def test_a_compiled_network_draws_the_same_images(runs, tmp_path, monkeypatch, c
     sample(tmp_path / "plain", 2, runs["images"], steps=3)
     for name, image in pixels(tmp_path / "plain").items():
         assert np.abs(image - pixels(tmp_path / "compiled")[name]).max() <= 1
-    with pytest.raises(InputError, match=r"compile: True there, False here"):
+    with pytest.raises(InputError, match=r"compile: True\b.*\bFalse\b"):
         sample(tmp_path / "compiled", 4, runs["images"], steps=3)
 
 
-def test_a_folder_records_whether_its_samples_came_from_a_compiled_network(runs, tmp_path, monkeypatch):
+def test_the_manifest_records_whether_the_network_was_compiled(runs, tmp_path, monkeypatch):
     def broken(call, **options):
         raise RuntimeError("no C++ compiler")
 
