@@ -19,10 +19,10 @@ from tdpm_cli.training.train import train
 
 @pytest.fixture
 def tdpm(monkeypatch, capsys):
-    """Run the command line in this process: tdpm(words) → status, stdout, stderr."""
+    """Run the command line in this process: tdpm(arguments) → status, stdout, stderr."""
 
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["tdpm", *map(str, words)])
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["tdpm", *map(str, arguments)])
         with pytest.raises(SystemExit) as caught:
             main()
         out = capsys.readouterr()
@@ -205,11 +205,11 @@ SURFACE = {
 
 
 def test_the_command_surface():
-    found = {
+    surface = {
         name: {parameter.opts[0] for parameter in command.params if parameter.param_type_name == "option"}
         for name, command in commands().items()
     }
-    assert found == SURFACE
+    assert surface == SURFACE
 
 
 HEAVY = {"torch", "numpy", "PIL", "yaml", "pydantic", "tdpm_cli.config.settings"}  # slow to import
@@ -217,11 +217,11 @@ BY_TYPER = {"pydantic"}  # which Typer imports to convert the options of a comma
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["train", "--help"], ["train", "--prset", "x"], ["smaple"], ["--version"]]
+    "arguments", [["--help"], ["train", "--help"], ["train", "--prset", "x"], ["smaple"], ["--version"]]
 )
-def test_help_and_mistyped_options_answer_without_torch(words, tmp_path):
-    status, heavy, _ = answered(words, tmp_path)
-    assert (status, heavy - BY_TYPER) == (2 if words[-1] in ("x", "smaple") else 0, set())
+def test_help_and_mistyped_options_answer_without_torch(arguments, tmp_path):
+    status, heavy, _ = answered(arguments, tmp_path)
+    assert (status, heavy - BY_TYPER) == (2 if arguments[-1] in ("x", "smaple") else 0, set())
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
@@ -292,9 +292,11 @@ WRONG = [  # a command line, and what its message must name
 ]
 
 
-@pytest.mark.parametrize(("words", "named"), [(words, named) for words, *named in WRONG], ids=lambda value: value[0])
-def test_wrong_values_are_named_without_importing_torch(words, named, tmp_path):
-    status, heavy, err = answered(words, tmp_path)
+@pytest.mark.parametrize(
+    ("arguments", "named"), [(arguments, named) for arguments, *named in WRONG], ids=lambda value: value[0]
+)
+def test_wrong_values_are_named_without_importing_torch(arguments, named, tmp_path):
+    status, heavy, err = answered(arguments, tmp_path)
     assert (status, heavy - OF_PRESETS) == (2, set())
     assert [text for text in named if text not in err] == []
 
@@ -324,11 +326,11 @@ def test_settings_that_exclude_each_other_open_no_data(assignment, tmp_path, mon
         train(load_config("digits", [assignment]), tmp_path, "run")
 
 
-def answered(words, folder):
+def answered(arguments, folder):
     """A command line's exit status, the slow modules that it imported, and its stderr."""
     code = f"""
 import sys
-sys.argv = {["tdpm", *words]!r}
+sys.argv = {["tdpm", *arguments]!r}
 from tdpm_cli.cli import main
 try:
     main()
@@ -340,21 +342,21 @@ except SystemExit as done:
     return int(status), set(heavy), done.stderr
 
 
-HELP_WORDS = 10
+MAX_HELP_LENGTH = 10
 
 
 def commands():
-    """Every command of the command line by its words, such as "data inspect"."""
-    found = dict(get_command(app).commands)
-    return found | {f"data {name}": command for name, command in found.pop("data").commands.items()}
+    """Every command of the command line by its name, such as "data inspect"."""
+    result = dict(get_command(app).commands)
+    return result | {f"data {name}": command for name, command in result.pop("data").commands.items()}
 
 
 @pytest.mark.parametrize("name", commands())
 def test_help_is_short_and_options_are_in_panels(name):
     command = commands()[name]
-    assert len(command.help.split()) <= HELP_WORDS
+    assert len(command.help.split()) <= MAX_HELP_LENGTH
     for parameter in command.params:
-        assert len(parameter.help.split()) <= HELP_WORDS, parameter.name
+        assert len(parameter.help.split()) <= MAX_HELP_LENGTH, parameter.name
         if parameter.param_type_name == "option" and name != "presets":
             assert parameter.rich_help_panel in PANELS, parameter.name
 
@@ -415,7 +417,7 @@ SMALL = [
 ]
 
 
-def test_the_whole_chain_on_a_folder_of_images(tdpm, images, tmp_path, monkeypatch):
+def test_train_sample_evaluate_and_export_with_a_folder_of_images(tdpm, images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     labels = ["--set", "condition.name=labels", "--set", "condition.classes=2"]
     crop = ["--set", "data.crop=dhariwal"]  # a key of what reads a folder, not of the preset's data
@@ -484,7 +486,7 @@ TRAIN = ["train", "--preset", "cifar10", *SMALL, "--data"]
 
 
 @pytest.mark.parametrize(
-    ("words", "named"),
+    ("arguments", "named"),
     [
         (["train", "--preset", "digits", "--set", "prior.z_dmi=3"], "prior.z_dmi"),
         (["train", "--preset", "digits", "--duration", "soon"], "train.duration is 'soon'"),
@@ -505,13 +507,13 @@ TRAIN = ["train", "--preset", "cifar10", *SMALL, "--data"]
         (["presets", "digit"], "'digits'"),
     ],
 )
-def test_wrong_input_gets_one_message_and_status_2(tdpm, images, tmp_path, monkeypatch, words, named):
+def test_wrong_input_gets_one_message_and_status_2(tdpm, images, tmp_path, monkeypatch, arguments, named):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad" / "a").mkdir(parents=True)
     (tmp_path / "bad" / "a" / "broken.png").write_text("no image")
     (tmp_path / "bad.zip").write_text("no zip")
-    status, _, err = tdpm(*words)
+    status, _, err = tdpm(*arguments)
     assert (status, named in err) == (2, True), err
     assert err.count("error: ") == 1
     assert "Traceback" not in err
@@ -543,7 +545,7 @@ def test_presets_lists_and_prints(tdpm):
     assert "# parameters:" in out
 
 
-def test_continuing_a_finished_run_says_so(tdpm, tiny, tmp_path, monkeypatch):
+def test_continuing_a_finished_run_is_reported(tdpm, tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     train(load_config(tiny()), tmp_path / "runs", "toy-mixture")
     (tmp_path / "tiny.yaml").write_text(load_config(tiny()).to_yaml())
@@ -553,14 +555,14 @@ def test_continuing_a_finished_run_says_so(tdpm, tiny, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("processes", "words", "status"), [(1, "presets", 0), (2, "presets", 0), (2, "no-such-verb", 2)]
+    ("processes", "arguments", "status"), [(1, "presets", 0), (2, "presets", 0), (2, "no-such-command", 2)]
 )
-def test_one_of_several_processes_ends_without_taking_python_apart(processes, words, status, tmp_path):
-    script = "import atexit; atexit.register(print, 'taken apart'); from tdpm_cli.cli import main; main()"
+def test_one_of_several_processes_ends_without_finalising_python(processes, arguments, status, tmp_path):
+    script = "import atexit; atexit.register(print, 'finalised'); from tdpm_cli.cli import main; main()"
     environment = {**os.environ, "WORLD_SIZE": str(processes)}
     done = subprocess.run(
-        [sys.executable, "-c", script, words], cwd=tmp_path, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", script, arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == status
-    assert ("taken apart" in done.stdout) == (processes == 1)
-    assert ("digits" in done.stdout) == (status == 0), "what was printed is there"
+    assert ("finalised" in done.stdout) == (processes == 1)
+    assert ("digits" in done.stdout) == (status == 0), "the output is complete"

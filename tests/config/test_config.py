@@ -10,27 +10,27 @@ from tdpm_cli.sampling.build import build
 from tdpm_cli.training.cost import cost_of
 
 
-def refusal(*assignments, preset="digits"):
+def rejection(*assignments, preset="digits"):
     with pytest.raises(InputError) as caught:
         build(load_config(preset, assignments), "meta")
     return str(caught.value)
 
 
 @pytest.mark.parametrize("name", presets.preset_names())
-def test_every_preset_builds_on_the_meta_device_and_survives_a_round_trip(name):
+def test_every_preset_builds_on_the_meta_device_and_round_trips(name):
     checked = load_config(name)
-    made = build(checked, "meta")
-    assert all(p.is_meta for p in made.model.parameters())
+    components = build(checked, "meta")
+    assert all(p.is_meta for p in components.model.parameters())
     assert load_config(yaml.safe_load(checked.to_yaml())) == checked
 
 
 @pytest.mark.parametrize("name", presets.preset_names())
 def test_a_preset_states_its_parameter_counts_and_comments_every_value(name):
     text = (presets.preset_folder() / f"{name}.yaml").read_text()
-    made = build(load_config(name), "meta")
+    components = build(load_config(name), "meta")
     stated = yaml.safe_load(next(line[2:] for line in text.splitlines() if line.startswith("# parameters:")))
     count = lambda net: sum(p.numel() for p in net.parameters())
-    assert stated["parameters"] == {"model": count(made.model), "discriminator": count(made.discriminator)}
+    assert stated["parameters"] == {"model": count(components.model), "discriminator": count(components.discriminator)}
     if not name.startswith("toy"):
         stated = yaml.safe_load(next(line[2:] for line in text.splitlines() if line.startswith("# cost:")))
         cost = cost_of(load_config(name))
@@ -58,7 +58,9 @@ def test_counts(text, count):
 def test_overrides():
     changed = lambda *a: load_config("digits", a)
     assert changed("train.denoiser_lr=2e-4").train.denoiser_lr == 2e-4
-    assert changed("schedule.truncate.sigma=0.5").schedule.truncate == {"sigma": 0.5}  # whole: no step is left
+    assert changed("schedule.truncate.sigma=0.5").schedule.truncate == {
+        "sigma": 0.5
+    }  # replaced completely: no step remains
     assert changed("schedule.truncate=null", "prior.name=gaussian").schedule.truncate is None
     assert changed("prior.name=gaussian").discriminator is None
     renamed = changed("backbone.name=mlp", "discriminator.name=mlp")  # another name discards the keys of the section
@@ -133,7 +135,7 @@ def test_extends_one_level(tmp_path):
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_what_is_accepted(assignment, parts_of_the_message):
-    message = refusal(assignment)
+    message = rejection(assignment)
     for part in parts_of_the_message:
         assert part in message
 
@@ -190,7 +192,7 @@ def test_an_unknown_preset_gets_the_nearest(name, suggested):
 @pytest.mark.parametrize(
     "text", ["[1, 2", "- a\n- b\n", "train: 3\ndata: {name: digits}\nbackbone: {name: mlp}\n", "{}"]
 )
-def test_a_file_that_is_no_preset_is_refused(tmp_path, text):
+def test_a_file_that_is_no_preset_is_rejected(tmp_path, text):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(InputError):

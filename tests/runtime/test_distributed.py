@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,16 +16,17 @@ from PIL import Image
 from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.config import load_config
 from tdpm_cli.runtime import distributed, launch
+from tdpm_cli.runtime.cores import cores
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.training.train import train
 
 TDPM = str(Path(sys.executable).with_name("tdpm"))
 ALONE = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "OMP_NUM_THREADS")}
-pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPU cores")
+pytestmark = pytest.mark.skipif(cores() < 2, reason="needs two CPU cores")
 
 
-def tdpm(*words, **environment):
-    return subprocess.run([TDPM, *map(str, words)], capture_output=True, text=True, timeout=300,
+def tdpm(*arguments, **environment):
+    return subprocess.run([TDPM, *map(str, arguments)], capture_output=True, text=True, timeout=300,
                           env=ALONE | environment)  # fmt: skip
 
 
@@ -85,21 +87,22 @@ def test_two_processes_are_interrupted_together_and_continue(tiny, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("prior", ["shared", "copy"])
-def test_sharded_weights_learn_as_whole_ones_and_continue_in_one_process(tiny_images, tmp_path, prior):
+def test_sharded_weights_learn_as_others_and_continue_in_one_process(tiny_images, tmp_path, prior):
     def run(name, duration, nproc, shard):
-        given = [f"train.duration={duration}", "train.denoiser_lr=1e-4", f"train.shard={shard}", f"prior.name={prior}",
-                 "condition.name=labels", "condition.classes=10", "train.batch_gpu=4"]  # fmt: skip
-        words = ["--preset", preset(tiny_images(*given), tmp_path), "--outdir", tmp_path, "--name", name]
-        done = tdpm("train", *words, "--nproc", nproc, OMP_NUM_THREADS="1")
+        assignments = [f"train.duration={duration}", "train.denoiser_lr=1e-4", f"train.shard={shard}",
+                       f"prior.name={prior}", "condition.name=labels", "condition.classes=10",
+                       "train.batch_gpu=4"]  # fmt: skip
+        arguments = ["--preset", preset(tiny_images(*assignments), tmp_path), "--outdir", tmp_path, "--name", name]
+        done = tdpm("train", *arguments, "--nproc", nproc, OMP_NUM_THREADS="1")
         assert done.returncode == 0, done.stderr
         return done.stderr
 
-    run("whole", 128, 1, "false")
+    run("alone", 128, 1, "false")
     run("shared", 64, 2, "true")
-    assert "train.shard: True there, False here" in run("shared", 128, 1, "false")
+    assert "train.shard: " in run("shared", 128, 1, "false")
     run("sharded", 64, 2, "true")
     run("sharded", 128, 2, "true")
-    one, others = tensors(tmp_path / "whole"), [tensors(tmp_path / name) for name in ("shared", "sharded")]
+    one, others = tensors(tmp_path / "alone"), [tensors(tmp_path / name) for name in ("shared", "sharded")]
     for other in others:
         assert one.keys() == other.keys()
         assert max(float((one[key] - other[key]).abs().max()) for key in one) < 1e-5
@@ -108,14 +111,14 @@ def test_sharded_weights_learn_as_whole_ones_and_continue_in_one_process(tiny_im
 @pytest.mark.slow
 def test_a_run_of_two_processes_continues_in_one(tiny_images, tmp_path):
     def run(name, duration, nproc):
-        given = preset(tiny_images(f"train.duration={duration}", "train.denoiser_lr=1e-4"), tmp_path)
-        return tdpm("train", "--preset", given, "--outdir", tmp_path, "--name", name, "--nproc", nproc)
+        path = preset(tiny_images(f"train.duration={duration}", "train.denoiser_lr=1e-4"), tmp_path)
+        return tdpm("train", "--preset", path, "--outdir", tmp_path, "--name", name, "--nproc", nproc)
 
     assert run("straight", 128, 1).returncode == 0
     assert run("changed", 64, 2).returncode == 0
     done = run("changed", 128, 1)
     assert done.returncode == 0, done.stderr
-    assert "processes: 2 there, 1 here" in done.stderr
+    assert re.search(r"processes: 2\b.*\b1\b", done.stderr)
     assert "continuing" in done.stderr
     one, other = tensors(tmp_path / "straight"), tensors(tmp_path / "changed")
     assert one.keys() == other.keys()
@@ -123,7 +126,7 @@ def test_a_run_of_two_processes_continues_in_one(tiny_images, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_ends_all_and_they_start_again(tiny, tmp_path):
+def test_a_process_that_dies_ends_all_and_all_restart(tiny, tmp_path):
     plain = tiny("train.duration=256", "train.snapshot=64", "train.keep=10")
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys\n"
@@ -141,8 +144,8 @@ def test_a_process_that_dies_ends_all_and_they_start_again(tiny, tmp_path):
     command = ["train", "--preset", preset(plain, tmp_path), "--outdir", tmp_path, "--nproc", 2, "--name"]
     failed = tdpm(*command, "failed", **environment, DIED=str(tmp_path / "died-1"))
     assert failed.returncode == 1, failed.stderr
-    assert "process 1 of 2: error: ended with signal SIGKILL" in failed.stderr
-    assert "lost the connection" not in failed.stderr
+    assert re.search(r"process 1 of 2: .*SIGKILL", failed.stderr)
+    assert "process 0 of 2: error" not in failed.stderr
     again = tdpm(*command, "again", "--max-restarts", 1, **environment, DIED=str(tmp_path / "died-2"))
     assert again.returncode == 0, again.stderr
     assert "(1 of 1)" in again.stderr
@@ -151,32 +154,34 @@ def test_a_process_that_dies_ends_all_and_they_start_again(tiny, tmp_path):
     assert max(float((ours[key] - theirs[key]).abs().max()) for key in ours) < 1e-5
 
 
-def test_wrong_input_is_told_once_with_status_2(tiny, tmp_path):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--nproc", 99], r"--nproc is 99\b"),
+        (["--batch", 33, "--nproc", 2], r"train\.batch is 33\b"),
+        (["--nproc", 2, "--resume", "."], r"--resume \."),
+    ],
+)
+def test_wrong_input_is_reported_once_with_status_2(tiny, tmp_path, arguments, message):
     path = preset(tiny(), tmp_path)
-    for words, message in (
-        (["--nproc", 99], "--nproc is 99, but this machine has"),
-        (["--batch", 33, "--nproc", 2], "train.batch is 33, which 2 processes"),
-        (["--nproc", 2, "--resume", tmp_path], "no checkpoint found"),
-    ):
-        done = tdpm("train", "--preset", path, "--outdir", tmp_path / "runs", *words)
-        assert done.returncode == 2, done.stderr
-        assert done.stderr.count(message) == 1
-        assert "Traceback" not in done.stderr
-        assert not (tmp_path / "runs").exists()
+    done = tdpm("train", "--preset", path, "--outdir", tmp_path / "runs", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert len(re.findall(message, done.stderr)) == 1
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
 
 
-def test_a_rendezvous_that_nobody_comes_to_ends_in_time(tiny, tmp_path):
+def test_a_rendezvous_without_other_processes_ends_in_time(tiny, tmp_path):
     begin = time.monotonic()
     done = tdpm("train", "--preset", preset(tiny(), tmp_path), "--outdir", tmp_path / "runs", RANK="1", WORLD_SIZE="2",
                 MASTER_ADDR="127.0.0.1", MASTER_PORT="9", TDPM_TIMEOUT="2")  # fmt: skip
     assert done.returncode == 2, done.stderr
-    assert "process 1 of 2 did not meet the others at 127.0.0.1:9 within 2 s" in done.stderr
-    assert "TDPM_TIMEOUT" in done.stderr
+    assert re.search(r"process 1 of 2\b(.|\n)*127\.0\.0\.1:9\b(.|\n)*\b2\s+s\b(.|\n)*TDPM_TIMEOUT", done.stderr)
     assert time.monotonic() - begin < 60
 
 
 def of_two_machines(commands):
-    """Run a command in each of two folders as process 0 and 1; return what they wrote, both having ended with 2."""
+    """Run a command in each of two folders as process 0 and 1, and return their errors; both must end with status 2."""
     port, started = launch._free_port(), []
     for rank, (folder, command) in enumerate(commands.items()):
         environment = ALONE | {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
@@ -189,7 +194,7 @@ def of_two_machines(commands):
 
 
 @pytest.mark.slow
-def test_processes_with_other_settings_are_refused(tiny, tmp_path):
+def test_processes_with_other_settings_are_rejected(tiny, tmp_path):
     commands = {}
     for rank, count in enumerate((512, 513)):
         folder = tmp_path / str(rank)
@@ -197,12 +202,12 @@ def test_processes_with_other_settings_are_refused(tiny, tmp_path):
         path = preset(tiny(f"data.count={count}"), folder)
         commands[folder] = ["train", "--preset", path, "--outdir", tmp_path / "runs", "--name", "run"]
     for rank, error in enumerate(of_two_machines(commands)):
-        assert f"process {rank}: error: the processes have different settings: data.count: process 0 has 512" in error
+        assert re.search(rf"process {rank}: .*data\.count: .*\b512\b", error)
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow
-def test_processes_with_other_data_are_refused(tiny_images, tmp_path):
+def test_processes_with_other_data_are_rejected(tiny_images, tmp_path):
     commands = {}
     path = preset(tiny_images("data.name=images", "data.path=pictures"), tmp_path)
     for rank in range(2):
@@ -212,29 +217,29 @@ def test_processes_with_other_data_are_refused(tiny_images, tmp_path):
             Image.new("L", (8, 8), k).save(folder / "pictures" / f"{k}.png")
         commands[folder] = ["train", "--preset", path, "--outdir", tmp_path / "runs", "--name", "run"]
     for error in of_two_machines(commands):
-        assert "error: the processes have different data: examples: process 0 has 40; process 1 has 41" in error
+        assert re.search(r"\bdata: examples: .*\b40\b.*\b41\b", error)
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow
-def test_what_was_learned_is_saved_where_one_process_cannot_read_its_image(tiny_images, tmp_path):
+def test_training_is_saved_if_one_process_cannot_read_its_image(tiny_images, tmp_path):
     (tmp_path / "pictures").mkdir()
     for k in range(128):
         image = np.random.default_rng(k).integers(0, 255, (8, 8), np.uint8)
         Image.fromarray(image).save(tmp_path / "pictures" / f"{k:03d}.png")
-    broken = tmp_path / "pictures" / "100.png"  # found only when it is decoded, for its head is sound
+    broken = tmp_path / "pictures" / "100.png"  # only decoding notices it, because its header is intact
     broken.write_bytes(broken.read_bytes()[:60])
     plain = tiny_images("data.name=images", f"data.path={tmp_path / 'pictures'}", "train.cache=false",
                         "train.duration=128", "train.batch=8", "train.snapshot=10M")  # fmt: skip
     done = tdpm("train", "--preset", preset(plain, tmp_path), "--outdir", tmp_path, "--name", "run", "--nproc", 2)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("100.png") == 1
-    assert "lost the connection" not in done.stderr
+    assert done.stderr.count("of 2: error: ") == 1
     assert checkpoint.list_checkpoints(tmp_path / "run")
 
 
 @pytest.mark.slow
-def test_a_process_that_falls_silent_ends_all_in_time(tiny, tmp_path):
+def test_a_process_that_does_not_answer_ends_all_in_time(tiny, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import os, signal\n"
         "if os.environ.get('RANK') == '1':\n"
@@ -250,10 +255,7 @@ def test_a_process_that_falls_silent_ends_all_in_time(tiny, tmp_path):
     done = tdpm("train", "--preset", preset(tiny("train.duration=10M"), tmp_path), "--outdir", tmp_path, "--nproc", 2,
                 TDPM_TIMEOUT="5", PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")  # fmt: skip
     assert done.returncode not in (0, 2), done.stderr
-    assert (
-        "process 0 of 2: error: process 0 of 2 lost the connection to the others, or waited longer than 5 s"
-        in done.stderr
-    )
+    assert re.search(r"process 0 of 2: error: .*\b5 s\b", done.stderr)
     assert "SIGKILL" not in done.stderr
     assert time.monotonic() - begin < 120
 
@@ -284,7 +286,7 @@ def test_samples_are_the_same_from_two_processes(runs, tmp_path, kind):
         if kind == "png":
             assert path.read_bytes() == two[name].read_bytes(), name
         elif name == "samples.npz":
-            assert np.array_equal(*(np.load(each)["arr_0"] for each in (path, two[name])))
+            assert np.array_equal(*(np.load(file)["arr_0"] for file in (path, two[name])))
 
 
 def test_two_processes_score_as_one(runs, pooled, tmp_path):
@@ -298,9 +300,9 @@ def test_two_processes_score_as_one(runs, pooled, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_sweep_as_one(runs, pooled, tmp_path):
-    words = ["sweep", "--model", runs["images"], "--n", 64, "--features", pooled, "--steps", "1,2", "--out"]
+    command = ["sweep", "--model", runs["images"], "--n", 64, "--features", pooled, "--steps", "1,2", "--out"]
     for count in (1, 2):
-        done = tdpm(*words, tmp_path / str(count), "--nproc", count)
+        done = tdpm(*command, tmp_path / str(count), "--nproc", count)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("tdpm sweep") == 1
     assert (tmp_path / "1" / "sweep.csv").read_text() == (tmp_path / "2" / "sweep.csv").read_text()
@@ -311,7 +313,7 @@ def two_hosts():
     """Two connected network namespaces in place of two machines; the arguments that run a command in each."""
     names = [f"tdpm-{os.getpid()}-{k}" for k in range(2)]
     cables = [f"t{os.getpid()}-{k}" for k in range(2)]
-    ip = lambda *words: subprocess.run(["ip", *words], capture_output=True, text=True, check=True)
+    ip = lambda *arguments: subprocess.run(["ip", *arguments], capture_output=True, text=True, check=True)
     try:
         for name in names:
             ip("netns", "add", name)
@@ -328,13 +330,13 @@ def two_hosts():
         subprocess.run(["ip", "netns", "del", name], check=False)
 
 
-def on_both(hosts, *words):
+def on_both(hosts, *arguments):
     """Run a command on two hosts as one; return what the first one printed."""
     started = []
     for rank, (on_host, cable) in enumerate(hosts):
         command = [*on_host, str(Path(sys.executable).with_name("torchrun")), "--nnodes", "2", "--nproc-per-node", "1",
                    "--node-rank", str(rank), "--master-addr", "10.77.0.1", "--master-port", "29511", "-m", "--",
-                   "tdpm_cli", *map(str, words)]  # fmt: skip
+                   "tdpm_cli", *map(str, arguments)]  # fmt: skip
         environment = ALONE | {"GLOO_SOCKET_IFNAME": cable, "OMP_NUM_THREADS": "1"}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         started.append(subprocess.Popen(command, env=environment, **pipes))
@@ -360,8 +362,8 @@ def test_two_hosts_sample_and_score_as_one(runs, pooled, tmp_path, two_hosts):
     scored = ["eval", "--model", runs["images"], "--n", 60, "--features", pooled, "--no-cache", "--json"]
     on_both(two_hosts, *drawn, tmp_path / "two")
     on_both(two_hosts, *scored, tmp_path / "two.json")
-    for words, name in ((drawn, "one"), (scored, "one.json")):
-        assert tdpm(*words, tmp_path / name).returncode == 0
+    for command, name in ((drawn, "one"), (scored, "one.json")):
+        assert tdpm(*command, tmp_path / name).returncode == 0
     images = {path.name for path in (tmp_path / "one").glob("*.png")}
     assert len(images) == 11
     assert images == {path.name for path in (tmp_path / "two").glob("*.png")}
@@ -370,7 +372,7 @@ def test_two_hosts_sample_and_score_as_one(runs, pooled, tmp_path, two_hosts):
     assert one == two
 
 
-def test_alone_everything_is_as_it_is():
+def test_one_process_is_the_first_of_one():
     assert (distributed.size(), distributed.rank(), distributed.is_first()) == (1, 0, True)
     assert distributed.rows(8) == range(8)
     assert distributed.gathered(3) == [3]
@@ -380,13 +382,13 @@ def test_alone_everything_is_as_it_is():
     distributed.wait()
 
 
-def test_a_time_out_that_is_no_number_is_refused(monkeypatch):
+def test_a_timeout_that_is_no_number_is_rejected(monkeypatch):
     monkeypatch.setenv("TDPM_TIMEOUT", "soon")
-    with pytest.raises(InputError, match="TDPM_TIMEOUT is 'soon'"):
+    with pytest.raises(InputError, match=r"TDPM_TIMEOUT.*'soon'"):
         distributed.timeout()
 
 
-def test_an_environment_that_is_no_launchers_is_refused(tiny, tmp_path):
+def test_an_environment_that_no_launcher_set_is_rejected(tiny, tmp_path):
     done = tdpm("train", "--preset", preset(tiny(), tmp_path), "--outdir", tmp_path / "runs", WORLD_SIZE="two")
     assert done.returncode == 2
-    assert "WORLD_SIZE is 'two'" in done.stderr
+    assert re.search(r"WORLD_SIZE.*'two'", done.stderr)
