@@ -1,5 +1,7 @@
 """The phases that objectives are built from: each function makes the phases of one network."""
 
+from typing import Any
+
 from torch import nn
 
 from tdpm_cli.config import registry
@@ -28,8 +30,7 @@ def denoiser_phase(components: Components, settings: PhaseSettings) -> Phase:
 
 def prior_phase(components: Components, settings: PhaseSettings) -> Phase:
     """Train a prior with weights of its own by the adversarial loss, from `adversarial.start` images on."""
-    model, discriminator = components.model, components.discriminator
-    assert discriminator is not None, "an adversarial loss needs a discriminator"
+    model, discriminator = components.model, discriminator_of(components)
     term = prior_term(model, discriminator, adversarial_loss(settings))
     return Phase(
         "prior",
@@ -52,8 +53,7 @@ def adversarial_phases(components: Components, settings: PhaseSettings) -> list[
 
 def one_pass_phases(components: Components, settings: PhaseSettings) -> list[Phase]:
     """Train prior and discriminator in one phase, by `one_pass_term`."""
-    model, discriminator, adversarial = components.model, components.discriminator, settings.adversarial
-    assert discriminator is not None, "an adversarial loss needs a discriminator"
+    model, discriminator, adversarial = components.model, discriminator_of(components), settings.adversarial
     term = one_pass_term(model, discriminator, adversarial_loss(settings), penalties_of(settings))
     terms = [(1.0, term)]
     if adversarial.mismatch:
@@ -74,8 +74,7 @@ def one_pass_phases(components: Components, settings: PhaseSettings) -> list[Pha
 
 def joint_phase(components: Components, settings: PhaseSettings) -> Phase:
     """Train denoiser and prior, which share their weights, by the weighted sum of both losses, with one optimizer."""
-    model, discriminator = components.model, components.discriminator
-    assert discriminator is not None, "an adversarial loss needs a discriminator"
+    model, discriminator = components.model, discriminator_of(components)
     terms = [
         (1.0, denoising_term(model)),
         (settings.adversarial.weight, prior_term(model, discriminator, adversarial_loss(settings))),
@@ -86,8 +85,7 @@ def joint_phase(components: Components, settings: PhaseSettings) -> Phase:
 
 def discriminator_phases(components: Components, settings: PhaseSettings) -> list[Phase]:
     """Train the discriminator; lazy penalties have a phase of their own, every `adversarial.penalty_every` steps."""
-    model, discriminator, adversarial = components.model, components.discriminator, settings.adversarial
-    assert discriminator is not None, "an adversarial loss needs a discriminator"
+    model, discriminator, adversarial = components.model, discriminator_of(components), settings.adversarial
     terms: list[tuple[float, Term]] = [(1.0, discriminator_term(model, discriminator, adversarial_loss(settings)))]
     if adversarial.mismatch:
         terms += [(adversarial.mismatch, mismatch_term(model, discriminator, components.condition))]
@@ -132,3 +130,9 @@ def adversarial_loss(settings: PhaseSettings) -> AdversarialLoss:
     """Return the loss that `adversarial.loss` names. Raises InputError for an unknown name."""
     loss: AdversarialLoss = registry.load("loss", settings.adversarial.loss, "adversarial.loss")()
     return loss
+
+
+def discriminator_of(components: Components) -> Any:
+    """Return the discriminator: a `Discriminator` and an `nn.Module`, for which Python has no common type."""
+    assert components.discriminator is not None, "an adversarial loss needs a discriminator"
+    return components.discriminator

@@ -15,7 +15,6 @@ from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.checkpoints.runs import newest_run
 from tdpm_cli.config import registry
 from tdpm_cli.config.schema import Component, Config, ScheduleConfig, check_sampling, load_stored_config
-from tdpm_cli.config.types import Truncation
 from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.engine.denoiser import Denoiser
 from tdpm_cli.engine.protocols import Condition, Space
@@ -126,7 +125,7 @@ def schedule_of(section: ScheduleConfig) -> Schedule:
             return untruncated
         if "nats" in section.truncate:
             raise ValueError("the step depends on the data, which must be opened first")
-        return untruncated.truncate(**cast(Truncation, section.truncate))
+        return untruncated.truncate(**cast(dict[str, Any], section.truncate))
     except ValueError as error:
         key = f"schedule.truncate is {section.truncate}" if section.truncate else "schedule"
         raise InputError(f"{key}: {error}") from None
