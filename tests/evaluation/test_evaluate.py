@@ -27,7 +27,7 @@ from torchvision.transforms.functional import gaussian_blur
 from tdpm_cli.config import load_config
 from tdpm_cli.data.datasets.digits import digits as open_digits
 from tdpm_cli.data.decode import from_tensor
-from tdpm_cli.evaluation import diagnose, summary
+from tdpm_cli.evaluation import diagnose, metric, summary
 from tdpm_cli.evaluation.checks import check_captions
 from tdpm_cli.evaluation.evaluate import write_statistics
 from tdpm_cli.evaluation.examples import Examples
@@ -553,6 +553,15 @@ def test_samples_of_0_1_0_are_scored_with_their_settings(runs, tmp_path, pooled)
     assert after["protocol"]["samples"] == before["protocol"]["samples"]
     assert after["protocol"]["samples"]["guidance_scale"] == 1
     assert after["scores"] == before["scores"]
+
+
+def test_every_metric_is_loaded_once(tmp_path, pooled, monkeypatch):
+    loaded = []
+    load = metric.load_metric
+    monkeypatch.setattr(metric, "load_metric", lambda name: loaded.append(name) or load(name))
+    images = write_images(tmp_path / "images", noise(20))
+    score(images, ref=images, features=pooled, metrics=["kid"])
+    assert loaded == ["fid", "kid"]
 
 
 def test_looking_for_captions_draws_no_sample(runs, monkeypatch):

@@ -1,6 +1,5 @@
 """Text networks of transformers as frozen text encoders."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from tdpm_cli.conditioning.captions.cache import CachedVectors, Embedding
 from tdpm_cli.runtime.errors import InputError, first_line
+from tdpm_cli.runtime.files import read_json
 from tdpm_cli.runtime.pretrained import CONFIG, cached, pretrained
 
 if TYPE_CHECKING:
@@ -96,10 +96,7 @@ class TransformersEncoder:
 
 def _dim_in(config: Path) -> int | None:
     """Return the size of vectors that the config of a network states; None if it states none."""
-    try:
-        content = json.loads(config.read_text())
-    except ValueError as error:
-        raise InputError(f"{config}: damaged ({error}); save the network again") from None
+    content = read_json(config, "save the network again")
     content = content.get("text_config") or content
     dim = content.get("d_model") or content.get("hidden_size")
     return int(dim) if dim else None
