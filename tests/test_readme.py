@@ -33,26 +33,28 @@ def ids(values):
     return [f"{page.stem}-{number}" for page, number, _ in values]
 
 
-COMMANDS = [(page, number, words) for page in PAGES for number, words in enumerate(commands_of(page), 1)]
+COMMANDS = [(page, number, arguments) for page in PAGES for number, arguments in enumerate(commands_of(page), 1)]
 PROGRAMS = [(page, number, block) for page in PAGES for number, block in enumerate(blocks(page, "python"), 1)]
 
 
-@pytest.mark.parametrize(("page", "number", "words"), COMMANDS, ids=[" ".join(words) for *_, words in COMMANDS])
-def test_commands_exist_with_these_options(page, number, words, monkeypatch):
+@pytest.mark.parametrize(
+    ("page", "number", "arguments"), COMMANDS, ids=[" ".join(arguments) for *_, arguments in COMMANDS]
+)
+def test_commands_exist_with_these_options(page, number, arguments, monkeypatch):
     monkeypatch.setattr(Path, "exists", lambda path: True)  # the data and runs of whoever reads the page
-    if words[0] == "tdpm":
-        command = get_command(app).commands[words[1]]
-        words = words[2:] if words[1] == "data" else words[1:]
-        command = command.commands[words[0]] if hasattr(command, "commands") else command
-        context = command.make_context(words[0], words[1:])  # a wrong option or a missing argument raises
+    if arguments[0] == "tdpm":
+        command = get_command(app).commands[arguments[1]]
+        arguments = arguments[2:] if arguments[1] == "data" else arguments[1:]
+        command = command.commands[arguments[0]] if hasattr(command, "commands") else command
+        context = command.make_context(arguments[0], arguments[1:])  # a wrong option or a missing argument raises
         from_file = context.params.get("init_prior")  # which knows some of the keys
-        if words[0] == "train" and context.params["preset"] != "auto" and not from_file:
+        if arguments[0] == "train" and context.params["preset"] != "auto" and not from_file:
             plain = presets.override(presets.read_preset(context.params["preset"]), context.params["set_"] or [])
             config.load_config(plain)
-    elif words[0].startswith("scripts/"):
-        assert os.access(ROOT / words[0], os.X_OK)
+    elif arguments[0].startswith("scripts/"):
+        assert os.access(ROOT / arguments[0], os.X_OK)
     else:
-        assert words[:2] == ["pip", "install"]
+        assert arguments[:2] == ["pip", "install"]
 
 
 @pytest.mark.parametrize(("page", "number", "program"), PROGRAMS, ids=ids(PROGRAMS))

@@ -47,7 +47,7 @@ def test_nats_fall_along_the_schedule(schedule):
 
 
 @pytest.mark.parametrize("step", [10, 300, 700])
-def test_the_step_of_nats_is_found_again(schedule, step):
+def test_nats_of_a_step_lead_back_to_the_step(schedule, step):
     eigenvalues = torch.tensor([30.0, 3.0, 0.3], dtype=torch.float64)
     assert schedule.step_of_nats(schedule.nats(step, eigenvalues), eigenvalues) == step
 

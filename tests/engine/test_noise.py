@@ -5,8 +5,8 @@ from tdpm_cli.engine.noise import Noise, philox
 
 
 def test_an_images_noise_depends_on_seed_and_index_alone():
-    whole = Noise(5, range(10))
-    first, second = whole.normal([3]), whole.normal([2, 2])
+    noise = Noise(5, range(10))
+    first, second = noise.normal([3]), noise.normal([2, 2])
     for indices in ([3], [7, 3], [3, 4, 5]):
         part = Noise(5, indices)
         assert torch.equal(part.normal([3]), first[indices])
@@ -15,7 +15,7 @@ def test_an_images_noise_depends_on_seed_and_index_alone():
 
 
 @pytest.mark.parametrize(
-    ("counter", "key", "words"),
+    ("counter", "key", "expected"),
     [  # the known answers that Random123 comes with
         ([0, 0, 0, 0], [0, 0], [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
         ([0xFFFFFFFF] * 4, [0xFFFFFFFF] * 2, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
@@ -26,12 +26,12 @@ def test_an_images_noise_depends_on_seed_and_index_alone():
         ),
     ],
 )
-def test_it_is_philox(counter, key, words):
-    found = philox([torch.tensor([word]) for word in counter], tuple(key))
-    assert [int(word) for word in found] == words
+def test_it_is_philox(counter, key, expected):
+    numbers = philox([torch.tensor([word]) for word in counter], tuple(key))
+    assert [int(word) for word in numbers] == expected
 
 
-def test_large_seeds_and_indices_count_whole():
+def test_large_seeds_and_indices_count_in_full():
     rows = [Noise(seed, [index]).normal([4]) for seed in (1, 1 + (1 << 32)) for index in (7, 7 + (1 << 40))]
     assert len(torch.cat(rows).unique(dim=0)) == 4
 

@@ -41,7 +41,7 @@ def changed(module, before):
     return any(not torch.equal(p, old) for p, old in zip(module.parameters(), before, strict=True))
 
 
-def test_micro_batches_give_the_gradient_of_the_whole(generator):
+def test_micro_batches_give_the_gradient_of_the_batch(generator):
     x = torch.randn(12, 2, generator=generator)
     gradients, logs = [], []
     for size in (12, 4, 5):
@@ -197,8 +197,8 @@ def test_a_step_draws_the_same_numbers_however_its_batch_is_divided(tiny_images)
     for size in (16, 8, 4):  # the discriminator compares groups of 4
         components, phases, _ = phases_of(plain)
         x, label = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(16) % 10
-        whole = Batch(x, {"label": label}, torch.Generator().manual_seed(2))
-        train_step(phases, whole.split(size), 0, 0)
+        batch = Batch(x, {"label": label}, torch.Generator().manual_seed(2))
+        train_step(phases, batch.split(size), 0, 0)
         weights.append(snapshot(components.model) + snapshot(components.discriminator))
     for divided in weights[1:]:
         for ours, theirs in zip(divided, weights[0], strict=True):

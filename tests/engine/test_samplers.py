@@ -112,13 +112,13 @@ def test_deterministic_samplers_reach_the_flow(name):
 
 
 @pytest.mark.parametrize("name", ["ddim", "ddpm", "ddpm_large"])
-@pytest.mark.parametrize("cut", [50, 400])
-def test_from_real_x_T_the_data_come_back(name, cut):
-    schedule = linear().truncate(step=cut)
+@pytest.mark.parametrize("point", [50, 400])
+def test_from_real_x_T_the_data_come_back(name, point):
+    schedule = linear().truncate(step=point)
     generator = torch.Generator().manual_seed(1)
     draw = lambda: torch.randn(50_000, generator=generator, dtype=torch.float64)
     x_T = schedule.q_sample_T(MEAN + STD * draw(), draw())
-    out = run(name, schedule, x_T, cut)
+    out = run(name, schedule, x_T, point)
     assert float(out.mean()) == pytest.approx(MEAN, abs=0.01)
     assert float(out.std()) == pytest.approx(STD, abs=0.015)
 
@@ -145,9 +145,9 @@ def test_any_number_of_steps_from_1_to_T_with_one_call_each(name, T):
 
 
 @pytest.mark.parametrize("name", registry.names("sampler"))
-@pytest.mark.parametrize("chain", [to_pure_noise, cosine])
-def test_chains_that_end_in_pure_noise_are_walked_too(name, chain):
-    schedule = chain(steps=40)
+@pytest.mark.parametrize("make", [to_pure_noise, cosine])
+def test_chains_that_end_in_pure_noise_are_walked_too(name, make):
+    schedule = make(steps=40)
     out = run(name, schedule, torch.randn(4, 2, dtype=torch.float64), 10)
     assert out.isfinite().all()
 

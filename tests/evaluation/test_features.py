@@ -103,20 +103,20 @@ def test_clip_reads_its_vision_half_from_a_complete_clip_without_output(transfor
     assert torch.allclose(features, expected, atol=1e-5)
 
 
-WORDS = ["<|startoftext|>", "<|endoftext|>", "a", "r", "e", "d", "a</w>", "d</w>", "re", "red</w>", "apple</w>"]
+VOCABULARY = ["<|startoftext|>", "<|endoftext|>", "a", "r", "e", "d", "a</w>", "d</w>", "re", "red</w>", "apple</w>"]
 
 
 @pytest.fixture
 def complete_clip(transformers, tmp_path):
     """A tiny CLIP with both halves and a tokenizer of a few words."""
-    text = {**TINY, "intermediate_size": 32, "vocab_size": len(WORDS), "bos_token_id": 0, "eos_token_id": 1,
+    text = {**TINY, "intermediate_size": 32, "vocab_size": len(VOCABULARY), "bos_token_id": 0, "eos_token_id": 1,
             "max_position_embeddings": 6, "projection_dim": 6}  # fmt: skip
     config = transformers.CLIPConfig(text_config=text, vision_config=TINY_CLIP, projection_dim=6)
     torch.manual_seed(0)
     complete = transformers.CLIPModel(config).eval()
     folder = tmp_path / "complete"
     complete.save_pretrained(folder)
-    (folder / "vocab.json").write_text(json.dumps({word: k for k, word in enumerate(WORDS)}))
+    (folder / "vocab.json").write_text(json.dumps({word: k for k, word in enumerate(VOCABULARY)}))
     (folder / "merges.txt").write_text("#version: 0.2\nr e\nre d</w>\n")
     return complete, folder
 
@@ -129,9 +129,9 @@ def test_clip_scores_images_and_captions(complete_clip):
     alignment = part.alignment(features, captions)
 
     def expected(k, text):
-        words = torch.tensor([[*[0, *({"a": 6, "red": 9}[word] for word in text.split())][:5], 1]])
+        tokens = torch.tensor([[*[0, *({"a": 6, "red": 9}[word] for word in text.split())][:5], 1]])
         with torch.no_grad():
-            embedded = complete.get_text_features(words)
+            embedded = complete.get_text_features(tokens)
         embedded = getattr(embedded, "pooler_output", embedded)
         return 100 * torch.cosine_similarity(features[k : k + 1], embedded).clamp(min=0)
 
@@ -283,7 +283,7 @@ class Fussy(torch.nn.Module):
         return x.float()
 
 
-class Whole(torch.nn.Module):
+class Bytes(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.flatten(1)
 
@@ -338,7 +338,7 @@ def test_rejects_files_that_are_not_torchscript(tmp_path, name, message):
     ("module", "message"),
     [
         (Fussy(), r"failed on images uint8 \[3, 3, 40, 30\]: builtins\.ValueError: images must be 299 × 299"),
-        (Whole(), r"returned uint8 \[3, 3600\]; accepted: floating point \[3, D\] for 3 images"),
+        (Bytes(), r"returned uint8 \[3, 3600\]; accepted: floating point \[3, D\] for 3 images"),
         (Single(), r"returned float32 \[1, 3\]; accepted"),
         (Flat(), r"returned float32 \[3\]; accepted"),
         (Pair(), r"returned a tuple; accepted"),

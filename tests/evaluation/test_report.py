@@ -41,19 +41,19 @@ def sweep():
 
     def draw(name="ours"):
         two = [Series(name, NFE, SCORES, [1.2] * 5), Series("baseline", [*NFE, 51], [522.1, 348.8, 116, 49, 29, 23])]
-        words = {"title": f"{name} against NFE", "x_label": "NFE", "y_label": "FD"}
-        return lines(two, **words, log_x=True, log_y=True, level=("ceiling", 11.18))
+        labels = {"title": f"{name} against NFE", "x_label": "NFE", "y_label": "FD"}
+        return lines(two, **labels, log_x=True, log_y=True, level=("ceiling", 11.18))
 
     return draw
 
 
-def words(figure):
+def texts(figure):
     """All text that a reader of the plot sees."""
     return [html.unescape(word) for word in re.findall(r"<text[^>]*>([^<]*)</text>", plots.svg(figure))]
 
 
 def test_a_plot_shows_its_titles_names_and_values(sweep):
-    shown = words(sweep())
+    shown = texts(sweep())
     assert {"ours against NFE", "NFE", "FD", "ceiling", "ours", "baseline"} <= set(shown)
     ticks = [float(word) for word in shown if re.fullmatch(r"[\d.]+", word)]
     assert ticks == [*NFE, 51, 10, 20, 50, 100, 200, 500]
@@ -77,7 +77,7 @@ def test_series_differ_by_more_than_colour_and_bars_have_their_length():
 def test_one_series_has_no_legend():
     pytest.importorskip("matplotlib")
     figure = lines([Series("alone", [1, 2], [3, 4])], title="t", x_label="x", y_label="y")
-    assert "alone" not in words(figure)
+    assert "alone" not in texts(figure)
 
 
 def test_ticks_that_would_overprint_one_another_are_left_out():
@@ -122,9 +122,9 @@ def test_svg_is_one_element_the_same_each_time_with_ids_of_its_own(sweep):
 
 
 def test_names_are_shown_as_they_are(sweep):
-    assert EVIL in words(sweep(EVIL))
+    assert EVIL in texts(sweep(EVIL))
     assert "<script" not in plots.svg(sweep(EVIL))
-    assert "a $b$" in words(sweep("a $b$"))
+    assert "a $b$" in texts(sweep("a $b$"))
 
 
 def test_drawing_leaves_the_settings_of_matplotlib_alone(sweep):

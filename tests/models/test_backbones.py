@@ -31,11 +31,11 @@ def test_the_unets_options_of_adm(options):
     out = network(x, t, **COND)
     assert out.shape == x.shape
     out.sum().backward()
-    whole = {key: p.grad.clone() for key, p in network.named_parameters()}
+    gradients = {key: p.grad.clone() for key, p in network.named_parameters()}
     network.zero_grad()
     network.checkpointing = True
     network(x, t, **COND).sum().backward()
-    assert all(torch.allclose(p.grad, whole[key], atol=1e-5) for key, p in network.named_parameters())
+    assert all(torch.allclose(p.grad, gradients[key], atol=1e-5) for key, p in network.named_parameters())
 
 
 def test_the_unet_of_adm_has_its_published_size():

@@ -29,11 +29,11 @@ def test_plain_products_in_bf16_are_attention(tokens, seen):
 
 
 def test_only_a_few_tokens_in_bf16_are_attended_to_by_plain_products_and_not_in_training(monkeypatch):
-    monkeypatch.setattr(module, "scaled_dot_product_attention", lambda *given: "fused")
+    monkeypatch.setattr(module, "scaled_dot_product_attention", lambda *inputs: "fused")
     few = torch.randn(1, 1, FEW, 4).bfloat16()
     many = torch.randn(1, 1, FEW + 1, 4).bfloat16()
     assert attention(few, few, few) == "fused"
     with torch.no_grad():
         assert attention(few, few, few).shape == few.shape
-        for given in ((few.float(),) * 3, (many,) * 3, (few, many, many)):
-            assert attention(*given) == "fused"
+        for inputs in ((few.float(),) * 3, (many,) * 3, (few, many, many)):
+            assert attention(*inputs) == "fused"

@@ -15,10 +15,10 @@ def test_gradients_of_bf16_are_those_of_float64_rounded_once(shape):
     norm = GroupNorm(8, shape[1], eps=1e-6)
     nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
     weights = [norm.weight, norm.bias]
-    found = torch.autograd.grad(norm(x), [x, *weights], gradient)
+    gradients = torch.autograd.grad(norm(x), [x, *weights], gradient)
     exact = group_norm(x.double(), 8, *(weight.double() for weight in weights), eps=1e-6)
     expected = torch.autograd.grad(exact, [x, *weights], gradient.double())
-    for ours, theirs in zip(found, expected, strict=True):
+    for ours, theirs in zip(gradients, expected, strict=True):
         assert (ours.double() - theirs).norm() < 1e-3 * theirs.norm()
 
 

@@ -5,13 +5,13 @@ from tdpm_cli.runtime.files import read_json
 
 
 @pytest.mark.parametrize(
-    ("content", "found"), [(None, "no such file"), ("{", "damaged"), ("[1]", "damaged"), ("\x80", "damaged")]
+    ("content", "reason"), [(None, "no such file"), ("{", "damaged"), ("[1]", "damaged"), ("\x80", "damaged")]
 )
-def test_read_json_distinguishes_missing_from_damaged_files(tmp_path, content, found):
+def test_read_json_distinguishes_missing_from_damaged_files(tmp_path, content, reason):
     path = tmp_path / "a.json"
     if content is not None:
         path.write_text(content, encoding="latin-1")
-    with pytest.raises(InputError, match=rf"a\.json: {found}.*; create it$"):
+    with pytest.raises(InputError, match=rf"a\.json: {reason}.*; create it$"):
         read_json(path, "create it")
 
 

@@ -22,11 +22,11 @@ def test_operators_come_with_the_slowest_first():
     def step():
         torch.randn(300, 300) @ torch.randn(300, 300)
 
-    found = profiling.profile(step, torch.device("cpu"), None)
-    seconds = [each for _, _, each in found.operators]
+    result = profiling.profile(step, torch.device("cpu"), None)
+    seconds = [each for _, _, each in result.operators]
     assert seconds == sorted(seconds, reverse=True)
-    assert "aten::mm" in [name for name, _, _ in found.operators]
-    assert found.seconds > 0
+    assert "aten::mm" in [name for name, _, _ in result.operators]
+    assert result.seconds > 0
 
 
 def test_the_peak_is_that_of_a_product():

@@ -24,14 +24,14 @@ from tdpm_cli.training.train import dry_run, train
 def everything(run):
     """All tensors of the newest checkpoint."""
     folder = checkpoint.list_checkpoints(run)[-1]
-    found = {}
+    result = {}
     for path in folder.glob("*.safetensors"):
-        found |= {f"{path.name}/{key}": value for key, value in weights.read_weights(path)[0].items()}
+        result |= {f"{path.name}/{key}": value for key, value in weights.read_weights(path)[0].items()}
     states = formats.read_optimizers(folder)
     for name, state in states.items():
         for index, moments in state["state"].items():
-            found |= {f"{name}/{index}/{key}": torch.as_tensor(value) for key, value in moments.items()}
-    return found
+            result |= {f"{name}/{index}/{key}": torch.as_tensor(value) for key, value in moments.items()}
+    return result
 
 
 def seen_by(run):
@@ -311,17 +311,17 @@ def test_a_second_ctrl_c_leaves_at_once_and_a_second_sigterm_does_not(tmp_path):
         "    time.sleep(60 if asked.number == signal.SIGINT else 1)\n"
         "print('saved', flush=True)"
     )
-    for number, told, status in ((signal.SIGINT, "", -signal.SIGINT), (signal.SIGTERM, "saved\n", 0)):
+    for number, output, status in ((signal.SIGINT, "", -signal.SIGINT), (signal.SIGTERM, "saved\n", 0)):
         process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
         assert process.stdout.readline() == "noted\n"
         process.send_signal(number)
-        assert process.communicate(timeout=30)[0] == told
+        assert process.communicate(timeout=30)[0] == output
         assert process.returncode == status
 
 
-def test_a_longer_run_whose_rates_had_fallen_is_told(tiny, tmp_path, capsys):
+def test_a_longer_run_with_falling_rates_is_reported(tiny, tmp_path, capsys):
     plain = tiny("train.duration=64", "train.cooldown=0.5")
     train(load_config(plain), tmp_path, "run")
     assert "train.cooldown" not in capsys.readouterr().err
