@@ -1,11 +1,10 @@
 """Find words that the language rules of CONTRIBUTING.md ban, in the prose and the names of a tree.
 
-    python scripts/banned_words.py [--count] [FOLDER]
+    python scripts/banned_words.py [FOLDER]
 
 Prose: Markdown pages without their code, and docstrings, comments and sentences in strings of tdpm_cli, scripts,
-presets and tests. Names: functions, classes, arguments and variables of tdpm_cli.
-Prints each find as FILE:LINE: WORD -> USE, and ends with status 1 if there is any. `--count` prints the number of
-finds in each package instead.
+presets and tests. Names: functions, classes, arguments and variables of tdpm_cli, scripts and tests.
+Prints each find as FILE:LINE: WORD -> USE, and ends with status 1 if there is any.
 """
 
 import argparse
@@ -14,7 +13,6 @@ import io
 import re
 import sys
 import tokenize
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,12 +96,6 @@ class Find:
     word: str
     use: str
 
-    @property
-    def group(self) -> str:
-        """The package, page or folder that a table of counts names."""
-        parts = self.path.split("/")
-        return "/".join(parts[:2]) if parts[0] in ("tdpm_cli", "docs", "tests", "scripts") else parts[0]
-
 
 def finds(root: Path, folders: Iterable[str] = ROOTS) -> list[Find]:
     """Return every banned word in the prose and names of a tree, by file and line."""
@@ -117,8 +109,7 @@ def finds(root: Path, folders: Iterable[str] = ROOTS) -> list[Find]:
                 source = path.read_text(encoding="utf-8")
                 for line, text in prose(source):
                     result += _in_text(name, _blank(_INLINE_CODE, text), line)
-                if folder == "tdpm_cli":
-                    result += list(_in_names(name, source))
+                result += _in_names(name, source)
             elif path.suffix in (".yaml", ".yml"):
                 result += _in_text(name, _comments_of_yaml(path.read_text(encoding="utf-8")))
     return sorted(set(result), key=lambda find: (find.path, find.line, find.word))
@@ -178,15 +169,9 @@ def _comments_of_yaml(text: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=Path(), help="a checkout (this one)")
-    parser.add_argument("--count", action="store_true", help="print the number of finds in each package")
-    options = parser.parse_args()
-    result = finds(options.folder)
-    if options.count:
-        for group, number in sorted(Counter(find.group for find in result).items()):
-            print(f"{group:40} {number:5}")
-    else:
-        for find in result:
-            print(f"{find.path}:{find.line}: {find.word} -> {find.use}")
+    result = finds(parser.parse_args().folder)
+    for find in result:
+        print(f"{find.path}:{find.line}: {find.word} -> {find.use}")
     print(f"{len(result)} banned words", file=sys.stderr)
     sys.exit(1 if result else 0)
 
