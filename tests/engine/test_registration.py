@@ -62,7 +62,9 @@ class Scaled(nn.Module):
     """x_T = scale · z."""
 
     nfe = 0
+    has_generator = False
     learns = True
+    makes_x_0 = False
     shares = False
 
     def __init__(self, shape, sizes, schedule, network, *, scale: PositiveFloat = 1.0):
