@@ -33,6 +33,11 @@ from tdpm_cli.cli.options import (
 )
 from tdpm_cli.config.constants import Start
 
+SweepFolder = Annotated[
+    Optional[Path],
+    typer.Option(help="Folder to write.", show_default="sweep, in the first model's run", rich_help_panel=OUTPUT),
+]
+
 
 @lists_of_sampling_options("spacing", "sampler", "guidance_scale", "prior_guidance_scale")
 def sweep(
@@ -64,10 +69,7 @@ def sweep(
     ref: Reference = None,
     nproc: Processes = 1,
     cache: Cache = True,
-    out: Annotated[
-        Optional[Path],
-        typer.Option(help="Folder to write.", show_default="sweep, in the first model's run", rich_help_panel=OUTPUT),
-    ] = None,
+    out: SweepFolder = None,
     report: Report = None,
 ) -> None:
     """Score combinations of sampling options; run again to continue."""

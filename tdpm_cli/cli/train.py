@@ -56,6 +56,11 @@ Init = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+Restarts = Annotated[int, typer.Option(min=0, help="Restarts if a process of --nproc fails.", rich_help_panel=MACHINE)]
+Budget = Annotated[
+    Optional[str],
+    typer.Option(help="Time to train, such as 10min or 8h.", callback=known_time, rich_help_panel=TRAINING),
+]
 InitPrior = Annotated[
     Optional[str],
     typer.Option(
@@ -86,10 +91,7 @@ def train(
     name: Annotated[
         Optional[str], typer.Option(help="Name of the run.", show_default="the preset's", rich_help_panel=OUTPUT)
     ] = None,
-    budget: Annotated[
-        Optional[str],
-        typer.Option(help="Time to train, such as 10min or 8h.", callback=known_time, rich_help_panel=TRAINING),
-    ] = None,
+    budget: Budget = None,
     init: Init = None,
     init_prior: InitPrior = None,
     resume: Annotated[
@@ -98,10 +100,7 @@ def train(
     set_: Assignments = None,
     machine: Settings,
     nproc: Processes = 1,
-    max_restarts: Annotated[
-        int,
-        typer.Option(min=0, help="Restarts if a process of --nproc fails.", rich_help_panel=MACHINE),
-    ] = 0,
+    max_restarts: Restarts = 0,
     profile: Annotated[
         bool, typer.Option("--profile", help="Profile a training step, then exit.", rich_help_panel=MACHINE)
     ] = False,
