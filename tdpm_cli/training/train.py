@@ -71,10 +71,10 @@ def train(
     score = (
         make_score(run.state.components, run.folder, run.state.device) if config.train.score and make_score else None
     )
+    record = resuming.record_data(run.data)
+    distributed.agree("data", record)
     is_new = not run.folder.exists()
     with lock_run(run.folder) if distributed.is_first() else nullcontext():
-        record = resuming.record_data(run.data)
-        distributed.agree("data", record)
         _continue(run, record)
         _record(run, record)
         try:

@@ -25,6 +25,9 @@ ALONE = {key: value for key, value in os.environ.items() if key not in ("RANK", 
 pytestmark = pytest.mark.skipif(cores() < 2, reason="needs two CPU cores")
 
 
+RELATIVISTIC = "adversarial.loss=relativistic"
+
+
 def tdpm(*arguments, **environment):
     return subprocess.run([TDPM, *map(str, arguments)], capture_output=True, text=True, timeout=300,
                           env=ALONE | environment)  # fmt: skip
@@ -45,7 +48,7 @@ def tensors(run):
     "assignments",
     [
         ["adversarial.penalty_every=2", "adversarial.r2=0.1", "train.clip=0.5"],
-        ["prior.name=copy", "adversarial.loss=relativistic", "adversarial.penalty_every=1", "condition.name=labels",
+        ["prior.name=copy", RELATIVISTIC, "adversarial.penalty_every=1", "condition.name=labels",
          "condition.classes=10", "train.batch_gpu=4"],
     ],
 )  # fmt: skip
@@ -56,13 +59,16 @@ def test_two_processes_train_as_one(tiny_images, tmp_path, assignments):
     assert done.returncode == 0, done.stderr
     ours, theirs = tensors(one), tensors(tmp_path / "two")
     assert ours.keys() == theirs.keys()
-    worst = max(float((ours[key] - theirs[key]).abs().max()) for key in ours)
+    # The relativistic loss compares logits: their level has no gradient but rounding, which Adam magnifies.
+    level = {"discriminator.safetensors/leave.bias", "D/real", "D/fake"} if RELATIVISTIC in assignments else set()
+    worst = max(float((ours[key] - theirs[key]).abs().max()) for key in ours.keys() - level)
     assert worst < 1e-5
     read = lambda run: [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     lines = [read(run) for run in (one, tmp_path / "two")]
     for a, b in zip(*lines, strict=True):
         assert a.keys() == b.keys()
-        assert all(a[key] == pytest.approx(b[key], rel=1e-3, abs=1e-4) for key in a if key not in ("img/s", "loader"))
+        kept = a.keys() - level - {"img/s", "loader"}
+        assert {key: a[key] for key in kept} == pytest.approx({key: b[key] for key in kept}, rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.slow
