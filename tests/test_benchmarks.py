@@ -72,6 +72,10 @@ def test_every_benchmark_describes_its_options(name, capsys, monkeypatch):
             },
         ),
         (
+            ["adversarial", "--batch", "4", "--rounds", "2"],
+            {"one pass": ("one pass", "separate passes")},
+        ),
+        (
             ["attention", "--tokens", "16", "--rounds", "2"],
             {"16 tokens, fused": ("16 tokens, fused", "16 tokens, ours")},
         ),

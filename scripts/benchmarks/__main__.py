@@ -6,6 +6,7 @@ Prints a line for each figure, with the ratio to the reference. `scripts/bench N
 import argparse
 
 from scripts.benchmarks import (
+    adversarial,
     attention,
     evaluation,
     everything,
@@ -27,6 +28,7 @@ BENCHMARKS = {
     "data": loading,
     "supply": supply,
     "train": training,
+    "adversarial": adversarial,
     "attention": attention,
     "sample": sampling,
     "export": export,
