@@ -1,8 +1,10 @@
 """Data sources: small files of every format, every kind of pixel, and damaged files."""
 
 import gzip
+import importlib
 import io
 import json
+import os
 import pickle
 import struct
 import tarfile
@@ -660,6 +662,52 @@ def test_huggingface(huggingface, place):
 def test_huggingface_rejects(huggingface, name, options, message):
     with pytest.raises(InputError, match=message):
         load("huggingface", name and huggingface / name, **options)
+
+
+def rows_of(folder, names):
+    """Save rows whose images are files of these names, as Parquet without their bytes."""
+    pa = pytest.importorskip("pyarrow")
+    parquet = importlib.import_module("pyarrow.parquet")
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"image": datasets.Image()})
+    table = pa.table({"image": [{"bytes": None, "path": name} for name in names]}, schema=features.arrow_schema)
+    folder.mkdir(exist_ok=True)
+    parquet.write_table(table, folder / "0.parquet")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["1.png", "below/1.png", "link.png"])
+def test_parquet_reads_images_of_its_own_folder(tmp_path, name):
+    folder = rows_of(folder_of(tmp_path / "x", ["1.png", "below/1.png"]), [name])
+    (folder / "link.png").symlink_to("1.png")
+    assert load("huggingface", folder)[[0]][0].shape == (1, *SHAPE)
+
+
+@pytest.mark.parametrize("name", ["../secret/1.png", "ABSOLUTE", "/dev/zero", "link.png", "fifo", "zero", "", "a\0b"])
+def test_parquet_reads_no_file_outside_its_folder_and_no_special_file(tmp_path, name):
+    secret = folder_of(tmp_path / "secret", ["1.png"]) / "1.png"
+    folder = rows_of(tmp_path / "x", [str(secret) if name == "ABSOLUTE" else name])
+    (folder / "link.png").symlink_to(secret)
+    (folder / "zero").symlink_to("/dev/zero")
+    os.mkfifo(folder / "fifo")
+    with pytest.raises(InputError, match=r"row 0: "):
+        load("huggingface", folder)[[0]]
+
+
+@pytest.mark.parametrize(
+    ("file", "key"), [("dataset_dict.json", "splits"), ("train/state.json", "_data_files")], ids=["splits", "files"]
+)
+@pytest.mark.parametrize("name", ["../elsewhere", "/dev/zero", "a/b", "..", 7, "fifo"])
+def test_a_saved_dataset_names_only_files_of_its_folder(tmp_path, file, key, name):
+    datasets = pytest.importorskip("datasets")
+    saved = datasets.DatasetDict({"train": datasets.Dataset.from_dict({"text": ["a"]})})
+    saved.save_to_disk(str(tmp_path / "x"))
+    path = tmp_path / "x" / file
+    os.mkfifo(path.parent / "fifo")
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {key: [{"filename": name} if key == "_data_files" else name]}))
+    with pytest.raises(InputError, match=r"dataset_dict\.json|state\.json|fifo"):
+        load("huggingface", tmp_path / "x")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,16 +10,20 @@ import torch
 from tdpm_cli.config.constants import Crop
 from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.captions import Uncaptioned, captioned_positions
+from tdpm_cli.data.containers import MAX_FILE_BYTES
 from tdpm_cli.data.image_dataset import ImageDataset
 from tdpm_cli.data.labels import numbered_names
-from tdpm_cli.runtime.errors import InputError, first_line
+from tdpm_cli.runtime.errors import BadFile, InputError, first_line
+from tdpm_cli.runtime.files import read_json, read_regular
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 __all__ = ["huggingface"]
 
-SAVED = ("dataset_info.json", "dataset_dict.json")  # in a folder that `save_to_disk` wrote
+SPLITS, STATE = "dataset_dict.json", "state.json"  # in a folder that `save_to_disk` wrote, and in that of a split
+ADVICE = "save the dataset again"
+SAVED = ("dataset_info.json", SPLITS)
 
 
 def huggingface(
@@ -30,8 +34,8 @@ def huggingface(
     """Images of the column `image` (default: the first of images), labels of `label` (default: the first of classes).
 
     Captions are those of the column `captions`. `path` is a folder that `save_to_disk` wrote, or one of parquet files;
-    without it, `hub` names a dataset of the hub, which is downloaded to its cache. No code of a dataset is executed.
-    Raises InputError for data that cannot be read.
+    without it, `hub` names a dataset of the hub, which is downloaded to its cache. No code of a dataset is executed,
+    and no file outside its folder is read. Raises InputError for data that cannot be read.
     """
     try:
         import datasets
@@ -44,9 +48,12 @@ def huggingface(
     datasets.disable_progress_bars()
     try:
         table = _open(path, hub, split)
+    except InputError:
+        raise
     except Exception as error:  # of the network, of Arrow, or for a split that does not exist
         raise InputError(f"--data {path or hub}: the dataset cannot be read ({first_line(error)})") from None
-    rows = Rows(table, path or Path(str(hub)), _Columns(table, path or hub, image, label, captions), uncaptioned)
+    columns = _Columns(table, path or hub, image, label, captions)
+    rows = Rows(table, path or Path(str(hub)), columns, _folders(path), uncaptioned)
     return ImageDataset(rows, raw_shape, crop=crop, upscale=upscale)
 
 
@@ -63,10 +70,47 @@ def _open(path: Path | None, hub: str | None, split: str) -> "Dataset":
     if path is None:
         return datasets.load_dataset(hub, split=split)
     if any((path / name).is_file() for name in SAVED):
+        _check_saved(path)
         saved = datasets.load_from_disk(str(path))
         return saved[split] if isinstance(saved, dict) else saved
-    files = sorted(map(str, path.rglob("*.parquet"))) if path.is_dir() else [str(path)]
-    return datasets.Dataset.from_parquet(files)
+    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    if special := [file for file in files if not file.is_file()]:  # reading a FIFO would wait for ever
+        raise InputError(f"--data {special[0]}: no such file, or not a regular one")
+    return datasets.Dataset.from_parquet([str(file) for file in files])
+
+
+def _check_saved(folder: Path) -> None:
+    """Raise InputError if a saved dataset names files that are not regular files of its own folders."""
+    folders = [folder]
+    if (folder / SPLITS).is_file():
+        splits = read_json(folder / SPLITS, ADVICE).get("splits")
+        folders = [folder / name for name in _plain_names(folder / SPLITS, splits)]
+    for split in folders:
+        listed = read_json(split / STATE, ADVICE).get("_data_files")
+        files = [item.get("filename") if isinstance(item, dict) else item for item in listed or ()]
+        for name in _plain_names(split / STATE, files):
+            if not (split / name).is_file():
+                raise BadFile(split, name, "no such regular file", ADVICE)
+
+
+def _plain_names(file: Path, names: object) -> list[str]:
+    """Return names of a list. Raises InputError for anything else, and for a name that leads out of the folder."""
+    if not isinstance(names, list):
+        raise InputError(f"{file}: damaged, it must contain a list of names; {ADVICE}")
+    for name in names:
+        if not isinstance(name, str) or len(PurePosixPath(name).parts) != 1 or name == "..":
+            raise InputError(f"{file}: names {name!r}, which is not in its folder; do not trust this dataset")
+    return names
+
+
+def _folders(path: Path | None) -> list[Path]:
+    """Return the folders in which a dataset may keep image files: its own, or Hugging Face's caches."""
+    if path is not None:
+        return [path.resolve() if path.is_dir() else path.resolve().parent]
+    from datasets import config
+    from huggingface_hub import constants
+
+    return [Path(config.HF_DATASETS_CACHE).resolve(), Path(constants.HF_HUB_CACHE).resolve()]
 
 
 class _Columns:
@@ -91,15 +135,17 @@ class _Columns:
 
 
 class Rows:
-    """The images in the rows of a table."""
+    """The images in the rows of a table: bytes, or the paths of files in the dataset's `folders`."""
 
     quarantined = 0
     other_files: Sequence[str] = ()
 
-    def __init__(self, table: "Dataset", path: Path, columns: _Columns, uncaptioned: Uncaptioned = "fail") -> None:
+    def __init__(
+        self, table: "Dataset", path: Path, columns: _Columns, folders: Sequence[Path], uncaptioned: Uncaptioned
+    ) -> None:
         import datasets
 
-        self.path, self._columns = path, columns
+        self.path, self._columns, self._folders = path, columns, folders
         self.names, self.without_caption = [str(k) for k in range(len(table))], list[str]()
         if columns.captions:
             cells = zip(self.names, table[columns.captions], strict=True)
@@ -117,14 +163,20 @@ class Rows:
         self._table = table.cast_column(columns.image, datasets.Image(decode=False))
 
     def content(self, k: int) -> bytes:
-        """Return the bytes of image k."""
-        cell = self._table[k][self._columns.image]
-        if cell and cell.get("bytes"):
-            return bytes(cell["bytes"])
+        """Return the bytes of image k. Raises BadFile for a file that is missing, or outside the dataset's folder."""
+        cell = self._table[k][self._columns.image] or {}
+        if content := cell.get("bytes"):
+            return bytes(content)
+        row, name = f"row {self.names[k]}", cell.get("path")
+        if not name:
+            raise BadFile(self.path, row, "without an image", "remove the row")
         try:
-            return Path(cell["path"]).read_bytes()
-        except (TypeError, OSError) as error:
-            raise InputError(f"{self.path}: the image of row {k} is missing ({error})") from None
+            file = (self._folders[0] / name).resolve()
+            if any(file.is_relative_to(folder) for folder in self._folders):
+                return read_regular(file, MAX_FILE_BYTES)
+        except (OSError, ValueError) as error:  # ValueError: a null character in the name
+            raise BadFile(self.path, row, f"its image {name!r} cannot be read ({error})") from None
+        raise BadFile(self.path, row, f"its image is {name!r}, outside the dataset's folder", "embed images as bytes")
 
     def raw_condition(self, indices: Sequence[int]) -> RawCondition:
         """Return labels and captions, where there are any."""
