@@ -54,5 +54,5 @@ def test_nats_of_a_step_lead_back_to_the_step(schedule, step):
 
 @pytest.mark.parametrize("wanted", [1e-9, 1e3])
 def test_nats_out_of_reach_are_rejected(schedule, wanted):
-    with pytest.raises(ValueError, match=r"nats .* is outside the schedule; accepted: "):
+    with pytest.raises(ValueError, match=r"nats .*accepted: \S+ to \S+"):
         schedule.step_of_nats(wanted, torch.tensor([30.0, 3.0, 0.3], dtype=torch.float64))

@@ -139,7 +139,7 @@ def test_clip_scores_images_and_captions(complete_clip):
     assert torch.allclose(alignment[1], (expected(1, "red") + expected(1, "a")) / 2, atol=1e-3)
     assert torch.allclose(alignment[2], expected(2, "a a a a a a a a a"), atol=1e-3)
     (folder / "vocab.json").unlink()
-    with pytest.raises(InputError, match=r"CLIP's tokenizer not found"):
+    with pytest.raises(InputError, match=r"vocab\.json"):
         Clip(CPU, folder).alignment(features, captions)
 
 
@@ -149,7 +149,7 @@ def test_eval_scores_captions(complete_clip, tmp_path):
     place.mkdir()
     for k, image in enumerate(draw(3)):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(place / f"{k}.png")
-    with pytest.raises(InputError, match=r"--text: .*images has no captions.*\.txt"):
+    with pytest.raises(InputError, match=r"--text: .*images.*\.txt"):
         score(place, ref=place, features=f"clip:{folder}", text=f"clip:{folder}")
     for k in range(3):
         (place / f"{k}.txt").write_text("a red")

@@ -93,7 +93,7 @@ def test_moments_in_batches_are_moments_at_once(generator):
     mean, covariance = seen.result()
     assert torch.allclose(mean, x.double().mean(0), rtol=1e-12)
     assert np.allclose(covariance.numpy(), np.cov(x.double().numpy(), rowvar=False), rtol=1e-9)
-    with pytest.raises(ValueError, match="1 of 2 features are infinite or NaN"):
+    with pytest.raises(ValueError, match=r"1 of 2 .*NaN"):
         seen.update(torch.tensor([[0.0] * 7, [float("nan")] * 7]))
 
 

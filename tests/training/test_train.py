@@ -181,7 +181,7 @@ def test_learning_rates_rise_at_the_start_and_fall_at_the_end(tiny, tmp_path):
 
 def test_a_place_that_cannot_be_written_is_named(tiny, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"file/runs/run/lock: could not be written"):
+    with pytest.raises(InputError, match=r"file/runs/run/lock: "):
         train(load_config(tiny()), tmp_path / "file" / "runs", "run")
 
 
@@ -221,15 +221,13 @@ def test_tensorboard_gets_what_the_log_gets(tiny, tmp_path):
     assert list((run / "tensorboard").glob("events.*"))
 
 
-def test_weights_of_another_model_are_refused(tiny, tmp_path):
+@pytest.mark.parametrize("assignment", ["backbone.width=8", "backbone.blocks=2"])
+def test_weights_of_another_model_are_refused(tiny, tmp_path, assignment):
     run = train(load_config(tiny("train.duration=64")), tmp_path, "run")
     tensors, _ = weights.read_weights(checkpoint.newest_weights(run))
-    other = build.build(load_config(tiny("backbone.width=8")))
-    with pytest.raises(InputError, match="weights of another model"):
-        weights.load_tensors(other.model, tensors, "x")
-    other = build.build(load_config(tiny("backbone.blocks=2")))
-    with pytest.raises(InputError, match="weights of another model"):
-        weights.load_tensors(other.model, tensors, "x")
+    other = build.build(load_config(tiny(assignment)))
+    with pytest.raises(InputError, match=r"^x\.safetensors: "):
+        weights.load_tensors(other.model, tensors, "x.safetensors")
 
 
 @pytest.mark.parametrize(
