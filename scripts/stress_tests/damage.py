@@ -91,7 +91,7 @@ def damaged_checkpoints(n: int, folder: Path) -> Outcome:
         damage(newer, older, rng)
         what = f"{damage.__name__} (trial {trial})"
         printed = io.StringIO()
-        console.file = printed
+        usual, console.file = console.file, printed
         try:
             if checkpoint.newest(run) != older:
                 silent.append(what)
@@ -107,7 +107,7 @@ def damaged_checkpoints(n: int, folder: Path) -> Outcome:
         except Exception as error:
             crashed.append(f"{what}: {type(error).__name__}: {error}")
         finally:
-            console.file = None  # type: ignore[assignment]
+            console.file = usual
     return Outcome(
         "A damaged checkpoint is skipped and named. If you name it yourself, it is an error.",
         f"damage to the newer of two checkpoints, {n} times: "

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TextIO, cast
 
 import typer
 
@@ -71,6 +71,7 @@ app.add_typer(data, name="data")
 
 def main() -> NoReturn:
     """Run the command line and exit: 0 success, 1 a defect of tdpm, 2 wrong input, 130 or 143 interrupted."""
+    _guard_streams()
     try:
         _run()
     except SystemExit as end:
@@ -83,6 +84,15 @@ def main() -> NoReturn:
         raise
 
 
+def _guard_streams() -> None:
+    """Let no failure to print end the command."""
+    from tdpm_cli.runtime.streams import Stream, open_standard_descriptors
+
+    open_standard_descriptors()
+    out, err = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = cast(TextIO, Stream(lambda: out)), cast(TextIO, Stream(lambda: err))
+
+
 def _run() -> NoReturn:
     debug = "--debug" in sys.argv  # accepted anywhere on the line
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
@@ -91,7 +101,7 @@ def _run() -> NoReturn:
 
     raise_interrupted()
     try:
-        app()
+        _call_app()
     except InputError as error:
         if debug:
             raise
@@ -110,10 +120,26 @@ def _run() -> NoReturn:
     sys.exit(0)
 
 
+def _call_app() -> None:
+    """Run the command. Raises WriteError if its results could not be printed."""
+    try:
+        app()
+    except SystemExit as end:
+        if end.code:
+            raise
+    if "tdpm_cli.runtime.console" in sys.modules:
+        from tdpm_cli.runtime.console import check_results
+
+        check_results()
+
+
 def _print_error(text: str) -> None:
     """Print an error; one of several processes leaves it to the launcher, which prints each error once."""
+    from tdpm_cli.runtime.text import visible_lines
+
+    text = visible_lines(text)
     folder, rank = os.environ.get("TDPM_MESSAGES"), os.environ.get("RANK", "0")
     if folder:
-        Path(folder, rank).write_text(text)
+        Path(folder, rank).write_text(text, encoding="utf-8")
     else:
         typer.echo(f"process {rank}: {text}" if os.environ.get("WORLD_SIZE", "1") != "1" else text, err=True)

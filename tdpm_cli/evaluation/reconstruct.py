@@ -1,7 +1,5 @@
 """tdpm reconstruct: encode images to x_t and decode them; the error against t and steps."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from tdpm_cli.runtime import grids, plots
 from tdpm_cli.runtime.console import print_line, table
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import Json, write_text
+from tdpm_cli.runtime.text import csv_text
 from tdpm_cli.sampling.image_folder import PLOT, SHEET, ImageFolder, open_image_folder, precision_of, read_manifest
 from tdpm_cli.sampling.input_images import InputImages, choose_labels, labels_of, psnr, read_images
 from tdpm_cli.sampling.model import Model, load
@@ -131,11 +130,7 @@ def _perceptual(raw: Tensor) -> Perceptual | None:
 def _write_errors(out: Path, rows: Sequence[Row]) -> None:
     """Write the rows as CSV, and as a plot if matplotlib is installed."""
     plot_file, csv_file = PLOT
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(out / csv_file, buffer.getvalue())
+    write_text(out / csv_file, csv_text([list(rows[0]), *(row.values() for row in rows)]))
     by_time: dict[int, list[Row]] = {}
     for row in rows:
         by_time.setdefault(row["t"], []).append(row)

@@ -1,7 +1,5 @@
 """Rows of a sweep as table, CSV, plot and page."""
 
-import csv
-import io
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tdpm_cli.config.legacy import upgrade_record
 from tdpm_cli.evaluation.metric import Score
-from tdpm_cli.runtime import plots
+from tdpm_cli.runtime import plots, text
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import Json, read_json
 from tdpm_cli.runtime.html import Page
@@ -61,17 +59,15 @@ def table_rows(rows: Sequence[Row]) -> list[dict[str, str]]:
 
 def csv_text(rows: Sequence[Row]) -> str:
     """Rows as CSV, with the error of every score."""
-    text = io.StringIO()
     metrics = list(rows[0]["scores"])
     error = "sd" if len(rows[0]["protocol"]["seeds"]) > 1 else "standard error"
     settings = (*SETTINGS, "steps", "nfe")
-    writer = csv.writer(text, lineterminator="\n")
     heads = itertools.chain.from_iterable((name, f"{error} of {name}") for name in metrics)
-    writer.writerow([*settings, "n", *heads, "best"])
+    lines: list[list[object]] = [[*settings, "n", *heads, "best"]]
     for row in rows:
         values = itertools.chain.from_iterable((row["scores"][name], row["errors"].get(name, "")) for name in metrics)
-        writer.writerow([*(row[key] for key in settings), row["protocol"]["n"], *values, int(is_best(row, rows))])
-    return text.getvalue()
+        lines.append([*(row[key] for key in settings), row["protocol"]["n"], *values, int(is_best(row, rows))])
+    return text.csv_text(lines)
 
 
 def plot(rows: Sequence[Row]) -> "Figure":

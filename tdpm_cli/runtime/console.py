@@ -3,25 +3,29 @@
 import json
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import write_text, writing
+from tdpm_cli.runtime.files import WriteError, write_text, writing
+from tdpm_cli.runtime.streams import Stream
+from tdpm_cli.runtime.text import visible, visible_lines
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Console(file=cast(TextIO, Stream(lambda: sys.stderr)), highlight=False, soft_wrap=True, emoji=False)
+results = Stream(lambda: sys.stdout)  # for what a command computes
 LINE_SECONDS = 15  # between lines of progress without a terminal
 
 
@@ -33,15 +37,15 @@ class ProgressBar:
 
     def __init__(self, label: str, total: int, done: int = 0, unit: str = "img", processes: int = 1) -> None:
         self._processes = processes
-        self.label, self.total, self.done, self.unit = label, total, done, unit
+        self.label, self.total, self.done, self.unit = visible(label), total, done, unit
         self._values: dict[str, float] = {}
         self._start, self._first, self._last = time.monotonic(), done, time.monotonic()
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
         )
 
@@ -70,10 +74,10 @@ class ProgressBar:
 
     def rename(self, label: str) -> None:
         """Show another label from now on."""
-        if label != self.label:
-            self.label = label
+        if visible(label) != self.label:
+            self.label = visible(label)
             if console.is_terminal:
-                self._bar.update(self._task, description=label)
+                self._bar.update(self._task, description=self.label)
 
     @property
     def rate(self) -> float:
@@ -90,7 +94,7 @@ class ProgressBar:
         elif time.monotonic() - self._last > LINE_SECONDS or self.done >= self.total:
             self._last = time.monotonic()
             left = max(self.total - self.done, 0) / max(self.rate, 1e-9)
-            console.print(f"{self.label} {self.done}/{self.total} {self.unit}  {note}  ETA {left:.0f} s")
+            print_line(f"{self.label} {self.done}/{self.total} {self.unit}  {note}  ETA {left:.0f} s")
 
 
 class TaskTimes:
@@ -167,20 +171,37 @@ def _seen(line: str) -> float:
 
 
 def table(title: str, rows: list[dict[str, str]]) -> None:
-    """Print rows, all with the same keys, as a table."""
-    if console.quiet:
-        return
-    shown = Table(title=escape(title), title_justify="left")
-    for number, key in enumerate(rows[0]):
-        shown.add_column(escape(key), no_wrap=number == 0, overflow="fold")  # names stay in one line
-    for row in rows:
-        shown.add_row(*map(escape, row.values()))
-    Console(soft_wrap=True).print(shown)
+    """Print rows, all with the same keys, as a table, the result of a command."""
+    _print_table(title, rows, results)
 
 
 def summary_table(title: str, values: Mapping[str, str]) -> None:
     """Print names and their values as a table of two columns without heads."""
-    table(title, [{"": name, " ": value} for name, value in values.items()])
+    _print_table(title, [{"": name, " ": value} for name, value in values.items()], Stream(lambda: sys.stdout))
+
+
+def _print_table(title: str, rows: list[dict[str, str]], stream: Stream) -> None:
+    if console.quiet:
+        return
+    shown = Table(title=Text(visible(title)), title_justify="left")
+    for number, key in enumerate(rows[0]):
+        # Names stay in one line.
+        shown.add_column(Text(visible(key)), no_wrap=number == 0, overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(visible(value)) for value in row.values()))
+    Console(file=cast(TextIO, stream), soft_wrap=True).print(shown)
+
+
+def print_result(text: str) -> None:
+    """Print text that is the result of a command, such as a preset."""
+    results.write(text)
+    results.flush()
+
+
+def check_results() -> None:
+    """Raise WriteError if the results of this command could not be printed; a reader that left is no error."""
+    if results.error is not None:
+        raise WriteError(f"standard output could not be written ({results.error.strerror}); repeat with another output")
 
 
 @contextmanager
@@ -195,7 +216,7 @@ def quiet(on: bool) -> Iterator[None]:
 
 def print_line(text: str) -> None:
     """Print a line for the user."""
-    console.print(text, markup=False)
+    console.print(visible_lines(text), markup=False)
 
 
 def since_the_program_began() -> float:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import write_text
+from tdpm_cli.runtime.text import visible_lines
 
 NONE = "–"
 WIDTH = 920  # pixels of the widest image, as page.html sets it
@@ -32,6 +33,7 @@ class Page:
         environment = Environment(
             loader=PackageLoader("tdpm_cli", "runtime"),
             autoescape=True,
+            finalize=_finalized,
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
@@ -78,6 +80,11 @@ class Page:
 
     def _add(self, kind: str, heading: str, **content: object) -> None:
         self._sections.append({"kind": kind, "heading": heading, **content})
+
+
+def _finalized(value: object) -> object:
+    """Show the control characters of text; a plot of ours, marked as safe, stays as it is."""
+    return visible_lines(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _short(value: object) -> str:

@@ -106,7 +106,7 @@ class _Group:
         ranks_by_text: dict[str, list[int]] = {}
         for rank, status in reported.items():
             path = messages / str(rank)
-            text = path.read_text() if path.is_file() else f"error: ended with {_status_text(status)}"
+            text = path.read_text(encoding="utf-8") if path.is_file() else f"error: ended with {_status_text(status)}"
             ranks_by_text.setdefault(text, []).append(rank)
         for text, ranks in ranks_by_text.items():
             everyone = len(ranks) == self.count

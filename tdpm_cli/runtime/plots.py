@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import replacing, write_text
+from tdpm_cli.runtime.text import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,8 +79,8 @@ def lines(series: Sequence[Series], frame: Frame, level: tuple[str, float] | Non
 
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.add_subplot()
-        axes.set(xlabel=frame.x_label, ylabel=frame.y_label)
-        axes.set_title(frame.title, loc="left", wrap=True)
+        axes.set(xlabel=visible(frame.x_label), ylabel=visible(frame.y_label))
+        axes.set_title(visible(frame.title), loc="left", wrap=True)
         axes.margins(y=0.12)  # space for the name of a level at the lower edge
         for one, colour, marker in zip(series, cycle(COLOURS), cycle(MARKERS), strict=False):
             _line(axes, one, colour, marker)
@@ -138,7 +139,7 @@ def _line(axes: "Axes", series: Series, colour: str, marker: str) -> None:
         series.x,
         series.y,
         yerr=series.error,
-        label=series.name,
+        label=visible(series.name),
         color=colour,
         marker=marker,
         markersize=6,
@@ -154,7 +155,7 @@ def _line(axes: "Axes", series: Series, colour: str, marker: str) -> None:
 def _level(axes: "Axes", name: str, height: float) -> None:
     axes.axhline(height, color=LEVEL_COLOUR, linestyle="--", linewidth=1.0)
     axes.annotate(
-        name,
+        visible(name),
         (1, height),
         xycoords=("axes fraction", "data"),
         xytext=(-2, -3),  # points: below the line, because a curve approaches its floor from above
