@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import WriteError, write_text, writing
+from tdpm_cli.runtime.files import WriteError, open_owned, write_text, writing
 from tdpm_cli.runtime.streams import Stream
 from tdpm_cli.runtime.text import visible, visible_lines
 
@@ -137,7 +137,7 @@ class Log:
 
     def __init__(self, run: Path, seen: int, tensorboard: bool = False) -> None:
         self.path = run / "log.jsonl"
-        if self.path.exists():  # remove lines after the checkpoint from which the run resumes
+        if self.path.is_file():  # remove lines after the checkpoint from which the run resumes
             lines = self.path.read_text(errors="replace").splitlines(keepends=True)
             kept = [line for line in lines if _seen(line) <= seen]
             write_text(self.path, "".join(kept))
@@ -145,7 +145,7 @@ class Log:
 
     def write(self, seen: int, values: Mapping[str, float]) -> None:
         """Append one line."""
-        with writing(self.path), self.path.open("a") as file:
+        with writing(self.path), open(open_owned(self.path, os.O_WRONLY | os.O_APPEND), "a") as file:
             file.write(json.dumps({"seen": seen, **{key: float(f"{v:.6g}") for key, v in values.items()}}) + "\n")
         if self._writer:
             for key, value in values.items():

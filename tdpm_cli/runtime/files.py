@@ -4,7 +4,11 @@ import errno
 import hashlib
 import json
 import os
+import re
+import secrets
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +18,7 @@ from tdpm_cli.runtime.errors import InputError
 
 ENTRY_TIME = (1980, 1, 1, 0, 0, 0)  # of every entry of a zip, so that equal content makes equal files
 HASHED_BYTES = 1 << 20  # that `sha256` reads at a time
+MAX_NAME_BYTES = 255  # of a name in a folder
 
 Json = dict[str, Any]  # of values that json reads and writes
 
@@ -33,10 +38,13 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` at the end, or remove it after any error."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    """Yield a new, empty file beside `path`; rename it to `path` at the end, or remove it after any error.
+
+    A link at `path` is replaced; the file that it names stays as it was.
+    """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        part = _new_file_beside(path)
         try:
             yield part
             os.replace(part, path)
@@ -44,6 +52,47 @@ def replacing(path: Path) -> Iterator[Path]:
             with suppress(OSError):
                 part.unlink()
             raise
+
+
+@contextmanager
+def staging(path: Path) -> Iterator[Path]:
+    """Yield the name of `path` in a new folder beside it, and move what is written there to `path` at the end.
+
+    For writers that need the suffix, or that write a folder. The new folder is removed in any case.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(f".{secrets.token_hex(4)}.part", _shortened(path.name), path.parent))
+        try:
+            yield folder / path.name
+            os.replace(folder / path.name, path)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def name_of_partial(name: str) -> str | None:
+    """Return the name of the file that a temporary file would have become; None for any other file.
+
+    Only a killed process leaves a temporary file.
+    """
+    partial = re.fullmatch(r"(.+)\.([0-9a-f]{8}|\d+)\.part", name, re.DOTALL)  # digits alone: of tdpm 0.2.0
+    return partial and partial[1]
+
+
+def open_owned(path: Path, flags: int) -> int:
+    """Open a file that tdpm keeps for itself, or create it; return its handle.
+
+    Raises WriteError for a link and for anything but a regular file, because tdpm writes neither.
+    """
+    flags |= os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with writing(path):
+        if path.is_symlink():
+            raise WriteError(f"{path}: found a link, which tdpm did not create; move it away")
+        handle = os.open(path, flags, 0o666)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise WriteError(f"{path}: found a file that is not regular, which tdpm did not write; move it away")
+    return handle
 
 
 def write_text(path: Path, text: str) -> None:
@@ -106,6 +155,20 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _new_file_beside(path: Path) -> Path:
+    """Create an empty file beside `path` under a name that is not in use."""
+    while True:
+        part = path.with_name(f"{_shortened(path.name)}.{secrets.token_hex(4)}.part")
+        with suppress(FileExistsError):
+            os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+            return part
+
+
+def _shortened(name: str) -> str:
+    """Return the beginning of a name, so that a temporary name has at most MAX_NAME_BYTES."""
+    return os.fsencode(name)[: MAX_NAME_BYTES - len(".xxxxxxxxxxxxxxxx.part")].decode(errors="ignore")
 
 
 def writable(option: str, path: Path | None) -> None:

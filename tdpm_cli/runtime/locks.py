@@ -11,10 +11,12 @@ from pathlib import Path
 
 from tdpm_cli.runtime.console import print_line
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import writing
+from tdpm_cli.runtime.files import open_owned, writing
 
 RUN_LOCK = "lock"  # the file in a run
-MAX_NUMBERS = 1 << 40  # of the pieces that a `WorkLocks` can lock; the number after them is that of `exclusive`
+MAX_NUMBERS = 1 << 40  # of the pieces that a `WorkLocks` can lock; the two numbers after them have other uses
+BEGINNING, FOLDER = MAX_NUMBERS, MAX_NUMBERS + 1
+OWNER_BYTES = 1000  # at most, of the text in a run's lock
 POLL_SECONDS = 0.2  # between attempts to lock what another process holds
 
 
@@ -22,20 +24,24 @@ POLL_SECONDS = 0.2  # between attempts to lock what another process holds
 def lock_run(run: Path) -> Iterator[None]:
     """Lock a run for this process, and make its folder. Raises InputError, naming the owner, if another process has it.
 
-    The lock's file stays, empty. Forked workers do not inherit the lock.
+    The lock's file stays, empty. Raises InputError for a link, or a file of that name that is not a lock. Forked
+    workers do not inherit the lock.
     """
     path = run / RUN_LOCK
     with writing(path):
         run.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    handle = open_owned(path, os.O_RDWR)
     try:
+        owner = os.pread(handle, OWNER_BYTES + 1, 0)
+        if owner and (not owner.startswith(b"process ") or len(owner) > OWNER_BYTES):
+            raise _not_ours(path)
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
-                owner = os.pread(handle, 1000, 0).decode(errors="replace").strip()
+                name = owner.decode(errors="replace").strip() or "unknown"
                 raise InputError(
-                    f"{run}: another process trains this run ({owner or 'unknown'}); wait for it, stop it, or start "
+                    f"{run}: another process trains this run ({name}); wait for it, stop it, or start "
                     "another run with --name"
                 ) from None
             print_line(
@@ -55,13 +61,14 @@ def lock_run(run: Path) -> Iterator[None]:
 class WorkLocks:
     """Locks of numbered pieces of work, one byte of a file each. One process at a time holds a piece.
 
-    On a file system without locks every request succeeds, and processes may do the same work twice.
+    On a file system without locks every request succeeds, and processes may do the same work twice. A process must open
+    a file of locks once at a time: the kernel releases all its locks when it closes one handle. Raises InputError for a
+    link, or a file of that name that is not a file of locks.
     """
 
     def __init__(self, path: Path) -> None:
-        with writing(path):
-            self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         self._path = path
+        self._handle = self._open()
 
     def acquire(self, number: int, count: int = 1) -> bool:
         """Lock `count` pieces from `number` on, without waiting; return whether this process holds them now."""
@@ -71,24 +78,52 @@ class WorkLocks:
             return error.errno not in (errno.EACCES, errno.EAGAIN)
         return True
 
+    def share(self, number: int) -> None:
+        """Turn a lock of this process into one that several processes hold, or join those that hold it."""
+        with suppress(OSError):
+            fcntl.lockf(self._handle, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, number)
+
+    @contextmanager
+    def beginning(self) -> Iterator[None]:
+        """Wait until no other process is inside this context of the same file."""
+        while not self.acquire(BEGINNING) or not self._is_current():
+            if not self._is_current():  # the last process that used it has removed it
+                os.close(self._handle)
+                self._handle = self._open()
+            else:
+                time.sleep(POLL_SECONDS)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                fcntl.lockf(self._handle, fcntl.LOCK_UN, 1, BEGINNING)
+
     def close(self, done: bool = False) -> None:
-        """Release all pieces; remove the file if all work is `done`."""
+        """Release all locks; remove the file if all work is `done` and no other process uses it."""
         if done:
             with suppress(OSError):
-                self._path.unlink()
+                fcntl.lockf(self._handle, fcntl.LOCK_UN)
+                if self.acquire(0, FOLDER + 1) and self._is_current():
+                    self._path.unlink()
         os.close(self._handle)
 
+    def _open(self) -> int:
+        handle = open_owned(self._path, os.O_RDWR)
+        if os.fstat(handle).st_size:
+            os.close(handle)
+            raise _not_ours(self._path)
+        return handle
 
-@contextmanager
-def exclusive(path: Path) -> Iterator[WorkLocks]:
-    """Wait until no other process is inside this context of the same file."""
-    locks = WorkLocks(path)
-    try:
-        while not locks.acquire(MAX_NUMBERS):
-            time.sleep(POLL_SECONDS)
-        yield locks
-    finally:
-        locks.close()
+    def _is_current(self) -> bool:
+        """Return whether the file that is open is the one at the path."""
+        try:
+            return os.path.samestat(os.lstat(self._path), os.fstat(self._handle))
+        except FileNotFoundError:
+            return False
+
+
+def _not_ours(path: Path) -> InputError:
+    return InputError(f"{path}: found a file that tdpm did not write, at the place of its lock; move it away")
 
 
 def unfinished(

@@ -5,7 +5,7 @@ Until everything is complete, pieces are in `.making`; the manifest, `pictures.j
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,18 +18,28 @@ from tdpm_cli.data.decode import from_tensor
 from tdpm_cli.runtime.console import ProgressBar, print_line
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import Json, read_json, replacing, write_text
-from tdpm_cli.runtime.locks import WorkLocks
 from tdpm_cli.runtime.signals import Interrupted, Interruption
 from tdpm_cli.sampling import output
 from tdpm_cli.sampling.output import Layout, OutputFolder
 
 MANIFEST, ARRAY, SHEET = "pictures.json", "x_T.npz", "sheet.png"
 PLOT = ("error.png", "error.csv")
+
+
+def _names(manifest: Json) -> Iterable[str]:
+    """Return the names of the files that a manifest lists, and of those that its command always writes."""
+    entries = manifest.get("pictures", [])
+    listed = [entry.get("file") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    always = {"encode": (ARRAY,), "reconstruct": PLOT}.get(str(manifest.get("command")), ())
+    return [SHEET, *always, *(name for name in listed if isinstance(name, str))]
+
+
 IMAGES = Layout(
     MANIFEST,
     settings=".making/plan.json",
     pieces=".making",
     content=re.compile(r"x_T\.npz|sheet\.png|error\.(png|csv)|\d{6}(-\d+)?\.png"),
+    names=_names,
 )
 
 
@@ -42,21 +52,22 @@ def open_image_folder(out: Path, settings: Json, overwrite: bool) -> "Iterator[I
     folder = OutputFolder(out, IMAGES)
     folder.check(settings, overwrite)
     folder.create()
-    locks, is_done = WorkLocks(folder.locks), False
+    is_done = False
     try:
-        folder.lock_all(locks)
+        folder.lock_all()
         folder.remove_partial_files()
         if not overwrite and _is_complete(folder):
             print_line(f"done before: {out} is complete; to compute it again, use --overwrite")
             yield None
         else:
-            folder.begin(locks, settings, overwrite)
+            begun = folder.read_settings() if not overwrite else {}
+            folder.begin(settings, overwrite, {"pictures": begun.get("pictures", [])})
             folder.manifest.unlink(missing_ok=True)  # of a folder that has lost an image
             yield ImageFolder(folder)
         if is_done := folder.manifest.is_file():
             folder.pieces().remove()
     finally:
-        locks.close(is_done)
+        folder.locks.close(is_done)
 
 
 class ImageFolder:
@@ -83,7 +94,8 @@ class ImageFolder:
         return torch.from_numpy(stored.read_all(pieces))
 
     def write_images(self, raw: Tensor, names: Sequence[str]) -> None:
-        """Write uint8 [n, C, H, W] as PNGs of these names."""
+        """Write uint8 [n, C, H, W] as PNGs of these names, which the plan lists first."""
+        self.folder.add_listed(names)
         for image, name in zip(raw, names, strict=True):
             with replacing(self.path / name) as part:
                 from_tensor(image).save(part, format="PNG")

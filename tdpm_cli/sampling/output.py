@@ -1,17 +1,19 @@
 """Output folders that an interrupted command continues: a manifest, locks, and a file for each piece of work."""
 
 import json
+import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from tdpm_cli.config.legacy import upgrade_record
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import Json, read_json, replacing, write_text, writing
+from tdpm_cli.runtime.files import Json, name_of_partial, read_json, replacing, write_text, writing
 from tdpm_cli.runtime.locks import MAX_NUMBERS, WorkLocks
 
 LOCKS = ".locks"
@@ -26,7 +28,8 @@ class Layout:
     manifest: str  # describes the content
     settings: str  # everything that the content depends on; the first file that is written
     pieces: str  # the folder of pieces, which exists until the content is complete
-    content: re.Pattern[str]  # the files that --overwrite removes
+    content: re.Pattern[str]  # the names that files of the content can have
+    names: Callable[[Json], Iterable[str]]  # manifest -> the files that it lists, which --overwrite removes
 
 
 class OutputFolder:
@@ -40,10 +43,10 @@ class OutputFolder:
         """The file that describes the content."""
         return self.path / self.layout.manifest
 
-    @property
-    def locks(self) -> Path:
-        """The file of locks, by which processes share the work."""
-        return self.path / LOCKS
+    @cached_property
+    def locks(self) -> WorkLocks:
+        """The locks by which processes share the work."""
+        return WorkLocks(self.path / LOCKS)
 
     def pieces(self, label: str = "") -> "Pieces":
         """Return the pieces of one part of the content."""
@@ -66,36 +69,60 @@ class OutputFolder:
         own = {self.layout.manifest, Path(self.layout.settings).parts[0]}
         if not names & own and not all(map(self._is_temporary, names)):
             raise InputError(f"{self.path}: not empty, and without {self.layout.manifest}; name another folder")
+        if (pieces := self.path / self.layout.pieces).is_symlink():
+            raise InputError(f"{pieces}: found a link, which tdpm did not create; move it away")
         if not overwrite:
             self._reject_other_settings(settings)
+
+    def listed(self) -> set[str]:
+        """Return the names of the files that the manifest lists, or the settings, if there is no manifest yet."""
+        content = self.read_settings()
+        return {name for name in self.layout.names(content) if _is_plain(name)} if content else set()
 
     def create(self) -> None:
         """Make the folder if it is missing."""
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
 
-    def begin(
-        self, locks: WorkLocks, settings: Json, overwrite: bool, record: Mapping[str, object] | None = None
-    ) -> None:
+    def begin(self, settings: Json, overwrite: bool, record: Mapping[str, object] | None = None) -> None:
         """Write the settings, and a `record` that they determine. With `overwrite`, first remove the content.
 
-        Raises InputError if another process works in the folder, or has begun it with other settings.
+        The caller holds the locks. Raises InputError if another process has begun the folder with other settings, and
+        for a file that has the name of one to be written, but that tdpm did not write.
         """
         if overwrite:
-            self.lock_all(locks)
             self._remove_content()
         self._reject_other_settings(settings)  # another process may have begun meanwhile
-        write_text(self.path / self.layout.settings, json.dumps({**settings, **(record or {})}, indent=1))
+        before, content = self.listed(), {**settings, **(record or {})}
+        self.reject_unlisted(set(self.layout.names(content)) - before)
+        write_text(self.path / self.layout.settings, json.dumps(content, indent=1))
 
-    def lock_all(self, locks: WorkLocks) -> None:
+    def add_listed(self, names: Sequence[str]) -> None:
+        """List more files in the settings, as "pictures", before they are written. Raises as `begin` does."""
+        self.reject_unlisted(set(names) - self.listed())
+        path = self.path / self.layout.settings
+        content = read_manifest(path, OVERWRITE)
+        entries = [*content.get("pictures", []), *({"file": name} for name in names)]
+        write_text(path, json.dumps({**content, "pictures": entries}, indent=1))
+
+    def reject_unlisted(self, names: Iterable[str]) -> None:
+        """Raise InputError if the folder contains one of these names, which no manifest lists."""
+        for name in sorted(names):
+            if os.path.lexists(self.path / name):
+                raise InputError(f"{self.path / name}: found a file that tdpm did not write; move it away, or name "
+                                 "another folder")  # fmt: skip
+
+    def lock_all(self) -> None:
         """Lock every piece. Raises InputError if another process holds one."""
-        if not locks.acquire(0, MAX_NUMBERS):
-            raise InputError(f"{self.path}: another process writes there; wait for it, or name another folder")
+        with self.locks.beginning():
+            if not self.locks.acquire(0, MAX_NUMBERS):
+                raise InputError(f"{self.path}: another process writes there; wait for it, or name another folder")
 
     def remove_partial_files(self) -> None:
         """Remove files that a killed process left incomplete. The caller holds all locks."""
-        for path in self.path.glob("*.part"):
-            path.unlink()
+        for path in self.path.iterdir():
+            if self._is_partial(path.name):
+                path.unlink()
 
     def _reject_other_settings(self, settings: Json) -> None:
         before, now = self.read_settings(), json.loads(json.dumps(settings))
@@ -111,13 +138,19 @@ class OutputFolder:
             raise InputError(f"{self.path} has other settings:\n  {listed}\nName another folder, or use --overwrite.")
 
     def _remove_content(self) -> None:
+        listed = self.listed()
         self.pieces().remove()
-        for path in list(self.path.iterdir()):
-            if path.name == self.layout.manifest or self.layout.content.fullmatch(path.name):
-                path.unlink(missing_ok=True)
+        for name in (*listed, self.layout.manifest):  # the manifest last: it lists what is left after a crash
+            (self.path / name).unlink(missing_ok=True)
 
     def _is_temporary(self, name: str) -> bool:
-        return name in (self.layout.pieces, LOCKS) or name.endswith(".part")
+        return name in (self.layout.pieces, LOCKS) or self._is_partial(name)
+
+    def _is_partial(self, name: str) -> bool:
+        complete = name_of_partial(name)
+        return complete is not None and (
+            complete == self.layout.manifest or self.layout.content.fullmatch(complete) is not None
+        )
 
 
 class Pieces:
@@ -145,6 +178,11 @@ class Pieces:
 
     def _path(self, piece: range) -> Path:
         return self.folder / f"{piece.start:09d}-{piece.stop:09d}.npy"
+
+
+def _is_plain(name: object) -> bool:
+    """Return whether this is the name of a file, not a path to elsewhere: manifests are not trusted."""
+    return isinstance(name, str) and name not in ("", ".", "..") and "/" not in name and "\0" not in name
 
 
 def read_manifest(path: Path, advice: str) -> Json:

@@ -20,7 +20,7 @@ from tdpm_cli.runtime.device import compile_network
 from tdpm_cli.runtime.device import device as chosen_device
 from tdpm_cli.runtime.errors import InputError, one_of
 from tdpm_cli.runtime.files import Json, writing
-from tdpm_cli.runtime.locks import WorkLocks, unfinished
+from tdpm_cli.runtime.locks import unfinished
 from tdpm_cli.runtime.signals import Interrupted, Interruption
 from tdpm_cli.sampling import build, output
 from tdpm_cli.sampling.build import Components, LoadedModel
@@ -153,7 +153,7 @@ def _fill(
     """
     n, out = pieces[-1].stop, store.folder.path
     existing = sum(len(piece) for piece in pieces if store.has(piece))
-    locks, is_done, drawn = WorkLocks(store.folder.locks), False, deque[range]()
+    locks, is_done, drawn = store.folder.locks, False, deque[range]()
     bar = ProgressBar("sample", n, existing, processes=distributed.size())
     try:
         with bar, Interruption() as interrupted, writing(out):
@@ -175,7 +175,8 @@ def _fill(
         if existing < n:
             print_line("time: " + ", ".join(f"{what} {share:.1%}" for what, share in times.shares().items()))
         if not is_done:
-            assert interrupted.number is not None
+            if interrupted.number is None:
+                raise InputError(f"{out}: samples were removed while others were drawn; run the same command again")
             raise Interrupted(interrupted.number, f"stopped; run the same command to continue {out}")
     finally:
         locks.close(is_done)

@@ -7,7 +7,7 @@ Images are `000000.png` and so on. An array is `samples.npz`; until it is comple
 import io
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -23,13 +23,37 @@ from tdpm_cli.runtime import npz
 from tdpm_cli.runtime.console import TaskTimes
 from tdpm_cli.runtime.cores import cores
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import Json, replacing
-from tdpm_cli.runtime.locks import exclusive
+from tdpm_cli.runtime.files import Json, name_of_partial, replacing
+from tdpm_cli.runtime.locks import FOLDER
 from tdpm_cli.sampling.output import Layout, OutputFolder
 
 MANIFEST = "samples.json"
-SAMPLES = Layout(MANIFEST, settings=MANIFEST, pieces=".pieces", content=re.compile(r"samples\.npz|\d{6,}\.png.*"))
 _IMAGE = re.compile(r"\d{6,}\.png")
+UNSTATED = 1_000_000  # images that a manifest of tdpm 0.2.0 may list, which does not state their number
+
+
+def _names(manifest: Json) -> Iterator[str]:
+    """Yield the names of the samples that a manifest describes."""
+    yield from (_image_name(k) for k in range(_stated(manifest)))
+    if manifest.get("format") != "png":
+        yield SAMPLES_ARRAY
+
+
+def _stated(manifest: Json) -> int:
+    """Return the number of images that a manifest states."""
+    if manifest.get("format") == "npz":
+        return 0
+    n = manifest.get("n", UNSTATED)
+    return n if isinstance(n, int) else UNSTATED
+
+
+def _image_name(k: int) -> str:
+    return f"{k:06d}.png"
+
+
+SAMPLES = Layout(
+    MANIFEST, settings=MANIFEST, pieces=".pieces", content=re.compile(r"samples\.npz|\d{6,}\.png"), names=_names
+)  # fmt: skip
 
 
 class SampleStore(Protocol):
@@ -61,7 +85,8 @@ def begin_samples(
 ) -> None:
     """Begin or continue a folder of n samples, and write `samples.json`.
 
-    Raises InputError for a folder of other settings, of more samples, or of files that are not samples.
+    Raises InputError for a folder of other settings, of more samples, or of files that are not samples, and while
+    another process writes another number of samples there.
     """
     folder = store.folder
     folder.check(settings, overwrite)
@@ -71,10 +96,27 @@ def begin_samples(
     for path in (folder.path, folder.path.resolve().parent):  # the grid is beside the folder
         if not os.access(path, os.W_OK):
             raise InputError(f"{path}: not writable; name an output folder elsewhere")
-    with exclusive(folder.locks) as locks:
-        if not overwrite:
-            _reject_more(store, n)  # another process may have begun meanwhile
-        folder.begin(locks, settings, overwrite, {"conditions": conditions})
+    try:
+        with folder.locks.beginning():
+            if not folder.locks.acquire(FOLDER):
+                _reject_other_number(folder, n, overwrite)
+            if not overwrite:
+                _reject_more(store, n)  # another process may have begun meanwhile
+            folder.begin(settings, overwrite, {"n": n, "conditions": conditions})
+            folder.locks.share(FOLDER)  # with processes that write the same samples
+    except BaseException:
+        folder.locks.close()
+        raise
+
+
+def _reject_other_number(folder: OutputFolder, n: int, overwrite: bool) -> None:
+    """Raise InputError unless the process that writes to the folder writes n samples."""
+    other = folder.read_settings().get("n")
+    if overwrite or other != n:
+        same = "" if other == n else f", use --n {other}"
+        raise InputError(
+            f"{folder.path}: another process writes {other} samples there; wait for it{same}, or name another folder"
+        )
 
 
 def _reject_more(store: SampleStore, n: int) -> None:
@@ -91,12 +133,16 @@ class SampleImages:
     def __init__(self, out: Path, times: TaskTimes) -> None:
         self.folder, self.times = OutputFolder(out, SAMPLES), times
         self._pool = ThreadPoolExecutor(cores())
-        self._partial_files = [path for path in out.glob("*.part") if _IMAGE.match(path.name)]
+        self._partial_files = [
+            path for path in out.glob("*.part") if _IMAGE.fullmatch(name_of_partial(path.name) or "")
+        ]  # fmt: skip
         self._pending: list[Future[None]] = []
 
     def count(self) -> int:
-        """Return one more than the highest number."""
-        return max((int(path.stem) + 1 for path in _images(self.folder.path)), default=0)
+        """Return one more than the highest number, among the images that the manifest states."""
+        stated = _stated(self.folder.read_settings())
+        numbers = (int(path.stem) + 1 for path in _images(self.folder.path))
+        return max((number for number in numbers if number <= stated), default=0)
 
     def has(self, piece: range) -> bool:
         """Return whether all of these images exist."""
@@ -131,7 +177,7 @@ class SampleImages:
         return torch.stack(images)
 
     def _path(self, k: int) -> Path:
-        return self.folder.path / f"{k:06d}.png"
+        return self.folder.path / _image_name(k)
 
 
 class SampleArray:
@@ -174,7 +220,8 @@ class SampleArray:
 
 
 def _images(out: Path) -> list[Path]:
-    return sorted((path for path in out.glob("*.png") if _IMAGE.fullmatch(path.name)), key=lambda path: int(path.stem))
+    paths = (path for path in out.glob("*.png") if _IMAGE.fullmatch(path.name))
+    return sorted((path for path in paths if path.name == _image_name(int(path.stem))), key=lambda path: int(path.stem))
 
 
 def _write_png(path: Path, image: np.ndarray, times: TaskTimes) -> None:

@@ -361,7 +361,7 @@ def test_an_unfinished_folder_of_0_1_0_is_continued(begun):
 
 def test_two_processes_do_not_write_one_folder(begun, monkeypatch):
     out, options = begun
-    monkeypatch.setattr(locks.WorkLocks, "acquire", lambda *arguments: False)
+    monkeypatch.setattr(locks.WorkLocks, "acquire", lambda self, number, count=1: number == locks.BEGINNING)
     with pytest.raises(InputError, match=r"another process"):
         edit("digits", out, **options)
 
@@ -451,3 +451,36 @@ def test_x_T_between_two_keeps_its_noise(generator):
     noise = half - schedule.alpha(300) * x_0.mean(0)
     assert float(noise.std()) == pytest.approx(schedule.sigma(300), rel=0.03)
     assert float((x_T[0] + x_T[1]).div(2).sub(schedule.alpha(300) * x_0.mean(0)).std()) < 0.8 * schedule.sigma(300)
+
+
+def test_overwrite_removes_only_what_the_manifest_lists(begun):
+    out, options = begun
+    edit("digits", out, **options)
+    content = manifest(out)
+    content["pictures"] += [{"file": "../precious.png"}, {"file": 3}, {"file": ".."}, "x"]
+    (out / "pictures.json").write_text(json.dumps(content))
+    others = [out / "000007-0.png", out / "000000.png", out / "x_T.npz", out.parent / "precious.png"]
+    for path in others:
+        path.write_text("precious")
+    edit("digits", out, **options | {"n": 2, "strengths": [0.5]}, overwrite=True)
+    assert [path.read_text() for path in others] == ["precious"] * len(others)
+    assert set(contents(out)) == {
+        "pictures.json", "sheet.png", "000000-0.png", "000001-0.png", *(path.name for path in others[:3])
+    }  # fmt: skip
+
+
+def test_an_image_that_no_manifest_lists_is_not_replaced(begun):
+    out, options = begun
+    (out / "000001-0.png").write_text("precious")
+    with pytest.raises(InputError, match=r"000001-0\.png"):
+        edit("digits", out, **options)
+    assert (out / "000001-0.png").read_text() == "precious"
+
+
+def test_a_link_at_the_place_of_the_pieces_is_not_followed(begun):
+    out, options = begun
+    (out / ".making").rename(out.parent / "elsewhere")
+    (out / ".making").symlink_to(out.parent / "elsewhere")
+    with pytest.raises(InputError, match=r"\.making"):
+        edit("digits", out, **options, overwrite=True)
+    assert (out.parent / "elsewhere" / "plan.json").is_file()

@@ -362,3 +362,71 @@ def test_the_manifest_records_whether_the_network_was_compiled(runs, tmp_path, m
     sample(tmp_path / "out", 2, runs["images"], compile=True)
     sample(tmp_path / "out", 4, runs["images"])  # the same settings: neither was compiled
     assert json.loads((tmp_path / "out" / "samples.json").read_text())["compile"] is False
+
+
+OTHERS = ["000001.png.txt", "000002.png-notes.md", "20240101.png", "0000001.png", "000000.png.part", "notes.part"]
+
+
+@pytest.mark.parametrize("model", ["images", "points"])
+def test_overwrite_removes_only_what_the_manifest_lists(runs, tmp_path, model):
+    out = tmp_path / "out"
+    sample(out, 3, runs[model])
+    for name in OTHERS:
+        (out / name).write_text("precious")
+    sample(out, 2, runs[model], seed=1, overwrite=True)
+    assert [(out / name).read_text() for name in OTHERS] == ["precious"] * len(OTHERS)
+    own = ["000000.png", "000001.png"] if model == "images" else ["samples.npz"]
+    assert {path.name for path in out.iterdir()} == {*OTHERS, *own, "samples.json"}
+    sample(out, 2, runs[model], seed=1)
+
+
+def test_overwrite_removes_the_samples_of_a_manifest_without_their_number(runs, tmp_path):
+    out = tmp_path / "out"
+    sample(out, 3, runs["images"])
+    path = out / "samples.json"
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "n"}))
+    (out / "20240101.png").write_text("precious")
+    sample(out, 1, runs["images"], overwrite=True)
+    assert {path.name for path in out.iterdir()} == {"20240101.png", "000000.png", "samples.json"}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_with_the_name_of_a_sample_is_not_taken_for_one(runs, tmp_path, overwrite):
+    out = tmp_path / "out"
+    sample(out, 2, runs["images"])
+    (out / "000003.png").write_text("precious")
+    with pytest.raises(InputError, match=r"000003\.png"):
+        sample(out, 4, runs["images"], overwrite=overwrite)
+    assert (out / "000003.png").read_text() == "precious"
+
+
+def hold(out, n):
+    """A process that writes n samples to a folder: it holds the lock of the folder until it is killed."""
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from tdpm_cli.sampling.sample_store import SampleArray, begin_samples\n"
+        "store = SampleArray(Path(sys.argv[1]), int(sys.argv[2]))\n"
+        "begin_samples(store, store.n, {'format': 'npz'}, {}, False)\n"
+        "print('held', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(out), str(n)], cwd=out.parent, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    process.stdout.close()
+    return process
+
+
+@pytest.mark.parametrize(("n", "overwrite"), [(3, False), (9, False), (5, True)])
+def test_another_number_of_samples_waits_for_the_process_that_writes(tmp_path, n, overwrite):
+    out = tmp_path / "out"
+    other = hold(out, 5)
+    begin = lambda n, overwrite: sample_store.begin_samples(
+        sample_store.SampleArray(out, n), n, {"format": "npz"}, {}, overwrite
+    )
+    with pytest.raises(InputError, match=rf"{out}.*\b5 samples"):
+        begin(n, overwrite)
+    assert json.loads((out / "samples.json").read_text())["n"] == 5
+    begin(5, False)
+    other.kill()
+    other.wait()
