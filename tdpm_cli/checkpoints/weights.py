@@ -49,15 +49,21 @@ def require_same(own: Mapping[str, Tensor], shapes: Mapping[str, list[int]], sou
         raise InputError(f"{source}: these are the weights of another model: {listed}")
 
 
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """Turn an error of safetensors, which reports a full disk so, into an OSError."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(str(error)) from None
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
     """Write tensors and a header, completely or not at all, and wait until they are on the disk."""
     with replacing(path) as part:
-        part.touch()
         mode = part.stat().st_mode
-        try:
+        with disk_errors():
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, dict(header))
-        except SafetensorError as error:  # how the library reports a full disk
-            raise OSError(str(error)) from None
         part.chmod(mode)  # the library lets only the owner read its files
         sync(part)
 

@@ -3,9 +3,10 @@
 import hashlib
 import io
 import json
-import shutil
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,12 +22,14 @@ from tdpm_cli.data.survey import in_processes, is_all_grey, open_images, survey
 from tdpm_cli.data.verify import listed
 from tdpm_cli.runtime.console import ProgressBar, print_line
 from tdpm_cli.runtime.errors import InputError, one_of
-from tdpm_cli.runtime.files import ENTRY_TIME, replacing, writable, write_text, writing
+from tdpm_cli.runtime.files import ENTRY_TIME, name_of_partial, replacing, writable, write_text, writing
 from tdpm_cli.runtime.signals import Interrupted, Interruption
 
 MAX_BROKEN_SHARE = 0.001  # of the images, which are left out because they cannot be decoded
 PART_IMAGES = 1000  # in a part of the zip, and in a folder of it
 PARTS_FORMAT = 2  # of the files beside the parts
+PLAN = "plan.json"
+OWN = re.compile(rf"\d{{6}}\.(zip|json)|{re.escape(PLAN)}")  # the files in the folder of parts
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def prepare(source: Path, out: Path, resolution: str, options: PrepareOptions = 
             + ("; --upscale enlarges small images" if too_small else "")
         )
     _join_parts(out, parts, dataset, broken, target.crop)
-    shutil.rmtree(parts)
+    _remove(parts)
     left_out = f", {len(broken):,} left out: {listed(broken)}" if broken else ""
     description = f"{size[0]}×{size[1]} {'grey' if channels == 1 else 'RGB'}"
     print_line(
@@ -111,16 +114,25 @@ def prepare(source: Path, out: Path, resolution: str, options: PrepareOptions = 
 
 def _start(parts: Path, settings: Mapping[str, object]) -> None:
     """Make the folder of parts, or keep it if it belongs to the same settings."""
-    plan = parts / "plan.json"
+    plan = parts / PLAN
     text = json.dumps(settings)
     with writing(parts):
-        if parts.exists() and not plan.is_file() and any(parts.iterdir()):
+        if parts.is_symlink() or (parts.exists() and not plan.is_file() and any(parts.iterdir())):
             raise InputError(f"{parts}: found files that tdpm did not write; move them away")
         if plan.is_file() and plan.read_text() != text:
             print_line(f"{parts}: found parts with other settings; starting again")
-            shutil.rmtree(parts)
+            _remove(parts)
         parts.mkdir(exist_ok=True)
     write_text(plan, text)
+
+
+def _remove(parts: Path) -> None:
+    """Remove what tdpm wrote to the folder of parts, and the folder if nothing else is in it."""
+    for path in parts.iterdir():
+        if OWN.fullmatch(name_of_partial(path.name) or path.name):
+            path.unlink()
+    with suppress(OSError):
+        parts.rmdir()
 
 
 def _write_parts(

@@ -5,21 +5,17 @@ that build the same summary at the same time write the same content, and each wr
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from platformdirs import user_cache_path
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor
 
+from tdpm_cli.checkpoints import weights
 from tdpm_cli.evaluation.moments import Moments
-from tdpm_cli.runtime import distributed
+from tdpm_cli.runtime import caches, distributed
 from tdpm_cli.runtime.files import json_sha256
 
 CACHE_FORMAT = 1
@@ -99,42 +95,25 @@ class SummaryBuilder:
 
 def cache_folder() -> Path:
     """Return the folder of cached summaries."""
-    return user_cache_path("tdpm") / "references"
+    return caches.cache_folder("references")
 
 
 def cached(key: Mapping[str, object], build: Callable[[], Summary]) -> Summary:
     """Return the summary of this key from the cache; if it is not there, build it and cache it."""
     path = cache_folder() / f"{json_sha256({'format': CACHE_FORMAT, **key})}.safetensors"
 
-    def look_up() -> Summary | None:
-        # A file that is missing, damaged, or deleted while it is read (a RuntimeError of safetensors) is rebuilt.
-        with suppress(OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError):
-            return _load(path)
-        return None
-
-    if (summary := distributed.from_first(look_up)) is not None:
+    if (summary := distributed.from_first(lambda: caches.look_up(path, _load))) is not None:
         return summary
     summary = build()
     if distributed.is_first():
-        with suppress(OSError):  # without a cache the next run takes longer, nothing else
-            _save(path, summary)
+        caches.keep(path, lambda path: _save(path, summary))
     return summary
 
 
 def _save(path: Path, summary: Summary) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {key: getattr(summary, key) for key in CACHED_TENSORS}
     metadata = {"count": str(summary.count), "broken": json.dumps(summary.broken)}
-    handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    os.close(handle)
-    try:
-        save_file({key: value.contiguous() for key, value in tensors.items() if value is not None}, part, metadata)
-        os.replace(part, path)
-    except SafetensorError as error:  # how the library reports a full disk
-        raise OSError(str(error)) from None
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(part)
+    weights.write_tensors(path, {key: value for key, value in tensors.items() if value is not None}, metadata)
 
 
 def _load(path: Path) -> Summary:

@@ -1,6 +1,5 @@
 """What targets share that write the whole sampler: trace it, run the file in its own runtime, compare, then keep it."""
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +8,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from tdpm_cli.checkpoints import weights
 from tdpm_cli.export.export import ExportRequest
 from tdpm_cli.export.sampler_module import Inputs, SamplerModule, metadata
 from tdpm_cli.runtime.console import print_line
 from tdpm_cli.runtime.errors import InputError, first_line
-from tdpm_cli.runtime.files import writing
+from tdpm_cli.runtime.files import staging
 from tdpm_cli.sampling.build import LoadedModel
 from tdpm_cli.sampling.settings import settings_of
 
@@ -58,20 +58,12 @@ def export_sampler(target: SamplerTarget, loaded: LoadedModel, file: Path, reque
     sampler = SamplerModule(loaded, settings, request.rgb).eval()
     about = metadata(loaded, settings, request.licence)
     print_line(f"tracing {about['nfe']} network calls ({settings.sampler}) …")
-    part = file.with_suffix(f".part{file.suffix}")  # keeps the suffix, which runtimes read
-    _remove(part)
-    with writing(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with staging(file) as part, weights.disk_errors():
         target.write(sampler, sampler.inputs(TRACED_BATCH), part, about)
         error, levels = _errors(target, sampler, part)
         if error > MAX_ERROR:
             raise InputError(f"{file}: not written: in its runtime x_0 differs by {error:.1e} from that of tdpm; "
                              f"accepted: {MAX_ERROR:g}")  # fmt: skip
-        with writing(file):
-            part.replace(file)
-    finally:
-        _remove(part)
     noise = [f"noise [B, {sampler.noise_draws}, …]"] if sampler.noise_draws else []
     inputs = ", ".join([f"z [B, {about['z_size']}]", *noise, *sampler.null])
     return VerifiedSampler(inputs, bool(noise), error, levels)
@@ -105,7 +97,3 @@ def _errors(target: SamplerTarget, sampler: SamplerModule, path: Path) -> tuple[
         if images.dtype == torch.uint8:
             levels.append(int((target_images.int() - images.int()).abs().max()))
     return max(errors), max(levels)
-
-
-def _remove(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -2,11 +2,10 @@
 
 import hashlib
 import json
-from contextlib import suppress
+import math
 from pathlib import Path
 
 import torch
-from platformdirs import user_cache_path
 from torch import Tensor
 
 from tdpm_cli.config import registry
@@ -15,7 +14,7 @@ from tdpm_cli.data.dataset import Dataset, FromImageFiles
 from tdpm_cli.engine.information import spectrum
 from tdpm_cli.engine.protocols import Space
 from tdpm_cli.engine.schedule import Schedule
-from tdpm_cli.runtime import distributed
+from tdpm_cli.runtime import caches, distributed
 from tdpm_cli.runtime.console import ProgressBar
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import write_text
@@ -38,13 +37,15 @@ def _cached(data: Dataset, space: Space) -> list[float]:
     count = min(len(data), EXAMPLES, max(NUMBERS // numbers, 2))
     key = [CACHE_FORMAT, data.fingerprint(), list(space.shape), type(space).__name__, count]
     path = cache_folder() / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
-    with suppress(OSError, ValueError, TypeError):
-        return [float(value) for value in json.loads(path.read_text())]
-    eigenvalues = [float(value) for value in _compute(data, space, count)]
-    with suppress(OSError):  # without a cache the next run takes longer, nothing else
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(eigenvalues))
-    return eigenvalues
+
+    def read(path: Path) -> list[float]:
+        eigenvalues = [float(value) for value in json.loads(path.read_text())]
+        if len(eigenvalues) != numbers or not all(map(math.isfinite, eigenvalues)):
+            raise ValueError(f"{len(eigenvalues)} eigenvalues; expected {numbers}, all finite")
+        return eigenvalues
+
+    compute = lambda: [float(value) for value in _compute(data, space, count)]
+    return caches.cached(path, read, compute, lambda path, eigenvalues: write_text(path, json.dumps(eigenvalues)))
 
 
 def _compute(data: Dataset, space: Space, count: int) -> Tensor:
@@ -81,4 +82,4 @@ def describe_truncation(path: Path) -> dict[str, str]:
 
 def cache_folder() -> Path:
     """Return the folder of cached spectra."""
-    return user_cache_path("tdpm") / "spectra"
+    return caches.cache_folder("spectra")

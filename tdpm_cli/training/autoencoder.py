@@ -1,8 +1,6 @@
 """`tdpm data autoencoder`: train an autoencoder of images, for models of latents."""
 
 import math
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tdpm_cli.checkpoints import weights
 from tdpm_cli.config import registry
 from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.runtime import device as devices
 from tdpm_cli.runtime.console import print_line
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import writing
+from tdpm_cli.runtime.files import staging
 from tdpm_cli.training.helper_network import HelperTask, train_helper
 
 BATCH, LEARNING_RATE = 32, 1e-3  # images a step; of Adam
@@ -70,12 +69,9 @@ def autoencoder(out: Path, source: Path, options: AutoencoderOptions) -> None:
     train_helper(task, data, device)
     scale, psnr = _measure(network, data, device)
     network.register_to_config(scaling_factor=scale)
-    part = out.with_name(out.name + ".part")
-    with writing(out):
-        shutil.rmtree(part, ignore_errors=True)
+    with staging(out) as part, weights.disk_errors():
         network.cpu().save_pretrained(part)
-        os.replace(part, out)
-        state.unlink(missing_ok=True)
+    state.unlink(missing_ok=True)
     size = f"{options.channels}×{side // factor}×{side // factor}"
     print_line(
         f"done: {out}, latents {size}, scale {scale:.4g}, PSNR {psnr:.1f} dB on training images\n"

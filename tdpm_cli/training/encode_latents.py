@@ -22,6 +22,7 @@ from tdpm_cli.spaces.latents import Autoencoder
 from tdpm_cli.training.autoencoder import open_images
 
 ENCODED_TOGETHER = 64  # images
+ZIP_HEADER, ZIP_HEADER_BYTES = b"PK\3\4", 30  # of an entry, before its name (APPNOTE.TXT 4.3.7)
 
 
 def encode(source: Path, out: Path, autoencoder: str, side: int) -> None:
@@ -76,7 +77,12 @@ def _append(part: Path, indices: Sequence[int], latents: np.ndarray) -> None:
 
 
 def _begin(part: Path, about: Mapping[str, object]) -> int:
-    """Return how many images the unfinished zip contains; start a new one if it is damaged or of other images."""
+    """Return how many images the unfinished zip contains; start a new one if it is damaged or of other images.
+
+    Raises InputError for another file of that name.
+    """
+    if os.path.lexists(part) and not _is_unfinished(part):
+        raise InputError(f"{part}: found a file that tdpm did not write; move it away, or name another output")
     try:
         with zipfile.ZipFile(part) as archive:
             if json.loads(archive.read(ABOUT)) == about:
@@ -89,6 +95,16 @@ def _begin(part: Path, about: Mapping[str, object]) -> int:
     with writing(part), zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo(ABOUT, ENTRY_TIME), json.dumps(about))
     return 0
+
+
+def _is_unfinished(part: Path) -> bool:
+    """Return whether a file begins as the unfinished zip does: damage by a kill is at its end."""
+    if part.is_symlink() or not part.is_file():
+        return False
+    with part.open("rb") as file:
+        beginning = file.read(ZIP_HEADER_BYTES + len(ABOUT))
+    expected = ZIP_HEADER + beginning[len(ZIP_HEADER) : ZIP_HEADER_BYTES] + ABOUT.encode()
+    return expected.startswith(beginning)
 
 
 def _labels_and_captions(data: Dataset) -> dict[str, object]:

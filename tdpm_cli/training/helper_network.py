@@ -1,5 +1,6 @@
 """Train a helper network, such as an autoencoder, by one loss: without phases, averages and checkpoints."""
 
+import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -86,9 +87,11 @@ def _choose_number_format(task: HelperTask, data: Dataset, device: torch.device)
 
 
 def _save(task: HelperTask, optimizer: torch.optim.Optimizer, seen: int, number_format: str) -> None:
+    buffer = io.BytesIO()  # PyTorch's own writer aborts the process if the disk is full
+    torch.save({"plan": json.dumps(task.plan), "seen": seen, "precision": number_format,
+                "network": task.network.state_dict(), "optimizer": optimizer.state_dict()}, buffer)  # fmt: skip
     with replacing(task.state) as part:
-        torch.save({"plan": json.dumps(task.plan), "seen": seen, "precision": number_format,
-                    "network": task.network.state_dict(), "optimizer": optimizer.state_dict()}, part)  # fmt: skip
+        part.write_bytes(buffer.getbuffer())
 
 
 def _restore(task: HelperTask, optimizer: torch.optim.Optimizer) -> tuple[int, str | None]:

@@ -1,6 +1,7 @@
 """Captions: embedded once, learned from, and requested by prompts."""
 
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -69,16 +70,55 @@ def test_a_text_is_embedded_once():
 
 def test_vectors_are_right_without_a_usable_cache(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("no folder")
-    monkeypatch.setattr(embeddings, "user_cache_path", lambda _: tmp_path / "file")
+    monkeypatch.setattr(embeddings, "cache_folder", lambda _: tmp_path / "file")
     encode = Letters()
     known = Embeddings(encode, 2, "letters")
     assert known(["ab"])[0].pooled.tolist() == [97.5, 1]
     known(["ab"])
     assert encode.texts == ["ab"]
-    monkeypatch.setattr(embeddings, "user_cache_path", lambda _: tmp_path / "cache")
+    monkeypatch.setattr(embeddings, "cache_folder", lambda _: tmp_path / "cache")
     Embeddings(encode, 2, "letters")
     (path,) = (tmp_path / "cache").rglob("*.sqlite")
     path.write_bytes(b"no database" * 1000)
+    assert Embeddings(encode, 2, "letters")(["ab"])[0].pooled.tolist() == [97.5, 1]
+
+
+def spoil_pages(path):
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + b"x" * (len(content) - 4096))
+
+
+def spoil(statement):
+    def run(path):
+        with sqlite3.connect(path) as database:
+            database.execute(statement)
+
+    return run
+
+
+@pytest.mark.parametrize("opened", [True, False])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b"no database" * 1000),
+        lambda path: os.truncate(path, 5000),
+        spoil_pages,
+        spoil("UPDATE texts SET tokens = x'0102'"),
+        spoil("UPDATE texts SET pooled = NULL"),
+        spoil("DROP TABLE texts"),
+    ],
+    ids=["other file", "truncated", "pages", "short vectors", "no vectors", "no table"],
+)
+def test_a_damaged_cache_ends_no_work(monkeypatch, tmp_path, damage, opened):
+    monkeypatch.setattr(embeddings, "cache_folder", lambda _: tmp_path / "cache")
+    encode = Letters()
+    first = Embeddings(encode, 2, "letters")
+    first(["ab"])
+    (path,) = (tmp_path / "cache").rglob("*.sqlite")
+    damage(path)
+    embed = first if opened else Embeddings(encode, 2, "letters")
+    assert embed(["ab", "cd"])[0].pooled.tolist() == [97.5, 1]
+    assert sum(embed.prepare(["ab", "ef"])) == 2
     assert Embeddings(encode, 2, "letters")(["ab"])[0].pooled.tolist() == [97.5, 1]
 
 

@@ -549,6 +549,18 @@ def test_webdataset_reads_the_same_from_shards_and_from_its_cache(shards):
     assert cond["captions"] == [("picture 37",), ("picture 2",)]
 
 
+@pytest.mark.parametrize(
+    "content",
+    ['[{"image": ["a", 0]}]', '[{"image": ["a", "0", 1]}]', '[{"image": ["a", -1, 1]}]', '[{"image": [1, 2, 3]}]',
+     '[{"txt": ["a", 0, 1]}]', "[1]", "[]", "[[]]", "{"],
+)  # fmt: skip
+def test_webdataset_scans_again_if_its_cache_is_damaged(shards, content):
+    load("webdataset", shards, window=2)  # writes the cache
+    for path in (shards / "cache" / "tdpm" / "shards").iterdir():
+        path.write_text(content)
+    assert torch.equal(load("webdataset", shards, window=2)[[37]][0], raw_of(37)[None])
+
+
 def test_webdataset_scans_its_shards(shards):
     raw, cond = load("webdataset", shards)[[37, 2]]
     assert torch.equal(raw, torch.stack([raw_of(37), raw_of(2)]))

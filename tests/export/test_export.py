@@ -1,5 +1,6 @@
 """Exports in their own runtimes: what they give is what we give."""
 
+import contextlib
 import importlib
 import json
 import warnings
@@ -7,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from helpers import export
+from helpers import export, full_disk
 from PIL import Image
 
 from tdpm_cli.checkpoints import weights
@@ -291,3 +292,27 @@ def test_a_missing_package_is_named(model, tmp_path, monkeypatch):
         export(tmp_path / "m.onnx", source)
     with pytest.raises(InputError, match="diffusers"):
         export(tmp_path / "folder", source, "diffusers", sampler="ddim", spacing=1.0)
+
+
+TARGETS = [("m.safetensors", None), ("m.pt2", None), ("m.onnx", None), ("m", "diffusers")]
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize(("name", "format"), TARGETS)
+def test_an_export_writes_its_file_or_nothing(model, tmp_path, name, format, full):
+    pytest.importorskip({"m.onnx": "onnxruntime", "m": "diffusers"}.get(name, "torch"))
+    source, stem = model(), tmp_path / "out"
+    stem.mkdir()
+    others = {"m.part.onnx", "m.part.pt2", "m.part", f"{name}.part"}
+    for other in others:
+        (stem / other).mkdir()
+        (stem / other / "precious.txt").write_text("precious")
+    options = {} if name.endswith("safetensors") else {"steps": 1, "sampler": "ddim", "spacing": 1.0}
+    with full_disk(8192) if full else contextlib.nullcontext():
+        if full:
+            with pytest.raises(InputError, match=name):
+                export(stem / name, source, format, **options)
+        else:
+            export(stem / name, source, format, **options)
+    assert {path.name for path in stem.iterdir()} == others | (set() if full else {name})
+    assert all((stem / other / "precious.txt").read_text() == "precious" for other in others)

@@ -145,9 +145,13 @@ def test_encoding_continues_where_it_stopped(coder, encoded, images, tmp_path, m
     for name in first.namelist()[1:-1]:
         one, two = (np.load(archive.open(name)) for archive in (first, second))
         assert np.allclose(one.astype(float), two.astype(float), atol=2e-3)
-    out.with_name("latents.zip.part").write_bytes(b"damaged")
+    out.with_name("latents.zip.part").write_bytes(out.read_bytes()[:1000])  # of a killed process
     encode(images, out, str(coder), SIDE)
     assert zipfile.ZipFile(out).namelist() == first.namelist()
+    out.with_name("latents.zip.part").write_bytes(b"precious")
+    with pytest.raises(InputError, match=r"latents\.zip\.part"):
+        encode(images, out, str(coder), SIDE)
+    assert out.with_name("latents.zip.part").read_bytes() == b"precious"
 
 
 def test_a_model_of_latents_is_trained_sampled_and_scored_as_images(coder, encoded, tmp_path, pooled):

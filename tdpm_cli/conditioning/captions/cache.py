@@ -9,14 +9,15 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from platformdirs import user_cache_path
 from torch import Tensor
 
 from tdpm_cli.engine.protocols import Cond
+from tdpm_cli.runtime.caches import cache_folder
 from tdpm_cli.runtime.errors import InputError
 
 EMBEDDED_TOGETHER = 64  # texts in a batch of the encoder
 QUERIED_TOGETHER = 500  # texts in a query of the database
+BUSY_SECONDS = 60  # that a process waits for another one to write
 
 
 class Embedding(NamedTuple):
@@ -47,12 +48,13 @@ class FrozenEncoder(Protocol):
 class Embeddings:
     """Embeds texts with `encode`, in float16, and keeps the vectors in a database named by `identity`.
 
-    Several processes may use it at once. If the cache cannot be written, the vectors stay in memory.
+    Several processes may use it at once. If the database is damaged or cannot be written, the vectors stay in memory.
     """
 
     def __init__(self, encode: Callable[[Sequence[str]], list[Embedding]], dim: int, identity: str) -> None:
         self._encode, self._dim = encode, dim
-        self._database = _open(hashlib.sha256(identity.encode()).hexdigest()[:32])
+        self._path = cache_folder("texts") / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.sqlite"
+        self._database = self._open()
 
     def __call__(self, texts: Sequence[str]) -> list[Embedding]:
         """Return the embedding of each text."""
@@ -60,8 +62,7 @@ class Embeddings:
         known = self._read(distinct)
         missing = [text for text in distinct if text not in known]
         for start in range(0, len(missing), EMBEDDED_TOGETHER):
-            self._add(missing[start : start + EMBEDDED_TOGETHER])
-        known |= self._read(missing)
+            known |= self._add(missing[start : start + EMBEDDED_TOGETHER])
         return [known[text] for text in texts]
 
     def prepare(self, texts: Sequence[str]) -> Iterator[int]:
@@ -79,24 +80,62 @@ class Embeddings:
         """Return the texts that were truncated."""
         return [text for text, embedding in zip(texts, self(texts), strict=True) if embedding.truncated]
 
-    def _add(self, texts: Sequence[str]) -> None:
+    def _add(self, texts: Sequence[str]) -> dict[str, Embedding]:
+        """Embed texts and keep their vectors; return them as the database returns them, in float16."""
         rows = [
             (text, int(embedding.truncated), _to_bytes(embedding.tokens), _to_bytes(embedding.pooled))
             for text, embedding in zip(texts, self._encode(texts), strict=True)
         ]
-        with self._database:
-            self._database.executemany("INSERT OR IGNORE INTO texts VALUES (?, ?, ?, ?)", rows)
+        for _ in range(2):  # the second time in memory
+            try:
+                with self._database:
+                    self._database.executemany("INSERT OR REPLACE INTO texts VALUES (?, ?, ?, ?)", rows)
+                break
+            except sqlite3.Error as error:
+                self._leave(error)
+        return {row[0]: self._embedding(*row[1:]) for row in rows}
 
     def _read(self, texts: Sequence[str]) -> dict[str, Embedding]:
+        """Return the embeddings that the database contains; damaged ones are left out."""
         embeddings = {}
         for start in range(0, len(texts), QUERIED_TOGETHER):
             queried = texts[start : start + QUERIED_TOGETHER]
             marks = ", ".join("?" * len(queried))
-            rows = self._database.execute(f"SELECT * FROM texts WHERE text IN ({marks})", queried)
-            for text, truncated, tokens, pooled in rows:
-                vectors = _to_tensor(tokens).view(-1, self._dim)
-                embeddings[text] = Embedding(vectors, _to_tensor(pooled), bool(truncated))
+            try:
+                rows = self._database.execute(f"SELECT * FROM texts WHERE text IN ({marks})", queried).fetchall()
+            except sqlite3.Error as error:
+                self._leave(error)
+                return embeddings
+            for text, *columns in rows:
+                with suppress(TypeError, ValueError, RuntimeError):
+                    embeddings[text] = self._embedding(*columns)
         return embeddings
+
+    def _embedding(self, truncated: int, tokens: bytes, pooled: bytes) -> Embedding:
+        """Read an embedding from its columns. Raises TypeError, ValueError or RuntimeError for damaged ones."""
+        return Embedding(_to_tensor(tokens).view(-1, self._dim), _to_tensor(pooled).view(self._dim), bool(truncated))
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            if self._path.exists() and not self._path.is_file():
+                return _in_memory()
+            return _with_table(sqlite3.connect(self._path, timeout=BUSY_SECONDS))
+        except (OSError, sqlite3.Error) as error:
+            self._discard(error)
+        return _in_memory()
+
+    def _leave(self, error: sqlite3.Error) -> None:
+        """Continue in memory. A damaged database is removed, so that the next command begins another."""
+        self._database.close()
+        self._discard(error)
+        self._database = _in_memory()
+
+    def _discard(self, error: OSError | sqlite3.Error) -> None:
+        # OperationalError: a database that is locked or cannot be written, which may be sound.
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+            with suppress(OSError):
+                self._path.unlink()
 
 
 class CachedVectors:
@@ -146,11 +185,7 @@ def _normalised(vectors: Tensor) -> Tensor:
     return vectors / (vectors.square().mean(-1, keepdim=True) + 1e-8).sqrt()
 
 
-def _open(name: str) -> sqlite3.Connection:
-    path = user_cache_path("tdpm") / "texts" / f"{name}.sqlite"
-    with suppress(OSError, sqlite3.Error):  # a cache that is damaged or cannot be written: use memory
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return _with_table(sqlite3.connect(path, timeout=60))
+def _in_memory() -> sqlite3.Connection:
     return _with_table(sqlite3.connect(":memory:"))
 
 

@@ -3,17 +3,17 @@
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, overload
 
 import numpy as np
-from platformdirs import user_cache_path
 
 from tdpm_cli.config.constants import Crop
 from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.image_dataset import ImageDataset
 from tdpm_cli.data.quarantine import read_quarantine, require_few_quarantined
+from tdpm_cli.runtime.caches import cache_folder, cached
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import replacing
 
@@ -111,15 +111,25 @@ class Lmdb:
         """Return all keys, sorted: bytes of one length."""
         stat = (self.path / DATA).stat()
         stamp = f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
-        cached = user_cache_path("tdpm") / "lmdb" / f"{hashlib.sha256(stamp.encode()).hexdigest()}.npy"
+        path = cache_folder("lmdb") / f"{hashlib.sha256(stamp.encode()).hexdigest()}.npy"
         environment = open_lmdb(self._resolved)
-        with suppress(OSError, ValueError):
-            return np.load(cached, allow_pickle=False)
-        with reporting_errors(self.path), environment.begin() as transaction:
-            keys = np.array(list(transaction.cursor().iternext(values=False)), dtype=np.bytes_)
-        with suppress(InputError), replacing(cached) as part, part.open("wb") as file:
-            np.save(file, keys, allow_pickle=False)
-        return keys
+        count = environment.stat()["entries"]
+
+        def read(path: Path) -> np.ndarray:
+            keys: np.ndarray = np.load(path, allow_pickle=False)
+            if keys.shape != (count,) or keys.dtype.kind != "S":
+                raise ValueError(f"keys {keys.shape} of {keys.dtype}; expected {count}")
+            return keys
+
+        def scan() -> np.ndarray:
+            with reporting_errors(self.path), environment.begin() as transaction:
+                return np.array(list(transaction.cursor().iternext(values=False)), dtype=np.bytes_)
+
+        def write(path: Path, keys: np.ndarray) -> None:
+            with replacing(path) as part, part.open("wb") as file:
+                np.save(file, keys, allow_pickle=False)
+
+        return cached(path, read, scan, write)
 
 
 class _Database(NamedTuple):

@@ -9,13 +9,11 @@ import hashlib
 import json
 import tarfile
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from platformdirs import user_cache_path
 
 from tdpm_cli.config.constants import Crop
 from tdpm_cli.config.types import Positive, RawCondition
@@ -25,6 +23,7 @@ from tdpm_cli.data.image_dataset import ImageDataset
 from tdpm_cli.data.image_files import IMAGE_SUFFIXES
 from tdpm_cli.data.labels import numbered_names
 from tdpm_cli.data.quarantine import read_quarantine, require_few_quarantined
+from tdpm_cli.runtime.caches import cache_folder, cached
 from tdpm_cli.runtime.errors import BadFile, InputError
 from tdpm_cli.runtime.files import write_text
 
@@ -176,12 +175,22 @@ def index_shard(shard: Path) -> list[Sample]:
     """
     stat = shard.stat()
     stamp = f"{shard.resolve()} {stat.st_size} {stat.st_mtime_ns}"
-    cached = user_cache_path("tdpm") / "shards" / f"{hashlib.sha256(stamp.encode()).hexdigest()}.json"
-    with suppress(OSError, ValueError, TypeError):
-        return [{key: Member(*member) for key, member in sample.items()} for sample in json.loads(cached.read_text())]
-    samples = _scan(shard)
-    with suppress(InputError):
-        write_text(cached, json.dumps(samples))
+    path = cache_folder("shards") / f"{hashlib.sha256(stamp.encode()).hexdigest()}.json"
+    return cached(
+        path, _read_index, lambda: _scan(shard), lambda path, samples: write_text(path, json.dumps(samples))
+    )  # fmt: skip
+
+
+def _read_index(path: Path) -> list[Sample]:
+    """Read an index from the cache. Raises an error of any class for a damaged one."""
+    samples = [{key: Member(*member) for key, member in sample.items()} for sample in json.loads(path.read_text())]
+    members = [member for sample in samples for member in sample.values()]
+    if not all(isinstance(member.name, str) for member in members):
+        raise TypeError("a name is not text")
+    if not all(type(number) is int and number >= 0 for member in members for number in member[1:]):
+        raise TypeError("a position is not a number")
+    if not samples or not all("image" in sample for sample in samples):
+        raise ValueError("a sample without an image")
     return samples
 
 

@@ -1,5 +1,6 @@
 """The whole sampler as a program of torch.export (.pt2), for torch.export.load and AOTInductor."""
 
+import io
 import json
 import warnings
 from collections.abc import Mapping
@@ -31,7 +32,9 @@ class TorchExport:
         program = traced(sampler, inputs)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="No complete tensor")  # about weights that share memory
-            torch.export.save(program, path, extra_files={METADATA: json.dumps(dict(metadata))})
+            buffer = io.BytesIO()  # PyTorch's own writer aborts the process if the disk is full
+            torch.export.save(program, buffer, extra_files={METADATA: json.dumps(dict(metadata))})
+        path.write_bytes(buffer.getbuffer())
 
     def run(self, path: Path, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Return images and x_0 as the program computes them."""
