@@ -4,13 +4,15 @@ import os
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from tdpm_cli.runtime.errors import BadFile, InputError
+from tdpm_cli.runtime.files import MAX_FILE_BYTES, read_regular, require_regular
 
-MAX_FILE_BYTES = 1 << 29  # a larger file is a mistake, or a decompression bomb
+LISTED_SUFFIXES = 8  # in a message
 ENCRYPTED = 0x1  # a flag of a zip's entry
 LOCAL_HEADER_BYTES = 30  # of a zip's entry, without its name and extra field (APPNOTE.TXT, 4.3.7)
 
@@ -58,10 +60,7 @@ class Folder:
     def read(self, name: str) -> bytes:
         """Return the content of a file."""
         try:
-            with open(os.path.join(self.path, name), "rb", buffering=0) as file:
-                if (size := os.fstat(file.fileno()).st_size) > MAX_FILE_BYTES:
-                    raise BadFile(self.path, name, f"{size:,} bytes; at most {MAX_FILE_BYTES:,} are accepted")
-                return file.read()
+            return read_regular(os.path.join(self.path, name))
         except OSError as error:
             raise BadFile(self.path, name, f"cannot be read ({error.strerror})") from None
 
@@ -97,7 +96,14 @@ class Zip:
         return {**self.__dict__, "_archive": None}
 
     def stamps(self) -> dict[str, str]:
-        """Return the size and checksum of each file."""
+        """Return the size and checksum of each file.
+
+        Raises InputError for names that lead out of the zip. tdpm unpacks nothing, but other programs do.
+        """
+        leads_out = lambda name: name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/")
+        if bad := list(filter(leads_out, self._entries)):
+            raise InputError(f"{self.option} {self.path}: {len(bad):,} names lead out of it, such as {bad[0]!r}; "
+                             "do not trust this file")  # fmt: skip
         return {name: f"{entry.file_size} {entry.CRC}" for name, entry in self._entries.items()}
 
     def read(self, name: str) -> bytes:
@@ -131,18 +137,18 @@ class Zip:
         # A forked worker opens its own handle: a shared one has one file position for both.
         if self._archive is None or self._archive[0] != os.getpid():
             try:
+                require_regular(self.path)
                 self._archive = os.getpid(), zipfile.ZipFile(self.path)
-            except (zipfile.BadZipFile, OSError) as error:
+            except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:  # ValueError: of a name
                 raise InputError(f"{self.option} {self.path}: neither a folder nor a readable zip ({error})") from None
         return self._archive[1]
 
 
-def reject_escaping_names(container: Container, option: str, names: Mapping[str, str]) -> None:
-    """Raise InputError for names that lead out of the container. tdpm unpacks nothing, but other programs do."""
-    bad = [name for name in names if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/")]
-    if bad:
-        raise InputError(f"{option} {container.path}: {len(bad):,} names lead out of it, such as {bad[0]!r}; "
-                         "do not trust this file")  # fmt: skip
+def count_by_suffix(names: Sequence[str]) -> str:
+    """Return the number of files of each suffix as text, the most frequent first."""
+    counts = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in names).most_common()
+    listed = ", ".join(f"{suffix} {count:,}" for suffix, count in counts[:LISTED_SUFFIXES])
+    return listed + (" …" if len(counts) > LISTED_SUFFIXES else "")
 
 
 def _size(path: Path) -> str:

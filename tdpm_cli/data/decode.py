@@ -1,7 +1,9 @@
 """Decode image files: every mode that images have, turned upright, cropped and resized."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
 import torch
@@ -9,24 +11,58 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from tdpm_cli.config.constants import Crop
+from tdpm_cli.runtime.errors import InputError, first_line
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
-MAX_PIXELS = 1 << 27  # of one image; a larger one is a mistake, or a decompression bomb
+DECODED_BYTES = 3 << 28  # that a process may need to decode one image: 768 MiB, beside the bytes of its file
+PIXEL_BYTES = 12  # of these, for a pixel: in the decoder, decoded, and converted
+MAX_PIXELS = DECODED_BYTES // PIXEL_BYTES  # of one image; 8192×8192
+BAND_PIXELS = 1 << 22  # that are converted at a time
 PILLOW_PIXELS = 4 * MAX_PIXELS  # Pillow warns above this limit; above twice as many it reads no header
 BACKGROUND = (255, 255, 255)  # behind transparent pixels
+UNREADABLE = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+"""Formats that Pillow knows but does not decode, or for which it starts other programs, as Ghostscript for EPS."""
 
 
 class TooSmall(ValueError):
     """An image that is smaller than it must be."""
 
 
+@cache
+def image_formats() -> tuple[str, ...]:
+    """Return the formats that Pillow decodes without other programs."""
+    Image.init()
+    return tuple(name for name in Image.ID if name not in UNREADABLE)
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Return the suffixes of the files in these formats, such as ".png"."""
+    readable = {*image_formats(), "MPO"}  # MPO: several JPEGs, read as JPEG
+    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in readable)
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Turn whatever a decoder raises into a ValueError with the reason, which is never empty.
+
+    Decoders raise anything on damaged data, and a MemoryError has no text of its own.
+    """
+    try:
+        yield
+    except (ValueError, InputError) as error:
+        if not str(error).strip():
+            raise ValueError(reason_of(error)) from None
+        raise
+    except Exception as error:
+        raise ValueError(reason_of(error)) from None
+
+
 def open_image(content: bytes) -> Image.Image:
     """Decode an image of any format that Pillow reads. Raises ValueError, with the reason, for other content."""
     image = read_header(content)
-    try:
+    with decoding():
         image.load()
-    except Exception as error:  # decoders raise anything on damaged data
-        raise ValueError(reason_of(error)) from None
     return image
 
 
@@ -35,10 +71,8 @@ def read_header(content: bytes) -> Image.Image:
     if not content:
         raise ValueError("the file is empty")
     Image.MAX_IMAGE_PIXELS = PILLOW_PIXELS
-    try:
-        image = Image.open(io.BytesIO(content))
-    except Exception as error:  # decoders raise anything on damaged data
-        raise ValueError(reason_of(error)) from None
+    with decoding():
+        image = Image.open(io.BytesIO(content), formats=image_formats())
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{image.width}×{image.height} pixels; at most {MAX_PIXELS:,} are accepted")
     return image
@@ -46,7 +80,9 @@ def read_header(content: bytes) -> Image.Image:
 
 def reason_of(error: Exception) -> str:
     """Return the reason for which Pillow could not read an image, as part of a sentence."""
-    return "not an image" if isinstance(error, UnidentifiedImageError) else str(error).rstrip(".")
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image"
+    return "out of memory" if isinstance(error, MemoryError) else first_line(error).rstrip(".")
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -81,13 +117,25 @@ def flatten(image: Image.Image, channels: int) -> Image.Image:
     """
     if image.mode == "F":
         raise ValueError("floating-point pixels of unknown range; convert them to 8 or 16 bits")
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode == mode and not is_transparent(image):
+        return image
+    if image.width * image.height <= BAND_PIXELS:
+        return _flatten(image, mode)
+    flat, rows = Image.new(mode, image.size), max(BAND_PIXELS // image.width, 1)
+    for top in range(0, image.height, rows):  # a band at a time, because a conversion makes several copies
+        band = (0, top, image.width, min(top + rows, image.height))
+        flat.paste(_flatten(image.crop(band), mode), band)
+    return flat
+
+
+def _flatten(image: Image.Image, mode: str) -> Image.Image:
     if image.mode.startswith("I"):
         pixels = np.asarray(image).astype(np.float64) / 257
         image = Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
     if is_transparent(image):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (*BACKGROUND, 255)), image)
-    mode = "L" if channels == 1 else "RGB"
     return image if image.mode == mode else image.convert(mode)
 
 
@@ -133,6 +181,11 @@ def prepare(
     Raises ValueError for an image that cannot be decoded or that is smaller than the box, and TooSmall for one smaller
     than the shape without `upscale`.
     """
+    with decoding():
+        return _prepare(content, shape, crop, upscale, box)
+
+
+def _prepare(content: bytes, shape: Sequence[int], crop: Crop, upscale: bool, box: Box | None) -> Image.Image:
     channels, height, width = shape
     image = upright(open_image(content))
     if box is not None:

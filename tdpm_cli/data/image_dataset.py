@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tdpm_cli.config.constants import Crop
 from tdpm_cli.config.types import RawCondition
+from tdpm_cli.data.containers import count_by_suffix
 from tdpm_cli.data.dataset import EpochOrder, ImageSource, OrdersFiles
 from tdpm_cli.data.decode import Box, TooSmall, prepare, to_array
 from tdpm_cli.runtime.errors import BadFile, InputError
@@ -91,8 +92,8 @@ class ImageDataset:
             notes.append(f"without a caption: {len(files.without_caption):,} images, such as "
                          f"{files.without_caption[0]} (see data.uncaptioned)")  # fmt: skip
         if files.other_files:
-            notes.append(f"ignored files, which are not images: {len(files.other_files):,}, such as "
-                         f"{files.other_files[0]}")  # fmt: skip
+            notes.append(f"ignored files, which are not images: {len(files.other_files):,} "
+                         f"({count_by_suffix(files.other_files)}), such as {files.other_files[0]}")  # fmt: skip
         return notes
 
     def fingerprint(self) -> str:

@@ -12,13 +12,17 @@ from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data import dataset_json
 from tdpm_cli.data.captions import SUFFIX as TEXT_SUFFIX
 from tdpm_cli.data.captions import Captions, Uncaptioned, captioned_positions, text_file
-from tdpm_cli.data.containers import open_container, reject_escaping_names
-from tdpm_cli.data.decode import open_image, upright
+from tdpm_cli.data.containers import count_by_suffix, open_container
+from tdpm_cli.data.decode import decoding, image_suffixes, open_image, upright
 from tdpm_cli.data.labels import Classes, classes_by_folder, classes_by_json
 from tdpm_cli.data.quarantine import read_quarantine, require_few_quarantined
 from tdpm_cli.runtime.errors import BadFile, InputError
+from tdpm_cli.runtime.files import name_bytes
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+SYSTEM_NAMES = frozenset(
+    {"__MACOSX", "@eaDir", "#recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+)
+"""Folders that macOS, network drives and file systems add, with thumbnails and deleted files in them."""
 
 
 @dataclass(frozen=True)
@@ -34,28 +38,29 @@ class ImageFiles:
 
     Classes are the labels in `dataset.json`; without it, the folders of the first level at which images differ.
     Captions are those in `dataset.json`, {"captions": {name: text or [texts]}}, or the lines of a .txt beside each
-    image. Hidden files are ignored. With `classed` False there are no classes. Raises InputError, naming `option`, for
-    a missing or empty path, and for labels and captions that do not match the images.
+    image. Hidden files, and those in folders of the system, are ignored. With `classed` False there are no classes.
+    Raises InputError, naming `option`, for a missing or empty path, and for labels and captions that do not match the
+    images.
     """
 
     def __init__(
         self, path: Path, option: str = "--data", quarantine: Path | None = None, *, classed: bool = True,
-        suffixes: Collection[str] = IMAGE_SUFFIXES, captions: CaptionRules = CaptionRules(),
+        suffixes: Collection[str] | None = None, captions: CaptionRules = CaptionRules(),
     ) -> None:  # fmt: skip
         if not path.exists():
             raise InputError(f"{option} {path}: no such file or folder")
         self.path, self.option, source = path, option, f"{option} {path}"
         self._container = open_container(path, option)
         stamps = self._container.stamps()
-        reject_escaping_names(self._container, option, stamps)
-        visible = [name for name in stamps if not _is_hidden(name)]
+        visible, suffixes = [name for name in stamps if not _is_hidden(name)], suffixes or image_suffixes()
         images = sorted(name for name in visible if PurePosixPath(name).suffix.lower() in suffixes)
         excluded = read_quarantine(path, quarantine)
         self.names = [name for name in images if name not in excluded]
         self.quarantined = len(images) - len(self.names)
         require_few_quarantined(path, self.quarantined, len(images))
         if not self.names:
-            raise InputError(f"{source}: no images found; accepted: {' '.join(sorted(suffixes))}")
+            others = f" among {len(visible):,} files ({count_by_suffix(visible)})" if visible else ""
+            raise InputError(f"{source}: no images found{others}; accepted: {' '.join(sorted(suffixes))}")
         self._stamps = {name: stamps[name] for name in images}
 
         has_json = dataset_json.NAME in stamps
@@ -98,16 +103,17 @@ class ImageFiles:
     def open(self, k: int, apply_orientation: bool) -> Image.Image:
         """Decode image k, and turn it by its EXIF orientation. Raises BadFile if it cannot be decoded."""
         try:
-            image = open_image(self.content(k))
+            with decoding():
+                image = open_image(self.content(k))
+                return upright(image) if apply_orientation else image
         except ValueError as error:
             raise BadFile(self.path, self.names[k], str(error)) from None
-        return upright(image) if apply_orientation else image
 
     def fingerprint(self) -> str:
         """Return a hash of the names and sizes (in a zip, checksums) of all images, quarantined ones included."""
         digest = hashlib.sha256(str(self.class_names).encode())
         for name, stamp in self._stamps.items():
-            digest.update(f"{name}\0{stamp}\n".encode())
+            digest.update(name_bytes(f"{name}\0{stamp}\n"))
         return digest.hexdigest()
 
     def sha256(self) -> str:
@@ -115,13 +121,13 @@ class ImageFiles:
         labels = [] if self._labels is None else self._labels.tolist()
         digest = hashlib.sha256(f"{self.class_names} {labels}".encode())
         for name in self.names:
-            digest.update(f"{name}\0{self._stamps[name]}\n".encode())
+            digest.update(name_bytes(f"{name}\0{self._stamps[name]}\n"))
             if self._container.has_checksums:
                 continue
             try:
                 digest.update(hashlib.sha256(self._container.read(name)).digest())
             except InputError as error:  # such as a broken link; decoding reports it
-                digest.update(str(error).encode())
+                digest.update(name_bytes(str(error)))
         return digest.hexdigest()
 
     def _add_captions(self, visible: Sequence[str], by_name: Mapping[str, object], rules: CaptionRules) -> None:
@@ -140,4 +146,4 @@ class ImageFiles:
 
 
 def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+    return any(part.startswith(".") or part in SYSTEM_NAMES for part in PurePosixPath(name).parts)

@@ -84,8 +84,9 @@ def _contact_sheet(dataset: Dataset) -> Image.Image:
 
 def _decoded(dataset: Dataset, k: int) -> Image.Image | None:
     try:
-        if isinstance(dataset, FromImageFiles):
-            return decode.flatten(decode.open_image(dataset.files.content(k)), 3)
-        return decode.flatten(decode.from_tensor(dataset[[k]][0][0]), 3)
+        with decode.decoding():
+            if isinstance(dataset, FromImageFiles):
+                return decode.flatten(decode.open_image(dataset.files.content(k)), 3)
+            return decode.flatten(decode.from_tensor(dataset[[k]][0][0]), 3)
     except (ValueError, InputError):
         return None

@@ -22,7 +22,16 @@ from tdpm_cli.data.survey import in_processes, is_all_grey, open_images, survey
 from tdpm_cli.data.verify import listed
 from tdpm_cli.runtime.console import ProgressBar, print_line
 from tdpm_cli.runtime.errors import InputError, one_of
-from tdpm_cli.runtime.files import ENTRY_TIME, name_of_partial, replacing, writable, write_text, writing
+from tdpm_cli.runtime.files import (
+    ENTRY_TIME,
+    name_bytes,
+    name_of_partial,
+    read_regular,
+    replacing,
+    writable,
+    write_text,
+    writing,
+)
 from tdpm_cli.runtime.signals import Interrupted, Interruption
 
 MAX_BROKEN_SHARE = 0.001  # of the images, which are left out because they cannot be decoded
@@ -93,7 +102,7 @@ def prepare(source: Path, out: Path, resolution: str, options: PrepareOptions = 
     chunks = pieces_of(len(dataset), PART_IMAGES)
     _write_parts(dataset, chunks, parts, target, options.workers)
 
-    reports: list[PartReport] = [json.loads(_report(parts, k).read_text()) for k in range(len(chunks))]
+    reports: list[PartReport] = [json.loads(read_regular(_report(parts, k))) for k in range(len(chunks))]
     broken = {name: reason for report in reports for name, reason in report["broken"].items()}
     if len(broken) > MAX_BROKEN_SHARE * len(dataset):
         too_small = any(report["too_small"] for report in reports)
@@ -208,7 +217,7 @@ def _channels(dataset: Dataset, path: Path, workers: int | None) -> int:
 
 def _source_hash(dataset: Dataset) -> str:
     if isinstance(dataset, FromImageFiles):
-        names = hashlib.sha256("\n".join(dataset.files.names).encode()).hexdigest()
+        names = hashlib.sha256(name_bytes("\n".join(dataset.files.names))).hexdigest()
         return f"{dataset.files.fingerprint()} {names}"
     return hashlib.sha256(dataset[range(len(dataset))][0].numpy().tobytes()).hexdigest()
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.datasets.npz import npz
-from tdpm_cli.data.decode import bits_of, flatten, is_transparent, read_header, reason_of, to_tensor
+from tdpm_cli.data.decode import bits_of, decoding, flatten, is_transparent, read_header, to_tensor
 from tdpm_cli.data.image_files import ImageFiles
 from tdpm_cli.data.tensor_dataset import TensorDataset
 from tdpm_cli.runtime.console import ProgressBar
@@ -123,14 +123,15 @@ def _kinds_of(files: ImageFiles) -> list[ImageKind | str]:
 
 def _kind_of(files: ImageFiles, k: int) -> ImageKind | str:
     try:
-        content = files.content(k)
-        with read_header(content) as image:
-            bits = bits_of(content, image)
-            return ImageKind(f"{bits}-bit" if bits > 8 else _pixels_of(image), image.size)
+        with decoding():
+            content = files.content(k)
+            with read_header(content) as image:
+                bits = bits_of(content, image)
+                return ImageKind(f"{bits}-bit" if bits > 8 else _pixels_of(image), image.size)
     except BadFile as error:
         return error.reason
-    except Exception as error:  # decoders raise anything on damaged data
-        return reason_of(error)
+    except (ValueError, InputError) as error:
+        return str(error)
 
 
 def _pixels_of(image: Image.Image) -> str:

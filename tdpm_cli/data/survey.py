@@ -11,7 +11,7 @@ from typing import Generic, TypeVar, cast
 from tdpm_cli.config import registry
 from tdpm_cli.config.constants import IMAGES
 from tdpm_cli.data.dataset import Dataset, EncodedImages, FromImageFiles
-from tdpm_cli.data.decode import bits_of, flatten, is_grey, is_transparent, open_image, read_header, reason_of
+from tdpm_cli.data.decode import bits_of, decoding, flatten, is_grey, is_transparent, open_image, read_header
 from tdpm_cli.runtime.console import ProgressBar
 from tdpm_cli.runtime.cores import cores
 from tdpm_cli.runtime.errors import BadFile, InputError
@@ -34,7 +34,7 @@ class ImageInfo:
     bits: int = 8
     transparent: bool = False
     size: int = 0  # bytes of the file
-    broken: str = ""
+    broken: str | None = None
 
 
 def open_images(path: Path) -> tuple[Dataset, str]:
@@ -71,20 +71,17 @@ def _survey_some(dataset: FromImageFiles, indices: Sequence[int], decode: bool) 
 
 def _survey_one(dataset: FromImageFiles, k: int, decode: bool) -> ImageInfo:
     try:
-        content = dataset.files.content(k)
-        if decode:
-            image = open_image(content)
-            flatten(image, 3)
-        else:
-            image = read_header(content)
-        return ImageInfo(image.width, image.height, image.mode, image.format or "?", bits_of(content, image),
-                         is_transparent(image), len(content))  # fmt: skip
+        with decoding():
+            content = dataset.files.content(k)
+            image = open_image(content) if decode else read_header(content)
+            if decode:
+                flatten(image, 3)
+            return ImageInfo(image.width, image.height, image.mode, image.format or "?", bits_of(content, image),
+                             is_transparent(image), len(content))  # fmt: skip
     except BadFile as error:
         return ImageInfo(broken=error.reason)
     except (ValueError, InputError) as error:
         return ImageInfo(broken=str(error))
-    except Exception as error:  # decoders raise anything on damaged data
-        return ImageInfo(broken=reason_of(error))
 
 
 def in_processes(
@@ -129,12 +126,12 @@ class _Worker(Generic[Data]):
 
 def is_all_grey(infos: Sequence[ImageInfo]) -> bool:
     """Return whether all images that can be decoded are grey."""
-    return all(is_grey(info.mode) for info in infos if not info.broken)
+    return all(is_grey(info.mode) for info in infos if info.broken is None)
 
 
 def summary_of(infos: Sequence[ImageInfo]) -> dict[str, str]:
     """Return counts, sizes, modes, bits and formats as text, by what they are."""
-    sound = [info for info in infos if not info.broken]
+    sound = [info for info in infos if info.broken is None]
     if not sound:
         return {"images": f"{len(infos):,}, none of which can be decoded"}
     sides = sorted((min(info.width, info.height), info.width, info.height) for info in sound)

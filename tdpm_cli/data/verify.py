@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from tdpm_cli.data.dataset import FromImageFiles
-from tdpm_cli.data.quarantine import HEADER, MAX_QUARANTINED_SHARE, quarantine_path
+from tdpm_cli.data.quarantine import MAX_QUARANTINED_SHARE, quarantine_path, read_default, read_list, write_list
 from tdpm_cli.data.survey import open_images, survey
 from tdpm_cli.runtime.console import print_line
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import writable, write_text
+from tdpm_cli.runtime.files import writable
 
 LISTED_FILES = 20  # broken files that a message names
 
@@ -25,7 +25,7 @@ def verify(path: Path, out: Path | None = None, workers: int | None = None) -> N
     list_path = out or quarantine_path(path)
     writable("--out", list_path)
     infos = survey(dataset, path, decode=True, workers=workers)
-    broken = {dataset.files.names[k]: info.broken for k, info in enumerate(infos) if info.broken}
+    broken = {dataset.files.names[k]: info.broken for k, info in enumerate(infos) if info.broken is not None}
     quarantined = dataset.files.quarantined
     if not broken:
         more = f"; {quarantined:,} more are in quarantine" if quarantined else ""
@@ -33,10 +33,9 @@ def verify(path: Path, out: Path | None = None, workers: int | None = None) -> N
             f"{path}: all {len(infos):,} images can be decoded{more}\nnext: tdpm train --preset auto --data {path}"
         )
         return
-    before = [line for line in _lines(list_path) if not line.startswith("#")]
-    added = [f"{name}\t{' '.join(reason.split())}" for name, reason in broken.items()]
-    write_text(list_path, "\n".join([HEADER, *before, *added]) + "\n")
-    if len(before) + len(added) <= MAX_QUARANTINED_SHARE * (len(infos) + quarantined):
+    entries = read_default(path) | read_list(list_path) | broken
+    write_list(list_path, entries)
+    if len(entries) <= MAX_QUARANTINED_SHARE * (len(infos) + quarantined):
         option = "" if list_path == quarantine_path(path) else f" --set data.quarantine={list_path}"
         advice = f"`tdpm train --data {path}{option}` leaves them out"
     else:
@@ -51,7 +50,3 @@ def listed(broken: dict[str, str]) -> str:
     """Return the first broken files and the reason of each as text."""
     text = "; ".join(f"{name}: {reason}" for name, reason in list(broken.items())[:LISTED_FILES])
     return text + (" …" if len(broken) > LISTED_FILES else "")
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []

@@ -42,4 +42,4 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message, or the name of its class."""
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -12,13 +12,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tdpm_cli.runtime.errors import InputError
 
 ENTRY_TIME = (1980, 1, 1, 0, 0, 0)  # of every entry of a zip, so that equal content makes equal files
 HASHED_BYTES = 1 << 20  # that `sha256` reads at a time
 MAX_NAME_BYTES = 255  # of a name in a folder
+MAX_FILE_BYTES = 1 << 29  # of a file that is read at once; a larger one is a mistake, or a decompression bomb
 
 Json = dict[str, Any]  # of values that json reads and writes
 
@@ -102,10 +103,54 @@ def write_text(path: Path, text: str) -> None:
         sync(part)
 
 
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a user's file for reading.
+
+    Raises OSError for a file that cannot be opened, and for anything but a regular file: a FIFO would make the reader
+    wait, and a device may have no end.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        _reject_special(os.fstat(handle), path)
+    except OSError:
+        os.close(handle)
+        raise
+    return open(handle, "rb")
+
+
+def require_regular(path: str | Path) -> None:
+    """Raise OSError unless `path` is a regular file, or a link to one: for libraries that open files themselves."""
+    _reject_special(os.stat(path), path)
+
+
+def _reject_special(status: os.stat_result, path: str | Path) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a FIFO, socket or device"
+        raise OSError(errno.EINVAL, f"{kind}, not a regular file", str(path))
+
+
+def read_regular(path: str | Path, limit: int = MAX_FILE_BYTES) -> bytes:
+    """Return the content of a user's file.
+
+    Raises OSError as `open_regular` does, and for a file of more than `limit` bytes.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = b"" if size > limit else file.read()
+        if max(size, len(content)) > limit:
+            raise OSError(errno.EFBIG, f"more than the {limit:,} bytes that are accepted", str(path))
+        return content
+
+
+def name_bytes(name: str) -> bytes:
+    """Return the bytes of a file's name or path. Bytes that are not UTF-8 survive: they are surrogates in the text."""
+    return name.encode("utf-8", "surrogateescape")
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file, read in pieces: it may be larger than memory."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while block := file.read(HASHED_BYTES):
             digest.update(block)
     return digest.hexdigest()
@@ -137,7 +182,7 @@ def read_regular(path: str | Path, limit: int) -> bytes:
 def read_json(path: Path, advice: str) -> Json:
     """Read a JSON object. Raises InputError, ending in `advice`, for a file that is missing or damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path))
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
         raise InputError(f"{path}: {reason}; {advice}") from None

@@ -10,6 +10,7 @@ from tdpm_cli.data.tensor_dataset import TensorDataset
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.protocols import Condition
 from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.files import read_regular
 from tdpm_cli.sampling.build import Components
 from tdpm_cli.sampling.options import ConditionedOptions, SampleOptions
 from tdpm_cli.sampling.output import read_manifest
@@ -67,7 +68,7 @@ def check_option(condition: Condition, options: ConditionedOptions) -> None:
 def read_prompts(path: Path) -> Sequence[str]:
     """Return the prompts of a file, one a line. Raises InputError for a file that is not text, or is empty."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_regular(path).decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--prompts {path}: not text in UTF-8 ({error})") from None
     if not (prompts := [line.strip() for line in lines if line.strip()]):

@@ -9,6 +9,7 @@ from torch import Tensor
 from tdpm_cli.runtime import grids
 from tdpm_cli.runtime.console import print_line
 from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.files import require_regular
 from tdpm_cli.sampling.image_folder import ARRAY, SHEET, open_image_folder, precision_of, read_manifest
 from tdpm_cli.sampling.input_images import labels_of, sha256_of
 from tdpm_cli.sampling.model import load
@@ -59,6 +60,7 @@ def decode(encoded: Path, out: Path, options: DecodeOptions) -> None:
 
 def _read_x_T(path: Path) -> Tensor:
     try:
+        require_regular(path)
         with np.load(path, allow_pickle=False) as file:
             x_T = torch.from_numpy(np.asarray(file["x_T"], np.float32))
     except Exception as error:  # a damaged archive, or pickled objects, which are never loaded

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from tdpm_cli.config import load_config, presets
 from tdpm_cli.data.dataset import Examples
+from tdpm_cli.data.decode import image_suffixes
 from tdpm_cli.data.image_dataset import ImageDataset
-from tdpm_cli.data.image_files import IMAGE_SUFFIXES, ImageFiles
+from tdpm_cli.data.image_files import ImageFiles
 from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.files import name_bytes
 from tdpm_cli.sampling.build import build_space, open_dataset
 from tdpm_cli.sampling.conditions import check_option
 from tdpm_cli.sampling.model import Model
@@ -64,7 +66,7 @@ def _open(source: str, shape: tuple[int, ...]) -> tuple[Examples, list[str], Seq
 
 
 def _files(path: Path) -> ImageFiles:
-    if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
+    if path.is_file() and path.suffix.lower() in image_suffixes():
         files = ImageFiles(path.parent, "IMAGES", classed=False)
         files.restrict(lambda name: name == path.name, path.name)
         return files
@@ -96,7 +98,7 @@ def labels_of(labels: Sequence[str] | None, part: slice) -> list[str] | None:
 def sha256_of(tensor: Tensor, names: Sequence[str] = ()) -> str:
     """Return the SHA-256 of a tensor and of names."""
     digest = hashlib.sha256(tensor.contiguous().numpy().tobytes())
-    digest.update("\n".join(names).encode(errors="replace"))
+    digest.update(name_bytes("\n".join(names)))
     return digest.hexdigest()
 
 

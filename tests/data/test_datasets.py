@@ -165,7 +165,7 @@ def test_only_our_limit_of_pixels_counts(tmp_path, monkeypatch, command):  # in 
     if command == "decode":
         assert load("images", folder, (3, 64, 64))[[0]][0].shape == (1, 3, 64, 64)
     elif command == "survey":
-        assert [info.broken for info in survey(load("images", folder), folder, decode=False, workers=1)] == [""]
+        assert [info.broken for info in survey(load("images", folder), folder, decode=False, workers=1)] == [None]
     elif command == "propose":
         assert propose(folder)["space"]["shape"] == [3, 64, 64]
     else:

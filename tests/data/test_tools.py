@@ -20,7 +20,7 @@ from tdpm_cli.data.auto_preset import propose
 from tdpm_cli.data.inspect import inspect
 from tdpm_cli.data.loader import order_from
 from tdpm_cli.data.prepare import PrepareOptions, prepare
-from tdpm_cli.data.quarantine import quarantine_path
+from tdpm_cli.data.quarantine import quarantine_path, read_list
 from tdpm_cli.data.verify import verify
 from tdpm_cli.runtime.console import ProgressBar
 from tdpm_cli.runtime.errors import InputError
@@ -91,8 +91,7 @@ def test_verify_quarantines_damaged_images_and_training_leaves_them_out(tmp_path
     (folder / "050.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"2 of 100 .*007\.png.*tdpm train --data"):
         verify(folder, workers=2)
-    lines = quarantine_path(folder).read_text().splitlines()
-    assert [line.split("\t")[0] for line in lines[1:]] == ["007.png", "050.png"]
+    assert list(read_list(quarantine_path(folder))) == ["007.png", "050.png"]
     verify(folder)  # raises no error for quarantined images
     run = train(tiny_files(folder), tmp_path, "run")
     assert json.loads((run / "data.json").read_text())["quarantined"] == 2

@@ -9,6 +9,7 @@ from platformdirs import user_cache_path
 from tdpm_cli.data.image_dataset import ImageDataset
 from tdpm_cli.data.image_files import ImageFiles
 from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.files import read_regular
 
 __all__ = ["celeba"]
 
@@ -60,7 +61,7 @@ def _names_in(images: Path, split: str) -> frozenset[str]:
     if file is None:
         raise InputError(f"{images.parent}: {PARTITION}, which lists the splits, not found; download it, or set "
                          "data.split=all")  # fmt: skip
-    rows = (line.split() for line in file.read_text(encoding="utf-8", errors="replace").splitlines())
+    rows = (line.split() for line in read_regular(file).decode("utf-8", "replace").splitlines())
     return frozenset(row[0] for row in rows if len(row) == 2 and row[1] == SPLIT_NUMBERS[split])
 
 

@@ -9,8 +9,11 @@ from tdpm_cli.data.captions import Uncaptioned
 from tdpm_cli.data.image_dataset import ImageDataset
 from tdpm_cli.data.image_files import CaptionRules, ImageFiles
 from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.files import read_regular
 
 __all__ = ["coco"]
+
+MAX_ANNOTATION_BYTES = 1 << 30  # of the file of captions, which has 92 MB for train2017
 
 
 def coco(
@@ -25,12 +28,12 @@ def coco(
             "--data"
         )
     try:
-        content = json.loads(_annotations(path, split).read_text(encoding="utf-8"))
+        content = json.loads(read_regular(_annotations(path, split), MAX_ANNOTATION_BYTES))
         names = {image["id"]: image["file_name"] for image in content["images"]}
         captions: dict[str, list[str]] = {}
         for annotation in content["annotations"]:
             captions.setdefault(names[annotation["image_id"]], []).append(" ".join(annotation["caption"].split()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{_annotations(path, split)}: not COCO's captions ({error!r}); download it again") from None
     files = ImageFiles(path / split, quarantine=Path(quarantine) if quarantine else None, classed=False,
                        captions=CaptionRules(captions, uncaptioned))  # fmt: skip

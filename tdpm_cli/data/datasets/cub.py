@@ -5,9 +5,11 @@ from pathlib import Path
 
 from tdpm_cli.config.constants import Crop
 from tdpm_cli.data.captions import Uncaptioned, lines_of
+from tdpm_cli.data.decode import image_suffixes
 from tdpm_cli.data.image_dataset import ImageDataset
-from tdpm_cli.data.image_files import IMAGE_SUFFIXES, CaptionRules, ImageFiles
+from tdpm_cli.data.image_files import CaptionRules, ImageFiles
 from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.files import read_regular
 
 __all__ = ["cub"]
 
@@ -29,8 +31,8 @@ def cub(
     captions = {}
     for image in sorted((path / "images").rglob("*")):
         name = image.relative_to(path / "images")
-        if image.suffix.lower() in IMAGE_SUFFIXES and (texts / name.with_suffix(".txt")).is_file():
-            text = (texts / name.with_suffix(".txt")).read_text(encoding="utf-8", errors="replace")
+        if image.suffix.lower() in image_suffixes() and (texts / name.with_suffix(".txt")).is_file():
+            text = read_regular(texts / name.with_suffix(".txt")).decode("utf-8", "replace")
             captions[name.as_posix()] = list(lines_of(text))
     files = ImageFiles(path / "images", quarantine=Path(quarantine) if quarantine else None,
                        captions=CaptionRules(captions, uncaptioned))  # fmt: skip

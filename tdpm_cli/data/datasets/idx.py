@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tdpm_cli.data.tensor_dataset import TensorDataset
 from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.files import require_regular
 
 __all__ = ["idx"]
 
@@ -59,6 +60,7 @@ def find(folder: Path, split: str, content: str) -> Path | None:
 def read(path: Path, dimensions: int) -> Tensor:
     """Return the uint8 array of an idx file. Raises InputError for a damaged one, or one of other dimensions."""
     try:
+        require_regular(path)
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             header = file.read(4 + 4 * dimensions)
             if len(header) < 4 + 4 * dimensions or header[:4] != bytes([0, 0, 8, dimensions]):

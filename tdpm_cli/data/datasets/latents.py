@@ -15,6 +15,7 @@ from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.data.image_files import ImageFiles
 from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.files import require_regular
 from tdpm_cli.runtime.npz import parse_npy
 
 __all__ = ["latents"]
@@ -46,7 +47,7 @@ def latents(path: Path | None, raw_shape: Sequence[int] | None) -> "LatentDatase
 
 def recognises(path: Path) -> bool:
     """Return whether `path` is a zip of latents."""
-    if path.suffix != ".zip" or not zipfile.is_zipfile(path):
+    if path.suffix != ".zip" or not path.is_file() or not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
         return ABOUT in archive.namelist()
@@ -55,6 +56,7 @@ def recognises(path: Path) -> bool:
 def read_about(path: Path) -> About:
     """Return the origin of the latents in a zip. Raises InputError for any other file."""
     try:
+        require_regular(path)
         with zipfile.ZipFile(path) as archive:
             if (size := archive.getinfo(ABOUT).file_size) > MAX_ABOUT_BYTES:
                 raise ValueError(f"{ABOUT} has {size:,} bytes; at most {MAX_ABOUT_BYTES:,} are accepted")

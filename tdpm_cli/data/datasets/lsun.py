@@ -15,7 +15,7 @@ from tdpm_cli.data.image_dataset import ImageDataset
 from tdpm_cli.data.quarantine import read_quarantine, require_few_quarantined
 from tdpm_cli.runtime.caches import cache_folder, cached
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import replacing
+from tdpm_cli.runtime.files import name_bytes, replacing
 
 if TYPE_CHECKING:
     import lmdb
@@ -68,7 +68,7 @@ class Lmdb:
         self.path, self._resolved = path, path.resolve()
         keys = self._read_keys()
         excluded = read_quarantine(path, quarantine)
-        kept = np.array([key.decode() not in excluded for key in keys.tolist()]) if excluded else None
+        kept = np.array([_name(key) not in excluded for key in keys.tolist()]) if excluded else None
         self._keys = keys if kept is None else keys[kept]
         self.quarantined = len(keys) - len(self._keys)
         require_few_quarantined(path, self.quarantined, len(keys))
@@ -88,7 +88,7 @@ class Lmdb:
         with reporting_errors(self.path), environment.begin() as transaction:
             content = transaction.get(key)
         if content is None:
-            raise InputError(f"{self.path}: the key {key.decode()} is missing: the LMDB has changed; start again")
+            raise InputError(f"{self.path}: the key {_name(key)} is missing: the LMDB has changed; start again")
         return bytes(content)
 
     def raw_condition(self, indices: Sequence[int]) -> RawCondition:
@@ -111,7 +111,7 @@ class Lmdb:
         """Return all keys, sorted: bytes of one length."""
         stat = (self.path / DATA).stat()
         stamp = f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
-        path = cache_folder("lmdb") / f"{hashlib.sha256(stamp.encode()).hexdigest()}.npy"
+        path = cache_folder("lmdb") / f"{hashlib.sha256(name_bytes(stamp)).hexdigest()}.npy"
         environment = open_lmdb(self._resolved)
         count = environment.stat()["entries"]
 
@@ -182,6 +182,11 @@ def reporting_errors(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: the LMDB cannot be read ({error}); download it again") from None
 
 
+def _name(key: bytes) -> str:
+    """Return a key as text, of which `name_bytes` returns the key."""
+    return key.decode("utf-8", "surrogateescape")
+
+
 class _KeyNames(Sequence[str]):
     """Keys as text, without a list of millions of them."""
 
@@ -199,5 +204,5 @@ class _KeyNames(Sequence[str]):
 
     def __getitem__(self, k: int | slice) -> str | list[str]:
         if isinstance(k, slice):
-            return [key.decode() for key in self._keys[k].tolist()]
-        return str(self._keys[k].decode())
+            return [_name(key) for key in self._keys[k].tolist()]
+        return _name(self._keys[k])

@@ -18,14 +18,13 @@ import torch
 from tdpm_cli.config.constants import Crop
 from tdpm_cli.config.types import Positive, RawCondition
 from tdpm_cli.data.captions import Uncaptioned, captioned_positions, lines_of
-from tdpm_cli.data.containers import MAX_FILE_BYTES
+from tdpm_cli.data.decode import image_suffixes
 from tdpm_cli.data.image_dataset import ImageDataset
-from tdpm_cli.data.image_files import IMAGE_SUFFIXES
 from tdpm_cli.data.labels import numbered_names
 from tdpm_cli.data.quarantine import read_quarantine, require_few_quarantined
 from tdpm_cli.runtime.caches import cache_folder, cached
 from tdpm_cli.runtime.errors import BadFile, InputError
-from tdpm_cli.runtime.files import write_text
+from tdpm_cli.runtime.files import MAX_FILE_BYTES, name_bytes, open_regular, require_regular, write_text
 
 __all__ = ["webdataset"]
 
@@ -82,7 +81,7 @@ class Shards:
         require_few_quarantined(path, self.quarantined, len(self._all))
         if not self._samples:
             raise InputError(f"--data {path}: no images found in {len(shards)} shards; accepted: "
-                             f"{' '.join(sorted(IMAGE_SUFFIXES))}")  # fmt: skip
+                             f"{' '.join(sorted(image_suffixes()))}")  # fmt: skip
         self.names = [_name(shard, sample) for shard, sample in self._samples]
         self.without_caption: Sequence[str] = ()
         self._has_captions = any("txt" in sample for _, sample in self._samples)
@@ -120,7 +119,7 @@ class Shards:
         digest = hashlib.sha256()
         for shard, sample in self._all:
             members = sorted((key, tuple(member)) for key, member in sample.items())
-            digest.update(f"{shard.name} {members}\n".encode())
+            digest.update(name_bytes(f"{shard.name} {members}\n"))
         return digest.hexdigest()
 
     def sha256(self) -> str:
@@ -128,7 +127,7 @@ class Shards:
         labels = [] if self._labels is None else self._labels.tolist()
         digest = hashlib.sha256(str(labels).encode())
         for k, name in enumerate(self.names):
-            digest.update(name.encode() + hashlib.sha256(self.content(k)).digest())
+            digest.update(name_bytes(name) + hashlib.sha256(self.content(k)).digest())
         return digest.hexdigest()
 
     def _find_missing_captions(self, uncaptioned: Uncaptioned) -> None:
@@ -174,8 +173,8 @@ def index_shard(shard: Path) -> list[Sample]:
     Raises InputError for a shard that is damaged or compressed, which cannot be read at random offsets.
     """
     stat = shard.stat()
-    stamp = f"{shard.resolve()} {stat.st_size} {stat.st_mtime_ns}"
-    path = cache_folder("shards") / f"{hashlib.sha256(stamp.encode()).hexdigest()}.json"
+    stamp = f"{' '.join(sorted(image_suffixes()))} {shard.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+    path = cache_folder("shards") / f"{hashlib.sha256(name_bytes(stamp)).hexdigest()}.json"
     return cached(
         path, _read_index, lambda: _scan(shard), lambda path, samples: write_text(path, json.dumps(samples))
     )  # fmt: skip
@@ -197,17 +196,18 @@ def _read_index(path: Path) -> list[Sample]:
 def _scan(shard: Path) -> list[Sample]:
     samples: dict[str, Sample] = {}
     try:
+        require_regular(shard)
         with tarfile.open(shard, "r:") as archive:
             for entry in archive:
                 name = PurePosixPath(entry.name)
                 stem, _, suffix = name.name.partition(".")  # WebDataset's keys end at the first dot
-                member = "image" if f".{suffix.rpartition('.')[2].lower()}" in IMAGE_SUFFIXES else suffix
+                member = "image" if f".{suffix.rpartition('.')[2].lower()}" in image_suffixes() else suffix
                 if entry.isfile() and stem and member in MEMBERS:
                     key = (name.parent / stem).as_posix()
                     samples.setdefault(key, {})[member] = Member(entry.name, entry.offset_data, entry.size)
             padded = lambda size: -(-size // TAR_BLOCK) * TAR_BLOCK
             end = max((entry.offset_data + padded(entry.size) for entry in archive.getmembers()), default=0)
-        with shard.open("rb") as file:
+        with open_regular(shard) as file:
             file.seek(end)
             is_complete = file.read(TAR_BLOCK) == bytes(TAR_BLOCK)  # a tar ends in blocks of zeros
     except (tarfile.TarError, OSError, ValueError) as error:
@@ -225,7 +225,7 @@ def _read(shard: Path, member: Member) -> bytes:
     try:
         if member.size > MAX_FILE_BYTES:
             raise BadFile(shard, member.name, f"{member.size:,} bytes; at most {MAX_FILE_BYTES:,} are accepted")
-        with shard.open("rb") as file:
+        with open_regular(shard) as file:
             file.seek(member.offset)
             content = file.read(member.size)
     except OSError as error:
