@@ -5,10 +5,12 @@ import json
 import os
 import pickle
 import resource
+import signal
 import struct
 import sys
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,8 @@ from tdpm_cli.config import load_config
 from tdpm_cli.training.train import train
 
 GiB = 1 << 30
-MAX_MEMORY = GiB
+MAX_MEMORY, MAX_SECONDS = GiB, 120  # of one process
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(executed) (w) file closefile\n%%EOF\n"
 HARMLESS = ("a PNG with more rows than its header states",)  # tdpm reads the rows of the header only
 CANARY = "executed"  # the file that hostile code would create
 
@@ -78,8 +81,9 @@ def call_in_process(arguments: list[str], log: Path) -> tuple[int, str, int]:
         status = 1
         try:
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            signal.alarm(MAX_SECONDS)  # ends a process that hangs
             status, text = call(arguments)
-            log.write_text(text)
+            log.write_text(text, errors="backslashreplace")
         finally:
             os._exit(status)
     _, code, used = os.wait4(child, 0)
@@ -189,6 +193,26 @@ def image_files(folder: Path, run: Path) -> dict[str, list[str]]:
     cases["a PNG with more rows than its header states"] = in_folder("more", png(64, 64, rows=1 << 20))
     text = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 28), 9))
     cases["a PNG with 256 MiB of packed text"] = in_folder("text", png(64, 64, rows=32, extra=text * 8))
+    verify = lambda path: ["data", "verify", str(path), "--workers", "1"]
+
+    def beside_a_sound_one(name: str, make: Callable[[Path], object], file: str = "1.png") -> list[str]:
+        images = folder / name
+        images.mkdir()
+        Image.new("L", (8, 8)).save(images / "0.png")
+        make(images / file)
+        return verify(images)
+
+    large = lambda path: Image.new("I;16", (11_580, 11_580)).save(path, compress_level=1)
+    cases["a 16-bit PNG of 11,580 × 11,580"] = beside_a_sound_one("large", large)
+    cases["a FIFO among images"] = beside_a_sound_one("fifo", os.mkfifo)
+    cases["a link to an endless device among images"] = beside_a_sound_one("zero", lambda x: x.symlink_to("/dev/zero"))
+    cases["a link to a terminal among images"] = beside_a_sound_one("tty", lambda path: path.symlink_to("/dev/tty"))
+    cases["a FIFO as labels"] = beside_a_sound_one("labels", os.mkfifo, "dataset.json")
+    cases["an EPS, which is a program"] = beside_a_sound_one("eps", lambda path: path.write_bytes(EPS))
+    cases["a name that is not UTF-8"] = beside_a_sound_one("names", lambda x: x.write_bytes(b""), "caf\udce9\n#.png")
+    for kind in ("fifo.zip", "fifo.npz", "fifo.tar", "fifo.bin"):
+        os.mkfifo(folder / kind)
+        cases[f"a FIFO as {kind}"] = verify(folder / kind)
     sound = io.BytesIO()
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(sound, "PNG")
 

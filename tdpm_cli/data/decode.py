@@ -14,10 +14,10 @@ from tdpm_cli.config.constants import Crop
 from tdpm_cli.runtime.errors import InputError, first_line
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
-DECODED_BYTES = 3 << 28  # that a process may need to decode one image: 768 MiB, beside the bytes of its file
-PIXEL_BYTES = 12  # of these, for a pixel: in the decoder, decoded, and converted
+DECODED_BYTES = 7 << 28  # that a process may need to decode one image: 1.75 GiB, beside the bytes of its file
+PIXEL_BYTES = 28  # of these, for a pixel: JPEG and PNG need 8 to 10, JPEG 2000 and WebP more
 MAX_PIXELS = DECODED_BYTES // PIXEL_BYTES  # of one image; 8192×8192
-BAND_PIXELS = 1 << 22  # that are converted at a time
+BAND_PIXELS = 1 << 20  # that are converted at a time
 PILLOW_PIXELS = 4 * MAX_PIXELS  # Pillow warns above this limit; above twice as many it reads no header
 BACKGROUND = (255, 255, 255)  # behind transparent pixels
 UNREADABLE = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})

@@ -137,8 +137,8 @@ def read_regular(path: str | Path, limit: int = MAX_FILE_BYTES) -> bytes:
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         content = b"" if size > limit else file.read()
-        if max(size, len(content)) > limit:
-            raise OSError(errno.EFBIG, f"more than the {limit:,} bytes that are accepted", str(path))
+        if (size := max(size, len(content))) > limit:
+            raise OSError(errno.EFBIG, f"{size:,} bytes; at most {limit:,} are accepted", str(path))
         return content
 
 
@@ -159,24 +159,6 @@ def sha256(path: Path) -> str:
 def json_sha256(value: object) -> str:
     """Return the SHA-256 of a value as JSON with sorted keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def read_regular(path: str | Path, limit: int) -> bytes:
-    """Read a regular file of at most `limit` bytes, through links. Never waits for a FIFO or reads a device.
-
-    Raises OSError, with the reason as its `strerror`, for any other file.
-    """
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device, FIFO or socket"
-            raise OSError(errno.EINVAL, f"{kind}, not a regular file")
-        content = bytearray()
-        while status.st_size <= limit and len(content) <= limit and (block := file.read(limit + 1 - len(content))):
-            content += block
-        if (size := max(status.st_size, len(content))) > limit:
-            raise OSError(errno.EFBIG, f"{size:,} bytes; at most {limit:,} are accepted")
-        return bytes(content)
 
 
 def read_json(path: Path, advice: str) -> Json:
