@@ -10,7 +10,6 @@ import torch
 from tdpm_cli.config.constants import Crop
 from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.captions import Uncaptioned, captioned_positions
-from tdpm_cli.data.containers import MAX_FILE_BYTES
 from tdpm_cli.data.image_dataset import ImageDataset
 from tdpm_cli.data.labels import numbered_names
 from tdpm_cli.runtime.errors import BadFile, InputError, first_line
@@ -173,7 +172,7 @@ class Rows:
         try:
             file = (self._folders[0] / name).resolve()
             if any(file.is_relative_to(folder) for folder in self._folders):
-                return read_regular(file, MAX_FILE_BYTES)
+                return read_regular(file)
         except (OSError, ValueError) as error:  # ValueError: a null character in the name
             raise BadFile(self.path, row, f"its image {name!r} cannot be read ({error})") from None
         raise BadFile(self.path, row, f"its image is {name!r}, outside the dataset's folder", "embed images as bytes")
