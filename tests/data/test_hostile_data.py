@@ -1,4 +1,4 @@
-"""Data that hang, exhaust memory, or raise errors without words: each is named, and none of it counts as sound."""
+"""Data that hang, exhaust memory, or raise errors without text: each is named, and none of it counts as sound."""
 
 import os
 import resource
@@ -111,7 +111,7 @@ def test_special_files_beside_images_never_hang(tmp_path, name, kind):
 @pytest.mark.parametrize("error", [MemoryError(), OSError(), ValueError(), KeyError(), RuntimeError(" \n"),
                                    SyntaxError(), IndexError("why")])  # fmt: skip
 @pytest.mark.parametrize("stage", ["open", "load", "read"])
-def test_an_error_without_words_is_never_sound(tmp_path, monkeypatch, error, stage):
+def test_an_error_without_text_is_never_sound(tmp_path, monkeypatch, error, stage):
     folder, content = folder_of(tmp_path / "x", ["1.png", "2.png"]), encoded(1)
 
     def fail(*args, **options):
@@ -252,7 +252,7 @@ def test_an_image_beyond_the_bound_is_quarantined(tmp_path, mode):
 
 @pytest.mark.parametrize("mode", ["I;16", "RGBA", "P", "LA", "CMYK", "1", "L", "RGB"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_an_image_in_bands_equals_the_whole(monkeypatch, mode, channels):
+def test_an_image_in_bands_equals_one_in_one_piece(monkeypatch, mode, channels):
     pixels = np.random.default_rng(0).integers(0, 256, (37, 23, 4), np.uint8)
     image = Image.fromarray(pixels, "RGBA")
     if mode == "I;16":
@@ -260,9 +260,9 @@ def test_an_image_in_bands_equals_the_whole(monkeypatch, mode, channels):
     elif mode != "RGBA":
         image = image.convert("RGB").convert(mode) if mode != "LA" else image.convert("LA")
     image.info |= {"transparency": 3} if mode == "P" else {}
-    whole = decode.flatten(image, channels)
+    expected = decode.flatten(image, channels)
     monkeypatch.setattr(decode, "BAND_PIXELS", 23 * 5)
-    assert np.array_equal(np.asarray(decode.flatten(image, channels)), np.asarray(whole))
+    assert np.array_equal(np.asarray(decode.flatten(image, channels)), np.asarray(expected))
 
 
 def test_a_bad_file_in_a_zip_is_named(tmp_path):
