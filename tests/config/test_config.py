@@ -24,20 +24,40 @@ def test_every_preset_builds_on_the_meta_device_and_round_trips(name):
     assert load_config(yaml.safe_load(checked.to_yaml())) == checked
 
 
+def stated(name, what):
+    """What a comment of a preset states: its parameters or its cost; None without such a comment."""
+    text = (presets.preset_folder() / f"{name}.yaml").read_text()
+    comments = [yaml.safe_load(line[2:]) for line in text.splitlines() if line.startswith(f"# {what}:")]
+    return comments[0][what] if comments else None
+
+
+def costs():
+    """The presets that state their cost; those of large networks take long to count."""
+    for name in presets.preset_names():
+        if cost := stated(name, "cost"):
+            yield pytest.param(name, marks=[pytest.mark.slow] if cost["image_gflop"] > 30 else [])
+
+
+@pytest.mark.parametrize("name", costs())
+def test_a_preset_states_its_cost(name):
+    cost, expected = cost_of(load_config(name)), stated(name, "cost")
+    assert expected["call_gflop"] == pytest.approx(cost.call_flops / 1e9, rel=0.01)
+    assert expected["image_gflop"] == pytest.approx(cost.step_flops / 1e9, rel=0.01)
+    assert expected["state_gib"] == pytest.approx(cost.state_bytes / 2**30, rel=0.01)
+    assert expected["image_mib"] == pytest.approx(cost.activation_bytes / 2**20, rel=0.01)
+
+
+def test_only_points_state_no_cost():
+    assert all(name.startswith("toy") for name in presets.preset_names() if stated(name, "cost") is None)
+
+
 @pytest.mark.parametrize("name", presets.preset_names())
 def test_a_preset_states_its_parameter_counts_and_comments_every_value(name):
     text = (presets.preset_folder() / f"{name}.yaml").read_text()
     components = build(load_config(name), "meta")
-    stated = yaml.safe_load(next(line[2:] for line in text.splitlines() if line.startswith("# parameters:")))
     count = lambda net: sum(p.numel() for p in net.parameters())
-    assert stated["parameters"] == {"model": count(components.model), "discriminator": count(components.discriminator)}
-    if not name.startswith("toy"):
-        stated = yaml.safe_load(next(line[2:] for line in text.splitlines() if line.startswith("# cost:")))
-        cost = cost_of(load_config(name))
-        assert stated["cost"]["call_gflop"] == pytest.approx(cost.call_flops / 1e9, rel=0.01)
-        assert stated["cost"]["image_gflop"] == pytest.approx(cost.step_flops / 1e9, rel=0.01)
-        assert stated["cost"]["state_gib"] == pytest.approx(cost.state_bytes / 2**30, rel=0.01)
-        assert stated["cost"]["image_mib"] == pytest.approx(cost.activation_bytes / 2**20, rel=0.01)
+    counts = {"model": count(components.model), "discriminator": count(components.discriminator)}
+    assert stated(name, "parameters") == counts
     values = [line for line in text.splitlines() if ":" in line and not line.startswith("#") and line.startswith(" ")]
     assert [line for line in values if "#" not in line] == []
 

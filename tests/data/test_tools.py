@@ -238,9 +238,10 @@ def test_prepare_with_other_options_starts_again(tmp_path, capsys):
 def test_a_preset_is_proposed_for_a_folder(tmp_path, capsys, names, size, shape, condition):
     plain = propose(folder_of(tmp_path / "x", names, size=size))
     assert plain["space"]["shape"] == shape
-    config = load_config(plain)
+    config = load_config(plain, ["schedule.truncate.step=100"])
     build.build(config, "meta")
     assert config.condition.name == condition
+    assert load_config(plain).schedule.truncate == {"nats": 32.0}
     assert config.train.duration == 2000 * len(names)
     assert "space.shape" in capsys.readouterr().out
 
@@ -254,7 +255,7 @@ def test_a_preset_for_mixed_sizes_fits_most_images(tmp_path):
 def test_a_preset_is_proposed_for_idx(tmp_path):
     plain = propose(idx_of(tmp_path / "idx", np.zeros((4, 28, 28), np.uint8)))
     assert plain["space"]["shape"] == [1, 28, 28]
-    build.build(load_config(plain), "meta")
+    build.build(load_config(plain, ["schedule.truncate.step=100"]), "meta")
 
 
 def test_no_preset_is_proposed_for_tiny_images(tmp_path):
