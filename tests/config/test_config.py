@@ -38,7 +38,7 @@ def costs():
             yield pytest.param(name, marks=[pytest.mark.slow] if cost["image_gflop"] > 30 else [])
 
 
-@pytest.mark.parametrize("name", costs())
+@pytest.mark.parametrize("name", [*costs()])
 def test_a_preset_states_its_cost(name):
     cost, expected = cost_of(load_config(name)), stated(name, "cost")
     assert expected["call_gflop"] == pytest.approx(cost.call_flops / 1e9, rel=0.01)
