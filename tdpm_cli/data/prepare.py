@@ -36,19 +36,23 @@ from tdpm_cli.runtime.signals import Interrupted, Interruption
 
 MAX_BROKEN_SHARE = 0.001  # of the images, which are left out because they cannot be decoded
 PART_IMAGES = 1000  # in a part of the zip, and in a folder of it
-PARTS_FORMAT = 2  # of the files beside the parts
+PARTS_FORMAT = 3  # of the files beside the parts
 PLAN = "plan.json"
 OWN = re.compile(rf"\d{{6}}\.(zip|json)|{re.escape(PLAN)}")  # the files in the folder of parts
 
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """How to crop, whether to enlarge smaller images, the mode ("grey" or "rgb"; None: as the data), and processes."""
+    """How to crop; whether to enlarge smaller images, or to leave them out; the mode and processes.
+
+    The mode is "grey" or "rgb"; None chooses by the data.
+    """
 
     crop: str = "centre"
     upscale: bool = False
     mode: str | None = None
     workers: int | None = None
+    skip_small: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,10 @@ class Target:
 
 
 class PartReport(TypedDict):
-    """What is recorded of a part: the images that are left out with the reason of each, and how many are too small."""
+    """What is recorded of a part: the images that cannot be decoded and those that are too small, with each reason."""
 
     broken: dict[str, str]
-    too_small: int
+    small: dict[str, str]
 
 
 DEFAULTS = PrepareOptions()
@@ -103,22 +107,34 @@ def prepare(source: Path, out: Path, resolution: str, options: PrepareOptions = 
     _write_parts(dataset, chunks, parts, target, options.workers)
 
     reports: list[PartReport] = [json.loads(read_regular(_report(parts, k))) for k in range(len(chunks))]
-    broken = {name: reason for report in reports for name, reason in report["broken"].items()}
-    if len(broken) > MAX_BROKEN_SHARE * len(dataset):
-        too_small = any(report["too_small"] for report in reports)
-        raise InputError(
-            f"{source}: {len(broken):,} of {len(dataset):,} images cannot be used (accepted: {MAX_BROKEN_SHARE:.1%}): "
-            f"{listed(broken)}. Repair them, or list them with `tdpm data verify {source}`, and run this command again"
-            + ("; --upscale enlarges small images" if too_small else "")
-        )
-    _join_parts(out, parts, dataset, broken, target.crop)
+    left_out = _left_out(reports, source, len(dataset), options.skip_small)
+    _join_parts(out, parts, dataset, left_out, target.crop)
     _remove(parts)
-    left_out = f", {len(broken):,} left out: {listed(broken)}" if broken else ""
+    small = sum(len(report["small"]) for report in reports)
+    note = f", {len(left_out):,} left out ({small:,} of them too small): {listed(left_out)}" if left_out else ""
     description = f"{size[0]}×{size[1]} {'grey' if channels == 1 else 'RGB'}"
     print_line(
-        f"done: {len(dataset) - len(broken):,} images of {description} in {out}{left_out}\n"
+        f"done: {len(dataset) - len(left_out):,} images of {description} in {out}{note}\n"
         f"next: tdpm train --preset auto --data {out}"
     )
+
+
+def _left_out(reports: Sequence[PartReport], source: Path, total: int, skip_small: bool) -> dict[str, str]:
+    """Return the images to leave out with the reason of each. Raises InputError for too many, or for all."""
+    broken = {name: reason for report in reports for name, reason in report["broken"].items()}
+    small = {name: reason for report in reports for name, reason in report["small"].items()}
+    rejected = broken if skip_small else broken | small
+    if len(rejected) > MAX_BROKEN_SHARE * total:
+        advice = [f"repair them, or list them with `tdpm data verify {source}`"] if broken else []
+        if small and not skip_small:
+            advice.append(f"{len(small):,} are too small: --upscale enlarges them, --skip-small leaves them out")
+        raise InputError(
+            f"{source}: {len(rejected):,} of {total:,} images cannot be used (accepted: {MAX_BROKEN_SHARE:.1%}): "
+            f"{listed(rejected)}; {'; '.join(advice)}"
+        )
+    if len(broken) + len(small) == total:
+        raise InputError(f"{source}: all {total:,} images are too small; use --upscale or a smaller --resolution")
+    return broken | small
 
 
 def _start(parts: Path, settings: Mapping[str, object]) -> None:
@@ -161,14 +177,13 @@ def _write_parts(
 
 def _write_part(dataset: Dataset, indices: Sequence[int], *, parts: Path, target: Target) -> None:
     """Write the PNGs of some images to a zip, then a PartReport to a JSON file beside it."""
-    path, report = _part(parts, indices[0] // PART_IMAGES), PartReport(broken={}, too_small=0)
+    path, report = _part(parts, indices[0] // PART_IMAGES), PartReport(broken={}, small={})
     with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for k in indices:
             try:
                 image = _resized(dataset, k, target)
             except (ValueError, InputError) as error:
-                report["broken"][_name(dataset, k)] = str(error)
-                report["too_small"] += isinstance(error, decode.TooSmall)
+                report["small" if isinstance(error, decode.TooSmall) else "broken"][_name(dataset, k)] = str(error)
                 continue
             buffer = io.BytesIO()
             image.save(buffer, format="PNG")
@@ -185,9 +200,9 @@ def _resized(dataset: Dataset, k: int, target: Target) -> Image.Image:
     return decode.fit(image, target.size, target.crop)
 
 
-def _join_parts(out: Path, parts: Path, dataset: Dataset, broken: dict[str, str], crop: Crop) -> None:
+def _join_parts(out: Path, parts: Path, dataset: Dataset, left_out: Mapping[str, str], crop: Crop) -> None:
     """Write one zip of all parts, in order, and `dataset.json`."""
-    kept = [k for k in range(len(dataset)) if _name(dataset, k) not in broken]
+    kept = [k for k in range(len(dataset)) if _name(dataset, k) not in left_out]
     labels: list[tuple[str, int]] = []
     captions: list[tuple[str, list[str]]] = []
     for start in range(0, len(kept), PART_IMAGES):

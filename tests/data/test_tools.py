@@ -218,6 +218,31 @@ def test_prepare_suggests_to_enlarge_small_images_only(tmp_path, monkeypatch):
     assert "--upscale" not in str(rejected.value)
 
 
+@pytest.mark.parametrize(("small", "damaged"), [(1, 0), (20, 0), (1, 5)])
+def test_small_images_are_left_out_on_request(tmp_path, capsys, small, damaged):
+    folder = folder_of(tmp_path / "x", [f"{k:02d}.png" for k in range(40)])
+    for k in range(small):
+        picture(k, size=(5, 9)).save(folder / f"{k:02d}.png")
+    for k in range(40 - damaged, 40):
+        (folder / f"{k:02d}.png").write_bytes(b"")
+    with pytest.raises(InputError, match=rf"{small + damaged} of 40 .*--skip-small") as rejected:
+        prepare(folder, tmp_path / "y.zip", "8")
+    assert ("tdpm data verify" in str(rejected.value)) == bool(damaged)
+    if damaged:
+        with pytest.raises(InputError, match=rf"{damaged} of 40 .*tdpm data verify"):
+            prepare(folder, tmp_path / "y.zip", "8", PrepareOptions(skip_small=True))
+        return
+    prepare(folder, tmp_path / "y.zip", "8", PrepareOptions(skip_small=True))
+    assert len(registry.load("dataset", "images")(tmp_path / "y.zip", (3, 8, 8))) == 40 - small
+    assert f"{small} of them too small" in capsys.readouterr().err
+
+
+def test_images_that_are_all_too_small_are_rejected(tmp_path):
+    folder = folder_of(tmp_path / "x", ["1.png", "2.png"])
+    with pytest.raises(InputError, match=r"all 2 .*--upscale"):
+        prepare(folder, tmp_path / "y.zip", "64", PrepareOptions(skip_small=True))
+
+
 def test_prepare_with_other_options_starts_again(tmp_path, capsys):
     folder = folder_of(tmp_path / "x", [f"{k}.png" for k in range(5)])
     with pytest.raises(InputError, match=r"--upscale"):

@@ -18,6 +18,9 @@ def prepare(
         str, typer.Option(help="centre, wide or dhariwal.", callback=one_of("--crop", CROPS), rich_help_panel=DATA)
     ] = "centre",
     upscale: Annotated[bool, typer.Option("--upscale", help="Enlarge smaller images.", rich_help_panel=DATA)] = False,
+    skip_small: Annotated[
+        bool, typer.Option("--skip-small", help="Leave out smaller images.", rich_help_panel=DATA)
+    ] = False,
     mode: Annotated[
         Optional[str],
         typer.Option(
@@ -37,4 +40,4 @@ def prepare(
     from tdpm_cli.data.prepare import PrepareOptions
     from tdpm_cli.data.prepare import prepare as run
 
-    run(source, dest, resolution, PrepareOptions(crop, upscale, mode, workers))
+    run(source, dest, resolution, PrepareOptions(crop, upscale, mode, workers, skip_small))
