@@ -208,6 +208,7 @@ def image_files(folder: Path, run: Path) -> dict[str, list[str]]:
     cases["a link to an endless device among images"] = beside_a_sound_one("zero", lambda x: x.symlink_to("/dev/zero"))
     cases["a link to a terminal among images"] = beside_a_sound_one("tty", lambda path: path.symlink_to("/dev/tty"))
     cases["a FIFO as labels"] = beside_a_sound_one("labels", os.mkfifo, "dataset.json")
+    cases["a FIFO as metadata"] = beside_a_sound_one("texts", os.mkfifo, "metadata.jsonl")
     cases["an EPS, which is a program"] = beside_a_sound_one("eps", lambda path: path.write_bytes(EPS))
     cases["a name that is not UTF-8"] = beside_a_sound_one("names", lambda x: x.write_bytes(b""), "caf\udce9\n#.png")
     for kind in ("fifo.zip", "fifo.npz", "fifo.tar", "fifo.bin"):

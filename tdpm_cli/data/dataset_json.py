@@ -18,6 +18,7 @@ class DatasetJson:
     captions: Mapping[str, object] = field(default_factory=dict)
     classes: object = None  # the names of the classes
     unlabelled: bool = False  # whether it states that images have no labels: then folders are not classes
+    file: str = NAME  # or the files that state the same, for messages
 
 
 def read_dataset_json(container: Container) -> DatasetJson:

@@ -33,7 +33,7 @@ class ImageDataset:
 
     def __init__(
         self, files: ImageSource, raw_shape: Sequence[int] | None, *, crop: Crop = "centre", upscale: bool = False,
-        box: Box | None = None,
+        box: Box | None = None, notes: Sequence[str] = (),
     ) -> None:  # fmt: skip
         raw_shape = raw_shape or (3, 1, 1)
         if len(raw_shape) != 3:
@@ -44,6 +44,7 @@ class ImageDataset:
         self.class_names = files.class_names
         cropped = f"box {box} of each, " if box else ""
         self.prepared = f"{cropped}{PREPARED[crop]}, turned upright: {list(raw_shape)}"
+        self._notes = notes
         self._kept: tuple[np.ndarray, np.ndarray] | None = None  # images, and whether each has been decoded
 
     def __len__(self) -> int:
@@ -85,7 +86,7 @@ class ImageDataset:
     @property
     def notes(self) -> list[str]:
         """Files that are left out, and why."""
-        notes, files = [], self.files
+        notes, files = [*self._notes], self.files
         if files.quarantined:
             notes.append(f"left out by the quarantine list: {files.quarantined:,} images")
         if files.without_caption:

@@ -12,10 +12,12 @@ from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data import dataset_json
 from tdpm_cli.data.captions import SUFFIX as TEXT_SUFFIX
 from tdpm_cli.data.captions import Captions, Uncaptioned, captioned_positions, text_file
-from tdpm_cli.data.containers import count_by_suffix, open_container
+from tdpm_cli.data.containers import Container, count_by_suffix, open_container
 from tdpm_cli.data.decode import decoding, image_suffixes, open_image, upright
 from tdpm_cli.data.labels import Classes, classes_by_folder, classes_by_json
+from tdpm_cli.data.metadata import metadata_files, read_metadata
 from tdpm_cli.data.quarantine import read_quarantine, require_few_quarantined
+from tdpm_cli.data.splits import ALL, choose_split, find_splits
 from tdpm_cli.runtime.errors import BadFile, InputError
 from tdpm_cli.runtime.files import name_bytes
 
@@ -33,28 +35,47 @@ class CaptionRules:
     uncaptioned: Uncaptioned = "fail"
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Which files are read: those of a split, without those of a quarantine list.
+
+    Of folders that are splits, such as train and test, `split` is read: "all", one of them, or for None the one for
+    training if that is clear. `quarantine` is by default the list beside the data, `suffixes` those of images.
+    """
+
+    quarantine: Path | None = None
+    split: str | None = ALL
+    suffixes: Collection[str] | None = None
+
+
 class ImageFiles:
     """The images of a folder or a zip, sorted by name.
 
     Classes are the labels in `dataset.json`; without it, the folders of the first level at which images differ.
     Captions are those in `dataset.json`, {"captions": {name: text or [texts]}}, or the lines of a .txt beside each
-    image. Hidden files, and those in folders of the system, are ignored. With `classed` False there are no classes.
-    Raises InputError, naming `option`, for a missing or empty path, and for labels and captions that do not match the
-    images.
+    image. `metadata.jsonl` and `metadata.csv` replace a missing `dataset.json`. Hidden files, and those in folders of
+    the system, are ignored. With `classed` False there are no classes. Raises InputError, naming `option`, for a
+    missing or empty path, and for labels and captions that do not match the images.
     """
 
     def __init__(
-        self, path: Path, option: str = "--data", quarantine: Path | None = None, *, classed: bool = True,
-        suffixes: Collection[str] | None = None, captions: CaptionRules = CaptionRules(),
+        self, path: Path, option: str = "--data", *, classed: bool = True, selection: Selection = Selection(),
+        captions: CaptionRules = CaptionRules(),
     ) -> None:  # fmt: skip
         if not path.exists():
             raise InputError(f"{option} {path}: no such file or folder")
         self.path, self.option, source = path, option, f"{option} {path}"
         self._container = open_container(path, option)
         stamps = self._container.stamps()
-        visible, suffixes = [name for name in stamps if not _is_hidden(name)], suffixes or image_suffixes()
+        visible, suffixes = [name for name in stamps if not _is_hidden(name)], selection.suffixes or image_suffixes()
         images = sorted(name for name in visible if PurePosixPath(name).suffix.lower() in suffixes)
-        excluded = read_quarantine(path, quarantine)
+        splits = find_splits(images)
+        self.split = choose_split(splits, selection.split, source)
+        self.splits: Sequence[str] = splits.names if splits else ()
+        if splits:
+            visible = [name for name in visible if splits.keeps(name, self.split)]
+            images = [name for name in images if splits.keeps(name, self.split)]
+        excluded = read_quarantine(path, selection.quarantine)
         self.names = [name for name in images if name not in excluded]
         self.quarantined = len(images) - len(self.names)
         require_few_quarantined(path, self.quarantined, len(images))
@@ -63,18 +84,21 @@ class ImageFiles:
             raise InputError(f"{source}: no images found{others}; accepted: {' '.join(sorted(suffixes))}")
         self._stamps = {name: stamps[name] for name in images}
 
-        has_json = dataset_json.NAME in stamps
-        content = dataset_json.read_dataset_json(self._container) if has_json else dataset_json.DatasetJson()
+        content, described_by = _described(self._container, stamps, visible)
         classes = Classes([], [])
         if classed and content.labels:
             classes = classes_by_json(self.names, content, source)
         elif classed and not content.unlabelled:
             empty_folders = [f"{name}/x" for name in self._container.folders if not _is_hidden(name)]
-            classes = classes_by_folder(self.names, [*visible, *empty_folders], source)
+            names, others = self.names, [*visible, *empty_folders]
+            if splits:  # their folders are no classes
+                names = [splits.without(name) for name in names]
+                others = [splits.without(name) for name in others if splits.keeps(name, self.split)]
+            classes = classes_by_folder(names, others, source)
         self.class_names = classes.names
         self._labels = torch.tensor(classes.labels) if classes.names else None
         self._add_captions(visible, content.captions if captions.by_name is None else captions.by_name, captions)
-        known = {*images, dataset_json.NAME, *(text_file(name) for name in images if self._captions)}
+        known = {*images, *described_by, *(text_file(name) for name in images if self._captions)}
         self.other_files = sorted(name for name in visible if name not in known)
 
     def __len__(self) -> int:
@@ -143,6 +167,17 @@ class ImageFiles:
     def _keep(self, positions: Sequence[int]) -> None:
         self.names = [self.names[k] for k in positions]
         self._labels = None if self._labels is None else self._labels[list(positions)]
+
+
+def _described(
+    container: Container, stamps: Collection[str], visible: Sequence[str]
+) -> tuple[dataset_json.DatasetJson, Sequence[str]]:
+    """Return the labels and captions that files state, and these files: `dataset.json`, or else metadata."""
+    if dataset_json.NAME in stamps:
+        return dataset_json.read_dataset_json(container), [dataset_json.NAME]
+    if files := metadata_files(visible):
+        return read_metadata(container, files), files
+    return dataset_json.DatasetJson(), []
 
 
 def _is_hidden(name: str) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from tdpm_cli.data.dataset_json import NAME, DatasetJson
+from tdpm_cli.data.dataset_json import DatasetJson
 from tdpm_cli.runtime.errors import InputError
 
 MAX_CLASSES = 1 << 20
@@ -32,8 +32,8 @@ def classes_by_folder(images: Sequence[str], others: Sequence[str], source: str)
     folder. Raises InputError for a folder of that level without images.
     """
     parents = [PurePosixPath(name).parts[:-1] for name in images]
-    level = next((k for k, parts in enumerate(zip(*parents, strict=False)) if len(set(parts)) > 1), None)
-    if level is None or any(len(parent) <= level for parent in parents):
+    level = first_level(parents)
+    if level is None:
         return Classes([], [])
     names = sorted({parent[level] for parent in parents})
     folders = [PurePosixPath(name).parts[:-1] for name in others]
@@ -45,18 +45,25 @@ def classes_by_folder(images: Sequence[str], others: Sequence[str], source: str)
     return Classes(names, [number[parent[level]] for parent in parents])
 
 
+def first_level(parents: Sequence[Sequence[str]]) -> int | None:
+    """Return the first level at which the folders of images differ; None if an image is outside such a folder."""
+    level = next((k for k, parts in enumerate(zip(*parents, strict=False)) if len(set(parts)) > 1), None)
+    return None if level is None or any(len(parent) <= level for parent in parents) else level
+
+
 def classes_by_json(images: Sequence[str], content: DatasetJson, source: str) -> Classes:
-    """Return the labels in `dataset.json`. Raises InputError unless every image has one."""
+    """Return the labels in `dataset.json` or metadata. Raises InputError unless every image has one."""
+    file = content.file
     if missing := [name for name in images if name not in content.labels]:
-        raise InputError(f"{source}: {NAME} has no label for {len(missing):,} of {len(images):,} images, such as "
-                         f"{missing[0]!r}; add labels or remove {NAME}")  # fmt: skip
+        raise InputError(f"{source}: {file} has no label for {len(missing):,} of {len(images):,} images, such as "
+                         f"{missing[0]!r}; add labels or remove {file}")  # fmt: skip
     labels = [label for name in images if isinstance(label := content.labels[name], int)]
     if len(labels) < len(images) or any(isinstance(label, bool) or label < 0 for label in labels):
         raise InputError(
-            f"{source}: {NAME} has labels that are not whole numbers from 0; correct them or remove {NAME}"
+            f"{source}: {file} has labels that are not whole numbers from 0; correct them or remove {file}"
         )
     if content.classes is None:
-        return Classes(numbered_names(max(labels), f"{source}: {NAME}"), labels)
+        return Classes(numbered_names(max(labels), f"{source}: {file}"), labels)
     if not isinstance(content.classes, list) or len(content.classes) <= max(labels):
-        raise InputError(f"{source}: {NAME} names fewer classes than its labels need ({max(labels) + 1})")
+        raise InputError(f"{source}: {file} names fewer classes than its labels need ({max(labels) + 1})")
     return Classes([str(name) for name in content.classes], labels)

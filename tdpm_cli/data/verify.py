@@ -24,6 +24,8 @@ def verify(path: Path, out: Path | None = None, workers: int | None = None) -> N
         return
     list_path = out or quarantine_path(path)
     writable("--out", list_path)
+    for note in dataset.notes:
+        print_line(f"note: {note}")
     infos = survey(dataset, path, decode=True, workers=workers)
     broken = {dataset.files.names[k]: info.broken for k, info in enumerate(infos) if info.broken is not None}
     quarantined = dataset.files.quarantined

@@ -99,7 +99,7 @@ def test_data_that_are_a_special_file_are_rejected(tmp_path, name, kind):
         inspect(tmp_path / name, tmp_path / "sheet.png", workers=1)
 
 
-@pytest.mark.parametrize("name", ["dataset.json", "1.txt"])
+@pytest.mark.parametrize("name", ["dataset.json", "1.txt", "metadata.jsonl", "metadata.csv"])
 @pytest.mark.parametrize("kind", ["fifo", "zeros"])
 def test_special_files_beside_images_never_hang(tmp_path, name, kind):
     folder = folder_of(tmp_path / "x", ["1.png"])

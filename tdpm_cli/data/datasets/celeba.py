@@ -7,7 +7,7 @@ from typing import Literal
 from platformdirs import user_cache_path
 
 from tdpm_cli.data.image_dataset import ImageDataset
-from tdpm_cli.data.image_files import ImageFiles
+from tdpm_cli.data.image_files import ImageFiles, Selection
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import read_regular
 
@@ -36,7 +36,7 @@ def celeba(
             f"CelebA not found in {root}; add --download (1.4 GB; needs: pip install gdown), or put {IMAGES}.zip and "
             f"{PARTITION} from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html into a folder, and name it with --data"
         )
-    files = ImageFiles(images, quarantine=Path(quarantine) if quarantine else None, classed=False)
+    files = ImageFiles(images, selection=Selection(Path(quarantine) if quarantine else None), classed=False)
     if split != "all":
         names = _names_in(images, split)
         files.restrict(lambda name: Path(name).name in names, f"the split {split!r} of {PARTITION}; use data.split=all")

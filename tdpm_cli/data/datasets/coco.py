@@ -7,7 +7,7 @@ from pathlib import Path
 from tdpm_cli.config.constants import Crop
 from tdpm_cli.data.captions import Uncaptioned
 from tdpm_cli.data.image_dataset import ImageDataset
-from tdpm_cli.data.image_files import CaptionRules, ImageFiles
+from tdpm_cli.data.image_files import CaptionRules, ImageFiles, Selection
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import read_regular
 
@@ -35,7 +35,7 @@ def coco(
             captions.setdefault(names[annotation["image_id"]], []).append(" ".join(annotation["caption"].split()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{_annotations(path, split)}: not COCO's captions ({error!r}); download it again") from None
-    files = ImageFiles(path / split, quarantine=Path(quarantine) if quarantine else None, classed=False,
+    files = ImageFiles(path / split, selection=Selection(Path(quarantine) if quarantine else None), classed=False,
                        captions=CaptionRules(captions, uncaptioned))  # fmt: skip
     return ImageDataset(files, raw_shape, crop=crop, upscale=upscale)
 

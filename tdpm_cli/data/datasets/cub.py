@@ -7,7 +7,7 @@ from tdpm_cli.config.constants import Crop
 from tdpm_cli.data.captions import Uncaptioned, lines_of
 from tdpm_cli.data.decode import image_suffixes
 from tdpm_cli.data.image_dataset import ImageDataset
-from tdpm_cli.data.image_files import CaptionRules, ImageFiles
+from tdpm_cli.data.image_files import CaptionRules, ImageFiles, Selection
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import read_regular
 
@@ -34,7 +34,7 @@ def cub(
         if image.suffix.lower() in image_suffixes() and (texts / name.with_suffix(".txt")).is_file():
             text = read_regular(texts / name.with_suffix(".txt")).decode("utf-8", "replace")
             captions[name.as_posix()] = list(lines_of(text))
-    files = ImageFiles(path / "images", quarantine=Path(quarantine) if quarantine else None,
+    files = ImageFiles(path / "images", selection=Selection(Path(quarantine) if quarantine else None),
                        captions=CaptionRules(captions, uncaptioned))  # fmt: skip
     return ImageDataset(files, raw_shape, crop=crop, upscale=upscale)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from tdpm_cli.config.registry import load
 from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.dataset import Dataset
-from tdpm_cli.data.image_files import ImageFiles
+from tdpm_cli.data.image_files import ImageFiles, Selection
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import require_regular
 from tdpm_cli.runtime.npz import parse_npy
@@ -70,7 +70,7 @@ class LatentDataset:
     """The latents in a zip."""
 
     def __init__(self, path: Path, about: About) -> None:
-        self._entries, self._about = ImageFiles(path, suffixes={SUFFIX}), about
+        self._entries, self._about = ImageFiles(path, selection=Selection(suffixes={SUFFIX})), about
         self.class_names = self._entries.class_names
         self.shape = tuple(self._read(0, 0).shape)
         self.prepared = f"encoded by {about['autoencoder']}"
