@@ -15,7 +15,7 @@ from tdpm_cli.runtime.files import Json, write_text
 from tdpm_cli.runtime.text import csv_text
 from tdpm_cli.sampling.image_folder import PLOT, SHEET, ImageFolder, open_image_folder, precision_of, read_manifest
 from tdpm_cli.sampling.input_images import InputImages, choose_labels, labels_of, psnr, read_images
-from tdpm_cli.sampling.model import Model, load
+from tdpm_cli.sampling.model import Model, load_for_command
 from tdpm_cli.sampling.settings import describe
 
 COMMAND = "reconstruct"
@@ -51,7 +51,7 @@ def reconstruct(source: str, out: Path, options: ReconstructOptions) -> list[Row
     PSNR is a mean over images; LPIPS is computed if its weights are present. Raises InputError for input that does not
     fit, and for steps that exceed every t.
     """
-    model = load(options.model)
+    model = load_for_command(options.model)
     images = read_images(source, model, options.n)
     labels = choose_labels(model, options, images.labels)
     precision = precision_of(out, options.overwrite)

@@ -16,6 +16,7 @@ from tdpm_cli.engine.protocols import Cond
 from tdpm_cli.engine.schedule import Schedule
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling import build
+from tdpm_cli.sampling.arguments import examples_of, noise_of, tensor_of, whole_number
 from tdpm_cli.sampling.sample_batch import BatchInput, in_batches, rows_of, sample_in_batches
 from tdpm_cli.sampling.settings import null_condition, reverse_settings
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 def noised(model: "Model", images: Tensor, *, t: int | None = None, seed: int = 0, first: int = 0) -> Tensor:
     """Return x_t ~ q(x_t | x_0) [n, *shape] at step t (T if None); image k gets the noise of (seed, first + k)."""
     t, x_0 = _step(model, t), _x_0(model, images)
-    noise = Noise(seed, range(first, first + len(images))).normal(model.space.shape)
+    noise = _noise(seed, first, len(x_0)).normal(model.space.shape)
     return model.schedule.alpha(t) * x_0 + model.schedule.sigma(t) * noise
 
 
@@ -44,8 +45,9 @@ def encode(
     `decode` with the same t and steps, `sampler="ddim"` and `clip=False` returns the images. More `iterations` of each
     step invert it more exactly.
     """
-    cond = model.cond(len(images), labels)
-    return _invert(model, _x_0(model, images), cond, model.settings(**settings), _step(model, t), iterations)
+    x_0 = _x_0(model, images)
+    cond = model.cond(len(x_0), labels)
+    return _invert(model, x_0, cond, model.settings(**settings), _step(model, t), iterations)
 
 
 def decode(  # noqa: PLR0913 (options of the Python API)
@@ -65,8 +67,8 @@ def decode(  # noqa: PLR0913 (options of the Python API)
     data's bounds.
     """
     t, chosen = _step(model, t), model.settings(**settings)
-    if tuple(x_t.shape[1:]) != tuple(model.space.shape):
-        raise InputError(f"x_t has shape {list(x_t.shape)}; the model expects [n, {_text(model.space.shape)}]")
+    x_t = noise_of("x_t", x_t, model.space.shape)
+    seed, first = whole_number("seed", seed, 0), whole_number("first", first, 0)
     indices = range(first, first + len(x_t))
     examples = BatchInput(seed, indices, cond=model.cond(len(x_t), labels), x_t=x_t, t=t, clip=clip)
     return sample_in_batches(model.components, chosen, examples)
@@ -110,7 +112,7 @@ def interpolate(
 ) -> Tensor:
     """Return `frames` images from image a to image b [C, H, W], between their x_T (`between_x_T`)."""
     chosen = model.settings(**{**settings, "sampler": "ddim"})
-    x_0 = _x_0(model, torch.stack([a, b]))
+    x_0 = torch.cat([_x_0(model, tensor_of(name, end)[None], name) for name, end in (("a", a), ("b", b))])
     x_T = _invert(model, x_0, model.cond(2, labels), chosen, model.schedule.T, iterations)
     path = [between_x_T((x_T[0], x_T[1]), (x_0[0], x_0[1]), share, model.schedule) for share in _shares(frames)]
     examples = BatchInput(0, range(frames), cond=model.cond(frames, labels), x_t=torch.stack(path), clip=False)
@@ -124,6 +126,7 @@ def interpolate_z(
 
     Every frame has the condition `labels`, or without it the condition drawn for the first seed.
     """
+    seeds = (whole_number("seeds[0]", seeds[0], 0), whole_number("seeds[1]", seeds[1], 0))
     ends = [Noise(seed, [0]).normal(model.tdpm.prior.z_shape)[0] for seed in seeds]
     z = torch.stack([slerp(ends[0], ends[1], share) for share in _shares(frames)])
     chosen = model.settings(**settings)
@@ -161,8 +164,7 @@ def logits(model: "Model", images: Tensor, *, seed: int = 0, first: int = 0, lab
 
 def _invert(model: "Model", x_0: Tensor, cond: Cond, settings: SampleConfig, t: int, iterations: int) -> Tensor:
     """Return x_t of x_0 [n, *shape] by DDIM's inversion. Raises InputError for fewer than 1 iteration."""
-    if iterations < 1:
-        raise InputError(f"iterations is {iterations}: it must be at least 1")
+    iterations = whole_number("iterations", iterations, 1)
 
     @torch.inference_mode()
     def invert(part: range) -> Tensor:
@@ -178,13 +180,15 @@ def _invert(model: "Model", x_0: Tensor, cond: Cond, settings: SampleConfig, t: 
     return in_batches(len(x_0), settings.batch, invert)
 
 
-def _x_0(model: "Model", images: Tensor) -> Tensor:
-    if tuple(images.shape[1:]) != tuple(model.space.raw_shape):
-        raise InputError(
-            f"images have shape {list(images.shape)}; the model expects [n, {_text(model.space.raw_shape)}]"
-        )
-    x_0: Tensor = model.space.encode(images)
+def _x_0(model: "Model", images: object, name: str = "images") -> Tensor:
+    x_0: Tensor = model.space.encode(examples_of(name, images, model.space.raw_shape))
     return x_0
+
+
+def _noise(seed: int, first: int, n: int) -> Noise:
+    """Return the noise of images `first` .. `first` + n - 1."""
+    seed, first = whole_number("seed", seed, 0), whole_number("first", first, 0)
+    return Noise(seed, range(first, first + n))
 
 
 def _step(model: "Model", t: int | None) -> int:
@@ -195,10 +199,6 @@ def _step(model: "Model", t: int | None) -> int:
 
 
 def _shares(frames: int) -> list[float]:
-    if frames < 2:
+    if whole_number("frames", frames, 1) < 2:
         raise InputError(f"frames is {frames}: it must be at least 2, both ends")
     return [k / (frames - 1) for k in range(frames)]
-
-
-def _text(shape: tuple[int, ...]) -> str:
-    return ", ".join(map(str, shape))

@@ -12,7 +12,7 @@ from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import require_regular
 from tdpm_cli.sampling.image_folder import ARRAY, SHEET, open_image_folder, precision_of, read_manifest
 from tdpm_cli.sampling.input_images import labels_of, sha256_of
-from tdpm_cli.sampling.model import load
+from tdpm_cli.sampling.model import load_for_command
 from tdpm_cli.sampling.options import DecodeOptions
 from tdpm_cli.sampling.sample_batch import BatchInput, sample_batch
 from tdpm_cli.sampling.settings import describe
@@ -27,7 +27,7 @@ def decode(encoded: Path, out: Path, options: DecodeOptions) -> None:
     """
     encoding = read_manifest(encoded, "encode")
     x_T = _read_x_T(encoded / ARRAY)
-    model = load(options.model or encoding["model"])
+    model = load_for_command(options.model or encoding["model"])
     sampling = {**{key: encoding[key] for key in OF_ENCODING}, **options.sampling}
     sampling["precision"] = precision_of(out, options.overwrite)
     settings = model.settings(**sampling)

@@ -13,7 +13,7 @@ from tdpm_cli.runtime.files import Json
 from tdpm_cli.sampling.autoencoder import time_of
 from tdpm_cli.sampling.image_folder import SHEET, ImageFolder, open_image_folder, precision_of
 from tdpm_cli.sampling.input_images import InputImages, choose_labels, labels_of, psnr, read_images
-from tdpm_cli.sampling.model import Model, load
+from tdpm_cli.sampling.model import Model, load_for_command
 from tdpm_cli.sampling.options import EditOptions
 from tdpm_cli.sampling.settings import describe
 
@@ -46,7 +46,7 @@ def edit(source: str, out: Path, options: EditOptions) -> None:
     `000000-0.png` is the first image at the first strength. Raises InputError for input that does not fit the model,
     before anything is written.
     """
-    model = load(options.model)
+    model = load_for_command(options.model)
     images = read_images(source, model, options.n)
     labels = choose_labels(model, options, images.labels)
     sampling = {**options.sampling, "precision": precision_of(out, options.overwrite)}

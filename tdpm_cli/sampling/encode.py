@@ -11,7 +11,7 @@ from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import Json, replacing
 from tdpm_cli.sampling.image_folder import ARRAY, SHEET, ImageFolder, open_image_folder, precision_of
 from tdpm_cli.sampling.input_images import InputImages, choose_labels, labels_of, read_images
-from tdpm_cli.sampling.model import Model, load
+from tdpm_cli.sampling.model import Model, load_for_command
 from tdpm_cli.sampling.options import EncodeOptions
 from tdpm_cli.sampling.settings import describe
 
@@ -21,7 +21,7 @@ def encode(source: str, out: Path, options: EncodeOptions) -> None:
 
     Raises InputError for input that does not fit the model, before anything is written.
     """
-    model = load(options.model)
+    model = load_for_command(options.model)
     images = read_images(source, model, options.n)
     labels = choose_labels(model, options, images.labels)
     if options.seed is not None and (options.iterations != 1 or options.sampling):

@@ -14,7 +14,7 @@ from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import Json
 from tdpm_cli.sampling.image_folder import SHEET, ImageFolder, open_image_folder, precision_of
 from tdpm_cli.sampling.input_images import choose_labels, read_images, sha256_of
-from tdpm_cli.sampling.model import Model, load
+from tdpm_cli.sampling.model import Model, load_for_command
 from tdpm_cli.sampling.options import InterpolateOptions
 from tdpm_cli.sampling.settings import describe
 
@@ -37,7 +37,7 @@ def interpolate(out: Path, options: InterpolateOptions) -> None:
     if (options.images is None) == (not options.seeds):
         raise InputError("expected one of --images (through x_T, between images) and --seeds (through z, between "
                          "samples)")  # fmt: skip
-    model = load(options.model)
+    model = load_for_command(options.model)
     labels = choose_labels(model, options)
     sampling = {**options.sampling, "precision": precision_of(out, options.overwrite)}
     if options.images is None:

@@ -1,7 +1,10 @@
 """The Python API: a trained model to sample from, to encode images with, and to edit them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,10 +15,25 @@ from tdpm_cli.engine.schedule import Schedule
 from tdpm_cli.engine.tdpm import TDPM
 from tdpm_cli.runtime import device as devices
 from tdpm_cli.sampling import autoencoder, build
+from tdpm_cli.sampling.arguments import api_words, device_of, labels_of, path_of, whole_number
 from tdpm_cli.sampling.sample_batch import BatchInput, in_batches, sample_in_batches, starting_point
 from tdpm_cli.sampling.settings import nfe, settings_of
 
 Labels = Sequence[str | int] | None
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+Method = Callable[Concatenate["Model", Parameters], Result]
+
+
+def _worded(method: Method[Parameters, Result]) -> Method[Parameters, Result]:
+    """Let messages of a method use the words of those who call it."""
+
+    @wraps(method)
+    def run(model: "Model", *arguments: Parameters.args, **keywords: Parameters.kwargs) -> Result:
+        with model._words():
+            return method(model, *arguments, **keywords)
+
+    return run
 
 
 class Model:
@@ -24,12 +42,27 @@ class Model:
     Images are uint8 [n, C, H, W] (points: float32 [n, dim]); x_t is float32 [n, *shape]. Every method accepts the
     sampling settings `steps`, `spacing`, `sampler`, `eta`, `guidance_scale`, `prior_guidance_scale`, `precision` and
     `batch`; the preset supplies the rest. `labels` are classes by number or name, or prompts for a model trained on
-    captions, repeated in order up to n. Every method raises InputError for arguments that do not fit the model.
+    captions, repeated in order up to n. Arrays may be tensors or NumPy's. Every method raises InputError for arguments
+    that do not fit the model.
     """
 
-    def __init__(self, loaded: build.LoadedModel, device: torch.device) -> None:
+    def __init__(
+        self, loaded: build.LoadedModel, device: torch.device,
+        words: Callable[[], AbstractContextManager[None]] = api_words,
+    ) -> None:  # fmt: skip
+        self._words = words  # the context of every method, which words messages
         self.loaded, self.components, self.device = loaded, loaded.components, device
         self.space, self.condition = loaded.components.space, loaded.components.condition
+
+    def __repr__(self) -> str:
+        condition = self.components.config.condition
+        classes = f" ({condition.options['classes']})" if "classes" in condition.options else ""
+        raw = f"{'uint8' if len(self.space.raw_shape) == 3 else 'float32'} {list(self.space.raw_shape)}"
+        return (
+            f"Model({str(self.loaded.source)!r}, preset={self.config.preset!r}, raw={raw}, "
+            f"condition={condition.name}{classes}, T={self.schedule.T}, weights={self.loaded.weights!r}, "
+            f"trained_images={self.loaded.seen}, device={str(self.device)!r})"
+        )
 
     @property
     def config(self) -> Config:
@@ -46,40 +79,47 @@ class Model:
         """The noise levels t = 0..T."""
         return self.tdpm.denoiser.schedule
 
+    @_worded
     def nfe(self, **settings: object) -> int:
         """Return the network calls that one sample costs with these settings."""
         return nfe(self.tdpm, self.settings(**settings))
 
+    @_worded
     def settings(self, **settings: object) -> SampleConfig:
         """Return the preset's sampling settings, replaced by these where present."""
         return settings_of(self.components, **settings)
 
+    @_worded
     def sample(self, n: int, *, seed: int = 0, first: int = 0, labels: Labels = None, **settings: object) -> Tensor:
         """Return samples `first` .. `first` + n - 1 of `seed`: those that `tdpm sample` writes, for any `batch`."""
         return sample_in_batches(self.components, self.settings(**settings), self._input(n, seed, first, labels))
 
+    @_worded
     def draw_x_T(self, n: int, *, seed: int = 0, first: int = 0, labels: Labels = None, **settings: object) -> Tensor:
         """Return the x_T [n, *shape] that the prior draws for those samples."""
         chosen, examples = self.settings(**settings), self._input(n, seed, first, labels)
         call = lambda part: starting_point(self.components, chosen, examples.part(part)).x_T
-        return in_batches(n, chosen.batch, call)
+        return in_batches(len(examples.indices), chosen.batch, call)
 
+    @_worded
     def cond(self, n: int, labels: Labels) -> Cond:
         """Return n encoded conditions, `labels` repeated in order; n times the condition "nothing" without labels."""
-        if labels is None:
+        n, texts = whole_number("n", n, 1), labels_of(labels)
+        if texts is None:
             return self.condition.null(n)
-        return self.condition.encode(self.condition.parse([str(label) for label in labels], n))
+        return self.condition.encode(self.condition.parse(texts, n))
 
     # The model as an autoencoder; autoencoder.py defines these methods.
-    noised = autoencoder.noised
-    encode = autoencoder.encode
-    decode = autoencoder.decode
-    edit = autoencoder.edit
-    interpolate = autoencoder.interpolate
-    interpolate_z = autoencoder.interpolate_z
-    logits = autoencoder.logits
+    noised = _worded(autoencoder.noised)
+    encode = _worded(autoencoder.encode)
+    decode = _worded(autoencoder.decode)
+    edit = _worded(autoencoder.edit)
+    interpolate = _worded(autoencoder.interpolate)
+    interpolate_z = _worded(autoencoder.interpolate_z)
+    logits = _worded(autoencoder.logits)
 
     def _input(self, n: int, seed: int, first: int, labels: Labels) -> BatchInput:
+        n, seed, first = whole_number("n", n, 1), whole_number("seed", seed, 0), whole_number("first", first, 0)
         cond = None if labels is None else self.cond(n, labels)
         return BatchInput(seed, range(first, first + n), cond=cond)
 
@@ -87,7 +127,14 @@ class Model:
 def load(source: str | Path | None = None, device: str | torch.device | None = None) -> Model:
     """Load the model of a run, a checkpoint or an exported file; of the newest run under runs/ by default.
 
-    Executes no code from the file. Raises InputError if `source` holds no model.
+    Executes no code from the file. Raises InputError if `source` holds no model, and for a device that does not work.
     """
-    chosen = devices.device() if device is None else torch.device(device)
-    return Model(build.load_model(None if source is None else Path(source), chosen), chosen)
+    with api_words():
+        chosen = device_of(device)
+        return Model(build.load_model(path_of(source), chosen), chosen)
+
+
+def load_for_command(source: Path | None) -> Model:
+    """Load a model whose messages name the options of the command line."""
+    chosen = devices.device()
+    return Model(build.load_model(source, chosen), chosen, nullcontext)

@@ -44,7 +44,7 @@ def test_folders_of_splits_are_no_classes(tmp_path, make, folders, split, read, 
 
 
 @pytest.mark.parametrize("folders", [["test", "val"], ["train", "training"], ["train/a", "test/a", "unlabeled/a"]])
-def test_an_unclear_split_is_asked_for(tmp_path, folders):
+def test_an_unclear_split_needs_a_choice(tmp_path, folders):
     path = folder_of(tmp_path / "x", paths(*folders))
     with pytest.raises(InputError, match=r"data\.split"):
         load(path)

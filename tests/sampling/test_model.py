@@ -4,6 +4,7 @@ import inspect
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from helpers import sample
@@ -53,7 +54,7 @@ def test_samples_are_those_of_the_command(runs, tmp_path, which):
 def test_labels_choose_and_are_checked(runs):
     model = tdpm.load(runs["labels"], "cpu")
     assert not torch.equal(model.draw_x_T(4, labels=[3]), model.draw_x_T(4, labels=[4]))
-    with pytest.raises(tdpm.InputError, match=r"--labels.*'11'"):
+    with pytest.raises(tdpm.InputError, match=r"^labels.*'11'"):
         model.sample(1, labels=[11])
 
 
@@ -84,12 +85,87 @@ def test_decoding_a_later_part_uses_the_noise_of_its_examples(runs):
         (lambda model, images: model.edit(images, 1.5), "strength is 1.5"),
         (lambda model, images: model.interpolate(images[0], images[1], 1), "frames is 1"),
         (lambda model, images: model.interpolate(images[0], images[1], 3, iterations=0), "iterations is 0"),
+        (lambda model, images: model.interpolate(images[0].float(), images[1], 3), "a have the type"),
+        (lambda model, images: model.sample(0), "n is 0"),
+        (lambda model, images: model.sample(-1), "n is -1"),
+        (lambda model, images: model.sample(1.5), r"n is 1\.5"),
+        (lambda model, images: model.sample("2"), "n is '2'"),
+        (lambda model, images: model.sample(True), "n is True"),
+        (lambda model, images: model.sample(None), "n is None"),
+        (lambda model, images: model.sample(1, seed=-1), "seed is -1"),
+        (lambda model, images: model.sample(1, seed=2**64), "seed is"),
+        (lambda model, images: model.sample(1, first=-1), "first is -1"),
+        (lambda model, images: model.sample(1, labels=["cat"]), "labels"),
+        (lambda model, images: model.draw_x_T(0), "n is 0"),
+        (lambda model, images: model.sample(1, guidance_scale=2), "guidance_scale is 2"),
+        (lambda model, images: model.sample(1, precision="fp8"), "precision"),
+        (lambda model, images: model.sample(1, sampler="dim"), "sampler"),
+        (lambda model, images: model.sample(1, batch=0), "batch is 0"),
+        (lambda model, images: model.encode(images.float() / 255), "uint8"),
+        (lambda model, images: model.encode(images.long()), "uint8"),
+        (lambda model, images: model.encode(images.numpy() / 255), "uint8"),
+        (lambda model, images: model.encode(images[:0]), r"\[0, 1, 8, 8\]"),
+        (lambda model, images: model.encode(images[0]), r"\[1, 8, 8\]"),
+        (lambda model, images: model.encode(images.tolist()), "images is list"),
+        (lambda model, images: model.encode(np.array(["a"])), "images"),
+        (lambda model, images: model.encode(np.array([None])), "images"),
+        (lambda model, images: model.edit("x.png", 0.5), "images is str"),
+        (lambda model, images: model.noised(images, seed=-1), "seed is -1"),
+        (lambda model, images: model.decode(None), "x_t is NoneType"),
+        (lambda model, images: model.decode(torch.full((1, 1, 8, 8), torch.nan)), "x_t has values"),
+        (lambda model, images: model.logits(images.double()), "uint8"),
+        (lambda model, images: model.interpolate_z((0, -1), 3), r"seeds\[1\] is -1"),
     ],
 )
 def test_invalid_arguments_are_rejected(runs, call, match):
     model = tdpm.load(runs["images"], "cpu")
-    with pytest.raises(tdpm.InputError, match=match):
+    with pytest.raises(tdpm.InputError, match=match) as rejected:
         call(model, model.sample(2))
+    assert "--" not in str(rejected.value)
+
+
+@pytest.mark.parametrize(
+    "device", ["cuda:99", "nonsense", "meta", 3.5, "cuda" if not torch.cuda.is_available() else "xpu"]
+)
+def test_a_device_that_does_not_work_is_rejected(runs, device):
+    with pytest.raises(tdpm.InputError, match="device"):
+        tdpm.load(runs["images"], device)
+
+
+@pytest.mark.parametrize("source", [3, "no/such/run", b"x"])
+def test_a_source_without_a_model_is_rejected(runs, source):
+    with pytest.raises(tdpm.InputError) as rejected:
+        tdpm.load(source)
+    assert "--" not in str(rejected.value)
+
+
+def test_arrays_of_numpy_are_images(runs):
+    model = tdpm.load(runs["images"], "cpu")
+    images = model.sample(2)
+    array = images.numpy()[:, :, ::-1]
+    array.flags.writeable = False
+    x_T = model.encode(images.flip(2))
+    assert torch.equal(model.encode(array), x_T)
+    assert torch.equal(model.decode(x_T.numpy()), model.decode(x_T))
+    assert torch.equal(model.edit(array, 0.5), model.edit(images.flip(2), 0.5))
+    assert torch.equal(model.interpolate(array[0], array[1], 2), model.interpolate(*images.flip(2), 2))
+    assert len(model.sample(np.int64(2), seed=np.int64(1))) == 2
+
+
+@pytest.mark.parametrize("labels", [3, "3", [3], ["3"], np.array([3]), torch.tensor([3])], ids=str)
+def test_labels_of_any_type(runs, labels):
+    model = tdpm.load(runs["labels"], "cpu")
+    assert torch.equal(model.draw_x_T(2, labels=labels), model.draw_x_T(2, labels=["3"]))
+
+
+@pytest.mark.parametrize("which", ["images", "labels", "points"])
+def test_a_model_shows_what_it_is(runs, which):
+    model = tdpm.load(runs[which], "cpu")
+    text = repr(model)
+    assert str(list(model.space.raw_shape)) in text
+    assert model.config.preset in text
+    assert f"T={model.schedule.T}" in text
+    assert "\n" not in text
 
 
 def gaussian_denoiser(schedule, variance):
@@ -108,7 +184,7 @@ def test_settings_go_over_the_presets(runs):
     assert (settings.sampler, settings.options, settings.steps) == ("ddim", {"eta": 1.0}, 2)
     assert type(settings.options["eta"]) is float
     assert model.settings(sampler="ddim", options={"eta": 1.0}, steps=2) == settings
-    with pytest.raises(tdpm.InputError, match=r"--stepz: no such key; did you mean 'steps'\? Accepted: steps, spacing"):
+    with pytest.raises(tdpm.InputError, match=r"^stepz: no such key; did you mean 'steps'\? Accepted: steps, spacing"):
         model.settings(stepz=3)
 
 
