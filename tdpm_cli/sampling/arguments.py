@@ -18,7 +18,7 @@ ARGUMENTS = {"model": "source", "prompt": "labels", "prompts": "labels"}  # of o
 
 
 @contextmanager
-def api_words() -> Iterator[None]:
+def argument_names() -> Iterator[None]:
     """Name arguments instead of the command line's options in the message of an InputError."""
     try:
         yield
@@ -31,7 +31,7 @@ def _argument(option: str) -> str:
     return ARGUMENTS.get(option, option.replace("-", "_"))
 
 
-def whole_number(name: str, value: object, least: int) -> int:
+def integer_of(name: str, value: object, least: int) -> int:
     """Return a whole number of any type. Raises InputError, naming the argument, for others and those below `least`."""
     if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__"):
         number = None

@@ -16,7 +16,7 @@ from tdpm_cli.engine.protocols import Cond
 from tdpm_cli.engine.schedule import Schedule
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling import build
-from tdpm_cli.sampling.arguments import examples_of, noise_of, tensor_of, whole_number
+from tdpm_cli.sampling.arguments import examples_of, integer_of, noise_of, tensor_of
 from tdpm_cli.sampling.sample_batch import BatchInput, in_batches, rows_of, sample_in_batches
 from tdpm_cli.sampling.settings import null_condition, reverse_settings
 
@@ -68,7 +68,7 @@ def decode(  # noqa: PLR0913 (options of the Python API)
     """
     t, chosen = _step(model, t), model.settings(**settings)
     x_t = noise_of("x_t", x_t, model.space.shape)
-    seed, first = whole_number("seed", seed, 0), whole_number("first", first, 0)
+    seed, first = integer_of("seed", seed, 0), integer_of("first", first, 0)
     indices = range(first, first + len(x_t))
     examples = BatchInput(seed, indices, cond=model.cond(len(x_t), labels), x_t=x_t, t=t, clip=clip)
     return sample_in_batches(model.components, chosen, examples)
@@ -126,7 +126,7 @@ def interpolate_z(
 
     Every frame has the condition `labels`, or without it the condition drawn for the first seed.
     """
-    seeds = (whole_number("seeds[0]", seeds[0], 0), whole_number("seeds[1]", seeds[1], 0))
+    seeds = (integer_of("seeds[0]", seeds[0], 0), integer_of("seeds[1]", seeds[1], 0))
     ends = [Noise(seed, [0]).normal(model.tdpm.prior.z_shape)[0] for seed in seeds]
     z = torch.stack([slerp(ends[0], ends[1], share) for share in _shares(frames)])
     chosen = model.settings(**settings)
@@ -164,7 +164,7 @@ def logits(model: "Model", images: Tensor, *, seed: int = 0, first: int = 0, lab
 
 def _invert(model: "Model", x_0: Tensor, cond: Cond, settings: SampleConfig, t: int, iterations: int) -> Tensor:
     """Return x_t of x_0 [n, *shape] by DDIM's inversion. Raises InputError for fewer than 1 iteration."""
-    iterations = whole_number("iterations", iterations, 1)
+    iterations = integer_of("iterations", iterations, 1)
 
     @torch.inference_mode()
     def invert(part: range) -> Tensor:
@@ -187,7 +187,7 @@ def _x_0(model: "Model", images: object, name: str = "images") -> Tensor:
 
 def _noise(seed: int, first: int, n: int) -> Noise:
     """Return the noise of images `first` .. `first` + n - 1."""
-    seed, first = whole_number("seed", seed, 0), whole_number("first", first, 0)
+    seed, first = integer_of("seed", seed, 0), integer_of("first", first, 0)
     return Noise(seed, range(first, first + n))
 
 
@@ -199,6 +199,6 @@ def _step(model: "Model", t: int | None) -> int:
 
 
 def _shares(frames: int) -> list[float]:
-    if whole_number("frames", frames, 1) < 2:
+    if integer_of("frames", frames, 1) < 2:
         raise InputError(f"frames is {frames}: it must be at least 2, both ends")
     return [k / (frames - 1) for k in range(frames)]

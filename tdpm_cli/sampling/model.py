@@ -15,7 +15,7 @@ from tdpm_cli.engine.schedule import Schedule
 from tdpm_cli.engine.tdpm import TDPM
 from tdpm_cli.runtime import device as devices
 from tdpm_cli.sampling import autoencoder, build
-from tdpm_cli.sampling.arguments import api_words, device_of, labels_of, path_of, whole_number
+from tdpm_cli.sampling.arguments import argument_names, device_of, integer_of, labels_of, path_of
 from tdpm_cli.sampling.sample_batch import BatchInput, in_batches, sample_in_batches, starting_point
 from tdpm_cli.sampling.settings import nfe, settings_of
 
@@ -25,12 +25,12 @@ Result = TypeVar("Result")
 Method = Callable[Concatenate["Model", Parameters], Result]
 
 
-def _worded(method: Method[Parameters, Result]) -> Method[Parameters, Result]:
-    """Let messages of a method use the words of those who call it."""
+def _in_context(method: Method[Parameters, Result]) -> Method[Parameters, Result]:
+    """Run a method in the context of its model."""
 
     @wraps(method)
     def run(model: "Model", *arguments: Parameters.args, **keywords: Parameters.kwargs) -> Result:
-        with model._words():
+        with model._context():
             return method(model, *arguments, **keywords)
 
     return run
@@ -48,9 +48,9 @@ class Model:
 
     def __init__(
         self, loaded: build.LoadedModel, device: torch.device,
-        words: Callable[[], AbstractContextManager[None]] = api_words,
+        context: Callable[[], AbstractContextManager[None]] = argument_names,
     ) -> None:  # fmt: skip
-        self._words = words  # the context of every method, which words messages
+        self._context = context  # of every method: names arguments in messages
         self.loaded, self.components, self.device = loaded, loaded.components, device
         self.space, self.condition = loaded.components.space, loaded.components.condition
 
@@ -79,47 +79,47 @@ class Model:
         """The noise levels t = 0..T."""
         return self.tdpm.denoiser.schedule
 
-    @_worded
+    @_in_context
     def nfe(self, **settings: object) -> int:
         """Return the network calls that one sample costs with these settings."""
         return nfe(self.tdpm, self.settings(**settings))
 
-    @_worded
+    @_in_context
     def settings(self, **settings: object) -> SampleConfig:
         """Return the preset's sampling settings, replaced by these where present."""
         return settings_of(self.components, **settings)
 
-    @_worded
+    @_in_context
     def sample(self, n: int, *, seed: int = 0, first: int = 0, labels: Labels = None, **settings: object) -> Tensor:
         """Return samples `first` .. `first` + n - 1 of `seed`: those that `tdpm sample` writes, for any `batch`."""
         return sample_in_batches(self.components, self.settings(**settings), self._input(n, seed, first, labels))
 
-    @_worded
+    @_in_context
     def draw_x_T(self, n: int, *, seed: int = 0, first: int = 0, labels: Labels = None, **settings: object) -> Tensor:
         """Return the x_T [n, *shape] that the prior draws for those samples."""
         chosen, examples = self.settings(**settings), self._input(n, seed, first, labels)
         call = lambda part: starting_point(self.components, chosen, examples.part(part)).x_T
         return in_batches(len(examples.indices), chosen.batch, call)
 
-    @_worded
+    @_in_context
     def cond(self, n: int, labels: Labels) -> Cond:
         """Return n encoded conditions, `labels` repeated in order; n times the condition "nothing" without labels."""
-        n, texts = whole_number("n", n, 1), labels_of(labels)
+        n, texts = integer_of("n", n, 1), labels_of(labels)
         if texts is None:
             return self.condition.null(n)
         return self.condition.encode(self.condition.parse(texts, n))
 
     # The model as an autoencoder; autoencoder.py defines these methods.
-    noised = _worded(autoencoder.noised)
-    encode = _worded(autoencoder.encode)
-    decode = _worded(autoencoder.decode)
-    edit = _worded(autoencoder.edit)
-    interpolate = _worded(autoencoder.interpolate)
-    interpolate_z = _worded(autoencoder.interpolate_z)
-    logits = _worded(autoencoder.logits)
+    noised = _in_context(autoencoder.noised)
+    encode = _in_context(autoencoder.encode)
+    decode = _in_context(autoencoder.decode)
+    edit = _in_context(autoencoder.edit)
+    interpolate = _in_context(autoencoder.interpolate)
+    interpolate_z = _in_context(autoencoder.interpolate_z)
+    logits = _in_context(autoencoder.logits)
 
     def _input(self, n: int, seed: int, first: int, labels: Labels) -> BatchInput:
-        n, seed, first = whole_number("n", n, 1), whole_number("seed", seed, 0), whole_number("first", first, 0)
+        n, seed, first = integer_of("n", n, 1), integer_of("seed", seed, 0), integer_of("first", first, 0)
         cond = None if labels is None else self.cond(n, labels)
         return BatchInput(seed, range(first, first + n), cond=cond)
 
@@ -129,12 +129,12 @@ def load(source: str | Path | None = None, device: str | torch.device | None = N
 
     Executes no code from the file. Raises InputError if `source` holds no model, and for a device that does not work.
     """
-    with api_words():
+    with argument_names():
         chosen = device_of(device)
         return Model(build.load_model(path_of(source), chosen), chosen)
 
 
-def load_for_command(source: Path | None) -> Model:
+def load_for_command(source: str | Path | None) -> Model:
     """Load a model whose messages name the options of the command line."""
     chosen = devices.device()
-    return Model(build.load_model(source, chosen), chosen, nullcontext)
+    return Model(build.load_model(None if source is None else Path(source), chosen), chosen, nullcontext)
