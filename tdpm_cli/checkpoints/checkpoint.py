@@ -4,6 +4,7 @@ A checkpoint is the folder `checkpoints/000256000` (images seen) of a run; `form
 under another name, verified and renamed; only then is an older one removed.
 """
 
+import itertools
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from tdpm_cli.checkpoints import format as formats
 from tdpm_cli.checkpoints import weights
-from tdpm_cli.checkpoints.runs import CHECKPOINTS, list_checkpoints
+from tdpm_cli.checkpoints.runs import CHECKPOINTS, is_checkpoint, list_checkpoints
 from tdpm_cli.runtime.console import print_line
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import WriteError, sync, writing
@@ -37,11 +38,6 @@ class Snapshot:
     weights: Mapping[str, tuple[Mapping[str, Tensor], Mapping[str, str]]]  # tensors and header of each file
     optimizers: Mapping[str, formats.StateDict]
     state: formats.TrainingState
-
-
-def is_checkpoint(folder: Path) -> bool:
-    """Return whether a folder is a checkpoint, damaged or not."""
-    return (folder / formats.STATE).is_file() or (folder / formats.MANIFEST).is_file()
 
 
 def newest(run: Path) -> Path | None:
@@ -101,9 +97,8 @@ def set_aside(run: Path, newer_than: Path) -> None:
 
 
 def _set_aside(folder: Path) -> None:
-    aside = folder.with_name(folder.name + DAMAGED)
-    shutil.rmtree(aside, ignore_errors=True)
-    folder.rename(aside)
+    names = (f"{folder.name}{DAMAGED}{f'-{k}' if k > 1 else ''}" for k in itertools.count(1))
+    folder.rename(next(path for path in map(folder.with_name, names) if not os.path.lexists(path)))
 
 
 def best(run: Path) -> tuple[str, float] | None:
@@ -161,13 +156,14 @@ def save(run: Path, snapshot: Snapshot, keep: int) -> Path:
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         for stale in final.parent.glob(f"*{PART}"):
-            shutil.rmtree(stale, ignore_errors=True)
+            if stale.name.removesuffix(PART).isdecimal():
+                shutil.rmtree(stale, ignore_errors=True)
         part.mkdir()
         for name, (tensors, header) in snapshot.weights.items():
             weights.write_tensors(part / f"{name}.safetensors", tensors, header)
         formats.write_state(part, snapshot.state, snapshot.optimizers)
         formats.seal(part)
-        if final.exists():  # it was damaged: training would have continued from it otherwise
+        if os.path.lexists(final):  # damaged, or no checkpoint: training would have continued from it otherwise
             _set_aside(final)
         part.rename(final)
         for folder in (final.parent, run, run.parent):

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from tdpm_cli.checkpoints import weights
+from tdpm_cli.checkpoints.runs import MANIFEST, STATE
 from tdpm_cli.config.types import Value
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import sha256, sync
 
 FORMAT = 2
-MANIFEST, STATE, OPTIMIZERS = "manifest.json", "state.json", "optimizers.safetensors"
+OPTIMIZERS = "optimizers.safetensors"
 MAX_JSON_BYTES = 64 << 20
 
 StateDict = dict[str, Any]  # PyTorch's `Optimizer.state_dict()`: "state", by index of the weight, and "param_groups"

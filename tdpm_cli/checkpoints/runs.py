@@ -5,12 +5,18 @@ from pathlib import Path
 from tdpm_cli.runtime.errors import InputError
 
 CHECKPOINTS = "checkpoints"  # the folder of a run
+MANIFEST, STATE = "manifest.json", "state.json"  # files of a checkpoint
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Return whether a folder is a checkpoint, damaged or not."""
+    return (folder / STATE).is_file() or (folder / MANIFEST).is_file()
 
 
 def list_checkpoints(run: Path) -> list[Path]:
-    """Return the checkpoints of a run, oldest first, damaged ones included."""
-    folders = (path for path in (run / CHECKPOINTS).glob("*") if path.name.isdecimal())
-    return sorted(folders, key=lambda path: int(path.name))
+    """Return the checkpoints of a run, oldest first, damaged ones included. Anything else among them is ignored."""
+    named = (path for path in (run / CHECKPOINTS).glob("*") if path.name.isascii() and path.name.isdecimal())
+    return sorted(filter(is_checkpoint, named), key=lambda path: int(path.name))
 
 
 def run_of(weights: Path) -> Path | None:

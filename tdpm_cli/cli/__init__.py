@@ -96,7 +96,7 @@ def _guard_streams() -> None:
 def _run() -> NoReturn:
     debug = "--debug" in sys.argv  # accepted anywhere on the line
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
-    from tdpm_cli.runtime.errors import InputError
+    from tdpm_cli.runtime.errors import InputError, refusal
     from tdpm_cli.runtime.signals import Interrupted, raise_interrupted
 
     raise_interrupted()
@@ -115,6 +115,9 @@ def _run() -> NoReturn:
     except Exception as error:
         if debug:
             raise
+        if refused := refusal(error):
+            _print_error(f"error: {refused}")
+            sys.exit(refused.status)
         _print_error(f"defect: {type(error).__name__}: {error}\nPlease report it; --debug shows the traceback.")
         sys.exit(1)
     sys.exit(0)

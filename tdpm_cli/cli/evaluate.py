@@ -16,6 +16,7 @@ from tdpm_cli.cli.options import (
     Kid,
     Metrics,
     Model,
+    OverwriteFile,
     Prdc,
     Processes,
     Reference,
@@ -81,6 +82,7 @@ def evaluate(
     cache: Cache = True,
     ref_only: StatisticsOf = None,
     out: StatisticsFile = None,
+    overwrite: OverwriteFile = False,
 ) -> None:
     """Score samples against the data."""
     from tdpm_cli.evaluation.options import CLASSES_METRIC, EvaluateOptions, StatisticsOptions
@@ -101,14 +103,16 @@ def evaluate(
     options = EvaluateOptions(
         model=model, seed=seed, repeats=repeats, sampling=sampling, ref=ref, n=number, features=features,
         weights=weights, metrics=[*split_list(metrics), *(name for name, is_set in flags.items() if is_set)], text=text,
-        diagnose=diagnose, cache=cache, json_file=json, report=report,
+        diagnose=diagnose, cache=cache, json_file=json, report=report, overwrite=overwrite,
     )  # fmt: skip
 
     from tdpm_cli.evaluation.evaluate import evaluate as run
     from tdpm_cli.evaluation.evaluate import write_statistics
 
     if ref_only is not None and out is not None:
-        write_statistics(ref_only, StatisticsOptions(out=out, features=features, weights=weights, cache=cache))
+        write_statistics(ref_only, StatisticsOptions(
+            out=out, features=features, weights=weights, cache=cache, overwrite=overwrite,
+        ))  # fmt: skip
         return
     in_processes(nproc)
     run(images, options)

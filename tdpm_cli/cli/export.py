@@ -5,7 +5,16 @@ from typing import Annotated, Optional
 
 import typer
 
-from tdpm_cli.cli.options import GUIDANCE, OUTPUT, SAMPLER_OPTIONS, Model, Settings, require_model, sampling_options
+from tdpm_cli.cli.options import (
+    GUIDANCE,
+    OUTPUT,
+    SAMPLER_OPTIONS,
+    Model,
+    OverwriteFile,
+    Settings,
+    require_model,
+    sampling_options,
+)
 from tdpm_cli.export.target import export_target
 
 
@@ -27,6 +36,7 @@ def export(
         bool, typer.Option("--rgb", help="Write grey images in three channels.", rich_help_panel=OUTPUT)
     ] = False,
     licence: Annotated[str, typer.Option(help="Licence of the weights.", rich_help_panel=OUTPUT)] = "not stated",
+    overwrite: OverwriteFile = False,
 ) -> None:
     """Export a model and check it in its runtime."""
     export_target(file, format)
@@ -35,4 +45,4 @@ def export(
     from tdpm_cli.export.export import ExportRequest
     from tdpm_cli.export.export import export as run
 
-    run(file, model, format, ExportRequest(licence, rgb, sampling))
+    run(file, model, format, ExportRequest(licence, rgb, sampling, overwrite))

@@ -111,6 +111,9 @@ OutFolder = Annotated[Path, typer.Argument(help="Folder to write.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace what the folder contains.", rich_help_panel=OUTPUT)
 ]
+OverwriteFile = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a file that tdpm did not write.", rich_help_panel=OUTPUT)
+]
 FirstN = Annotated[
     Optional[str],
     typer.Option("--n", help="Number of images, from the first.", show_default="all", rich_help_panel=DATA),

@@ -20,7 +20,7 @@ def presets(
 ) -> None:
     """List the presets, or print one."""
     from tdpm_cli.config.presets import preset_path
-    from tdpm_cli.runtime.console import print_line, print_result
+    from tdpm_cli.runtime.console import next_command, print_line, print_result
 
     if schema:
         from tdpm_cli.config.json_schema import json_schema
@@ -28,7 +28,7 @@ def presets(
         print_result(json.dumps(json_schema(), indent=2) + "\n")
     elif name:
         print_result(preset_path(name).read_text(encoding="utf-8"))
-        print_line(f"next: tdpm train --preset {name}")
+        print_line(next_command("tdpm train --preset", name))
     else:
         _list()
 

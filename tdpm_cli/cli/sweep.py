@@ -14,6 +14,7 @@ from tdpm_cli.cli.options import (
     FeatureWeights,
     Kid,
     Metrics,
+    OverwriteFile,
     Prdc,
     Processes,
     Reference,
@@ -71,6 +72,7 @@ def sweep(
     cache: Cache = True,
     out: SweepFolder = None,
     report: Report = None,
+    overwrite: OverwriteFile = False,
 ) -> None:
     """Score combinations of sampling options; run again to continue."""
     from tdpm_cli.checkpoints.runs import newest_run
@@ -92,6 +94,7 @@ def sweep(
         samplers=sampling.get("sampler", ()), starts=starts, guidance_scales=sampling.get("guidance_scale", ()),
         prior_guidance_scales=sampling.get("prior_guidance_scale", ()), n=number, seed=seed, repeats=repeats,
         ref=ref, features=features, weights=weights, out=out, report=report, cache=cache, text=text,
+        overwrite=overwrite,
         metrics=[*split_list(metrics), *["kid"] * kid, *["prdc"] * prdc],
     )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Presets: reads YAML files, and merges a preset with what it extends and with overrides."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -17,7 +17,7 @@ MAX_CHARACTERS = 1 << 20  # characters of a preset
 
 
 class _Loader(yaml.SafeLoader):
-    """A SafeLoader that reads 2e-4 as a number (YAML 1.1 requires 2.0e-4) and rejects aliases.
+    """A SafeLoader that reads 2e-4 as a number (YAML 1.1 requires 2.0e-4), and rejects aliases and repeated keys.
 
     A few lines of nested aliases can expand to more values than fit in memory.
     """
@@ -27,6 +27,17 @@ class _Loader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError(f"line {self.peek_event().start_mark.line + 1} contains an alias (*): write the value")
         return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Value]:
+        """Reject a key that occurs twice: YAML would silently use its last value."""
+        lines: dict[str, int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                raise yaml.YAMLError(f"line {line} sets {key.value!r} again, after line {lines[key.value]}: remove one")
+            lines[key.value] = line
+        mapping: dict[Hashable, Value] = super().construct_mapping(node, deep)
+        return mapping
 
 
 _Loader.add_implicit_resolver(

@@ -11,9 +11,10 @@ from PIL import Image
 from tdpm_cli.data import decode
 from tdpm_cli.data.dataset import Dataset, FromImageFiles, pieces_of
 from tdpm_cli.data.survey import open_images, summary_of, survey
-from tdpm_cli.runtime.console import print_line, summary_table, table
+from tdpm_cli.runtime.console import next_command, print_line, summary_table, table
+from tdpm_cli.runtime.destinations import check_file
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import writable, write_text
+from tdpm_cli.runtime.files import write_text
 from tdpm_cli.runtime.grids import contact_sheet, save
 
 SHEET_IMAGES = 64  # on the contact sheet
@@ -27,12 +28,14 @@ def inspect(
     json_file: Path | None = None,
     workers: int | None = None,
     describe: Callable[[Path], dict[str, str]] = lambda path: {},
+    overwrite: bool = False,
 ) -> None:
-    """Print what a dataset contains, and write a contact sheet. Raises InputError for data that cannot be read.
+    """Print what a dataset contains, and write a contact sheet to `sheet`. Raises InputError for unreadable data.
 
-    `describe` returns more lines for the images at a path.
+    `describe` returns more lines for the images at a path. `overwrite` allows to replace files of other programs.
     """
-    writable("--json", json_file)
+    check_file("--sheet", sheet, [path], overwrite=overwrite)
+    check_file("--json", json_file, [path], overwrite=overwrite)
     dataset, name = open_images(path)
     lines = {"read as": name}
     if isinstance(dataset, FromImageFiles):
@@ -53,9 +56,15 @@ def inspect(
     for note in dataset.notes:
         print_line(f"note: {note}")
     if json_file:
-        write_text(json_file, json.dumps({"path": str(path), **lines, "class_counts": counts}, indent=1))
-    saved = save(_contact_sheet(dataset), sheet or Path(f"{path.resolve().stem}-contact.png"))
-    print_line(f"contact sheet: {saved}\nnext: tdpm data verify {path}")
+        write_text(
+            json_file,
+            json.dumps(
+                {"written_by": "tdpm data inspect", "path": str(path), **lines, "class_counts": counts}, indent=1
+            ),
+        )
+    if sheet:
+        print_line(f"contact sheet: {save(_contact_sheet(dataset), sheet)}")
+    print_line(next_command("tdpm data verify", path))
 
 
 def _class_counts(dataset: Dataset) -> dict[str, int]:

@@ -20,7 +20,8 @@ from tdpm_cli.data.dataset import Dataset, FromImageFiles, pieces_of
 from tdpm_cli.data.image_dataset import PREPARED
 from tdpm_cli.data.survey import in_processes, is_all_grey, open_images, survey
 from tdpm_cli.data.verify import listed
-from tdpm_cli.runtime.console import ProgressBar, print_line
+from tdpm_cli.runtime.console import ProgressBar, next_command, print_line
+from tdpm_cli.runtime.destinations import MARK, check_file
 from tdpm_cli.runtime.errors import InputError, one_of
 from tdpm_cli.runtime.files import (
     ENTRY_TIME,
@@ -28,7 +29,6 @@ from tdpm_cli.runtime.files import (
     name_of_partial,
     read_regular,
     replacing,
-    writable,
     write_text,
     writing,
 )
@@ -53,6 +53,7 @@ class PrepareOptions:
     mode: str | None = None
     workers: int | None = None
     skip_small: bool = False
+    overwrite: bool = False  # a file that tdpm did not write
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def prepare(source: Path, out: Path, resolution: str, options: PrepareOptions = 
     """
     if out.suffix.lower() != ".zip":
         raise InputError(f"{out}: the output is a zip; use a name that ends in .zip")
-    writable("DEST", out)
+    check_file("DEST", out, [source], overwrite=options.overwrite)
     size = parse_size(resolution)
     one_of("--crop", options.crop, CROPS)
     if options.mode is not None:
@@ -115,7 +116,7 @@ def prepare(source: Path, out: Path, resolution: str, options: PrepareOptions = 
     description = f"{size[0]}×{size[1]} {'grey' if channels == 1 else 'RGB'}"
     print_line(
         f"done: {len(dataset) - len(left_out):,} images of {description} in {out}{note}\n"
-        f"next: tdpm train --preset auto --data {out}"
+        + next_command("tdpm train --preset auto --data", out)
     )
 
 
@@ -220,6 +221,7 @@ def _join_parts(out: Path, parts: Path, dataset: Dataset, left_out: Mapping[str,
             with zipfile.ZipFile(_part(parts, number)) as part:
                 for entry in part.infolist():
                     archive.writestr(zipfile.ZipInfo(entry.filename, ENTRY_TIME), part.read(entry))
+        archive.comment = MARK.encode()
         archive.writestr(zipfile.ZipInfo(dataset_json.NAME, ENTRY_TIME), json.dumps(content))
 
 

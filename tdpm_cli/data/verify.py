@@ -5,9 +5,9 @@ from pathlib import Path
 from tdpm_cli.data.dataset import FromImageFiles
 from tdpm_cli.data.quarantine import MAX_QUARANTINED_SHARE, quarantine_path, read_default, read_list, write_list
 from tdpm_cli.data.survey import open_images, survey
-from tdpm_cli.runtime.console import print_line
+from tdpm_cli.runtime.console import next_command, print_line
+from tdpm_cli.runtime.destinations import check_destination, check_file
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import writable
 
 LISTED_FILES = 20  # broken files that a message names
 
@@ -23,7 +23,8 @@ def verify(path: Path, out: Path | None = None, workers: int | None = None) -> N
         print_line(f"{path}: all {len(dataset):,} examples can be read")
         return
     list_path = out or quarantine_path(path)
-    writable("--out", list_path)
+    check_destination(list_path, [path], option="--out" if out else "")
+    check_file("--out", list_path, overwrite=True)
     for note in dataset.notes:
         print_line(f"note: {note}")
     infos = survey(dataset, path, decode=True, workers=workers)
@@ -32,7 +33,8 @@ def verify(path: Path, out: Path | None = None, workers: int | None = None) -> N
     if not broken:
         more = f"; {quarantined:,} more are in quarantine" if quarantined else ""
         print_line(
-            f"{path}: all {len(infos):,} images can be decoded{more}\nnext: tdpm train --preset auto --data {path}"
+            f"{path}: all {len(infos):,} images can be decoded{more}\n"
+            + next_command("tdpm train --preset auto --data", path)
         )
         return
     entries = read_default(path) | read_list(list_path) | broken

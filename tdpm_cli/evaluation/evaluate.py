@@ -22,9 +22,10 @@ from tdpm_cli.evaluation.results import Merged, Scores, merge
 from tdpm_cli.evaluation.scorer import Scorer, metrics_of
 from tdpm_cli.runtime import device as devices
 from tdpm_cli.runtime import distributed
-from tdpm_cli.runtime.console import print_line, table
+from tdpm_cli.runtime.console import next_command, print_line, table
+from tdpm_cli.runtime.destinations import check_file
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import Json, replacing, writable, write_text
+from tdpm_cli.runtime.files import Json, replacing, write_text
 from tdpm_cli.runtime.html import Page
 from tdpm_cli.sampling import build
 from tdpm_cli.sampling.settings import settings_of
@@ -40,7 +41,7 @@ def evaluate(images: str | Path | None, options: EvaluateOptions) -> Json:
     Images are scored by the Fréchet distance of features, points by the sliced Wasserstein distance, and both by
     `options.metrics`. Raises InputError for input that does not fit.
     """
-    _check_outputs(options)
+    _check_outputs(images, options)
     device = devices.device()
     model = None
     if images is not None:
@@ -79,7 +80,7 @@ def write_statistics(path: str, options: StatisticsOptions) -> None:
     out = options.out
     if out.suffix != ".npz":
         raise InputError(f"--out {out}: statistics are written as .npz; give the file this suffix")
-    writable("--out", out)
+    check_file("--out", out, [path], overwrite=options.overwrite)
     images = open_input("--ref-only", path)
     if isinstance(images, Statistics) or not images.is_image:
         raise InputError(f"--ref-only {path}: contains no images; accepted: a folder, a zip or an .npz of images")
@@ -91,13 +92,14 @@ def write_statistics(path: str, options: StatisticsOptions) -> None:
         np.savez(
             file, mu=summary.mean.numpy(), sigma=summary.covariance.numpy(), protocol=np.array(json.dumps(protocol))
         )
-    print_line(f"written: {out}, {summary.count:,} images\nnext: tdpm eval --fid --ref {out} samples/")
+    print_line(f"written: {out}, {summary.count:,} images")
+    print_line(next_command("tdpm eval --fid --ref", out, "samples/"))
 
 
-def _check_outputs(options: EvaluateOptions) -> None:
-    """Raise InputError, before the work, for files that cannot be written."""
-    writable("--json", options.json_file)
-    writable("--report", options.report)
+def _check_outputs(images: str | Path | None, options: EvaluateOptions) -> None:
+    """Raise InputError, before the work, for files that may not be written."""
+    for option, path in (("--json", options.json_file), ("--report", options.report)):
+        check_file(option, path, [images, options.ref], models=[options.model], overwrite=options.overwrite)
     if options.report:
         Page("")  # raises for a missing package
 
@@ -187,6 +189,7 @@ def _result(sets: Sequence[Input], results: Sequence[Scores], merged: Merged, sc
     """Return what --json writes."""
     errors = {score.name: score.error for score in merged.all if score.error is not None}
     return {
+        "written_by": "tdpm eval",
         "images": sets[0].text,
         "scores": {score.name: score.value for score in merged.overall},
         "per_class": {name: score.value for name, score in merged.classes.items()},
@@ -212,4 +215,4 @@ def _next_command(samples: Input, model: Path | None) -> str:
     manifest = samples.manifest if isinstance(samples, Examples) else None
     source = Path(manifest["model"]) if manifest else None
     model = model or (source and (run_of(source) or source))
-    return f"next: tdpm sweep {f'--model {model} ' if model else ''}--steps 1,2,4,8,16"
+    return next_command("tdpm sweep", *(["--model", model] if model else []), "--steps", "1,2,4,8,16")

@@ -16,9 +16,9 @@ from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.evaluation.features.image_text import FORMAT, Matcher
 from tdpm_cli.runtime import device as devices
-from tdpm_cli.runtime.console import print_line
+from tdpm_cli.runtime.console import next_command, print_line
+from tdpm_cli.runtime.destinations import check_file
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import writable
 from tdpm_cli.sampling.build import build_condition, build_space, open_dataset
 from tdpm_cli.training.helper_network import HelperTask, train_helper
 
@@ -56,14 +56,14 @@ class MatchingLoss:
         return (by_image + by_text) / 2, {"accuracy in the batch": accuracy}
 
 
-def matcher(config: Config, out: Path, images: int = 200_000) -> None:
+def matcher(config: Config, out: Path, images: int = 200_000, overwrite: bool = False) -> None:
     """Train a matcher for so many images on the images and captions of a config's dataset, and write it to `out`.
 
     Run again to continue an interrupted training. Raises InputError for data without images or captions.
     """
     if out.suffix != ".safetensors":
         raise InputError(f"{out}: a matcher is written as .safetensors; give the file this suffix")
-    writable("FILE", out)
+    check_file("FILE", out, [config.data.path], overwrite=overwrite)
     data, config = open_dataset(config)
     condition, shape = _captions_of(config), build_space(config).raw_shape
     device = devices.device()
@@ -77,7 +77,7 @@ def matcher(config: Config, out: Path, images: int = 200_000) -> None:
     settings = _settings(config, condition, network, data) | {"images": images}
     weights.write_weights(out, network, {"format": FORMAT, "settings": json.dumps(settings)})
     state.unlink(missing_ok=True)
-    print_line(f"done: {out}\nnext: tdpm eval --fid --text image-text:{out} samples/")
+    print_line(f"done: {out}\n" + next_command("tdpm eval --fid --text", f"image-text:{out}", "samples/"))
 
 
 def augmented(x: Tensor, generator: torch.Generator) -> Tensor:

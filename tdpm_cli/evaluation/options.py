@@ -31,6 +31,7 @@ class ScoringOptions:
     text: str | None = None
     cache: bool = True
     report: Path | None = None
+    overwrite: bool = False  # files that tdpm did not write
 
     def __post_init__(self) -> None:
         """Raise InputError for the metric of captions without the features that score them."""
@@ -74,6 +75,7 @@ class StatisticsOptions:
     features: str | None = None
     weights: Path | None = None
     cache: bool = True
+    overwrite: bool = False  # a file that tdpm did not write
 
 
 @dataclass(frozen=True, kw_only=True)

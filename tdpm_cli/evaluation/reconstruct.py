@@ -64,7 +64,7 @@ def reconstruct(source: str, out: Path, options: ReconstructOptions) -> list[Row
     }  # fmt: skip
     roundtrip = Roundtrip(model, images.raw, labels, options, sampling)
     title = f"{COMMAND} {source}, by {options.method}"
-    with open_image_folder(out, manifest, options.overwrite) as folder:
+    with open_image_folder(out, manifest, options.overwrite, [source]) as folder:
         if folder is None:
             rows = list(read_manifest(out, COMMAND)["rows"])
         else:

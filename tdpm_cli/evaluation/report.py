@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tdpm_cli.evaluation.scorer import Scorer
 from tdpm_cli.evaluation.sweep_report import SWEEP_JSON, add_sweep, read_sweep
 from tdpm_cli.runtime import grids, plots
 from tdpm_cli.runtime.console import print_line, table
+from tdpm_cli.runtime.destinations import is_own
 from tdpm_cli.runtime.files import Json
 from tdpm_cli.runtime.html import Page
 
@@ -68,13 +70,16 @@ class EvaluationReport:
     def write_pairs(self, beside: bool) -> Path | None:
         """Write an image of the samples nearest to training images; return its path, or None if there is none.
 
-        It is written beside stored samples, or into the run of the model.
+        It is written beside stored samples, or into the run of the model. A file that tdpm did not write stays.
         """
         if not (picture := self._pairs_image()):
             return None
         place = Path(self.samples.text).resolve()
         in_run = not beside and place.is_dir()
         path = place / PAIRS_PNG if in_run else place.with_name(f"{place.stem}-{PAIRS_PNG}")
+        if os.path.lexists(path) and not is_own(path):
+            print_line(f"note: {path}: found a file that tdpm did not write; the nearest neighbours are not drawn")
+            return None
         return grids.save(picture, path)
 
     def _score_rows(self) -> list[dict[str, str]]:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -35,9 +36,10 @@ from tdpm_cli.evaluation.sweep_report import (
 )  # fmt: skip
 from tdpm_cli.runtime import device as devices
 from tdpm_cli.runtime import distributed, plots
-from tdpm_cli.runtime.console import print_line, table
+from tdpm_cli.runtime.console import next_command, print_line, table
+from tdpm_cli.runtime.destinations import check_destination, check_file
 from tdpm_cli.runtime.errors import InputError, one_of
-from tdpm_cli.runtime.files import Json, json_sha256, writable, write_text, writing
+from tdpm_cli.runtime.files import Json, json_sha256, write_text, writing
 from tdpm_cli.runtime.html import Page
 from tdpm_cli.sampling import build
 from tdpm_cli.sampling.settings import nfe, settings_of
@@ -67,7 +69,7 @@ def sweep(options: SweepOptions) -> list[Json]:
     """
     if options.report:
         Page("")  # raises, before the work, for a missing package
-        writable("--report", options.report)
+        check_file("--report", options.report, [options.ref], models=options.models, overwrite=options.overwrite)
     device = devices.device()
     models = [build.load_model(path, device) for path in options.models] or [build.load_model(device=device)]
     plan = _plan(models, options)
@@ -75,6 +77,7 @@ def sweep(options: SweepOptions) -> list[Json]:
     reference = open_input("--ref", str(options.ref)) if options.ref is not None else _common(data, models)
     scorer = _scorer(models[0], reference, options, device)
     out = options.out or _default_folder(models[0])
+    _check_folder(out, options)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     count = _count(data, options, models[0].components.config.eval.n)
@@ -93,7 +96,7 @@ def sweep(options: SweepOptions) -> list[Json]:
             known[key] = {"key": key, **_row(combination, sets, scorer, protocol_key)}
         rows.append(known[key])
         if distributed.is_first():
-            write_text(path, json.dumps({"rows": list(known.values())}, indent=1))
+            write_text(path, json.dumps({"written_by": "tdpm sweep", "rows": list(known.values())}, indent=1))
     if distributed.is_first():
         _report(rows, reference, out, options.report)
     return rows
@@ -214,11 +217,20 @@ def _report(rows: Sequence[Json], reference: Input, out: Path, report: Path | No
 
 def _next_command(rows: Sequence[Json]) -> str:
     best = min((row for row in rows if row["start"] == "prior"), default=rows[0], key=distance_of)
-    options = f"--steps {best['steps']} --spacing {best['spacing']:g} --sampler {best['sampler']}"
+    options = ["--steps", best["steps"], "--spacing", f"{best['spacing']:g}", "--sampler", best["sampler"]]
     for key in ("guidance_scale", "prior_guidance_scale"):
         if len({row[key] for row in rows}) > 1:
-            options += f" --{key.replace('_', '-')} {best[key]:g}"
-    return f"next: tdpm sample --model {best['model']} {options} --n 64 samples/"
+            options += [f"--{key.replace('_', '-')}", f"{best[key]:g}"]
+    return next_command("tdpm sample --model", best["model"], *options, "--n", "64", "samples/")
+
+
+def _check_folder(out: Path, options: SweepOptions) -> None:
+    """Raise InputError for a folder that overlaps the reference, or with files that a sweep did not write."""
+    check_destination(out, [options.ref], option="--out")
+    if not (out / SWEEP_JSON).is_file():
+        for name in (SWEEP_JSON, SWEEP_CSV, SWEEP_PNG):
+            if os.path.lexists(out / name):
+                raise InputError(f"{out / name}: found a file that tdpm did not write; name another folder with --out")
 
 
 def _default_folder(loaded: build.LoadedModel) -> Path:

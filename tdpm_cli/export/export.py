@@ -8,6 +8,7 @@ from typing import Protocol
 from tdpm_cli.config import registry
 from tdpm_cli.export.target import export_target
 from tdpm_cli.runtime.console import print_line
+from tdpm_cli.runtime.destinations import check_file
 from tdpm_cli.sampling import build
 from tdpm_cli.sampling.build import LoadedModel
 
@@ -21,6 +22,7 @@ class ExportRequest:
     licence: str = NO_LICENCE
     rgb: bool = False
     options: Mapping[str, object] = field(default_factory=dict)
+    overwrite: bool = False  # a file that tdpm did not write
 
 
 class ExportTarget(Protocol):
@@ -39,9 +41,11 @@ def export(
     leaves none that differs from the model. Raises InputError for input that does not fit.
     """
     name = export_target(file, format)
+    request = request or ExportRequest()
     loaded = build.load_model(model)
+    check_file("FILE", file, models=[model, loaded.source], overwrite=request.overwrite)
     target: ExportTarget = registry.load("export", name)()
-    report = target.export(loaded, file, request or ExportRequest())
+    report = target.export(loaded, file, request)
     megabytes = sum(path.stat().st_size for path in [file, *file.rglob("*")] if path.is_file()) / 1e6
     trained = f"{loaded.weights} at {loaded.seen / 1000:g} kimg"
     print_line(f"done: {loaded.source} → {file}, {megabytes:.3g} MB, {trained}; {report}")

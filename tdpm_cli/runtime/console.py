@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import sys
 import threading
 import time
@@ -212,6 +213,11 @@ def quiet(on: bool) -> Iterator[None]:
         yield
     finally:
         console.quiet = before
+
+
+def next_command(command: str, *arguments: object) -> str:
+    """Return a line that suggests a command, with its arguments quoted for a shell."""
+    return f"next: {command} {shlex.join(map(str, arguments))}".rstrip()
 
 
 def print_line(text: str) -> None:

@@ -1,7 +1,13 @@
 """Errors in what the user provided. Every package may import this module."""
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+REFUSALS = (  # of the file system, for reasons that are no defect of tdpm
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT,
+    errno.EFBIG, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE,
+)  # fmt: skip
 
 
 class InputError(Exception):
@@ -23,6 +29,14 @@ class BadFile(InputError):
     def __str__(self) -> str:
         source, name, reason, advice = self.args
         return f"{source}: {name}: {reason}; {advice}"
+
+
+def refusal(error: BaseException) -> InputError | None:
+    """Return the message for an error of the file system that is no defect of tdpm; None for any other error."""
+    if not isinstance(error, OSError) or error.errno not in REFUSALS:
+        return None
+    path = f"{error.filename}: " if error.filename is not None else ""
+    return InputError(f"{path}{error.strerror}; use another path, or correct its permissions or its disk")
 
 
 def one_of(name: str, word: object, accepted: Iterable[str]) -> None:

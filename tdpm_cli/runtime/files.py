@@ -196,14 +196,3 @@ def _new_file_beside(path: Path) -> Path:
 def _shortened(name: str) -> str:
     """Return the beginning of a name, so that a temporary name has at most MAX_NAME_BYTES."""
     return os.fsencode(name)[: MAX_NAME_BYTES - len(".xxxxxxxxxxxxxxxx.part")].decode(errors="ignore")
-
-
-def writable(option: str, path: Path | None) -> None:
-    """Raise InputError for a path that cannot be written, so that a command fails before its work."""
-    if path is not None:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise InputError(f"{option} {path}: it is a folder; name a file")
-        if not os.access(path.parent, os.W_OK):
-            raise InputError(f"{option} {path}: its folder is not writable; use a writable path")

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from tdpm_cli.runtime.destinations import MARK
 from tdpm_cli.runtime.files import replacing
 
 GAP = 2  # pixels between the images of a grid
@@ -92,8 +94,10 @@ def captioned(rows: Mapping[str, Image.Image]) -> Image.Image:
 
 def save(image: Image.Image, path: Path) -> Path:
     """Write a PNG, completely or not at all."""
+    information = PngInfo()
+    information.add_text("Comment", MARK)
     with replacing(path) as part:
-        image.save(part, format="PNG")
+        image.save(part, format="PNG", pnginfo=information)
     return path
 
 

@@ -45,7 +45,7 @@ def decode(encoded: Path, out: Path, options: DecodeOptions) -> None:
         batch = BatchInput(options.seed, range(part.start, part.stop), cond=cond, x_t=x_T[part], clip=clip)
         return sample_batch(model.components, settings, batch).raw.cpu()
 
-    with open_image_folder(out, manifest, options.overwrite) as folder:
+    with open_image_folder(out, manifest, options.overwrite, [encoded]) as folder:
         if folder is None:
             return
         raw = folder.compute("decode", len(x_T), settings.batch, decode_part)

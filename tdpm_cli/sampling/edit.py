@@ -54,7 +54,7 @@ def edit(source: str, out: Path, options: EditOptions) -> None:
     for strength in options.strengths:
         editor(strength, slice(0, 1))  # raises for a strength that is not accepted
     manifest = _manifest(editor, options)
-    with open_image_folder(out, manifest, options.overwrite) as folder:
+    with open_image_folder(out, manifest, options.overwrite, [source]) as folder:
         if folder is None:
             return
         rows = _fill(folder, editor, options.strengths, manifest)

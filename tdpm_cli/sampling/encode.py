@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from tdpm_cli.runtime import grids
-from tdpm_cli.runtime.console import print_line
+from tdpm_cli.runtime.console import next_command, print_line
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import Json, replacing
 from tdpm_cli.sampling.image_folder import ARRAY, SHEET, ImageFolder, open_image_folder, precision_of
@@ -42,7 +42,7 @@ def encode(source: str, out: Path, options: EncodeOptions) -> None:
             return model.noised(raw, seed=options.seed, first=part.start)
         return model.encode(raw, iterations=options.iterations, labels=labels_of(labels, part), **sampling)
 
-    with open_image_folder(out, manifest, options.overwrite) as folder:
+    with open_image_folder(out, manifest, options.overwrite, [source]) as folder:
         if folder is None:
             return
         x_T = folder.compute("encode", len(images.raw), settings.batch, encode_part)
@@ -53,7 +53,7 @@ def encode(source: str, out: Path, options: EncodeOptions) -> None:
         ])  # fmt: skip
     if logits:
         print_line(f"discriminator: {np.mean(logits):.3g} ± {np.std(logits):.3g} (above 0: data)")
-    print_line(f"done: {len(x_T)} in {out / ARRAY}, by {method}\nnext: tdpm decode {out} decoded/")
+    print_line(f"done: {len(x_T)} in {out / ARRAY}, by {method}\n" + next_command("tdpm decode", out, "decoded/"))
 
 
 def _write(folder: ImageFolder, model: Model, images: InputImages, x_T: Tensor) -> None:

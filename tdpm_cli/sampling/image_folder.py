@@ -16,6 +16,7 @@ from tdpm_cli.config.legacy import upgrade_record
 from tdpm_cli.data.dataset import pieces_of
 from tdpm_cli.data.decode import from_tensor
 from tdpm_cli.runtime.console import ProgressBar, print_line
+from tdpm_cli.runtime.destinations import Source
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import Json, read_json, replacing, write_text
 from tdpm_cli.runtime.signals import Interrupted, Interruption
@@ -44,13 +45,16 @@ IMAGES = Layout(
 
 
 @contextmanager
-def open_image_folder(out: Path, settings: Json, overwrite: bool) -> "Iterator[ImageFolder | None]":
+def open_image_folder(
+    out: Path, settings: Json, overwrite: bool, inputs: Iterable[Source] = ()
+) -> "Iterator[ImageFolder | None]":
     """Begin or continue a folder whose content depends on `settings`; yield None if it is complete.
 
-    Raises InputError for a folder of other settings or of other files, and while another process fills it.
+    Raises InputError for a folder of other settings or of other files, for one that overlaps one of the `inputs`, and
+    while another process fills it.
     """
     folder = OutputFolder(out, IMAGES)
-    folder.check(settings, overwrite)
+    folder.check(settings, overwrite, inputs)
     folder.create()
     is_done = False
     try:

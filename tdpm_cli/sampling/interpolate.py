@@ -52,7 +52,7 @@ def interpolate(out: Path, options: InterpolateOptions) -> None:
         "command": "interpolate", "by": path.through, "frames": options.frames, "iterations": options.iterations,
         "condition": options.condition, "input_sha256": sha256_of(path.ends, path.names),
     }  # fmt: skip
-    with open_image_folder(out, manifest, options.overwrite) as folder:
+    with open_image_folder(out, manifest, options.overwrite, [options.images]) as folder:
         if folder is None:
             return
         _fill(folder, path, options.frames, manifest)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from tdpm_cli.config.legacy import upgrade_record
+from tdpm_cli.runtime.destinations import Source, check_destination
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import Json, name_of_partial, read_json, replacing, write_text, writing
 from tdpm_cli.runtime.locks import MAX_NUMBERS, WorkLocks
@@ -57,12 +58,13 @@ class OutputFolder:
         settings = self.path / self.layout.settings
         return read_manifest(self.manifest, OVERWRITE) or read_manifest(settings, OVERWRITE)
 
-    def check(self, settings: Json, overwrite: bool) -> None:
+    def check(self, settings: Json, overwrite: bool, inputs: Iterable[Source] = ()) -> None:
         """Raise InputError for a path that cannot become this folder, before anything is written.
 
-        Such a path is a file, a folder of files that tdpm did not write, or, unless `overwrite`, content of other
-        settings.
+        Such a path overlaps one of the `inputs`, is a file, a folder of files that tdpm did not write, or, unless
+        `overwrite`, content of other settings.
         """
+        check_destination(self.path, inputs)
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path}: this is a file; name a folder")
         names = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()

@@ -15,7 +15,8 @@ from tdpm_cli.config.schema import SampleConfig
 from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.dataset import pieces_of, take
 from tdpm_cli.runtime import distributed, grids
-from tdpm_cli.runtime.console import ProgressBar, TaskTimes, print_line
+from tdpm_cli.runtime.console import ProgressBar, TaskTimes, next_command, print_line
+from tdpm_cli.runtime.destinations import check_destination, check_file
 from tdpm_cli.runtime.device import compile_network
 from tdpm_cli.runtime.device import device as chosen_device
 from tdpm_cli.runtime.errors import InputError, one_of
@@ -26,6 +27,7 @@ from tdpm_cli.sampling import build, output
 from tdpm_cli.sampling.build import Components, LoadedModel
 from tdpm_cli.sampling.conditions import SmallImages, conditions, open_small_images
 from tdpm_cli.sampling.options import SampleOptions
+from tdpm_cli.sampling.output import OutputFolder
 from tdpm_cli.sampling.sample_batch import BatchInput, sample_batch
 from tdpm_cli.sampling.sample_store import SAMPLES, SampleArray, SampleImages, SampleStore, begin_samples
 from tdpm_cli.sampling.settings import describe, nfe, nfe_text, settings_of
@@ -85,6 +87,7 @@ def sample(out: Path, options: SampleOptions) -> None:
     Samples of the same settings that exist are kept. Other processes may fill the same folder at the same time. Raises
     InputError for input that does not fit the model, and Interrupted when stopped.
     """
+    distributed.from_first(lambda: _check_places(out, options))
     samples = _prepare(out, options)
     model, settings, n = samples.components.model, samples.settings, samples.n
     compiled = options.compile and _compile(model.denoiser.network, lambda: samples.draw(range(min(n, settings.batch))))
@@ -100,13 +103,20 @@ def sample(out: Path, options: SampleOptions) -> None:
         _fill(store, samples.draw, pieces_of(n, settings.batch), samples.raw_condition.get("label"), times)
     if distributed.is_first():
         grid = grids.save(_grid(samples, store), grid_path(out))
-        flag = "--fid " if _is_image(samples.components) else ""
-        print_line(f"done: {n} in {out}, grid {grid}\nnext: tdpm eval {flag}{out}")
+        flag = ["--fid"] if _is_image(samples.components) else []
+        print_line(f"done: {n} in {out}, grid {grid}\n" + next_command("tdpm eval", *flag, out))
 
 
 def grid_path(out: Path) -> Path:
     """Return the path of the grid: beside the folder, which contains samples only."""
     return out.resolve().with_name(f"{out.resolve().name}-grid.png")
+
+
+def _check_places(out: Path, options: SampleOptions) -> None:
+    """Raise InputError for a folder that overlaps the images to enlarge, and for a grid that tdpm did not draw."""
+    check_destination(out, [options.upsample])
+    begun = OutputFolder(out, SAMPLES).manifest.is_file()
+    check_file("the grid", grid_path(out), [options.upsample], overwrite=options.overwrite or begun)
 
 
 def _prepare(out: Path, options: SampleOptions) -> Samples:

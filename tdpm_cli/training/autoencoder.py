@@ -14,7 +14,8 @@ from tdpm_cli.config import registry
 from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.runtime import device as devices
-from tdpm_cli.runtime.console import print_line
+from tdpm_cli.runtime.console import next_command, print_line
+from tdpm_cli.runtime.destinations import check_destination
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import staging
 from tdpm_cli.training.helper_network import HelperTask, train_helper
@@ -45,6 +46,7 @@ def autoencoder(out: Path, source: Path, options: AutoencoderOptions) -> None:
     side, factor = options.side, options.factor
     if out.exists():
         raise InputError(f"{out}: it exists; name another folder for the autoencoder, or move it away")
+    check_destination(out, [source])
     if factor < 2 or factor & (factor - 1) or side % factor:
         raise InputError(
             f"--factor is {factor}: it must be a power of 2, at least 2, that divides --resolution, {side}"
@@ -75,7 +77,7 @@ def autoencoder(out: Path, source: Path, options: AutoencoderOptions) -> None:
     size = f"{options.channels}×{side // factor}×{side // factor}"
     print_line(
         f"done: {out}, latents {size}, scale {scale:.4g}, PSNR {psnr:.1f} dB on training images\n"
-        f"next: tdpm data encode {source} latents.zip --autoencoder {out} --resolution {side}"
+        + next_command("tdpm data encode", source, "latents.zip", "--autoencoder", out, "--resolution", side)
     )
 
 

@@ -104,13 +104,16 @@ class LogCallback(Callback):
         self.variety = Variety(self.state, self.data)
 
     def after_step(self, progress: Progress) -> None:
-        """Check the figures of the step before, and log the means when they are due."""
+        """Check the figures of the step before, and log the means when they are due.
+
+        Raises InputError for a run that diverged, and for one that ends without a step that was finite.
+        """
         state, settings = self.state, self.state.settings
         stage = next(stage for stage in self.stages if progress.before < stage.stop)
         if progress.steps == 1:
             devices.synchronise(state.device)
             print_line(f"the first step was complete {since_the_program_began():.1f} s after the program began")
-        if len(state.figures.bad) >= settings.max_skipped_steps:
+        if self._diverged(progress):
             raise report_divergence(state, self.run, self.data, state.figures.bad)
         means: dict[str, float] = {}
         if progress.due or progress.stops or progress.passed(settings.log):
@@ -125,6 +128,15 @@ class LogCallback(Callback):
         if settings.stages:
             self.bar.rename(f"train {state.components.config.preset}: {stage.objective}")
         self.bar.advance(settings.batch, beside_bar(means))
+
+    def _diverged(self, progress: Progress) -> bool:
+        """Return whether too many steps in a row were not finite, or all steps of a run that ends."""
+        figures = self.state.figures
+        if len(figures.bad) >= self.state.settings.max_skipped_steps:
+            return True
+        if progress.finished:
+            figures.read()
+        return progress.finished and len(figures.bad) == progress.steps
 
 
 @dataclass

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from tdpm_cli.checkpoints.runs import list_checkpoints
 from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.data.loader import order_from
 from tdpm_cli.runtime import distributed
@@ -42,10 +43,12 @@ def report_divergence(state: TrainerState, run: Path, data: Dataset, steps: Sequ
     if distributed.is_first():
         write_text(path, json.dumps(report, indent=1))
     bad = ", ".join(sorted({key for step in steps for key in step.bad}))
+    saved = list_checkpoints(run)
+    kept = f"the last checkpoint, {saved[-1]}, is intact" if saved else "no checkpoint was saved"
     return InputError(
         f"{bad} became infinite or NaN in {len(steps)} steps in a row, by {state.seen / 1000:g} kimg. These updates "
-        f"were skipped; the last checkpoint in {run} is intact. Details: {path}. Lower train.denoiser_lr or "
-        "train.discriminator_lr, raise adversarial.r1, or set train.clip=1"
+        f"were skipped; {kept}. Details: {path}. Lower train.denoiser_lr or train.discriminator_lr, raise "
+        "adversarial.r1, or set train.clip=1"
     )
 
 

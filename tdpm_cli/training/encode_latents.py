@@ -14,9 +14,10 @@ from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.data.dataset_json import NAME as LABELS
 from tdpm_cli.data.datasets.latents import ABOUT
 from tdpm_cli.runtime import device as devices
-from tdpm_cli.runtime.console import ProgressBar, print_line
+from tdpm_cli.runtime.console import ProgressBar, next_command, print_line
+from tdpm_cli.runtime.destinations import MARK, check_file
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import ENTRY_TIME, writable, writing
+from tdpm_cli.runtime.files import ENTRY_TIME, writing
 from tdpm_cli.runtime.signals import Interrupted, Interruption
 from tdpm_cli.spaces.latents import Autoencoder
 from tdpm_cli.training.autoencoder import open_images
@@ -25,7 +26,7 @@ ENCODED_TOGETHER = 64  # images
 ZIP_HEADER, ZIP_HEADER_BYTES = b"PK\3\4", 30  # of an entry, before its name (APPNOTE.TXT 4.3.7)
 
 
-def encode(source: Path, out: Path, autoencoder: str, side: int) -> None:
+def encode(source: Path, out: Path, autoencoder: str, side: int, overwrite: bool = False) -> None:
     """Encode the images of `source` and their mirror images into the zip `out`, with labels and captions.
 
     The zip holds means and standard deviations in float16. Run again to continue. Raises InputError for what does not
@@ -33,7 +34,7 @@ def encode(source: Path, out: Path, autoencoder: str, side: int) -> None:
     """
     if out.suffix != ".zip":
         raise InputError(f"{out}: latents are written to a zip; give a name that ends in .zip")
-    writable("DEST", out)
+    check_file("DEST", out, [source, autoencoder], overwrite=overwrite)
     data, name = open_images(source, side)
     network, device = Autoencoder(autoencoder), devices.device()
     if side % network.factor:
@@ -59,12 +60,13 @@ def encode(source: Path, out: Path, autoencoder: str, side: int) -> None:
                     interruption.number, f"stopped; {part} is intact: run the same command to continue"
                 )  # fmt: skip
         with zipfile.ZipFile(part, "a", zipfile.ZIP_STORED) as archive:
+            archive.comment = MARK.encode()
             archive.writestr(zipfile.ZipInfo(LABELS, ENTRY_TIME), json.dumps(_labels_and_captions(data)))
         os.replace(part, out)
-    print_line(
-        f"done: {len(data):,} images and their mirror images in {out}\nnext: tdpm train --preset emoji-64-latent "
-        f"--data {out} --set space.autoencoder={autoencoder}"
-    )
+    print_line(f"done: {len(data):,} images and their mirror images in {out}")
+    print_line(next_command(
+        "tdpm train --preset emoji-64-latent --data", out, "--set", f"space.autoencoder={autoencoder}"
+    ))  # fmt: skip
 
 
 def _append(part: Path, indices: Sequence[int], latents: np.ndarray) -> None:

@@ -7,6 +7,7 @@ from typing import TypedDict
 
 from tdpm_cli.checkpoints import checkpoint
 from tdpm_cli.checkpoints import format as formats
+from tdpm_cli.checkpoints.runs import CHECKPOINTS
 from tdpm_cli.config import load_stored_config, presets
 from tdpm_cli.config.schema import Config
 from tdpm_cli.config.types import PlainConfig, Value
@@ -14,6 +15,7 @@ from tdpm_cli.data.dataset import Dataset, FromImageFiles
 from tdpm_cli.runtime import distributed
 from tdpm_cli.runtime.console import print_line
 from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.locks import RUN_LOCK
 
 DATA_RECORD = "data.json"  # in a run: a record of its data
 ROUNDING_KEYS = (  # a change leaves the mathematics of training, but not the rounding
@@ -51,8 +53,11 @@ class DataRecord(TypedDict):
 def find_run(outdir: Path, name: str, resume: str) -> tuple[Path, Path | None]:
     """Return the folder of the run, and the checkpoint that `--resume` names, or None.
 
-    Raises InputError if `--resume` names neither a run nor a checkpoint, or a checkpoint that has newer ones.
+    Raises InputError for a name that is a path, if `--resume` names neither a run nor a checkpoint, or if it names a
+    checkpoint that has newer ones.
     """
+    if Path(name).name != name or name == ".." or "\0" in name:
+        raise InputError(f"--name {name}: it must be a plain name, not a path; use --outdir for another folder")
     run = outdir / name
     if resume == "never":
         numbered = (outdir / f"{name}-{k}" for k in range(2, 1_000_000))
@@ -73,6 +78,13 @@ def find_run(outdir: Path, name: str, resume: str) -> tuple[Path, Path | None]:
             "to go back, move them away, or else resume the run itself"
         )
     return run, folder
+
+
+def require_run(folder: Path) -> None:
+    """Raise InputError for a folder of other files than those of a run, in which a run would replace some."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if names and not names & {RUN_LOCK, CHECKPOINTS}:
+        raise InputError(f"{folder}: not empty, and not a run; use another --name or --outdir")
 
 
 def begun_config(run: Path) -> Config | None:

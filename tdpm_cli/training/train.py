@@ -17,7 +17,8 @@ from tdpm_cli.convert.convert import load_denoiser
 from tdpm_cli.data.dataset import Dataset, KeepsInMemory
 from tdpm_cli.runtime import device as devices
 from tdpm_cli.runtime import distributed
-from tdpm_cli.runtime.console import print_line, summary_table, summary_writer
+from tdpm_cli.runtime.console import next_command, print_line, summary_table, summary_writer
+from tdpm_cli.runtime.destinations import check_destination
 from tdpm_cli.runtime.device import free_memory
 from tdpm_cli.runtime.errors import BadFile, InputError
 from tdpm_cli.runtime.files import write_text
@@ -84,7 +85,8 @@ def train(
                 shutil.rmtree(run.folder)  # nothing was learned
             raise
     steps = config.sample.steps
-    print_line(f"done: {run.folder}\nnext: tdpm sample --model {run.folder} --steps {steps} --n 64 samples/")
+    sample = next_command("tdpm sample --model", run.folder, "--steps", steps, "--n", "64", "samples/")
+    print_line(f"done: {run.folder}\n{sample}")
     return run.folder
 
 
@@ -117,9 +119,12 @@ def prepare(config: Config, outdir: Path, name: str | None, resume: str, budget:
     device = devices.device()
     keep_freed_memory()
     distributed.rows(config.train.batch)
+    data_path = config.data.path
     data, config = open_dataset(config)
     distributed.agree("settings", resuming.flatten(config.to_dict()))
     folder, named = distributed.from_first(lambda: resuming.find_run(outdir, name or config.preset, resume))
+    check_destination(folder, [data_path], option="--outdir")
+    distributed.from_first(lambda: resuming.require_run(folder))
     config = resuming.settle_precision(config, folder)
     components = _build(config, device)
     if budget is not None:

@@ -21,6 +21,7 @@ from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.checkpoints import format as formats
 from tdpm_cli.checkpoints import writer as saving
 from tdpm_cli.checkpoints.checkpoint import Snapshot
+from tdpm_cli.checkpoints.runs import newest_run
 from tdpm_cli.config import load_config
 from tdpm_cli.runtime import locks as lock
 from tdpm_cli.runtime.errors import InputError
@@ -298,3 +299,56 @@ def test_weights_are_checked_before_memory_is_allocated(tiny, tmp_path, monkeypa
     monkeypatch.setattr(build, "build", lambda config, device: plain_build(config, {"meta": "meta"}[str(device)]))
     with pytest.raises(InputError, match=r"hostile\.safetensors: .*denoiser\."):
         build.load_model(file)
+
+
+def add_junk(folder, kind, target):
+    """Put something that is no checkpoint among checkpoints."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "dangling link":
+        folder.symlink_to(target / "missing")
+    elif kind == "link to a file":
+        (target / "precious.txt").write_text("precious")
+        folder.symlink_to(target / "precious.txt")
+    elif kind == "file":
+        folder.write_text("junk")
+    elif kind == "fifo":
+        os.mkfifo(folder)
+    else:
+        folder.mkdir()
+        (folder / "notes.txt").write_text("junk")
+
+
+JUNK = ["dangling link", "link to a file", "file", "fifo", "folder"]
+
+
+@pytest.mark.parametrize("kind", JUNK)
+@pytest.mark.parametrize("name", ["000000020", "999", "٣"])
+def test_junk_among_checkpoints_hides_none(tmp_path, kind, name):
+    run = tmp_path / "runs" / "good"
+    checkpoint.save(run, snapshot(10), keep=2)
+    add_junk(run / "checkpoints" / name, kind, tmp_path)
+    add_junk(tmp_path / "runs" / "bad" / "checkpoints" / name, kind, tmp_path)
+    assert checkpoint.newest(run) == run / "checkpoints" / "000000010"
+    assert newest_run(tmp_path / "runs") == run
+    checkpoint.set_aside(run, newer_than=run / "checkpoints" / "000000010")
+    checkpoint.save(run, snapshot(20), keep=2)
+    names = [path.name for path in checkpoint.list_checkpoints(run)]
+    assert names == ["000000010", "000000020"]
+    kept = "000000020.damaged" if name == "000000020" else name
+    assert os.path.lexists(run / "checkpoints" / kept)
+    assert kind != "link to a file" or (tmp_path / "precious.txt").read_text() == "precious"
+
+
+def test_nothing_that_was_set_aside_is_removed(tmp_path):
+    for _ in range(3):
+        add_junk(tmp_path / "checkpoints" / "000000010", "folder", tmp_path)
+        checkpoint.save(tmp_path, snapshot(10), keep=2)
+        shutil.rmtree(tmp_path / "checkpoints" / "000000010")
+    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert names == {"000000010.damaged", "000000010.damaged-2", "000000010.damaged-3"}
+
+
+def test_only_remains_of_checkpoints_are_removed(tmp_path):
+    add_junk(tmp_path / "checkpoints" / "notes.part", "folder", tmp_path)
+    checkpoint.save(tmp_path, snapshot(10), keep=2)
+    assert (tmp_path / "checkpoints" / "notes.part" / "notes.txt").is_file()

@@ -104,6 +104,7 @@ SURFACE = {
         "--cache",
         "--ref-only",
         "--out",
+        "--overwrite",
     },
     "sweep": {
         "--metrics",
@@ -127,6 +128,7 @@ SURFACE = {
         "--out",
         "--report",
         "--nproc",
+        "--overwrite",
     },
     "encode": {
         "--model",
@@ -193,14 +195,15 @@ SURFACE = {
         "--prior-guidance-scale",
         "--rgb",
         "--licence",
+        "--overwrite",
     },
     "presets": {"--schema"},
-    "data inspect": {"--sheet", "--json", "--workers"},
+    "data inspect": {"--sheet", "--json", "--workers", "--overwrite"},
     "data verify": {"--out", "--workers"},
-    "data prepare": {"--resolution", "--crop", "--upscale", "--mode", "--workers"},
+    "data prepare": {"--resolution", "--crop", "--upscale", "--mode", "--workers", "--overwrite"},
     "data autoencoder": {"--data", "--resolution", "--channels", "--factor", "--width", "--images"},
-    "data encode": {"--autoencoder", "--resolution"},
-    "data matcher": {"--preset", "--data", "--images", "--set"},
+    "data encode": {"--autoencoder", "--resolution", "--overwrite"},
+    "data matcher": {"--preset", "--data", "--images", "--set", "--overwrite"},
 }
 
 
@@ -566,3 +569,24 @@ def test_one_of_several_processes_ends_without_finalising_python(processes, argu
     assert done.returncode == status
     assert ("finalised" in done.stdout) == (processes == 1)
     assert ("digits" in done.stdout) == (status == 0), "the output is complete"
+
+
+LONG = "a" * 300
+LONG_PATHS = [
+    ("sample", "out", "--model", LONG), ("eval", LONG), ("eval", "--ref", LONG), ("sweep", "--model", LONG),
+    ("encode", LONG, "out"), ("decode", LONG, "out"), ("edit", "digits", "out", "--model", LONG),
+    ("export", f"{LONG}.onnx"), ("train", "--preset", f"{LONG}.yaml"), ("train", "--preset", LONG),
+    ("train", "--preset", "digits", "--data", LONG), ("train", "--preset", "digits", "--resume", LONG),
+    ("train", "--preset", "digits", "--init", LONG), ("data", "inspect", LONG), ("data", "verify", LONG),
+    ("data", "prepare", LONG, "a.zip", "--resolution", "8"), ("presets", LONG), ("eval", "/".join(["a" * 200] * 30)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", LONG_PATHS, ids=lambda arguments: " ".join(arguments).replace("a" * 200, "…"))
+def test_a_path_that_is_too_long_is_wrong_input(tmp_path, monkeypatch, capfd, arguments):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["tdpm", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert "defect" not in capfd.readouterr().err

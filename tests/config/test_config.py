@@ -225,3 +225,26 @@ def test_yaml_executes_nothing(tmp_path):
     with pytest.raises(InputError, match="not valid YAML"):
         read_preset(str(path))
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("data: {name: digits}\ndata: {name: points}", "data"),
+        ("train:\n  batch: 1\n  lr: 1\n  batch: 2", "batch"),
+        ("train: {batch: 1, batch: 1}", "batch"),
+        ("schedule: {truncate: {step: 1, step: 2}}", "step"),
+        ('train: {batch: 1, "batch": 2}', "batch"),
+    ],
+)
+def test_a_key_that_occurs_twice_is_rejected(tmp_path, text, key):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(InputError, match=rf"a\.yaml: .*line \d+ .*'{key}'"):
+        load_config(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize("text", ["[1]: 2\n[1]: 3", "? {a: 1}\n: 2"])
+def test_a_key_that_is_no_text_is_rejected(tmp_path, text):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"a\.yaml"):
+        load_config(tmp_path / "a.yaml")

@@ -121,3 +121,16 @@ def test_training_warns_of_a_collapsed_prior(tiny, tmp_path, capsys, monkeypatch
     monkeypatch.setattr(health, "COLLAPSED", 100)  # any prior
     train(load_config(tiny("train.duration=640", "train.snapshot=1M")), tmp_path, "run")
     assert capsys.readouterr().err.count("warning: by 0.32 kimg ") == 1
+
+
+@pytest.mark.parametrize(("first_bad", "saved"), [(0, False), (2, True)])
+def test_a_run_without_a_finite_step_does_not_end_as_done(tiny, tmp_path, monkeypatch, first_bad, saved):
+    settings = [*ADVERSARIAL, "train.snapshot=32", "train.max_skipped_steps=100"]
+    if saved:
+        train(load_config(tiny(*settings, "train.duration=64")), tmp_path, "run")
+    spoil(monkeypatch, "discriminator", range(100))
+    with pytest.raises(InputError, match="000000064" if saved else "no checkpoint") as caught:
+        train(load_config(tiny(*settings, f"train.duration={64 * first_bad // 2 + 96}")), tmp_path, "run")
+    assert "3 steps" in str(caught.value)
+    names = [path.name for path in checkpoint.list_checkpoints(tmp_path / "run")]
+    assert names[-1:] == (["000000064"] if saved else [])

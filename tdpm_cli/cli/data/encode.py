@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from tdpm_cli.cli.data.options import Source
-from tdpm_cli.cli.options import DATA, MODEL
+from tdpm_cli.cli.options import DATA, MODEL, OverwriteFile
 
 
 def encode(
@@ -16,8 +16,9 @@ def encode(
         str, typer.Option(help="Folder that diffusers saved, or OWNER/NAME on the hub.", rich_help_panel=MODEL)
     ],
     resolution: Annotated[int, typer.Option(min=8, max=1024, help="Side in pixels.", rich_help_panel=DATA)],
+    overwrite: OverwriteFile = False,
 ) -> None:
     """Encode images to latents once; run again to continue."""
     from tdpm_cli.training.encode_latents import encode as run
 
-    run(source, dest, autoencoder, resolution)
+    run(source, dest, autoencoder, resolution, overwrite)

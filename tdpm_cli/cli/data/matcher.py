@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 import typer
 
 from tdpm_cli.cli.data.options import TrainingImages
-from tdpm_cli.cli.options import DATA, TRAINING, Assignments, count, existing
+from tdpm_cli.cli.options import DATA, TRAINING, Assignments, OverwriteFile, count, existing
 
 
 def matcher(
@@ -18,6 +18,7 @@ def matcher(
     ] = None,
     images: TrainingImages = "200k",
     set_: Assignments = None,
+    overwrite: OverwriteFile = False,
 ) -> None:
     """Train a network that scores captions for `tdpm eval --text`."""
     from tdpm_cli.training.config import Sources, training_config
@@ -27,4 +28,4 @@ def matcher(
 
     from tdpm_cli.evaluation.image_text_training import matcher as run
 
-    run(config, file, number)
+    run(config, file, number, overwrite)

@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 import typer
 
 from tdpm_cli.cli.data.options import Source, Workers
-from tdpm_cli.cli.options import DATA, one_of
+from tdpm_cli.cli.options import DATA, OverwriteFile, one_of
 from tdpm_cli.config.constants import COLOURS, CROPS
 
 
@@ -31,6 +31,7 @@ def prepare(
         ),
     ] = None,
     workers: Workers = None,
+    overwrite: OverwriteFile = False,
 ) -> None:
     """Resize images into one zip; run again to continue."""
     from tdpm_cli.config.constants import parse_size
@@ -40,4 +41,4 @@ def prepare(
     from tdpm_cli.data.prepare import PrepareOptions
     from tdpm_cli.data.prepare import prepare as run
 
-    run(source, dest, resolution, PrepareOptions(crop, upscale, mode, workers, skip_small))
+    run(source, dest, resolution, PrepareOptions(crop, upscale, mode, workers, skip_small, overwrite))

@@ -11,6 +11,7 @@ from torch import Tensor
 from tdpm_cli.export.export import ExportRequest
 from tdpm_cli.export.sampler_module import Inputs, SamplerModule
 from tdpm_cli.export.verified import export_sampler, traced
+from tdpm_cli.runtime.console import next_command
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.sampling.build import LoadedModel
 
@@ -31,8 +32,11 @@ class Onnx:
             return sampler.text
         z_size = math.prod(loaded.components.model.prior.z_shape)
         note = "" if request.rgb or space.raw_shape[0] == 3 else "   (needs RGB: export with --rgb)"
-        return (f"{sampler.text}\nnext: fidelity --input1 {file} --input1-model-z-size {z_size} --input1-model-z-type "
-                f"normal --input1-model-num-samples 50000 --input2 IMAGES --fid{note}")  # fmt: skip
+        command = next_command(
+            "fidelity --input1", file, "--input1-model-z-size", z_size, "--input1-model-z-type", "normal",
+            "--input1-model-num-samples", "50000", "--input2", "IMAGES", "--fid",
+        )  # fmt: skip
+        return f"{sampler.text}\n{command}{note}"
 
     def write(self, sampler: SamplerModule, inputs: Inputs, path: Path, metadata: Mapping[str, str]) -> None:
         """Write `path`. Raises InputError if packages are missing or the weights exceed one file."""

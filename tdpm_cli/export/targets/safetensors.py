@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tdpm_cli.checkpoints import weights
 from tdpm_cli.export.export import ExportRequest
-from tdpm_cli.runtime.console import print_line
+from tdpm_cli.runtime.console import next_command, print_line
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import sha256
 from tdpm_cli.sampling import build
@@ -35,4 +35,4 @@ class Safetensors:
                 f"note: {file} does not contain the prior's program {components.model.prior.file}, which is code; copy "
                 "the program to where you use the file, and trust it there"
             )
-        return f"sha256 {sha256(file)[:16]}…\nnext: tdpm sample --model {file} --n 16 samples/"
+        return f"sha256 {sha256(file)[:16]}…\n" + next_command("tdpm sample --model", file, "--n", "16", "samples/")
