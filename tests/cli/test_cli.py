@@ -200,7 +200,7 @@ SURFACE = {
     "presets": {"--schema"},
     "data inspect": {"--sheet", "--json", "--workers", "--overwrite"},
     "data verify": {"--out", "--workers"},
-    "data prepare": {"--resolution", "--crop", "--upscale", "--mode", "--workers", "--overwrite"},
+    "data prepare": {"--resolution", "--crop", "--upscale", "--skip-small", "--mode", "--workers", "--overwrite"},
     "data autoencoder": {"--data", "--resolution", "--channels", "--factor", "--width", "--images"},
     "data encode": {"--autoencoder", "--resolution", "--overwrite"},
     "data matcher": {"--preset", "--data", "--images", "--set", "--overwrite"},
