@@ -1,6 +1,7 @@
 """Checks of values against the keys of a section or of command-line options."""
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING
 from typing import TypeVar
@@ -79,4 +80,11 @@ def _refusal(name: str, value: object, inside: Sequence[int | str], actual: obje
     """Return the error for a wrong value, or for what is wrong at `inside` in it."""
     inside = inside if isinstance(value, list | Mapping) else ()
     where = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in inside)
-    return InputError(f"{name}{where} is {actual!r}: {message.replace('Input should be', 'it must be')}")
+    return InputError(f"{name}{where} is {actual!r}: {_in_our_words(message)}")
+
+
+def _in_our_words(message: str) -> str:
+    """Return a message of pydantic, such as "Input should be a valid integer", as the end of a sentence of tdpm."""
+    message = re.sub(r"^(\w+ )?\w+ should ", "it must ", message).replace(" after validation", "")
+    message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    return {"Field required": "it is missing", "Extra inputs are not permitted": "no such key"}.get(message, message)

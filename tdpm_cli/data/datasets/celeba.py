@@ -1,6 +1,8 @@
 """CelebA, aligned: 202,599 colour photographs of faces, 178×218 (Liu et al. 2015)."""
 
+import io
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Literal
 
@@ -70,6 +72,7 @@ def _download(root: Path) -> None:
 
     parent = root.parent if root.name == "celeba" else root
     try:
-        CelebA(str(parent), download=True)
+        with redirect_stdout(io.StringIO()):  # torchvision prints what it has verified
+            CelebA(str(parent), download=True)
     except Exception as error:  # of the network, of a wrong hash, or a missing gdown
         raise InputError(f"--download: CelebA could not be downloaded to {parent} ({error})") from None

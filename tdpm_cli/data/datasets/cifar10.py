@@ -1,6 +1,8 @@
 """CIFAR-10: 50,000 + 10,000 colour images of 32×32 in 10 classes (Krizhevsky 2009), as torchvision reads it."""
 
+import io
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import torch
@@ -8,7 +10,7 @@ from platformdirs import user_cache_path
 
 from tdpm_cli.data.datasets.idx import Split
 from tdpm_cli.data.tensor_dataset import TensorDataset
-from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.runtime.errors import InputError, first_line
 
 __all__ = ["cifar10"]
 
@@ -32,10 +34,14 @@ def cifar10(
     # With download=True, torchvision unpacks and checks an archive that is present without a network.
     only_archive = (root / ARCHIVE).is_file() and not (root / FOLDER).is_dir()
     try:
-        data = CIFAR10(str(root), train=split == "train", download=download or only_archive)
+        with redirect_stdout(io.StringIO()):  # torchvision prints what it has verified
+            data = CIFAR10(str(root), train=split == "train", download=download or only_archive)
     except Exception as error:  # RuntimeError for a wrong hash, OSError without a network
+        reason = (
+            f" ({first_line(error)})" if isinstance(error, OSError) else ""
+        )  # others advise what tdpm does not have
         raise InputError(
-            f"CIFAR-10 not found in {root}, or its files are not the published ones ({error}); add --download "
+            f"CIFAR-10 not found in {root}, or its files are not the published ones{reason}; add --download "
             f"(170 MB), or run: curl -LO {URL}, and name its folder with --data. For CIFAR-10 as image files, use "
             "data.name=images"
         ) from None

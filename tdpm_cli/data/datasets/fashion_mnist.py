@@ -1,6 +1,8 @@
 """Fashion-MNIST: 60,000 + 10,000 grey images of 28×28, articles of clothing in 10 classes (Xiao et al. 2017)."""
 
+import io
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -55,6 +57,7 @@ def _download(root: Path) -> None:
     from torchvision.datasets import FashionMNIST
 
     try:
-        FashionMNIST(str(root), download=True)
+        with redirect_stdout(io.StringIO()):  # torchvision prints what it has verified
+            FashionMNIST(str(root), download=True)
     except (OSError, RuntimeError) as error:
         raise InputError(f"--download: Fashion-MNIST could not be downloaded to {root} ({error})") from None
