@@ -34,6 +34,7 @@ SHARED_KEYS = {  # keys that several components share; a component's own descrip
     "weights": "Folder of the text encoder's weights.",
     "templates": "Captions to make of class names, with {class} for the name.",
     "names": "Names of the classes.",
+    "counts": "Training examples of each class, which a run records.",
     "examples": "Captions from which samples are drawn.",
     "dropout": "Fraction dropped at random in training.",
     "steps": "Steps of the untruncated schedule.",

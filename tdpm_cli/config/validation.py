@@ -80,10 +80,10 @@ def _refusal(name: str, value: object, inside: Sequence[int | str], actual: obje
     """Return the error for a wrong value, or for what is wrong at `inside` in it."""
     inside = inside if isinstance(value, list | Mapping) else ()
     where = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in inside)
-    return InputError(f"{name}{where} is {actual!r}: {_in_our_words(message)}")
+    return InputError(f"{name}{where} is {actual!r}: {_rephrased(message)}")
 
 
-def _in_our_words(message: str) -> str:
+def _rephrased(message: str) -> str:
     """Return a message of pydantic, such as "Input should be a valid integer", as the end of a sentence of tdpm."""
     message = re.sub(r"^(\w+ )?\w+ should ", "it must ", message).replace(" after validation", "")
     message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+from tdpm_cli.conditioning.labels import Labels
 from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.stored_images import StoredImages, open_stored
 from tdpm_cli.data.tensor_dataset import TensorDataset
@@ -17,6 +18,7 @@ from tdpm_cli.sampling.output import read_manifest
 from tdpm_cli.sampling.sample_store import MANIFEST
 
 SmallImages = StoredImages | TensorDataset
+AS_DATA = "data"  # of --labels: classes as often as the training data have them, unless a class has this name
 
 
 def open_small_images(components: Components, folder: Path) -> SmallImages:
@@ -54,6 +56,8 @@ def conditions(condition: Condition, n: int, options: SampleOptions, small: Smal
 
 def _chosen(condition: Condition, n: int, options: SampleOptions) -> RawCondition | None:
     check_option(condition, options)
+    if list(options.labels or []) == [AS_DATA] and isinstance(condition, Labels) and AS_DATA not in condition.names:
+        return condition.draw_as_data(n, Noise(options.seed, range(n)))
     return condition.parse(options.condition, n) if options.condition else None
 
 

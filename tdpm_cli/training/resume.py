@@ -38,6 +38,7 @@ FREE_KEYS = (  # a change has no effect on the weights after a number of images
     "data.path",
     "data.download",
     "data.quarantine",
+    "condition.counts",
 )
 FREE_SECTIONS = ("sample.", "eval.")
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -203,5 +204,17 @@ def _announce(components: Components, data: Dataset, run: Path) -> None:
         "run": str(run),
     }
     summary_table(f"tdpm train {config.preset}", rows)
-    for note in data.notes:
+    for note in [*data.notes, *_empty_classes(config)]:
         print_line(f"note: {note}")
+
+
+def _empty_classes(config: Config) -> list[str]:
+    """Return a note about the classes that have no examples, if there are any."""
+    counts = cast(list[int], config.condition.options.get("counts") or [])
+    names = cast(list[str], config.condition.options.get("names") or [str(k) for k in range(len(counts))])
+    if not (empty := [name for name, count in zip(names, counts, strict=True) if not count]):
+        return []
+    first = next(k for k, count in enumerate(counts) if count)
+    begin = f"labels begin at {first}, not 0, and " if first else ""
+    some = f"{len(empty):,} of {len(counts):,} classes have no examples, such as {empty[0]}"
+    return [f"{begin}{some}; tdpm never draws them"]
