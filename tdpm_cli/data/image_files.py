@@ -80,8 +80,8 @@ class ImageFiles:
         self.quarantined = len(images) - len(self.names)
         require_few_quarantined(path, self.quarantined, len(images))
         if not self.names:
-            others = f" among {len(visible):,} files ({count_by_suffix(visible)})" if visible else ""
-            raise InputError(f"{source}: no images found{others}; accepted: {' '.join(sorted(suffixes))}")
+            among = f" among {len(visible):,} files ({count_by_suffix(visible)})" if visible else ""
+            raise InputError(f"{source}: no images found{among}; accepted: {' '.join(sorted(suffixes))}")
         self._stamps = {name: stamps[name] for name in images}
 
         content, described_by = _described(self._container, stamps, visible)

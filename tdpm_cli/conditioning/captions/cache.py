@@ -97,7 +97,7 @@ class Embeddings:
 
     def _read(self, texts: Sequence[str]) -> dict[str, Embedding]:
         """Return the embeddings that the database contains; damaged ones are left out."""
-        embeddings = {}
+        embeddings = dict[str, Embedding]()
         for start in range(0, len(texts), QUERIED_TOGETHER):
             queried = texts[start : start + QUERIED_TOGETHER]
             marks = ", ".join("?" * len(queried))
