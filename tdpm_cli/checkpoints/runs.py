@@ -16,7 +16,12 @@ def is_checkpoint(folder: Path) -> bool:
 def list_checkpoints(run: Path) -> list[Path]:
     """Return the checkpoints of a run, oldest first, damaged ones included. Anything else among them is ignored."""
     named = (path for path in (run / CHECKPOINTS).glob("*") if path.name.isascii() and path.name.isdecimal())
-    return sorted(filter(is_checkpoint, named), key=lambda path: int(path.name))
+    return sorted((path for path in named if is_checkpoint(path) or _is_empty(path)), key=lambda path: int(path.name))
+
+
+def _is_empty(folder: Path) -> bool:
+    """Return whether a folder, and no link to one, has lost all its files."""
+    return folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir())
 
 
 def run_of(weights: Path) -> Path | None:

@@ -121,7 +121,7 @@ FirstN = Annotated[
 Labels = Annotated[
     Optional[str],
     typer.Option(
-        help="Classes, such as 3,cat, repeated; for samples also data: as in training.",
+        help="Classes, such as 3,cat, repeated; for samples also data.",
         show_default="the images' labels; random for samples",
         rich_help_panel=SAMPLING,
     ),

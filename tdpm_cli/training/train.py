@@ -211,6 +211,8 @@ def _announce(components: Components, data: Dataset, run: Path) -> None:
 def _empty_classes(config: Config) -> list[str]:
     """Return a note about the classes that have no examples, if there are any."""
     counts = cast(list[int], config.condition.options.get("counts") or [])
+    if not counts:
+        return []
     names = cast(list[str], config.condition.options.get("names") or [str(k) for k in range(len(counts))])
     if not (empty := [name for name, count in zip(names, counts, strict=True) if not count]):
         return []

@@ -39,8 +39,8 @@ __all__ = ["New"]
 
 
 class New(Labels):
-    def __init__(self, *, size: Positive = 8, names: list[str] = []):
-        super().__init__(classes=size, names=names)
+    def __init__(self, *, size: Positive = 8, names: list[str] = [], counts: list[int] = []):
+        super().__init__(classes=size, names=names, counts=counts)
 """,
     "text_encoder": """
 __all__ = ["new"]
