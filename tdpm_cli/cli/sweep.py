@@ -34,6 +34,12 @@ from tdpm_cli.cli.options import (
 )
 from tdpm_cli.config.constants import Start
 
+Models = Annotated[
+    Optional[list[Path]],
+    typer.Option(
+        help="Run, checkpoint or exported file; repeatable.", show_default="the newest run", rich_help_panel=MODEL
+    ),
+]
 SweepFolder = Annotated[
     Optional[Path],
     typer.Option(help="Folder to write.", show_default="sweep, in the first model's run", rich_help_panel=OUTPUT),
@@ -46,14 +52,7 @@ def sweep(
     steps: Annotated[
         str, typer.Option(help="Reverse steps, such as 1,2,4,8,16.", rich_help_panel=SAMPLING)
     ] = "1,2,4,8,16",
-    model: Annotated[
-        Optional[list[Path]],
-        typer.Option(
-            help="Run, checkpoint or exported file; repeatable.",
-            show_default="the newest run",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
+    model: Models = None,
     sampling: Settings,
     start: Annotated[
         str, typer.Option(help="Start of sampling: prior, data, gaussian.", rich_help_panel=SAMPLING)
