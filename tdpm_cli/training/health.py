@@ -3,6 +3,8 @@
 It is measured on x_0, because the noise in x_T makes even a prior of a single image look varied.
 """
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,7 @@ from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.engine.protocols import Cond
 from tdpm_cli.engine.steps import full
 from tdpm_cli.engine.tdpm import TDPM
-from tdpm_cli.runtime import device
+from tdpm_cli.runtime import device as devices
 from tdpm_cli.training.state import TrainerState
 
 EXAMPLES = 64
@@ -20,18 +22,22 @@ class Variety:
     """Compares the variety of the prior's examples with that of as many training examples."""
 
     def __init__(self, state: TrainerState, data: Dataset) -> None:
-        components = state.components
-        raw, raw_condition = data[range(min(EXAMPLES, len(data)))]
-        self.state, self.x = state, components.space.encode(raw.to(state.device))
+        self.state, self.data = state, data
+
+    @cached_property
+    def _examples(self) -> tuple[Tensor, Cond]:
+        """The first training examples, as x and their conditions: read once, and only if the prior learns."""
+        components, device = self.state.components, self.state.device
+        raw, raw_condition = self.data[range(min(EXAMPLES, len(self.data)))]
         cond = components.condition.encode({**raw_condition, "raw": raw})
-        self.cond = {key: value.to(state.device) for key, value in cond.items()}
+        return components.space.encode(raw.to(device)), {key: value.to(device) for key, value in cond.items()}
 
     def measure(self) -> float:
         """Return the prior's variety over the data's, with the present weights. Draws from a generator of its own."""
         state = self.state
         generator = torch.Generator(state.device).manual_seed(state.seed(state.seen))
-        with torch.no_grad(), device.autocast(state.settings.precision, state.device)():
-            real, fake = clean_pair(state.components.model, self.x, self.cond, generator)
+        with torch.no_grad(), devices.autocast(state.settings.precision, state.device)():
+            real, fake = clean_pair(state.components.model, *self._examples, generator)
         return variety(fake) / max(variety(real), 1e-12)
 
 
