@@ -1,6 +1,6 @@
 """Everything that changes during training: networks, averages, optimizers and counters, with their snapshots."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -146,13 +146,25 @@ class TrainerState:
             weights.load_tensors(network, weights.read_weights(path)[0], str(path))
         state, saved = formats.read_state(folder), formats.read_optimizers(folder)
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(saved[name])
+            stage: Stage = optimizer.defaults["stage"]
+            parts = [f"{stage.prefix}{network}" for network in optimizer.defaults["networks"]]
+            optimizer.load_state_dict(saved[name] if name in saved else _joined([saved[part] for part in parts]))
             for parameter, moments in optimizer.state.items():
                 for key, value in moments.items():
                     if value.shape == parameter.shape:  # with the memory layout of the weights
                         moments[key] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False)
                         distributed.fill(moments[key], value)
         self.seen, self.step, self.figures = state["seen"], state["step"], Figures(state["skipped"])
+
+
+def _joined(states: Sequence[formats.StateDict]) -> formats.StateDict:
+    """Join the states of optimizers of one network each, as earlier versions saved them, in one of all networks."""
+    moments, groups, first = dict[int, dict[str, Tensor]](), list[dict[str, list[int]]](), 0
+    for state in states:
+        moments |= {first + int(index): values for index, values in state["state"].items()}
+        groups += [{**group, "params": [first + k for k in group["params"]]} for group in state["param_groups"]]
+        first = 1 + max(k for group in groups for k in group["params"])
+    return {"state": moments, "param_groups": groups}
 
 
 def _to_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

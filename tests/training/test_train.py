@@ -325,3 +325,28 @@ def test_a_longer_run_with_falling_rates_is_reported(tiny, tmp_path, capsys):
     assert "train.cooldown" not in capsys.readouterr().err
     train(load_config(tiny("train.duration=128", "train.cooldown=0.5")), tmp_path, "run")
     assert "note: train.duration: 64 there, 128 here; train.cooldown" in capsys.readouterr().err
+
+
+def test_optimizers_of_separate_networks_are_joined(tiny, tmp_path, monkeypatch):
+    settings = ["prior.name=copy", "adversarial.penalty_every=1"]
+    for name in ("joint", "separate"):
+        train(load_config(tiny(*settings, "train.duration=64")), tmp_path, name)
+    expected = train(load_config(tiny(*settings, "train.duration=128")), tmp_path, "joint")
+    read = formats.read_optimizers
+
+    def separate(folder):
+        """The states as tdpm saved them before prior and discriminator learned in one phase."""
+        states = read(folder)
+        joint = states.pop("prior-discriminator")
+        first = 0
+        for network, group in zip(("prior", "discriminator"), joint["param_groups"], strict=True):
+            size = len(group["params"])
+            state = {k - first: joint["state"][k] for k in range(first, first + size)}
+            states[network] = {"state": state, "param_groups": [{**group, "params": list(range(size))}]}
+            first += size
+        return states
+
+    monkeypatch.setattr(formats, "read_optimizers", separate)
+    run = train(load_config(tiny(*settings, "train.duration=128")), tmp_path, "separate")
+    monkeypatch.undo()
+    assert same(everything(run), everything(expected))
