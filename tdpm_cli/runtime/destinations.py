@@ -9,7 +9,15 @@ from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import writing
 
 MARK = "written by tdpm"
-_MARKS = re.compile(rb'(?:made|written)[ _]by\W{0,8}tdpm|"format":"tdpm|/extra/tdpm\.json|protocol\.npy')
+_MARKS = re.compile(  # as each format holds them, so that a text that quotes the words has none
+    rb"Comment\0written by tdpm"  # PNG
+    rb"|written by tdpm\Z"  # the comment of a zip
+    rb'|content="written by tdpm"'  # HTML
+    rb'|"written_by": "tdpm '  # JSON
+    rb"|made_by\W{1,8}tdpm \d"  # metadata of ONNX and torch.export
+    rb'|"format":"tdpm'  # safetensors
+    rb"|/extra/tdpm\.json|protocol\.npy"  # torch.export, statistics
+)
 SEARCHED_BYTES = 1 << 16  # at both ends of a file
 
 Source = str | Path | None

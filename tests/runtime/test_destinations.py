@@ -149,6 +149,14 @@ def test_the_images_of_tdpm_are_recognized(tmp_path):
     assert not any(is_own(tmp_path / name) for name in ("other.png", "other.npz", "link.png", "missing"))
 
 
+@pytest.mark.parametrize(
+    "text", ["This page was written by tdpm, they say.", "made by tdpm", '{"by": "tdpm"}', "Comment: written by tdpm!"]
+)
+def test_a_text_that_quotes_the_mark_is_not_tdpms(tmp_path, text):
+    (tmp_path / "notes.txt").write_text(text)
+    assert not is_own(tmp_path / "notes.txt")
+
+
 def test_a_file_of_tdpm_is_replaced_without_an_option(tmp_path):
     own = grids.save(Image.new("L", (4, 4)), tmp_path / "own.png")
     check_file("--sheet", own)
