@@ -150,7 +150,7 @@ def test_the_images_of_tdpm_are_recognized(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["This page was written by tdpm, they say.", "made by tdpm", '{"by": "tdpm"}', "Comment: written by tdpm!"]
+    "text", ["This page was written by tdpm.", "made by tdpm", '{"by": "tdpm"}', "Comment: written by tdpm!"]
 )
 def test_a_text_that_quotes_the_mark_is_not_tdpms(tmp_path, text):
     (tmp_path / "notes.txt").write_text(text)
