@@ -18,6 +18,7 @@ from annotated_types import Ge, Gt, Interval, Le, Lt
 from tdpm_cli.config import registry
 from tdpm_cli.config.presets import preset_names, preset_path, read_preset
 from tdpm_cli.config.schema import SETTINGS
+from tdpm_cli.config.settings import StageConfig
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference.md"
 TITLES = {  # kind -> title, and how a user names a component of it
@@ -103,7 +104,7 @@ def components(kind: str) -> Iterator[str]:
 def settings() -> Iterator[str]:
     """Yield the lines of the tables of sections that hold settings."""
     yield "\n## Settings\n\nCounts of images accept suffixes: `200k`, `2M`."
-    for section, model in SETTINGS.items():
+    for section, model in (SETTINGS | {"train.stages": StageConfig}).items():
         yield f"\n### {section}\n\n{model.__doc__}\n"
         yield from table(("key", "values", "default", "meaning"), (
             (f"`{key}`", values_of(field.annotation) + ranges(tuple(field.metadata)),

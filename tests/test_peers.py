@@ -62,6 +62,7 @@ def test_fid_is_clean_fids(tmp_path, side, suffix, colour):
     assert ours == pytest.approx(theirs, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_fid_of_zips_by_one_torchscript_file_is_clean_fids(tmp_path, stand_in):
     pytest.importorskip("sklearn")
     from cleanfid import fid

@@ -1,4 +1,4 @@
-"""scripts/stress: a small share of every part in the ordinary suite, and each part in full among the slow tests."""
+"""scripts/stress: a small share of most parts in the ordinary suite, and each part in full among the slow tests."""
 
 import json
 import subprocess
@@ -21,9 +21,11 @@ def run_stress(*arguments):
     return results
 
 
-def test_a_share_of_every_part_passes():
+@pytest.mark.parametrize("part", [pytest.param("kills", marks=pytest.mark.slow), *PARTS[1:]])
+def test_a_share_of_a_part_passes(part):
     pytest.importorskip("hypothesis")
-    assert [result["part"] for result in run_stress("--share", "0.006")] == PARTS
+    (result,) = run_stress(part, "--share", "0.006")
+    assert (result["part"], result["failures"]) == (part, [])
 
 
 @pytest.mark.slow

@@ -41,28 +41,26 @@ class Trap:
 
 
 def hostile_files(n: int, folder: Path) -> Outcome:
-    """Pass every hostile file to the command line, each in its own process."""
+    """Pass hostile files to the command line, each in its own process: all, or about n of every kind alike."""
     quiet()
     run = train(load_config("toy-mixture", [*POINTS, "train.duration=64"]), folder, "run")
     images = train(load_config("digits", IMAGES), folder, "images")
     assert run is not None
     assert images is not None
-    failures, highest, base = [], 0, 0
+    failures, highest = [], 0
     cases = {name: case for write in (models, arrays, image_files, texts) for name, case in write(folder, run).items()}
-    for _ in range(n):
-        for name, arguments in {"nothing hostile": ["presets"], **cases}.items():
-            status, output, memory = call_in_process(arguments, folder / "log")
-            if name == "nothing hostile":
-                base = memory
-                continue
-            highest = max(highest, memory)
-            if status != (0 if name in HARMLESS else 2) or "Traceback" in output:
-                failures.append(f"{name}: status {status}: {output[-400:]}")
-            if (folder / CANARY).exists():
-                failures.append(f"{name}: it was executed")
-                (folder / CANARY).unlink()
-            if memory > MAX_MEMORY:
-                failures.append(f"{name}: {memory / GiB:.2f} GiB of memory")
+    cases = dict(list(cases.items())[:: max(1, len(cases) // n)])
+    _, _, base = call_in_process(["presets"], folder / "log")
+    for name, arguments in cases.items():
+        status, output, memory = call_in_process(arguments, folder / "log")
+        highest = max(highest, memory)
+        if status != (0 if name in HARMLESS else 2) or "Traceback" in output:
+            failures.append(f"{name}: status {status}: {output[-400:]}")
+        if (folder / CANARY).exists():
+            failures.append(f"{name}: it was executed")
+            (folder / CANARY).unlink()
+        if memory > MAX_MEMORY:
+            failures.append(f"{name}: {memory / GiB:.2f} GiB of memory")
     if escaped := list(folder.parent.glob("escaped*")):
         failures.append(f"written outside: {escaped}")
     return Outcome(

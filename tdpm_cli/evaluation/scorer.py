@@ -54,6 +54,8 @@ class Scorer:
     def score(self, samples: Input, n: int | None = None) -> Scores:
         """Score the first n of the samples, or all. Raises InputError if there are too few, or they do not fit."""
         check_fit(samples, self.reference, self.extractor is None, self.metrics)
+        if not isinstance(samples, Statistics):
+            check_count(samples.text, min(n or len(samples), len(samples)))  # before the work on the reference
         reference, ours = self.summary, self._summary_of_samples(samples, n)
         ours = replace(ours, feature_name=self._name_of_features(samples))
         self._warn_of_low_rank(ours)
@@ -120,7 +122,6 @@ class Scorer:
         if isinstance(samples, Statistics):
             return self._summary_of_statistics(samples)
         count = min(n or len(samples), len(samples))
-        check_count(samples.text, count)
         dimension = len(self.summary.mean) if isinstance(self.reference, Statistics) else None
         summary = self._gatherer(count, self.text).summarise("samples", samples, count, dimension)
         text_name = f"{self.text.protocol['name']} {self.text.text_score}" if self.text else ""

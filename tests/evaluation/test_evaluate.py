@@ -93,7 +93,7 @@ def test_the_scores_of_the_data_against_themselves_are_zero(runs, tmp_path):
     same = score(tmp_path / "a", features="efficientnet-lite0", ref=tmp_path / "a")
     assert same["scores"]["FD-efficientnet-lite0-40"] == pytest.approx(0, abs=0.05)
     sample(tmp_path / "b", 40, runs["images"])
-    noise = score(tmp_path / "b", metrics=["fid"], n=20)  # features and reference come from the preset
+    noise = score(tmp_path / "b", metrics=["fid"], ref=tmp_path / "a", n=20)  # the features of the preset
     assert noise["scores"]["FD-efficientnet-lite0-20"] > 100
 
 
@@ -211,15 +211,17 @@ def test_eval_suggests_a_sweep_of_the_model_that_it_scored(runs, capsys):
     assert f"tdpm sweep --model {runs['points']} --steps" in capsys.readouterr().err
 
 
-def test_eval_of_data_suggests_a_sweep_without_model(capsys):
-    score("toy-mixture", ref="toy-mixture", n=10)
+def test_eval_of_data_suggests_a_sweep_without_model(runs, tmp_path, capsys):
+    sample(tmp_path / "out", 10, runs["points"])
+    score("toy-mixture", ref=tmp_path / "out", n=10)
     assert "tdpm sweep --steps" in capsys.readouterr().err
 
 
 def test_only_the_published_inception_gives_a_score_named_fid(runs, tmp_path, stand_in, monkeypatch):
+    monkeypatch.setattr("tdpm_cli.evaluation.metrics.fid.frechet", lambda *_: 1.0)  # names need no number
     sample(tmp_path / "out", 10, runs["images"])
     digest = hashlib.sha256(stand_in.read_bytes()).hexdigest()
-    ours = {"features": "inception", "weights": stand_in, "metrics": ["fid"]}
+    ours = {"features": "inception", "weights": stand_in, "metrics": ["fid"], "ref": tmp_path / "out"}
     assert list(score(tmp_path / "out", **ours)["scores"]) == [f"FD-inception-{digest[:8]}-10"]
     monkeypatch.setattr("tdpm_cli.evaluation.features.inception.SHA256", digest)
     assert list(score(tmp_path / "out", **ours)["scores"]) == ["FID-10"]

@@ -15,7 +15,7 @@ from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.signals import Interrupted
 
 TDPM = str(Path(sys.executable).with_name("tdpm"))
-ROWS = 40
+ROWS = 16
 
 
 def interrupt(command, begun, number):

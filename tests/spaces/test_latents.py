@@ -172,7 +172,10 @@ def test_a_model_of_latents_is_trained_sampled_and_scored_as_images(coder, encod
     assert build.load_model(run).components.space.shape == (3, 4, 4)
 
 
-@pytest.mark.parametrize("suffix", [pytest.param("pt2", marks=pytest.mark.slow), "onnx", "folder"])
+SLOW = [pytest.param(suffix, marks=pytest.mark.slow) for suffix in ("pt2", "onnx")]
+
+
+@pytest.mark.parametrize("suffix", [*SLOW, "folder"])
 def test_a_model_of_latents_is_exported_with_its_decoder(coder, images, tmp_path, generator, suffix):
     pytest.importorskip("onnxruntime")
     settled = plain(coder, images, "backbone.groups=4").to_dict() | {"condition": {"name": "none"}}
