@@ -1,15 +1,19 @@
 """Read and write weights as safetensors, which contain numbers and text and nothing that could be executed."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from tdpm_cli.runtime import distributed
+from tdpm_cli.runtime.device import free_memory
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import replacing, sync
 
@@ -84,6 +88,46 @@ def read_header(path: Path) -> tuple[dict[str, list[int]], dict[str, str]]:
     with _opened(path) as file:
         shapes = {_current_name(name): list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         return shapes, file.metadata() or {}
+
+
+def check_size(path: Path, build: Callable[[], nn.Module]) -> None:
+    """Build a network that takes no memory, and compare it with a file of its weights before any memory is taken.
+
+    Raises InputError for a network with more weights than the file, or of more than the free memory.
+    """
+    shapes, _ = read_header(path)
+    with limit_parameters(len(shapes), path), torch.device("meta"):
+        parameters = list(build().parameters())
+    needed, contained = sum(map(Tensor.numel, parameters)), sum(map(prod, shapes.values()))
+    if needed > contained:
+        raise InputError(f"{path}: weights of another model: {contained:,} numbers, but its config needs {needed:,}")
+    require_memory(sum(parameter.nbytes for parameter in parameters), path, torch.device("cpu"))
+
+
+def require_memory(needed: int, path: Path, device: torch.device) -> None:
+    """Raise InputError, naming the file of weights, if they need more bytes than are free."""
+    if needed > (free := free_memory(device)):
+        raise InputError(
+            f"{path}: its weights need {needed / 2**30:.3g} GiB of memory, but only {free / 2**30:.3g} GiB are free"
+        )
+
+
+@contextmanager
+def limit_parameters(tensors: int, path: Path) -> Iterator[None]:
+    """Raise InputError while building networks with far more weights than the file has."""
+    remaining = 4 * tensors + 100  # a network may replace some while it is built
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal remaining
+        remaining -= 1
+        if remaining < 0:
+            raise InputError(f"{path}: weights of another model: its config needs more than its {tensors}")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @contextmanager

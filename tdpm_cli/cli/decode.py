@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
-from tdpm_cli.cli.options import Model, OutFolder, Overwrite, Seed, Settings, existing, sampling_options
+from tdpm_cli.cli.options import Model, OutFolder, Overwrite, Seed, Settings, confirms, existing, sampling_options
+from tdpm_cli.config.external import Confirmation
 
 
+@confirms
 @sampling_options("steps", "spacing", "sampler", "guidance_scale")
 def decode(
     *,
@@ -17,6 +19,7 @@ def decode(
     ],
     out: OutFolder,
     model: Model = None,
+    external: Confirmation,
     sampling: Settings,
     seed: Seed = 0,
     overwrite: Overwrite = False,
@@ -25,4 +28,4 @@ def decode(
     from tdpm_cli.sampling.decode import decode as run
     from tdpm_cli.sampling.options import DecodeOptions
 
-    run(encoded, out, DecodeOptions(model=model, seed=seed, sampling=sampling, overwrite=overwrite))
+    run(encoded, out, DecodeOptions(model=model, external=external, seed=seed, sampling=sampling, overwrite=overwrite))

@@ -15,20 +15,24 @@ from tdpm_cli.cli.options import (
     Prompts,
     Seed,
     Settings,
+    confirms,
     count,
     numbers,
     require_model,
     sampling_options,
     split_list,
 )
+from tdpm_cli.config.external import Confirmation
 
 
+@confirms
 @sampling_options("steps", "spacing", "sampler", "guidance_scale")
 def edit(
     *,
     images: Images,
     out: OutFolder,
     model: Model = None,
+    external: Confirmation,
     sampling: Settings,
     strength: Annotated[
         str, typer.Option(help="Noise as fractions of T, such as 0.3,1.", rich_help_panel=SAMPLING)
@@ -47,6 +51,7 @@ def edit(
     from tdpm_cli.sampling.options import EditOptions
 
     run(images, out, EditOptions(
-        model=model, strengths=strengths, n=number, seed=seed, labels=split_list(labels), prompts=prompt,
+        model=model, external=external,
+        strengths=strengths, n=number, seed=seed, labels=split_list(labels), prompts=prompt,
         sampling=sampling, overwrite=overwrite,
     ))  # fmt: skip

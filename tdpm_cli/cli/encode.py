@@ -16,19 +16,23 @@ from tdpm_cli.cli.options import (
     Overwrite,
     Prompts,
     Settings,
+    confirms,
     optional_count,
     require_model,
     sampling_options,
     split_list,
 )
+from tdpm_cli.config.external import Confirmation
 
 
+@confirms
 @sampling_options("steps", "spacing", "guidance_scale")
 def encode(
     *,
     images: Images,
     out: OutFolder,
     model: Model = None,
+    external: Confirmation,
     sampling: Settings,
     n: FirstN = None,
     iterations: Iterations = 1,
@@ -48,6 +52,7 @@ def encode(
     from tdpm_cli.sampling.options import EncodeOptions
 
     run(images, out, EncodeOptions(
-        model=model, n=number, seed=seed, iterations=iterations, logits=logits, labels=split_list(labels),
+        model=model, external=external,
+        n=number, seed=seed, iterations=iterations, logits=logits, labels=split_list(labels),
         prompts=prompt, sampling=sampling, overwrite=overwrite,
     ))  # fmt: skip

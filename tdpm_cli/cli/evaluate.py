@@ -25,12 +25,14 @@ from tdpm_cli.cli.options import (
     ScoredN,
     Settings,
     TextScore,
+    confirms,
     in_processes,
     optional_count,
     require_model,
     sampling_options,
     split_list,
 )
+from tdpm_cli.config.external import Confirmation
 
 Scored = Annotated[
     Optional[str],
@@ -56,6 +58,7 @@ StatisticsFile = Annotated[
 ]
 
 
+@confirms
 @sampling_options("steps", "spacing", "sampler", "guidance_scale", "prior_guidance_scale")
 def evaluate(
     *,
@@ -73,6 +76,7 @@ def evaluate(
     ref: Reference = None,
     n: ScoredN = None,
     model: Model = None,
+    external: Confirmation,
     sampling: Settings,
     seed: FirstSeed = None,
     repeats: Repeats = 1,
@@ -101,7 +105,8 @@ def evaluate(
         require_model(model)
     flags = {"fid": fid, "kid": kid, "prdc": prdc, "memorised": memorised, CLASSES_METRIC: per_class}
     options = EvaluateOptions(
-        model=model, seed=seed, repeats=repeats, sampling=sampling, ref=ref, n=number, features=features,
+        model=model, external=external,
+        seed=seed, repeats=repeats, sampling=sampling, ref=ref, n=number, features=features,
         weights=weights, metrics=[*split_list(metrics), *(name for name, is_set in flags.items() if is_set)], text=text,
         diagnose=diagnose, cache=cache, json_file=json, report=report, overwrite=overwrite,
     )  # fmt: skip
@@ -111,7 +116,7 @@ def evaluate(
 
     if ref_only is not None and out is not None:
         write_statistics(ref_only, StatisticsOptions(
-            out=out, features=features, weights=weights, cache=cache, overwrite=overwrite,
+            out=out, external=external, features=features, weights=weights, cache=cache, overwrite=overwrite,
         ))  # fmt: skip
         return
     in_processes(nproc)

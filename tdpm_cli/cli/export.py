@@ -12,17 +12,21 @@ from tdpm_cli.cli.options import (
     Model,
     OverwriteFile,
     Settings,
+    confirms,
     require_model,
     sampling_options,
 )
+from tdpm_cli.config.external import Confirmation
 from tdpm_cli.export.target import export_target
 
 
+@confirms
 @sampling_options("steps", "spacing", "sampler", *SAMPLER_OPTIONS, *GUIDANCE)
 def export(
     *,
     file: Annotated[Path, typer.Argument(help="File, or folder of diffusers, to write.")],
     model: Model = None,
+    external: Confirmation,
     sampling: Settings,
     format: Annotated[
         Optional[str],
@@ -45,4 +49,4 @@ def export(
     from tdpm_cli.export.export import ExportRequest
     from tdpm_cli.export.export import export as run
 
-    run(file, model, format, ExportRequest(licence, rgb, sampling, overwrite))
+    run(file, model, format, ExportRequest(licence, rgb, sampling, overwrite, external))

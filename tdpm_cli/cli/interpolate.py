@@ -15,19 +15,23 @@ from tdpm_cli.cli.options import (
     Overwrite,
     Prompts,
     Settings,
+    confirms,
     known_images,
     optional_count,
     require_model,
     sampling_options,
     split_list,
 )
+from tdpm_cli.config.external import Confirmation
 
 
+@confirms
 @sampling_options("steps", "spacing", "sampler", "guidance_scale")
 def interpolate(
     *,
     out: OutFolder,
     model: Model = None,
+    external: Confirmation,
     sampling: Settings,
     images: Annotated[
         Optional[str],
@@ -56,7 +60,7 @@ def interpolate(
     from tdpm_cli.sampling.options import InterpolateOptions
 
     run(out, InterpolateOptions(
-        model=model, images=images, seeds=chosen, n=number, frames=frames, iterations=iterations,
+        model=model, external=external, images=images, seeds=chosen, n=number, frames=frames, iterations=iterations,
         labels=split_list(labels), prompts=prompt, sampling=sampling, overwrite=overwrite,
     ))  # fmt: skip
 

@@ -205,13 +205,14 @@ def settings_options(parameter: str, model: str, *names: str, panel: str) -> Cal
         fields |= registry.all_keys("sampler")
     options = {name: _option(name, fields[name], panel) for name in names}
 
-    def check(values: Mapping[str, object]) -> None:
+    def receive(values: Settings) -> Settings:
         if model == "SampleConfig":
             from tdpm_cli.config.schema import check_options
 
             check_options(values)
+        return values
 
-    return _with_options(parameter, options, check)
+    return _with_options(parameter, options, receive)
 
 
 sampling_options = partial(settings_options, "sampling", "SampleConfig", panel=SAMPLING)
@@ -225,7 +226,7 @@ def lists_of_sampling_options(*names: str) -> Callable[[Command], Command]:
     fields = signatures.fields(SETTINGS, "SampleConfig", names)
     options = {name: (Optional[str], _declared(name, fields[name], SAMPLING)) for name in names}
 
-    def check(values: Settings) -> None:
+    def receive(values: Settings) -> Settings:
         from tdpm_cli.config.schema import check_options
 
         for name, text in values.items():
@@ -233,13 +234,39 @@ def lists_of_sampling_options(*names: str) -> Callable[[Command], Command]:
             values[name] = numbers(option, text) if _type_of(fields[name]) is float else split_list(text)
             for value in values[name]:
                 check_options({name: value})
+        return values
 
-    return _with_options("sampling", options, check)
+    return _with_options("sampling", options, receive)
+
+
+def confirms(command: Command) -> Command:
+    """Replace a command's parameter `external` by options with which the user confirms what a stored config names.
+
+    The command receives a Confirmation.
+    """
+    from tdpm_cli.config.external import Confirmation
+
+    options: dict[str, tuple[object, OptionInfo]] = {
+        "allow_external": (Optional[bool], typer.Option(
+            "--allow-external", help="Open all files and hubs that the model names.", rich_help_panel=MODEL,
+        )),
+        "set_": (Optional[list[str]], typer.Option(
+            "--set", metavar="SECTION.KEY=VALUE", rich_help_panel=MODEL,
+            help="Name what the model opens, such as data.path; repeatable.",
+        )),
+    }  # fmt: skip
+
+    def confirmation(values: Settings) -> Confirmation:
+        return Confirmation(bool(values.get("allow_external")), tuple(values.get("set_") or ()))
+
+    return _with_options("external", options, confirmation)(command)
 
 
 def _with_options(
-    parameter: str, options: Mapping[str, tuple[object, OptionInfo]], check: Callable[[Settings], None]
+    parameter: str, options: Mapping[str, tuple[object, OptionInfo]], receive: Callable[[Settings], object]
 ) -> Callable[[Command], Command]:
+    """Replace a command's `parameter` by options; the command gets what `receive` makes of the values that are set."""
+
     def decorate(command: Command) -> Command:
         signature = inspect.signature(command)
         parameters: list[inspect.Parameter] = []
@@ -255,8 +282,7 @@ def _with_options(
         @wraps(command)
         def run(**values: object) -> None:
             settings = {name: value for name in options if (value := values.pop(name)) is not None}
-            check(settings)
-            command(**values, **{parameter: settings})
+            command(**values, **{parameter: receive(settings)})
 
         vars(run)["__signature__"] = signature.replace(parameters=parameters)
         run.__annotations__ = {declared.name: declared.annotation for declared in parameters}

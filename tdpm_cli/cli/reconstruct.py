@@ -16,6 +16,7 @@ from tdpm_cli.cli.options import (
     Overwrite,
     Prompts,
     Settings,
+    confirms,
     count,
     counts,
     nonempty_list,
@@ -23,14 +24,17 @@ from tdpm_cli.cli.options import (
     sampling_options,
     split_list,
 )
+from tdpm_cli.config.external import Confirmation
 
 
+@confirms
 @sampling_options("spacing")
 def reconstruct(
     *,
     images: Images,
     out: OutFolder,
     model: Model = None,
+    external: Confirmation,
     sampling: Settings,
     steps: Annotated[
         str, typer.Option(help="Steps in each direction, such as 4,16,64.", rich_help_panel=SAMPLING)
@@ -55,6 +59,7 @@ def reconstruct(
     from tdpm_cli.evaluation.reconstruct import reconstruct as run
 
     run(images, out, ReconstructOptions(
-        model=model, n=number, steps=all_steps, at=times, iterations=iterations, seed=seed, labels=split_list(labels),
+        model=model, external=external,
+        n=number, steps=all_steps, at=times, iterations=iterations, seed=seed, labels=split_list(labels),
         prompts=prompt, sampling=sampling, overwrite=overwrite,
     ))  # fmt: skip

@@ -18,6 +18,7 @@ from tdpm_cli.cli.options import (
     Processes,
     Prompts,
     Settings,
+    confirms,
     existing,
     in_processes,
     one_of,
@@ -27,6 +28,7 @@ from tdpm_cli.cli.options import (
     split_list,
 )
 from tdpm_cli.config.constants import FORMATS
+from tdpm_cli.config.external import Confirmation
 
 SampledN = Annotated[
     Optional[str],
@@ -43,12 +45,14 @@ PromptFile = Annotated[
 ]
 
 
+@confirms
 @sampling_options("steps", "spacing", "sampler", *SAMPLER_OPTIONS, *GUIDANCE, "precision", "batch")
 def sample(
     *,
     out: OutFolder,
     n: SampledN = None,
     model: Model = None,
+    external: Confirmation,
     sampling: Settings,
     seed: Annotated[
         int,
@@ -87,6 +91,7 @@ def sample(
     in_processes(nproc)
     all_prompts = [*(prompt or []), *(read_prompts(prompts) if prompts else [])]
     run(out, SampleOptions(
-        model=model, n=number, seed=seed, labels=split_list(labels), prompts=all_prompts, upsample=upsample,
+        model=model, external=external,
+        n=number, seed=seed, labels=split_list(labels), prompts=all_prompts, upsample=upsample,
         format=format, compile=compile, sampling=sampling, overwrite=overwrite,
     ))  # fmt: skip

@@ -24,6 +24,7 @@ from tdpm_cli.cli.options import (
     Seed,
     Settings,
     TextScore,
+    confirms,
     counts,
     existing,
     in_processes,
@@ -33,6 +34,7 @@ from tdpm_cli.cli.options import (
     split_list,
 )
 from tdpm_cli.config.constants import Start
+from tdpm_cli.config.external import Confirmation
 
 Models = Annotated[
     Optional[list[Path]],
@@ -46,6 +48,7 @@ SweepFolder = Annotated[
 ]
 
 
+@confirms
 @lists_of_sampling_options("spacing", "sampler", "guidance_scale", "prior_guidance_scale")
 def sweep(
     *,
@@ -53,6 +56,7 @@ def sweep(
         str, typer.Option(help="Reverse steps, such as 1,2,4,8,16.", rich_help_panel=SAMPLING)
     ] = "1,2,4,8,16",
     model: Models = None,
+    external: Confirmation,
     sampling: Settings,
     start: Annotated[
         str, typer.Option(help="Start of sampling: prior, data, gaussian.", rich_help_panel=SAMPLING)
@@ -89,7 +93,7 @@ def sweep(
     from tdpm_cli.evaluation.options import SweepOptions
 
     options = SweepOptions(
-        steps=all_steps, models=model or [], spacings=sampling.get("spacing", ()),
+        steps=all_steps, models=model or [], external=external, spacings=sampling.get("spacing", ()),
         samplers=sampling.get("sampler", ()), starts=starts, guidance_scales=sampling.get("guidance_scale", ()),
         prior_guidance_scales=sampling.get("prior_guidance_scale", ()), n=number, seed=seed, repeats=repeats,
         ref=ref, features=features, weights=weights, out=out, report=report, cache=cache, text=text,

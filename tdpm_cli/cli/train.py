@@ -71,6 +71,11 @@ InitPrior = Annotated[
     ),
 ]
 
+AllowExternal = Annotated[
+    bool,
+    typer.Option("--allow-external", help="Open all files and hubs that --init names.", rich_help_panel=MODEL),
+]
+
 
 @settings_options(
     "settings", "TrainConfig", "duration", "batch", "batch_gpu", "seed", "objective", "on_save_error", panel=TRAINING
@@ -94,6 +99,7 @@ def train(
     budget: Budget = None,
     init: Init = None,
     init_prior: InitPrior = None,
+    allow_external: AllowExternal = False,
     resume: Annotated[
         str, typer.Option(help="auto, never, or a run's or checkpoint's path.", rich_help_panel=TRAINING)
     ] = "auto",
@@ -119,7 +125,7 @@ def train(
         raise InputError("--budget and --duration exclude each other: the budget sets the duration")
     seconds = None if budget is None else parse_seconds(budget)
     overrides: list[Override] = [*(set_ or []), {"train": settings | machine}]
-    config = training_config(preset, overrides, Sources(data, download, init, init_prior))
+    config = training_config(preset, overrides, Sources(data, download, init, init_prior, allow_external))
 
     from tdpm_cli.sampling.build import check_together
     from tdpm_cli.training import train as training

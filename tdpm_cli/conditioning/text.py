@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tdpm_cli.config.registry import load
-from tdpm_cli.config.types import Positive, Probability, RawCondition
+from tdpm_cli.config.types import ExternalPath, Positive, Probability, RawCondition
 from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.protocols import Cond
@@ -53,7 +53,7 @@ class Text:
     option = "--prompt"
 
     def __init__(
-        self, *, text_encoder: str = "minilm", weights: str | None = None, tokens: Positive = 16,
+        self, *, text_encoder: str = "minilm", weights: ExternalPath | None = None, tokens: Positive = 16,
         dropout: Probability = 0.1,
         templates: list[str] = ["a photo of a {class}"],  # noqa: B006 (never written to)
         names: list[str] = [], examples: list[str] = [], dim: Positive | None = None,  # noqa: B006

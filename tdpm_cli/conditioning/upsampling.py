@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from tdpm_cli.conditioning.text import Text
-from tdpm_cli.config.types import Positive, Probability, RawCondition
+from tdpm_cli.config.types import ExternalPath, Positive, Probability, RawCondition
 from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.engine.protocols import Cond
@@ -30,7 +30,8 @@ class Upsampling:
 
     def __init__(
         self, *, low: Annotated[list[Positive], Len(3, 3)], low_noise: Probability = 0.3,
-        text_encoder: str = "minilm", weights: str | None = None, tokens: Positive = 16, dropout: Probability = 0.1,
+        text_encoder: str = "minilm", weights: ExternalPath | None = None, tokens: Positive = 16,
+        dropout: Probability = 0.1,
         templates: list[str] = ["a photo of a {class}"],  # noqa: B006 (never written to)
         names: list[str] = [], examples: list[str] = [], dim: Positive | None = None,  # noqa: B006
     ) -> None:  # fmt: skip

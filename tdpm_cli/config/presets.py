@@ -78,6 +78,11 @@ def preset_path(name: str) -> Path:
     return path
 
 
+def is_stored(name: str) -> bool:
+    """Return whether a preset is the `config.yaml` of a run, which tdpm wrote and which may come from anyone."""
+    return "preset" in _read_file(name)
+
+
 def read_preset(name: str) -> PlainConfig:
     """Return the plain values of a preset, from its name or path, merged with the preset that it extends."""
     plain = _read_file(name)

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from tdpm_cli.config import registry
+from tdpm_cli.config import external, registry
 from tdpm_cli.config.constants import SECTIONS
+from tdpm_cli.config.external import Confirmation
 from tdpm_cli.config.legacy import upgrade
 from tdpm_cli.config.presets import Override, merge, section_of
 from tdpm_cli.config.settings import (
@@ -48,12 +49,16 @@ UNITS = tuple(Truncation.__annotations__)  # in which a preset may give the trun
 
 
 class Component(BaseModel):
-    """A component by its name, with its options. Builds nothing; see `sampling/build.py`."""
+    """A component by its name, with its options. Builds nothing; see `sampling/build.py`.
+
+    `rejection` is the error of building it: a stored config names what the user has not confirmed (`external.py`).
+    """
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     options: dict[str, object] = {}
+    rejection: str | None = Field(default=None, exclude=True, repr=False)
 
     def to_dict(self) -> dict[str, object]:
         """Return the section's plain values."""
@@ -135,14 +140,18 @@ def load_config(preset: str | Path | Mapping[str, Value], overrides: Sequence[Ov
     return config.model_copy(update={section: None for section, is_unused in unused.items() if is_unused})
 
 
-def load_stored_config(plain: Value) -> Config:
+def load_stored_config(
+    plain: Value, where: str = "the stored config", confirmation: Confirmation = external.NOTHING
+) -> Config:
     """Read a config that tdpm stored with a run, a model or samples, of this version or of 0.1.0.
 
-    Raises InputError for what is not a config.
+    It may come from anyone: a component that names what `confirmation` does not cover cannot be built, and the error
+    names `where`. Raises InputError for what is not a config, and for a confirmation of other keys.
     """
+    confirmation.check()
     if not isinstance(plain, Mapping):
         raise InputError("the stored config is damaged: it must have sections such as data, space, backbone and train")
-    return load_config(upgrade(plain))
+    return external.guard(load_config(upgrade(plain), confirmation.assignments), where, confirmation)
 
 
 def validate_sections(plain: Mapping[str, Value], except_for: Collection[str] = ()) -> dict[str, object]:

@@ -58,6 +58,27 @@ class WithUnit:
         return {"anyOf": [handler(schema), {"type": "string", "pattern": f"^{_COUNT}$"}]}
 
 
+@dataclass(frozen=True)
+class External:
+    """Marks a key whose value tdpm opens; see `external.py`."""
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Restricts a text to a regular expression."""
+
+    pattern: str
+
+    def __get_pydantic_core_schema__(self, source: object, handler: "GetCoreSchemaHandler") -> "CoreSchema":
+        from pydantic_core import core_schema
+
+        return core_schema.str_schema(pattern=self.pattern, strict=True)
+
+
+ExternalPath = Annotated[str, External()]  # a file or folder of this machine
+ExternalName = Annotated[str, External()]  # a folder, or OWNER/NAME on a hub
+PlainName = Annotated[str, Matching(r"^\w[\w.-]*$")]  # of a file or folder, without its path
+Program = Annotated[str, Matching("^[0-9a-f]{64}$")]  # the SHA-256 of a program that this machine trusts
 Count = Annotated[int, Ge(0), WithUnit()]
 PositiveCount = Annotated[int, Ge(1), WithUnit()]
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.config import registry
+from tdpm_cli.config.external import NOTHING, Confirmation, guard
 from tdpm_cli.config.presets import overlay, section_of
 from tdpm_cli.config.schema import Config, validate_schedule
 from tdpm_cli.convert.external import ImportedModel, Importer
@@ -18,7 +19,7 @@ from tdpm_cli.sampling.build import Components, build_schedule, config_in, sched
 DENOISER = "denoiser."  # the prefix of the denoiser's tensors in a file of tdpm
 
 
-def preset_of_denoiser(plain: Json, init: str) -> Json:
+def preset_of_denoiser(plain: Json, init: str, confirmation: Confirmation = NOTHING) -> Json:
     """Return a preset with the backbone, schedule, prediction and condition of the model that `init` names.
 
     The truncation point, the prior, the adversarial settings and the data stay those of the preset. Raises InputError
@@ -26,7 +27,7 @@ def preset_of_denoiser(plain: Json, init: str) -> Json:
     """
     source = init_source(init)
     if source.importer is None:
-        return _preset_of_run(plain, init)
+        return _preset_of_run(plain, init, confirmation)
     shape = (plain.get("space") or {}).get("shape")
     if not isinstance(shape, list) or len(shape) != 3:
         raise InputError(f"--init {init}: space.shape is {shape!r}, but the model makes images: set it to [C, H, W]")
@@ -79,8 +80,10 @@ def weights_of_run(init: str) -> tuple[dict[str, Tensor], Config]:
     return tensors, config_in(path, header)
 
 
-def _preset_of_run(plain: Json, init: str) -> Json:
-    config = weights_of_run(init)[1]
+def _preset_of_run(plain: Json, init: str, confirmation: Confirmation) -> Json:
+    config = guard(weights_of_run(init)[1], f"--init {init}", confirmation)
+    if config.condition.rejection is not None:  # the preset takes the condition over, and a preset is the user's
+        raise InputError(config.condition.rejection)
     trained = config.to_dict()
     if any(section_of(trained, "space").get(key) != value for key, value in (plain.get("space") or {}).items()):
         raise InputError(f"--init {init}: the model's space is {trained['space']}, but the preset's is "

@@ -9,6 +9,7 @@ import torch
 
 from tdpm_cli.checkpoints.runs import run_of
 from tdpm_cli.config import registry
+from tdpm_cli.config.external import MODEL, is_remembered
 from tdpm_cli.config.schema import Config
 from tdpm_cli.evaluation.checks import check_fit
 from tdpm_cli.evaluation.diagnose import diagnose
@@ -49,7 +50,7 @@ def evaluate(images: str | Path | None, options: EvaluateOptions) -> Json:
         sets: list[Input] = [open_input("IMAGES", str(images))]
     else:
         model, sets = _sample_sets(options, device)
-    config = config_of(sets[0])
+    config = config_of(sets[0], options.external)
     reference = _reference(sets[0], config, options)
     real_examples = _real_examples(sets[0], reference, config, options)
     scorer = _scorer(sets[0], reference, config, options, device)
@@ -59,7 +60,7 @@ def evaluate(images: str | Path | None, options: EvaluateOptions) -> Json:
     results = [scorer.score(samples) for samples in sets]
     merged = merge(results)
     result = _result(sets, results, merged, scorer)
-    report = EvaluationReport(sets[0], results[0], merged, scorer, result)
+    report = EvaluationReport(sets[0], results[0], merged, scorer, result, _run(sets[0], model, options))
     report.print()
     if model is not None and real_examples is not None:
         diagnosis = diagnose(model, real_examples, scorer, results[0].n, scored=results[0])
@@ -84,7 +85,9 @@ def write_statistics(path: str, options: StatisticsOptions) -> None:
     images = open_input("--ref-only", path)
     if isinstance(images, Statistics) or not images.is_image:
         raise InputError(f"--ref-only {path}: contains no images; accepted: a folder, a zip or an .npz of images")
-    extractor = load_extractor(options.features or DEFAULT_FEATURES, options.weights, devices.device())
+    extractor = load_extractor(
+        options.features or DEFAULT_FEATURES, options.weights, devices.device(), external=options.external
+    )
     scorer = Scorer(images, extractor, cache=options.cache)
     summary = scorer.summary
     protocol = {**scorer.protocol["reference"], "features": scorer.protocol["features"]}
@@ -117,7 +120,7 @@ def _check_stored(images: str, options: EvaluateOptions) -> None:
 
 def _sample_sets(options: EvaluateOptions, device: torch.device) -> tuple[SampledModel, list[Input]]:
     """Load the model, and return one set of samples for each seed; they are drawn when they are read."""
-    loaded = build.load_model(options.model, device)
+    loaded = build.load_model(options.model, device, options.external)
     settings = settings_of(loaded.components, **options.sampling)
     model = SampledModel(loaded, settings, options.seed or 0)
     n = options.n or loaded.components.config.eval.n
@@ -130,7 +133,7 @@ def _reference(samples: Input, config: Config | None, options: EvaluateOptions) 
         return open_input("--ref", str(options.ref))
     if config is None:
         raise InputError(f"{samples.text} has no samples.json, which names the training data; use --ref PATH")
-    return training_data(config, samples.text)
+    return training_data(config, samples.text, options.external)
 
 
 def _real_examples(
@@ -141,7 +144,7 @@ def _real_examples(
         return None
     if options.ref is None and isinstance(reference, Examples):
         return reference
-    return training_data(config, samples.text, "--diagnose starts from them")
+    return training_data(config, samples.text, options.external, "--diagnose starts from them")
 
 
 def _scorer(
@@ -153,7 +156,7 @@ def _scorer(
     metrics = metrics_of(options.metrics, points, options.text is not None, samples.text)
     check_fit(samples, reference, points, metrics)
     extractor = None if points else _extractor((samples, reference), config, options, device)
-    text = load_text_extractor(options.text, device) if options.text else None
+    text = load_text_extractor(options.text, device, options.external) if options.text else None
     batch = config.eval.batch if config else BATCH
     return Scorer(reference, extractor, text=text, batch=batch, metrics=metrics, cache=options.cache)
 
@@ -170,7 +173,16 @@ def _extractor(
     if options.features is None and name is not None and name not in registry.names("features"):
         raise InputError(f"the statistics are of the features {name!r}; set those with --features NAME:PATH")
     default = config.eval.features if config else name or DEFAULT_FEATURES
-    return load_extractor(options.features or default, options.weights, device)
+    return load_extractor(options.features or default, options.weights, device, external=options.external)
+
+
+def _run(samples: Input, model: SampledModel | None, options: EvaluateOptions) -> Path | None:
+    """Return the run of the model that drew the samples; None without one, or if only their manifest names it."""
+    manifest = samples.manifest if isinstance(samples, Examples) else None
+    if manifest is None:
+        return None
+    known = model is not None or options.external.everything or is_remembered(MODEL, str(manifest["model"]))
+    return run_of(Path(manifest["model"])) if known else None
 
 
 def _selected(samples: Input, n: int | None, config: Config | None) -> Input:

@@ -1,6 +1,6 @@
 """Feature extractors by name, and the interfaces that they implement."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tdpm_cli.config import registry
+from tdpm_cli.config.external import NOTHING, Confirmation, require
 from tdpm_cli.runtime.errors import InputError
 
 PUBLISHED = "inception"  # whose name stays as it is with a file of weights: it compares the file with the published one
@@ -45,6 +46,15 @@ class TextExtractor(Protocol):
         """Return the alignment [B] of images, by their features [B, D], with their captions, averaged over those."""
 
 
+@runtime_checkable
+class NamesFiles(Protocol):
+    """An extractor whose file of weights names other files."""
+
+    @staticmethod
+    def named_in(weights: Path) -> Mapping[str, str]:
+        """Return what the file of weights names, by key."""
+
+
 @dataclass
 class StatisticsFeatures:
     """The features of two files of statistics, which leave nothing to extract."""
@@ -56,25 +66,35 @@ class StatisticsFeatures:
         raise NotImplementedError
 
 
-def load_extractor(features: str, weights: Path | None, device: torch.device, option: str = "--features") -> Extractor:
+def load_extractor(
+    features: str,
+    weights: Path | None,
+    device: torch.device,
+    option: str = "--features",
+    external: Confirmation = NOTHING,
+) -> Extractor:
     """Load the extractor "name" or "name:weights", naming `option` in errors.
 
-    Its protocol names the file of weights unless those are the published ones. Raises InputError for unknown names and
-    for weights that do not fit.
+    Its protocol names the file of weights unless those are the published ones. Raises InputError for unknown names, for
+    weights that do not fit, and for weights that name files which are not confirmed.
     """
     name, _, path = features.partition(":")
     if path and weights:
         raise InputError(f"{option} {features} and --weights {weights}: name the weights once")
     weights = Path(path) if path else weights
-    extractor: Extractor = registry.load("features", name, option)(device, weights)
+    component = registry.load("features", name, option)
+    if weights is not None and isinstance(component, NamesFiles):
+        for key, value in component.named_in(weights).items():
+            require(key, value, str(weights), external, f"features that were trained on this machine with {option}")
+    extractor: Extractor = component(device, weights)
     if weights is not None and extractor.protocol["name"] == name != PUBLISHED:
         extractor.protocol["name"] = f"{name}-{str(extractor.protocol['weights_sha256'])[:8]}"
     return extractor
 
 
-def load_text_extractor(features: str, device: torch.device) -> TextExtractor:
+def load_text_extractor(features: str, device: torch.device, external: Confirmation = NOTHING) -> TextExtractor:
     """Load the extractor that `--text` names. Raises InputError for one that does not read captions."""
-    extractor = load_extractor(features, None, device, "--text")
+    extractor = load_extractor(features, None, device, "--text", external)
     if not isinstance(extractor, TextExtractor):
         raise InputError(
             f"--text {features}: these features do not read captions; accepted: clip, or image-text:FILE, which "

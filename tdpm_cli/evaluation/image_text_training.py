@@ -11,6 +11,7 @@ from torch.nn.functional import log_softmax, pad
 from tdpm_cli.checkpoints import weights
 from tdpm_cli.conditioning.captions.precompute import embed_captions
 from tdpm_cli.conditioning.text import Text
+from tdpm_cli.config import external
 from tdpm_cli.config.schema import Config
 from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.dataset import Dataset
@@ -65,6 +66,7 @@ def matcher(config: Config, out: Path, images: int = 200_000, overwrite: bool = 
         raise InputError(f"{out}: a matcher is written as .safetensors; give the file this suffix")
     check_file("FILE", out, [config.data.path], overwrite=overwrite)
     data, config = open_dataset(config)
+    external.remember_config(config)
     condition, shape = _captions_of(config), build_space(config).raw_shape
     device = devices.device()
     embed_captions(condition, data, device)

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from tdpm_cli.checkpoints.runs import run_of
-from tdpm_cli.config import load_config, load_stored_config
+from tdpm_cli.config import external, load_config, load_stored_config
 from tdpm_cli.config.constants import Start
+from tdpm_cli.config.external import Confirmation
 from tdpm_cli.config.schema import Config, SampleConfig
 from tdpm_cli.data import dataset
 from tdpm_cli.data.dataset import EncodedImages
@@ -53,10 +54,14 @@ def open_input(option: str, text: str) -> Input:
         raise InputError(f"{option} {text}: cannot open the data of this preset ({error}); use {option} PATH") from None
 
 
-def data_of(config: Config) -> Examples:
-    """Open the training data of a config; of data stored as latents, the images."""
+def data_of(config: Config, confirmation: Confirmation = external.NOTHING) -> Examples:
+    """Open the training data of a config; of data stored as latents, the images.
+
+    Raises InputError for images that only the latents name, unless they are confirmed.
+    """
     data, config = build.open_dataset(config)
     if isinstance(data, EncodedImages):
+        external.require(external.SOURCE, str(data.source), str(config.data.path), confirmation, "--ref PATH")
         data = data.images()
     section = config.data
     about = {
@@ -70,12 +75,12 @@ def data_of(config: Config) -> Examples:
                     list(data.class_names), on_disk=section.path is not None)  # fmt: skip
 
 
-def training_data(config: Config, owner: str, advice: str = "use --ref PATH") -> Examples:
+def training_data(config: Config, owner: str, confirmation: Confirmation, advice: str = "use --ref PATH") -> Examples:
     """Open the training data of `owner`, a model or samples. Raises InputError, ending in `advice`, if not found."""
     path = config.data.path
     if path and not path.exists():
         raise InputError(f"{owner}: training data not found: {path}; {advice}")
-    return data_of(config)
+    return data_of(config, confirmation)
 
 
 def samples_of(
@@ -94,10 +99,10 @@ def samples_of(
     )
 
 
-def config_of(samples: Input) -> Config | None:
+def config_of(samples: Input, confirmation: Confirmation) -> Config | None:
     """Return the config of the model that drew these samples, or None if they have no manifest."""
     manifest = samples.manifest if isinstance(samples, Examples) else None
-    return load_stored_config(manifest["config"]) if manifest else None
+    return load_stored_config(manifest["config"], samples.text, confirmation) if manifest else None
 
 
 def model_name(loaded: build.LoadedModel) -> str:

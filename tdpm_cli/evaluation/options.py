@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tdpm_cli.config import registry
+from tdpm_cli.config.external import NOTHING, Confirmation
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import Json
 from tdpm_cli.sampling.options import ConditionedOptions
@@ -19,7 +20,10 @@ class ScoringOptions:
     `metrics` are names of the registry, in addition to the distance, which is always computed. `ref` names the
     reference, by default the model's training data. `n` samples are scored, `repeats` times with seeds from `seed` on.
     `features` is "name" or "name:weights"; `text` names the features that score captions, None for no such score.
+    `external` confirms what stored configs name.
     """
+
+    external: Confirmation = NOTHING
 
     metrics: Sequence[str] = ()
     ref: str | Path | None = None
@@ -76,6 +80,7 @@ class StatisticsOptions:
     weights: Path | None = None
     cache: bool = True
     overwrite: bool = False  # a file that tdpm did not write
+    external: Confirmation = NOTHING
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,7 +51,7 @@ def reconstruct(source: str, out: Path, options: ReconstructOptions) -> list[Row
     PSNR is a mean over images; LPIPS is computed if its weights are present. Raises InputError for input that does not
     fit, and for steps that exceed every t.
     """
-    model = load_for_command(options.model)
+    model = load_for_command(options.model, options.external)
     images = read_images(source, model, options.n)
     labels = choose_labels(model, options, images.labels)
     precision = precision_of(out, options.overwrite)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from tdpm_cli.checkpoints.runs import run_of
 from tdpm_cli.evaluation.examples import Examples, Input
 from tdpm_cli.evaluation.results import Merged, Scores
 from tdpm_cli.evaluation.scorer import Scorer
@@ -33,6 +32,7 @@ class EvaluationReport:
     merged: Merged
     scorer: Scorer
     result: Json
+    run: Path | None  # of the model
 
     def print(self) -> None:
         """Print the scores, those of each class, and the files left out."""
@@ -102,8 +102,7 @@ class EvaluationReport:
 
     def _add_run(self, page: Page) -> None:
         """Add the sweep and the training curves of the run that drew the samples, if they exist."""
-        manifest = self.samples.manifest if isinstance(self.samples, Examples) else None
-        run = run_of(Path(manifest["model"])) if manifest else None
+        run = self.run
         if run and (run / "sweep" / SWEEP_JSON).is_file():
             add_sweep(page, read_sweep(run / "sweep" / SWEEP_JSON))
         if run and (run / "log.jsonl").is_file():

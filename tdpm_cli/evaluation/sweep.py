@@ -71,7 +71,7 @@ def sweep(options: SweepOptions) -> list[Json]:
         Page("")  # raises, before the work, for a missing package
         check_file("--report", options.report, [options.ref], models=options.models, overwrite=options.overwrite)
     device = devices.device()
-    models = [build.load_model(path, device) for path in options.models] or [build.load_model(device=device)]
+    models = [build.load_model(path, device, options.external) for path in options.models or [None]]
     plan = _plan(models, options)
     data = _training_data(models, options)
     reference = open_input("--ref", str(options.ref)) if options.ref is not None else _common(data, models)
@@ -126,7 +126,7 @@ def _training_data(models: Sequence[build.LoadedModel], options: SweepOptions) -
     if options.ref is not None and not starts_from_data:
         return []
     advice = "--start data starts from them" if starts_from_data else "use --ref PATH"
-    return [training_data(loaded.components.config, model_name(loaded), advice) for loaded in models]
+    return [training_data(loaded.components.config, model_name(loaded), options.external, advice) for loaded in models]
 
 
 def _common(data: Sequence[Examples], models: Sequence[build.LoadedModel]) -> Examples:
@@ -144,8 +144,8 @@ def _scorer(first: build.LoadedModel, reference: Input, options: SweepOptions, d
     is_image = len(components.space.raw_shape) == 3
     metrics = metrics_of(options.metrics, not is_image, options.text is not None, reference.text)
     features = options.features or components.config.eval.features
-    extractor = load_extractor(features, options.weights, device) if is_image else None
-    text = load_text_extractor(options.text, device) if options.text else None
+    extractor = load_extractor(features, options.weights, device, external=options.external) if is_image else None
+    text = load_text_extractor(options.text, device, options.external) if options.text else None
     return Scorer(reference, extractor, text=text, batch=components.config.eval.batch, metrics=metrics,
                   cache=options.cache)  # fmt: skip
 

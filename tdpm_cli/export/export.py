@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tdpm_cli.config import registry
+from tdpm_cli.config.external import NOTHING, Confirmation
 from tdpm_cli.export.target import export_target
 from tdpm_cli.runtime.console import print_line
 from tdpm_cli.runtime.destinations import check_file
@@ -17,12 +18,16 @@ NO_LICENCE = "not stated"
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What the user asks of an export: a licence to store, grey images as RGB, and sampling options."""
+    """What the user asks of an export: a licence to store, grey images as RGB, and sampling options.
+
+    `external` confirms what the stored config names.
+    """
 
     licence: str = NO_LICENCE
     rgb: bool = False
     options: Mapping[str, object] = field(default_factory=dict)
     overwrite: bool = False  # a file that tdpm did not write
+    external: Confirmation = NOTHING
 
 
 class ExportTarget(Protocol):
@@ -42,7 +47,7 @@ def export(
     """
     name = export_target(file, format)
     request = request or ExportRequest()
-    loaded = build.load_model(model)
+    loaded = build.load_model(model, confirmation=request.external)
     check_file("FILE", file, models=[model, loaded.source], overwrite=request.overwrite)
     target: ExportTarget = registry.load("export", name)()
     report = target.export(loaded, file, request)

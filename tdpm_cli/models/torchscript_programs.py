@@ -20,9 +20,9 @@ def load(digest: str) -> torch.jit.ScriptModule:
     path = place(digest)
     if not path.is_file():
         raise InputError(
-            f"the prior is a TorchScript program (SHA-256 {digest}), which is code and runs with your rights. "
-            f"This machine does not trust it, so it was not run. If you trust it, copy the file (prior.pt in the "
-            f"run's folder) to {path}"
+            f"prior.program is {digest}, the SHA-256 of a TorchScript program, which is code and runs with your "
+            f"rights. This machine does not trust it, so it was not run. If you trust it, copy the file (prior.pt in "
+            f"the run's folder) to {path}; `tdpm train --init-prior FILE` does so for a new run"
         )
     if sha256(path) != digest:
         raise InputError(f"{path}: damaged: its SHA-256 differs from its name; remove it, and copy the program again")

@@ -1,19 +1,18 @@
 """Build the networks of a config, and load trained weights into them: the only place that makes networks."""
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.checkpoints.runs import newest_run
 from tdpm_cli.config import registry
+from tdpm_cli.config.external import NOTHING, Confirmation
 from tdpm_cli.config.schema import Component, Config, ScheduleConfig, check_sampling, load_stored_config
 from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.engine.denoiser import Denoiser
@@ -21,7 +20,6 @@ from tdpm_cli.engine.protocols import Condition, Space
 from tdpm_cli.engine.schedule import Schedule
 from tdpm_cli.engine.tdpm import TDPM
 from tdpm_cli.runtime import distributed
-from tdpm_cli.runtime.device import free_memory
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import sha256
 from tdpm_cli.sampling.information import eigenvalues_of
@@ -144,7 +142,12 @@ def build_condition(config: Config) -> Condition:
 
 
 def build_component(kind: str, component: Component, *context: object) -> Any:
-    """Build a component from what the program passes in and its options."""
+    """Build a component from what the program passes in and its options.
+
+    Raises InputError for a component of a stored config that names what the user has not confirmed.
+    """
+    if component.rejection is not None:
+        raise InputError(component.rejection)
     return registry.load(kind, component.name)(*context, **component.options)
 
 
@@ -215,27 +218,26 @@ def header(config: Config, weights: str, seen: int) -> dict[str, str]:
     return {"format": f"tdpm {FORMAT}", "config": plain, "weights": weights, "seen": str(seen)}
 
 
-def load_model(source: Path | None = None, device: torch.device | str = "cpu") -> LoadedModel:
+def load_model(
+    source: Path | None = None, device: torch.device | str = "cpu", confirmation: Confirmation = NOTHING
+) -> LoadedModel:
     """Load a run's newest averaged weights, or a file of `tdpm export`; by default those of the newest run in runs/.
 
-    All processes load the file that the first one chooses, because a run may write another meanwhile. Raises InputError
-    for anything that is not a model of tdpm, and for one that exceeds the free memory.
+    All processes load the file that the first one chooses, because a run may write another meanwhile. What the stored
+    config names is opened only if it is confirmed or remembered (`config/external.py`). Raises InputError for anything
+    that is not a model of tdpm, and for one that exceeds the free memory.
     """
     path, verified = distributed.from_first(lambda: _weights_of(source or newest_run()))
     shapes, header = weights.read_header(path)
     if header.get("format") != f"tdpm {FORMAT}":
         actual = header.get("format", "no tdpm header")
         raise InputError(f"{path}: {actual}; accepted: a file that tdpm wrote, of format tdpm {FORMAT}")
-    config = config_in(path, header)
+    config = config_in(path, header, confirmation)
     without = config.model_copy(update={"discriminator": None, "encoder": None})  # files of weights do not contain it
-    with _limit_parameters(len(shapes), path):
+    with weights.limit_parameters(len(shapes), path):
         expected = weights.tensors_of(_built(path, without).model)
     weights.require_same(expected, shapes, str(path))  # before allocating memory
-    needed, free = sum(tensor.nbytes for tensor in expected.values()), free_memory(torch.device(device))
-    if needed > free:
-        raise InputError(
-            f"{path}: its weights need {needed / 2**30:.3g} GiB of memory, but only {free / 2**30:.3g} GiB are free"
-        )
+    weights.require_memory(sum(tensor.nbytes for tensor in expected.values()), path, torch.device(device))
     components = replace(build(without, device), config=config)
     weights.load_tensors(components.model, weights.read_weights(path)[0], str(path))
     components.model.eval().requires_grad_(False)
@@ -249,11 +251,11 @@ def _weights_of(source: Path) -> tuple[Path, str | None]:
     return checkpoint.newest_weights_and_hash(source) if source.is_dir() else (source, None)
 
 
-def config_in(path: Path, header: Mapping[str, str]) -> Config:
+def config_in(path: Path, header: Mapping[str, str], confirmation: Confirmation = NOTHING) -> Config:
     """Return the config in a header. Raises InputError, naming the file, if it is missing or invalid."""
     try:
         int(header["seen"]), header["weights"]
-        return load_stored_config(dict(json.loads(header["config"])))
+        return load_stored_config(dict(json.loads(header["config"])), str(path), confirmation)
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: its header is damaged ({type(error).__name__}: {error})") from None
     except InputError as error:
@@ -266,21 +268,3 @@ def _built(path: Path, config: Config) -> Components:
         return build(config, "meta")
     except InputError as error:
         raise InputError(f"{path}: invalid config in its header: {error}") from None
-
-
-@contextmanager
-def _limit_parameters(tensors: int, path: Path) -> Iterator[None]:
-    """Raise InputError while building networks with far more weights than the file has."""
-    remaining = 4 * tensors + 100  # a network may replace some while it is built
-
-    def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
-        nonlocal remaining
-        remaining -= 1
-        if remaining < 0:
-            raise InputError(f"{path}: weights of another model: its config needs more than its {tensors}")
-
-    hook = register_module_parameter_registration_hook(count)
-    try:
-        yield
-    finally:
-        hook.remove()

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tdpm_cli.config import external
 from tdpm_cli.runtime import grids
 from tdpm_cli.runtime.console import print_line
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import require_regular
-from tdpm_cli.sampling.image_folder import ARRAY, SHEET, open_image_folder, precision_of, read_manifest
+from tdpm_cli.sampling.image_folder import ARRAY, MANIFEST, SHEET, open_image_folder, precision_of, read_manifest
 from tdpm_cli.sampling.input_images import labels_of, sha256_of
 from tdpm_cli.sampling.model import load_for_command
 from tdpm_cli.sampling.options import DecodeOptions
@@ -27,7 +28,9 @@ def decode(encoded: Path, out: Path, options: DecodeOptions) -> None:
     """
     encoding = read_manifest(encoded, "encode")
     x_T = _read_x_T(encoded / ARRAY)
-    model = load_for_command(options.model or encoding["model"])
+    where, option = str(encoded / MANIFEST), "--model"
+    source = options.model or external.require(external.MODEL, encoding["model"], where, options.external, option)
+    model = load_for_command(source, options.external)
     sampling = {**{key: encoding[key] for key in OF_ENCODING}, **options.sampling}
     sampling["precision"] = precision_of(out, options.overwrite)
     settings = model.settings(**sampling)

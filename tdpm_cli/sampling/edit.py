@@ -46,7 +46,7 @@ def edit(source: str, out: Path, options: EditOptions) -> None:
     `000000-0.png` is the first image at the first strength. Raises InputError for input that does not fit the model,
     before anything is written.
     """
-    model = load_for_command(options.model)
+    model = load_for_command(options.model, options.external)
     images = read_images(source, model, options.n)
     labels = choose_labels(model, options, images.labels)
     sampling = {**options.sampling, "precision": precision_of(out, options.overwrite)}

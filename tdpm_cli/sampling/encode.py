@@ -21,7 +21,7 @@ def encode(source: str, out: Path, options: EncodeOptions) -> None:
 
     Raises InputError for input that does not fit the model, before anything is written.
     """
-    model = load_for_command(options.model)
+    model = load_for_command(options.model, options.external)
     images = read_images(source, model, options.n)
     labels = choose_labels(model, options, images.labels)
     if options.seed is not None and (options.iterations != 1 or options.sampling):

@@ -37,7 +37,7 @@ def interpolate(out: Path, options: InterpolateOptions) -> None:
     if (options.images is None) == (not options.seeds):
         raise InputError("expected one of --images (through x_T, between images) and --seeds (through z, between "
                          "samples)")  # fmt: skip
-    model = load_for_command(options.model)
+    model = load_for_command(options.model, options.external)
     labels = choose_labels(model, options)
     sampling = {**options.sampling, "precision": precision_of(out, options.overwrite)}
     if options.images is None:

@@ -9,6 +9,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from tdpm_cli.config.external import NOTHING, Confirmation
 from tdpm_cli.config.schema import Config, SampleConfig
 from tdpm_cli.engine.protocols import Cond
 from tdpm_cli.engine.schedule import Schedule
@@ -124,17 +125,24 @@ class Model:
         return BatchInput(seed, range(first, first + n), cond=cond)
 
 
-def load(source: str | Path | None = None, device: str | torch.device | None = None) -> Model:
+def load(
+    source: str | Path | None = None,
+    device: str | torch.device | None = None,
+    *,
+    external: Confirmation = NOTHING,
+) -> Model:
     """Load the model of a run, a checkpoint or an exported file; of the newest run under runs/ by default.
 
-    Executes no code from the file. Raises InputError if `source` holds no model, and for a device that does not work.
+    Executes no code from the file. It may name other files, and names on a hub: those that were not named to tdpm on
+    this machine before are opened only if `external` confirms them. Raises InputError if `source` holds no model, and
+    for a device that does not work.
     """
     with argument_names():
         chosen = device_of(device)
-        return Model(build.load_model(path_of(source), chosen), chosen)
+        return Model(build.load_model(path_of(source), chosen, external), chosen)
 
 
-def load_for_command(source: str | Path | None) -> Model:
+def load_for_command(source: str | Path | None, external: Confirmation) -> Model:
     """Load a model whose messages name the options of the command line."""
     chosen = devices.device()
-    return Model(build.load_model(None if source is None else Path(source), chosen), chosen, nullcontext)
+    return Model(build.load_model(None if source is None else Path(source), chosen, external), chosen, nullcontext)

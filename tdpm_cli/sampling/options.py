@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tdpm_cli.config.external import NOTHING, Confirmation
+
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
@@ -11,9 +13,11 @@ class OutputOptions:
 
     `model` is a run, a checkpoint or an exported file; None means the newest run. `sampling` overrides sampling options
     of the model's preset: fields of SampleConfig, and options of its sampler. `overwrite` replaces existing content.
+    `external` confirms what the stored config names.
     """
 
     model: Path | None = None
+    external: Confirmation = NOTHING
     sampling: Mapping[str, object] = field(default_factory=dict)
     overwrite: bool = False
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tdpm_cli.config import external
 from tdpm_cli.config.legacy import upgrade_record
 from tdpm_cli.runtime.destinations import Source, check_destination
 from tdpm_cli.runtime.errors import InputError
@@ -97,6 +98,8 @@ class OutputFolder:
         self._reject_other_settings(settings)  # another process may have begun meanwhile
         before, content = self.listed(), {**settings, **(record or {})}
         self.reject_unlisted(set(self.layout.names(content)) - before)
+        if model := settings.get(external.MODEL):
+            external.remember({external.MODEL: str(model)})  # which the user named
         write_text(self.path / self.layout.settings, json.dumps(content, indent=1))
 
     def add_listed(self, names: Sequence[str]) -> None:

@@ -121,7 +121,7 @@ def _check_places(out: Path, options: SampleOptions) -> None:
 
 def _prepare(out: Path, options: SampleOptions) -> Samples:
     """Load the model, and check the options before anything is written."""
-    loaded = build.load_model(options.model, chosen_device())
+    loaded = build.load_model(options.model, chosen_device(), options.external)
     components = loaded.components
     begun_in = distributed.from_first(lambda: output.precision_of(out, SAMPLES, options.overwrite))
     precision = options.sampling.get("precision") or begun_in

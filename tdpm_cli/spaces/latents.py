@@ -10,7 +10,8 @@ import torch
 from annotated_types import Len
 from torch import Tensor
 
-from tdpm_cli.config.types import Positive, PositiveFloat
+from tdpm_cli.checkpoints.weights import check_size
+from tdpm_cli.config.types import ExternalName, Positive, PositiveFloat
 from tdpm_cli.runtime.errors import InputError, first_line
 from tdpm_cli.runtime.files import Json, sha256
 from tdpm_cli.spaces.pixels import Pixels
@@ -36,7 +37,7 @@ class Latents:
     bounds = None
 
     def __init__(
-        self, *, shape: Annotated[list[Positive], Len(3, 3)], autoencoder: str, channels: Positive = 4,
+        self, *, shape: Annotated[list[Positive], Len(3, 3)], autoencoder: ExternalName, channels: Positive = 4,
         factor: Positive = 8, scale: PositiveFloat | None = None, slices: Positive = 16,
     ) -> None:  # fmt: skip
         self._pixels = Pixels(shape=shape)
@@ -101,8 +102,14 @@ class Autoencoder:
         settings = _read_config(folder)
         self.class_name: str = settings["_class_name"]
         try:
-            load = getattr(diffusers, self.class_name).from_pretrained
-            self.network = load(folder, local_files_only=True, low_cpu_mem_usage=False).float().eval()
+            network = getattr(diffusers, self.class_name)
+            check_size(folder / WEIGHTS, lambda: network.from_config(settings))
+            loaded = network.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
+            )
+            self.network = loaded.float().eval()
+        except InputError:
+            raise
         except Exception as error:  # a damaged file, other shapes: each raises its own class
             raise InputError(f"{folder}: cannot be loaded as {self.class_name} ({first_line(error)})") from None
         self.network.requires_grad_(False)

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tdpm_cli.config.presets import Override, merge, read_preset, with_data
+from tdpm_cli.config import external
+from tdpm_cli.config.external import Confirmation
+from tdpm_cli.config.presets import Override, is_stored, merge, read_preset, with_data
 from tdpm_cli.config.schema import Config, load_config, validate_sections
 from tdpm_cli.config.types import PlainConfig
 from tdpm_cli.runtime.errors import InputError
@@ -21,6 +23,7 @@ class Sources:
     download: bool = False
     init: str | None = None
     init_prior: str | None = None
+    allow_external: bool = False  # open everything that an imported model or the config of a run names
 
 
 def training_config(preset: str, overrides: Sequence[Override], sources: Sources) -> Config:
@@ -30,6 +33,9 @@ def training_config(preset: str, overrides: Sequence[Override], sources: Sources
     """
     imported = {key: value for key, value in (("init", sources.init), ("init_prior", sources.init_prior)) if value}
     overrides = [*overrides, {"train": imported}]
+    assignments = [over for over in overrides if isinstance(over, str)]
+    named = [f"{external.DATA_PATH}={sources.data}"] if sources.data else []
+    confirmation = Confirmation(sources.allow_external, [*assignments, *named])
     plain = merge(_base(preset, sources.data), overrides)
     replaced = {"data"} if sources.data else set()
     replaced |= {"backbone", "schedule", "denoiser", "condition"} if sources.init else set()
@@ -37,11 +43,11 @@ def training_config(preset: str, overrides: Sequence[Override], sources: Sources
     if replaced:
         validate_sections(plain, replaced)
     if sources.init is not None:
-        plain = merge(_import_denoiser(plain, sources.init), overrides)
+        plain = merge(_import_denoiser(plain, sources.init, confirmation), overrides)
     if sources.init_prior is not None:
         plain = merge(_import_generator(plain, sources.init_prior), overrides)
-    assignments = [over for over in overrides if isinstance(over, str)]
-    return load_config(with_data(plain, sources.data, sources.download, assignments))
+    config = load_config(with_data(plain, sources.data, sources.download, assignments))
+    return external.guard(config, preset, confirmation) if preset != "auto" and is_stored(preset) else config
 
 
 def _base(preset: str, data: Path | None) -> PlainConfig:
@@ -54,10 +60,10 @@ def _base(preset: str, data: Path | None) -> PlainConfig:
     return propose(data)
 
 
-def _import_denoiser(plain: PlainConfig, source: str) -> PlainConfig:
+def _import_denoiser(plain: PlainConfig, source: str, confirmation: Confirmation) -> PlainConfig:
     from tdpm_cli.convert.convert import preset_of_denoiser
 
-    return preset_of_denoiser(plain, source)
+    return preset_of_denoiser(plain, source, confirmation)
 
 
 def _import_generator(plain: PlainConfig, source: str) -> PlainConfig:

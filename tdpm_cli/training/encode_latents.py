@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tdpm_cli.config import external
 from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.data.dataset_json import NAME as LABELS
 from tdpm_cli.data.datasets.latents import ABOUT
@@ -45,6 +46,7 @@ def encode(source: Path, out: Path, autoencoder: str, side: int, overwrite: bool
         "shape": list(data[[0]][0].shape[1:]), "autoencoder": autoencoder, "autoencoder_sha256": network.sha256,
         "source": str(source.resolve()), "data": name, "fingerprint": data.fingerprint(),
     }  # fmt: skip
+    external.remember({external.SOURCE: about["source"]})
     part = out.with_name(out.name + ".part")
     done = _begin(part, about)
     with ProgressBar(f"encode {out.name}", len(data), done) as bar, Interruption() as interruption, writing(out):

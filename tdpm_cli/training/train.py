@@ -12,6 +12,7 @@ import torch
 
 from tdpm_cli.checkpoints import checkpoint
 from tdpm_cli.conditioning.captions.precompute import embed_captions
+from tdpm_cli.config import external
 from tdpm_cli.config.schema import Config
 from tdpm_cli.convert import generator
 from tdpm_cli.convert.convert import load_denoiser
@@ -182,6 +183,7 @@ def _record(run: Run, record: resuming.DataRecord) -> None:
     components, settings = run.state.components, run.state.settings
     embed_captions(components.condition, run.data, run.state.device)
     if distributed.is_first():
+        external.remember_config(components.config)
         write_text(run.folder / "config.yaml", components.config.to_yaml())
         write_text(run.folder / resuming.DATA_RECORD, json.dumps(record, indent=1))
         generator.copy_program(components, run.folder)

@@ -25,6 +25,12 @@ from tdpm_cli.sampling.model import load
 SMALL = ["latent=6", "layers=2", "channel_base=48", "channel_max=5"]
 
 
+@pytest.fixture(autouse=True)
+def _own_programs(tmp_path, monkeypatch):
+    """No test trusts the programs of another."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+
+
 class Program(nn.Module):
     """A generator of 8×8 from 16 numbers."""
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from tdpm_cli.checkpoints.pretrained import CONFIG, cached, pretrained
 from tdpm_cli.conditioning.captions.cache import CachedVectors, Embedding
 from tdpm_cli.runtime.errors import InputError, first_line
 from tdpm_cli.runtime.files import read_json
-from tdpm_cli.runtime.pretrained import CONFIG, cached, pretrained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -85,7 +85,7 @@ class TransformersEncoder:
 
         folder = self._weights or cached(name, hub, OPTION)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # OSError for missing files, others for damaged ones
             raise InputError(
                 f"{folder}: the tokenizer of {name!r} cannot be loaded ({first_line(error)}); name the folder that "

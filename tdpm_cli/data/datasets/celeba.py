@@ -8,6 +8,7 @@ from typing import Literal
 
 from platformdirs import user_cache_path
 
+from tdpm_cli.config.types import ExternalPath
 from tdpm_cli.data.image_dataset import ImageDataset
 from tdpm_cli.data.image_files import ImageFiles, Selection
 from tdpm_cli.runtime.errors import InputError
@@ -22,7 +23,7 @@ FACE = (25, 57, 153, 185)  # 128² pixels around (89, 121), as DDIM's code crops
 
 def celeba(
     path: Path | None, raw_shape: Sequence[int] | None, *, split: Literal["train", "valid", "test", "all"] = "train",
-    download: bool = False, quarantine: str | None = None,
+    download: bool = False, quarantine: ExternalPath | None = None,
 ) -> ImageDataset:  # fmt: skip
     """The square of 128 pixels around the face, resized by Lanczos.
 

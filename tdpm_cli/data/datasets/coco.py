@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tdpm_cli.config.constants import Crop
+from tdpm_cli.config.types import ExternalPath, PlainName
 from tdpm_cli.data.captions import Uncaptioned
 from tdpm_cli.data.image_dataset import ImageDataset
 from tdpm_cli.data.image_files import CaptionRules, ImageFiles, Selection
@@ -17,8 +18,8 @@ MAX_ANNOTATION_BYTES = 1 << 30  # of the file of captions, which has 92 MB for t
 
 
 def coco(
-    path: Path | None, raw_shape: Sequence[int] | None, *, split: str = "train2017", crop: Crop = "centre",
-    upscale: bool = True, quarantine: str | None = None, uncaptioned: Uncaptioned = "fail",
+    path: Path | None, raw_shape: Sequence[int] | None, *, split: PlainName = "train2017", crop: Crop = "centre",
+    upscale: bool = True, quarantine: ExternalPath | None = None, uncaptioned: Uncaptioned = "fail",
 ) -> ImageDataset:  # fmt: skip
     """The images of `path`/`split`, with the captions of `path`/annotations/captions_`split`.json."""
     if path is None or not _annotations(path, split).is_file() or not (path / split).is_dir():

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tdpm_cli.config.constants import Crop
+from tdpm_cli.config.types import ExternalPath
 from tdpm_cli.data.captions import Uncaptioned, lines_of
 from tdpm_cli.data.decode import image_suffixes
 from tdpm_cli.data.image_dataset import ImageDataset
@@ -18,7 +19,7 @@ CAPTION_FOLDERS = ("text_c10", "text")
 
 def cub(
     path: Path | None, raw_shape: Sequence[int] | None, *, crop: Crop = "centre", upscale: bool = True,
-    quarantine: str | None = None, uncaptioned: Uncaptioned = "fail",
+    quarantine: ExternalPath | None = None, uncaptioned: Uncaptioned = "fail",
 ) -> ImageDataset:  # fmt: skip
     """The images of `path`/images/SPECIES/, with the captions of `path`/text_c10/SPECIES/NAME.txt, one a line."""
     texts = next((path / name for name in CAPTION_FOLDERS if (path / name).is_dir()), None) if path else None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tdpm_cli.config.constants import Crop
-from tdpm_cli.config.types import RawCondition
+from tdpm_cli.config.types import ExternalName, RawCondition
 from tdpm_cli.data.captions import Uncaptioned, captioned_positions
 from tdpm_cli.data.image_dataset import ImageDataset
 from tdpm_cli.data.labels import numbered_names
@@ -26,7 +26,7 @@ SAVED = ("dataset_info.json", SPLITS)
 
 
 def huggingface(
-    path: Path | None, raw_shape: Sequence[int] | None, *, hub: str | None = None, split: str = "train",
+    path: Path | None, raw_shape: Sequence[int] | None, *, hub: ExternalName | None = None, split: str = "train",
     image: str | None = None, label: str | None = None, captions: str | None = None,
     crop: Crop = "centre", upscale: bool = False, uncaptioned: Uncaptioned = "fail",
 ) -> ImageDataset:  # fmt: skip

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tdpm_cli.config.constants import Crop
+from tdpm_cli.config.types import ExternalPath, PlainName
 from tdpm_cli.data.captions import Uncaptioned
 from tdpm_cli.data.image_dataset import ImageDataset
 from tdpm_cli.data.image_files import CaptionRules, ImageFiles, Selection
@@ -14,7 +15,7 @@ __all__ = ["images"]
 
 def images(
     path: Path | None, raw_shape: Sequence[int] | None, *, crop: Crop = "centre", upscale: bool = False,
-    quarantine: str | None = None, uncaptioned: Uncaptioned = "fail", split: str | None = None,
+    quarantine: ExternalPath | None = None, uncaptioned: Uncaptioned = "fail", split: PlainName | None = None,
 ) -> ImageDataset:  # fmt: skip
     """Every image below a folder or in a zip, with class folders, EDM's `dataset.json` or Hugging Face's metadata.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, overload
 import numpy as np
 
 from tdpm_cli.config.constants import Crop
-from tdpm_cli.config.types import RawCondition
+from tdpm_cli.config.types import ExternalPath, PlainName, RawCondition
 from tdpm_cli.data.image_dataset import ImageDataset
 from tdpm_cli.data.quarantine import read_quarantine, require_few_quarantined
 from tdpm_cli.runtime.caches import cache_folder, cached
@@ -27,9 +27,9 @@ DATA = "data.mdb"  # the file of an LMDB
 
 
 def lsun(
-    path: Path | None, raw_shape: Sequence[int] | None, *, category: str = "bedroom",
+    path: Path | None, raw_shape: Sequence[int] | None, *, category: PlainName = "bedroom",
     split: Literal["train", "val"] = "train", crop: Crop = "centre", upscale: bool = False,
-    quarantine: str | None = None,
+    quarantine: ExternalPath | None = None,
 ) -> ImageDataset:  # fmt: skip
     """Images of an LMDB: `path` is its folder, or the folder that contains `<category>_<split>_lmdb`.
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from tdpm_cli.config.constants import Crop
-from tdpm_cli.config.types import Positive, RawCondition
+from tdpm_cli.config.types import ExternalPath, Positive, RawCondition
 from tdpm_cli.data.captions import Uncaptioned, captioned_positions, lines_of
 from tdpm_cli.data.decode import image_suffixes
 from tdpm_cli.data.image_dataset import ImageDataset
@@ -34,7 +34,7 @@ MEMBERS = ("image", "cls", "txt")  # of a sample that are indexed
 
 def webdataset(
     path: Path | None, raw_shape: Sequence[int] | None, *, crop: Crop = "centre", upscale: bool = False,
-    window: Positive = 8, quarantine: str | None = None, uncaptioned: Uncaptioned = "fail",
+    window: Positive = 8, quarantine: ExternalPath | None = None, uncaptioned: Uncaptioned = "fail",
 ) -> ImageDataset:  # fmt: skip
     """Images of one shard, or of all `*.tar` in a folder; labels of `.cls`, captions of `.txt`.
 

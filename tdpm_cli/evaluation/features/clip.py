@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from tdpm_cli.checkpoints.pretrained import cached, pretrained
 from tdpm_cli.evaluation.features.dinov2 import standardised
 from tdpm_cli.runtime.errors import InputError, first_line
-from tdpm_cli.runtime.pretrained import pretrained
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer, PreTrainedModel
@@ -79,7 +79,10 @@ def load_tokenizer(weights: Path | None) -> "CLIPTokenizer":
     from transformers import CLIPTokenizer
 
     try:
-        return CLIPTokenizer.from_pretrained(weights or HUB, local_files_only=weights is not None)
+        folder = weights or cached("clip", HUB, OPTION)
+        return CLIPTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except InputError:
+        raise
     except Exception as error:  # OSError for missing files, others for damaged ones
         raise InputError(
             f"{weights or HUB}: CLIP's tokenizer not found ({first_line(error)}); use a complete folder saved by "

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tdpm_cli.runtime.pretrained import pretrained
+from tdpm_cli.checkpoints.pretrained import pretrained
 
 __all__ = ["Dinov2"]
 

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
+from tdpm_cli.checkpoints.weights import require_same, tensors_of
 from tdpm_cli.conditioning.captions.cache import Embeddings
 from tdpm_cli.config.registry import load
 from tdpm_cli.runtime.errors import InputError
@@ -73,7 +74,11 @@ class ImageText:
         metadata, tensors = read(weights)
         self.groups: list[list[str]] = metadata["captions"]
         self._position = {text: k for group in self.groups for k, text in enumerate(group)}
-        self.matcher = Matcher(metadata["channels"], metadata["side"], metadata["dim"])
+        sizes = metadata["channels"], metadata["side"], metadata["dim"]
+        with torch.device("meta"):
+            expected = tensors_of(Matcher(*sizes))
+        require_same(expected, {name: list(tensor.shape) for name, tensor in tensors.items()}, str(weights))
+        self.matcher = Matcher(*sizes)
         self.matcher.load_state_dict(tensors)
         self.matcher.to(device).eval().requires_grad_(False)
         encoder = load("text_encoder", metadata["encoder"])(Path(metadata["weights"]) if metadata["weights"] else None)
@@ -87,6 +92,12 @@ class ImageText:
             "trained_on": metadata["data"],
             "trained_images": metadata["images"],
         }
+
+    @staticmethod
+    def named_in(weights: Path) -> dict[str, str]:
+        """Return the folder of the text encoder, if the file names one."""
+        metadata, _ = read(weights)
+        return {"condition.weights": str(metadata["weights"])} if metadata["weights"] else {}
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:

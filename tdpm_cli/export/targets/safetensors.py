@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tdpm_cli.checkpoints import weights
+from tdpm_cli.config.external import Confirmation
 from tdpm_cli.export.export import ExportRequest
 from tdpm_cli.runtime.console import next_command, print_line
 from tdpm_cli.runtime.errors import InputError
@@ -25,7 +26,7 @@ class Safetensors:
         components = loaded.components
         header = build.header(components.config, loaded.weights, loaded.seen)
         weights.write_weights(file, components.model, header | {"licence": request.licence})
-        stored = weights.tensors_of(build.load_model(file).components.model)
+        stored = weights.tensors_of(build.load_model(file, confirmation=Confirmation(everything=True)).components.model)
         differing = [
             name for name, tensor in weights.tensors_of(components.model).items() if not tensor.equal(stored[name])
         ]

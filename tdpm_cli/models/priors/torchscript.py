@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from tdpm_cli.config.types import Positive
+from tdpm_cli.config.types import Positive, Program
 from tdpm_cli.engine.schedule import Schedule
 from tdpm_cli.models import torchscript_programs as programs
 from tdpm_cli.runtime.errors import InputError
@@ -31,7 +31,7 @@ class TorchScript(nn.Module):
 
     def __init__(
         self, shape: Sequence[int], sizes: Mapping[str, int], schedule: Schedule, network: nn.Module, *,
-        program: str, z: list[Positive] = [512],  # noqa: B006 (never written to)
+        program: Program, z: list[Positive] = [512],  # noqa: B006 (never written to)
     ) -> None:  # fmt: skip
         super().__init__()
         self.generator = programs.load(program).float()

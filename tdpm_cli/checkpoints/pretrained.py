@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from tdpm_cli.checkpoints.weights import check_size
 from tdpm_cli.runtime.errors import InputError, first_line
 from tdpm_cli.runtime.files import sha256
 
@@ -14,7 +15,8 @@ def pretrained(name: str, architecture: str, hub: str, weights: Path | None, opt
     """Load the network `name`, of a class of transformers, in float32; return it and the SHA-256 of its weights.
 
     It is read from the folder `weights`, which `option` names, or from `hub` if that is None. No code of a model is
-    executed. Raises InputError for a network that cannot be loaded.
+    executed, and the size of the network is checked before it takes memory. Raises InputError for a network that cannot
+    be loaded.
     """
     try:
         import transformers
@@ -29,14 +31,20 @@ def pretrained(name: str, architecture: str, hub: str, weights: Path | None, opt
     # transformers would print pages about weights that are left out, such as CLIP's other half.
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    made = getattr(transformers, architecture)
     try:
-        network, report = getattr(transformers, architecture).from_pretrained(
+        settings = made.config_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        check_size(folder / WEIGHTS, lambda: made(settings))
+        network, report = made.from_pretrained(
             folder,
+            trust_remote_code=False,
             use_safetensors=True,
             local_files_only=True,
             attn_implementation="sdpa",  # otherwise the config may name an implementation to download
             output_loading_info=True,
         )
+    except InputError:
+        raise
     except Exception as error:  # no JSON, other shapes, a damaged file: each raises its own class
         raise InputError(f"{folder}: cannot be loaded as {architecture} ({first_line(error)})") from None
     # For a model of another type, or with missing weights, transformers returns a network with random weights.
