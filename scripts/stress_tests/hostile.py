@@ -20,7 +20,7 @@ from PIL import Image
 from scripts.stress_tests.inputs import call
 from scripts.stress_tests.processes import IMAGES, POINTS, Outcome, quiet
 from tdpm_cli.checkpoints import checkpoint, weights
-from tdpm_cli.config import load_config
+from tdpm_cli.config import external, load_config, registry
 from tdpm_cli.training.train import train
 
 GiB = 1 << 30
@@ -48,7 +48,8 @@ def hostile_files(n: int, folder: Path) -> Outcome:
     assert run is not None
     assert images is not None
     failures, highest = [], 0
-    cases = {name: case for write in (models, arrays, image_files, texts) for name, case in write(folder, run).items()}
+    writers = (models, names, arrays, image_files, texts)
+    cases = {name: case for write in writers for name, case in write(folder, run).items()}
     cases = dict(list(cases.items())[:: max(1, len(cases) // n)])
     _, _, base = call_in_process(["presets"], folder / "log")
     for name, arguments in cases.items():
@@ -128,6 +129,56 @@ def models(folder: Path, run: Path) -> dict[str, list[str]]:
     train_from = lambda init: ["train", "--preset", "digits", "--outdir", str(folder), "--init", init]
     cases["a torch pickle as weights of another project"] = train_from(f"ddim:{folder / 'pickle.pt'}")
     return cases
+
+
+def names(folder: Path, run: Path) -> dict[str, list[str]]:
+    """Write models that name files and hubs in every key that can, and an autoencoder that is larger than its file."""
+    tensors, header = weights.read_weights(checkpoint.newest_weights(run))
+    config, cases = json.loads(header["config"]), {}
+    trap = folder / "trap"
+    trap.mkdir()
+    (trap / "code.py").write_text(f"open({str(folder / CANARY)!r}, 'w')")
+    automatic = {"auto_map": {"AutoTokenizer": ["code.Trap", None], "AutoModel": "code.Trap"}}
+    for name in ("config.json", "tokenizer_config.json"):
+        (trap / name).write_text(json.dumps(automatic | {"model_type": "clip_text_model"}))
+
+    def naming(section: str, values: dict[str, object], *options: str) -> list[str]:
+        path = folder / f"names-{len(cases)}.safetensors"
+        weights.write_tensors(path, tensors, header | {"config": json.dumps({**config, section: values})})
+        command = ["eval", "--n", "4"] if section == "data" else ["sample", "--n", "4", str(folder / "out")]
+        return [*command, "--model", str(path), *options]
+
+    needed = {"shape": [3, 8, 8], "low": [3, 4, 4]}
+    for section, kind in external.SECTIONS.items():
+        for component in registry.names(kind):
+            keys = registry.keys(kind, component)
+            own = {key: needed[key] for key in needed if key in keys}
+            for key in external.of_component(kind, component):
+                for value in (str(trap), "someone/trap"):
+                    values = {"name": component, **own, key: value}
+                    cases[f"{section}.{key} of {component}: {value.split('/')[0] or 'a folder'}"] = naming(
+                        section, values
+                    )
+    cases["data.path"] = naming("data", {"name": "images", "path": str(trap)})
+    for program in ("../../trap", "0" * 64):
+        cases[f"prior.program: {program[:5]}"] = naming("prior", {"name": "torchscript", "program": program})
+    images = folder / "encoded"
+    images.mkdir()
+    Image.new("RGB", (8, 8)).save(images / "0.png")
+    encode = ["data", "encode", str(images), str(folder / "latents.zip"), "--resolution", "8", "--autoencoder"]
+    cases["an autoencoder of 8,192 channels"] = [*encode, str(wide_autoencoder(folder))]
+    return cases
+
+
+def wide_autoencoder(folder: Path) -> Path:
+    """Write a folder whose config describes an autoencoder of 8,192 channels, with a file of 16 weights."""
+    folder = folder / "wide-autoencoder"
+    folder.mkdir()
+    settings = {"_class_name": "AutoencoderKL", "block_out_channels": [8192] * 4, "latent_channels": 4,
+                "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(settings))
+    weights.write_tensors(folder / "diffusion_pytorch_model.safetensors", {"x": torch.zeros(16)}, {})
+    return folder
 
 
 def arrays(folder: Path, run: Path) -> dict[str, list[str]]:

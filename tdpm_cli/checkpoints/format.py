@@ -11,13 +11,17 @@ manifest.json              the format, and the size and SHA-256 of every other f
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Annotated, Any, TypedDict, cast
+
+from annotated_types import MinLen
+from pydantic import Field
 
 from tdpm_cli.checkpoints import weights
 from tdpm_cli.checkpoints.runs import MANIFEST, STATE
 from tdpm_cli.config.types import Value
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import sha256, sync
+from tdpm_cli.runtime.records import Natural, Record, check_record
 
 FORMAT = 2
 OPTIMIZERS = "optimizers.safetensors"
@@ -37,6 +41,19 @@ class TrainingState(TypedDict, total=False):
     config: dict[str, Value]
     config_sha256: str
     optimizers: dict[str, list[dict[str, Value]]]  # their parameter groups
+
+
+class State(Record):
+    """The schema of `state.json`."""
+
+    seen: Natural
+    step: Natural = 0
+    ema: Annotated[list[Natural], MinLen(1)]
+    skipped: dict[str, Natural] = Field(default_factory=dict)
+    processes: Natural = 1
+    config: dict[str, Any] = Field(default_factory=dict)
+    config_sha256: str = ""
+    optimizers: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
 
 
 class FileRecord(TypedDict):
@@ -95,7 +112,12 @@ def write_state(folder: Path, state: TrainingState, optimizers: Mapping[str, Sta
 
 def read_state(folder: Path) -> TrainingState:
     """Return `state.json`. Raises Damaged if it cannot be read."""
-    return cast(TrainingState, _read_json(folder, STATE))
+    content = _read_json(folder, STATE)
+    try:
+        check_record(content, State, str(folder / STATE), "it is not what tdpm wrote")
+    except InputError as error:
+        raise Damaged(str(error)) from None
+    return cast(TrainingState, content)
 
 
 def read_optimizers(folder: Path) -> dict[str, StateDict]:

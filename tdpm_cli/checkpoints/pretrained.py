@@ -31,11 +31,11 @@ def pretrained(name: str, architecture: str, hub: str, weights: Path | None, opt
     # transformers would print pages about weights that are left out, such as CLIP's other half.
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    made = getattr(transformers, architecture)
+    network_class = getattr(transformers, architecture)
     try:
-        settings = made.config_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        check_size(folder / WEIGHTS, lambda: made(settings))
-        network, report = made.from_pretrained(
+        settings = network_class.config_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        check_size(folder / WEIGHTS, lambda: network_class(settings))
+        network, report = network_class.from_pretrained(
             folder,
             trust_remote_code=False,
             use_safetensors=True,

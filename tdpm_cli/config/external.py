@@ -66,9 +66,9 @@ NOTHING = Confirmation()
 
 def keys() -> list[str]:
     """Return every key of a preset whose value tdpm opens, such as "space.autoencoder"."""
-    found = [f"{section}.{key}" for section, kind in SECTIONS.items() for name in registry.names(kind)
+    listed = [f"{section}.{key}" for section, kind in SECTIONS.items() for name in registry.names(kind)
              for key in of_component(kind, name)]  # fmt: skip
-    return list(dict.fromkeys([DATA_PATH, *found]))
+    return list(dict.fromkeys([DATA_PATH, *listed]))
 
 
 def of_component(kind: str, name: str) -> list[str]:

@@ -112,8 +112,12 @@ def model_name(loaded: build.LoadedModel) -> str:
 
 def read_manifest(folder: Path) -> Json | None:
     """Read what `tdpm sample` wrote beside its samples; None if it wrote nothing. Raises InputError for damage."""
-    manifest = output.read_manifest(folder / MANIFEST, "sample again, or remove the file and use --ref PATH")
-    return manifest if isinstance(manifest.get("config"), dict) else None
+    advice = "sample again, or remove the file and use --ref PATH"
+    manifest = output.read_manifest(folder / MANIFEST, advice)
+    if "config" not in manifest:  # of another program
+        return None
+    output.require_keys(manifest, ("model", "seed"), folder / MANIFEST, advice)
+    return manifest
 
 
 def read_statistics(path: Path) -> Statistics:

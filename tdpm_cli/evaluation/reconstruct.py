@@ -66,7 +66,7 @@ def reconstruct(source: str, out: Path, options: ReconstructOptions) -> list[Row
     title = f"{COMMAND} {source}, by {options.method}"
     with open_image_folder(out, manifest, options.overwrite, [source]) as folder:
         if folder is None:
-            rows = list(read_manifest(out, COMMAND)["rows"])
+            rows = list(read_manifest(out, COMMAND, "rows")["rows"])
         else:
             rows = _fill(folder, images, roundtrip, pairs, manifest)
     table(title, [{key: f"{value:.4g}" for key, value in row.items()} for row in rows])

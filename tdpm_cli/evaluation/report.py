@@ -1,12 +1,12 @@
 """The report of `tdpm eval`: tables on the terminal, and one page of scores, images, curves and protocol."""
 
 import io
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
+from pydantic import ConfigDict
 
 from tdpm_cli.evaluation.examples import Examples, Input
 from tdpm_cli.evaluation.results import Merged, Scores
@@ -17,10 +17,19 @@ from tdpm_cli.runtime.console import print_line, table
 from tdpm_cli.runtime.destinations import is_own
 from tdpm_cli.runtime.files import Json
 from tdpm_cli.runtime.html import Page
+from tdpm_cli.runtime.records import Natural, Record, read_lines
 
 CURVES = ("loss/denoise", "loss/prior", "loss/discriminator", "D/real", "D/fake")
 SAMPLES_SHOWN = 64
 PAIRS_PNG = "nearest.png"
+
+
+class LogLine(Record):
+    """One line of `log.jsonl`: means of values by name, after `seen` images."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float]
+    seen: Natural
 
 
 @dataclass(frozen=True)
@@ -110,8 +119,7 @@ class EvaluationReport:
 
 
 def _add_curves(page: Page, log: Path) -> None:
-    # The last line of a run that is still training may be incomplete.
-    lines = [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    lines = read_lines(log, LogLine, "move the file elsewhere")
     logged = {key: [line for line in lines if key in line] for key in CURVES}
     series = [
         plots.Series(key, [line["seen"] / 1000 for line in having], [line[key] for line in having])

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tdpm_cli.config.constants import Start
 from tdpm_cli.config.legacy import upgrade_record
 from tdpm_cli.evaluation.metric import Score
 from tdpm_cli.runtime import plots, text
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import Json, read_json
+from tdpm_cli.runtime.files import Json
 from tdpm_cli.runtime.html import Page
+from tdpm_cli.runtime.records import Natural, Record, read_record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,13 +23,52 @@ SETTINGS = ("model", "sampler", "spacing", "start", "guidance_scale", "prior_gui
 Row = Json
 
 
+class Protocol(Record):
+    """The keys of a row's protocol that reports show."""
+
+    n: Natural
+    seeds: list[int]
+
+
+class SweepRow(Record):
+    """One combination of settings, and its scores."""
+
+    key: str
+    model: str
+    sampler: str
+    spacing: float
+    start: Start
+    guidance_scale: float
+    prior_guidance_scale: float
+    steps: Natural
+    nfe: Natural
+    metric: str
+    scores: dict[str, float]
+    errors: dict[str, float]
+    protocol_key: str
+    protocol: Protocol
+
+
+class SweepFile(Record):
+    """`sweep.json`."""
+
+    rows: list[SweepRow]
+
+
 def read_sweep(path: Path) -> list[Json]:
     """Read the rows of an earlier sweep. Raises InputError for a damaged file."""
     advice = "move the file elsewhere, or name another folder with --out"
-    rows = read_json(path, advice).get("rows")
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and "key" in row for row in rows):
-        raise InputError(f"{path}: damaged, not the rows of a sweep; {advice}")
-    return [{"prior_guidance_scale": 1.0, **upgrade_record(row)} for row in rows]  # version 0.0 has no such key
+    rows: list[Json] = read_record(path, SweepFile, advice, _upgrade)["rows"]
+    for number, row in enumerate(rows):
+        if row["metric"] not in row["scores"]:
+            raise InputError(f"{path}: damaged, rows[{number}].scores lacks {row['metric']!r}; {advice}")
+    return rows
+
+
+def _upgrade(content: Json) -> Json:
+    """Rename the keys of older rows; version 0.0 has no guidance scale of the prior."""
+    rows = [{"prior_guidance_scale": 1.0, **upgrade_record(row)} for row in content["rows"]]
+    return {**content, "rows": rows}
 
 
 def is_best(row: Row, rows: Sequence[Row]) -> bool:

@@ -34,8 +34,8 @@ def decode(encoded: Path, out: Path, options: DecodeOptions) -> None:
     sampling = {**{key: encoding[key] for key in OF_ENCODING}, **options.sampling}
     sampling["precision"] = precision_of(out, options.overwrite)
     settings = model.settings(**sampling)
-    labels = [entry["label"] for entry in encoding["pictures"]]
-    sources = [entry["source"] for entry in encoding["pictures"]]
+    labels = [entry.get("label") for entry in encoding["pictures"]]
+    sources = [entry.get("source", "") for entry in encoding["pictures"]]
     clip = settings.sampler != "ddim"  # DDIM's inversion does not clip, so its inverse must not
     model.decode(x_T[:1], **sampling)  # raises for input that does not fit
     manifest = describe(model.loaded, settings, options.seed) | {

@@ -12,19 +12,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tdpm_cli.config.legacy import upgrade_record
 from tdpm_cli.data.dataset import pieces_of
 from tdpm_cli.data.decode import from_tensor
 from tdpm_cli.runtime.console import ProgressBar, print_line
 from tdpm_cli.runtime.destinations import Source
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import Json, read_json, replacing, write_text
+from tdpm_cli.runtime.files import Json, replacing, write_text
 from tdpm_cli.runtime.signals import Interrupted, Interruption
 from tdpm_cli.sampling import output
 from tdpm_cli.sampling.output import Layout, OutputFolder
 
 MANIFEST, ARRAY, SHEET = "pictures.json", "x_T.npz", "sheet.png"
 PLOT = ("error.png", "error.csv")
+REQUIRED = ("model", "config", "steps", "spacing", "guidance_scale", "sampler", "pictures")  # keys of a manifest
 
 
 def _names(manifest: Json) -> Iterable[str]:
@@ -109,12 +109,15 @@ class ImageFolder:
         write_text(self.folder.manifest, json.dumps({**settings, "pictures": list(images)}, indent=1))
 
 
-def read_manifest(folder: Path, command: str) -> Json:
-    """Return the manifest that `tdpm COMMAND` wrote. Raises InputError for any other folder."""
-    path = folder / MANIFEST
-    manifest = upgrade_record(read_json(path, f"create it with `tdpm {command}`"))
+def read_manifest(folder: Path, command: str, *keys: str) -> Json:
+    """Return the manifest that `tdpm COMMAND` wrote, with these `keys`. Raises InputError for any other folder."""
+    path, advice = folder / MANIFEST, f"create it with `tdpm {command}`"
+    manifest = output.read_manifest(path, advice)
+    if not manifest:
+        raise InputError(f"{path}: no such file; {advice}")
     if manifest.get("command") != command:
         raise InputError(f"{path}: written by `tdpm {manifest.get('command')}`, not by `tdpm {command}`")
+    output.require_keys(manifest, [*REQUIRED, *keys], path, advice)
     return manifest
 
 
@@ -129,6 +132,8 @@ def _is_complete(folder: OutputFolder) -> bool:
         return False
     manifest = folder.read_settings()
     names = (
-        [ARRAY] if manifest.get("command") == "encode" else [entry["file"] for entry in manifest.get("pictures", [])]
+        [ARRAY]
+        if manifest.get("command") == "encode"
+        else [entry.get("file", "") for entry in manifest.get("pictures", [])]
     )
     return all((folder.path / name).is_file() for name in names)

@@ -8,15 +8,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Interval
+from pydantic import Field
 
 from tdpm_cli.config import external
 from tdpm_cli.config.legacy import upgrade_record
 from tdpm_cli.runtime.destinations import Source, check_destination
+from tdpm_cli.config.types import LARGEST
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.files import Json, name_of_partial, read_json, replacing, write_text, writing
+from tdpm_cli.runtime.files import Json, name_of_partial, replacing, write_text, writing
 from tdpm_cli.runtime.locks import MAX_NUMBERS, WorkLocks
+from tdpm_cli.runtime.records import Natural, Record, read_record
 
 LOCKS = ".locks"
 OVERWRITE = "use --overwrite to begin again"
@@ -190,12 +195,76 @@ def _is_plain(name: object) -> bool:
     return isinstance(name, str) and name not in ("", ".", "..") and "/" not in name and "\0" not in name
 
 
+class Conditions(Record):
+    """What samples were drawn from: labels, or captions."""
+
+    label: list[Annotated[int, Interval(ge=0, le=LARGEST)]] = Field(default_factory=list)
+    captions: list[list[str]] = Field(default_factory=list)
+
+
+class StoredCondition(Record):
+    """The keys of the section `condition` of a stored config that are read without loading the config."""
+
+    names: list[str] | None = None
+
+
+class StoredConfig(Record):
+    """A stored config; `load_stored_config` checks the rest."""
+
+    condition: StoredCondition = StoredCondition()
+
+
+class Picture(Record):
+    """The entry of one image: its file, what it was made of, and its condition."""
+
+    file: str = ""
+    source: str = ""
+    label: str | None = None
+    logit: float = 0.0
+
+
+class Manifest(Record):
+    """`samples.json` and `pictures.json`: what an output folder depends on. Older versions lack some keys."""
+
+    command: str = ""
+    model: str = ""
+    model_sha256: str = ""
+    preset: str = ""
+    weights: str = ""
+    trained_images: Natural = 0
+    truncation: str = ""
+    seed: Natural = 0
+    steps: Natural = 0
+    spacing: float = 1
+    sampler: str = ""
+    options: dict[str, float] = Field(default_factory=dict)
+    guidance_scale: float = 1
+    prior_guidance_scale: float = 1
+    precision: str | None = None
+    nfe: Natural = 0
+    nfe_text: str = ""
+    start: str = ""
+    format: Literal["png", "npz"] = "png"
+    labels: list[str] | None = None
+    prompts: list[str] | None = None
+    conditions: Conditions = Conditions()
+    pictures: list[Picture] = Field(default_factory=list)
+    rows: list[dict[str, float]] = Field(default_factory=list)
+    config: StoredConfig = StoredConfig()
+
+
 def read_manifest(path: Path, advice: str) -> Json:
     """Return a manifest, also of tdpm 0.1.0, with the present keys; {} if the file does not exist.
 
-    Raises InputError, ending in `advice`, for a damaged file.
+    Raises InputError, naming the key and ending in `advice`, for a damaged file.
     """
-    return upgrade_record(read_json(path, advice)) if path.is_file() else {}
+    return read_record(path, Manifest, advice, upgrade_record) if path.is_file() else {}
+
+
+def require_keys(manifest: Json, keys: Sequence[str], path: Path, advice: str) -> None:
+    """Raise InputError for a manifest that lacks one of these keys."""
+    if missing := [key for key in keys if key not in manifest]:
+        raise InputError(f"{path}: damaged, {missing[0]} is missing; {advice}")
 
 
 def precision_of(out: Path, layout: Layout, overwrite: bool) -> str | None:

@@ -1,19 +1,20 @@
 """Latents of an autoencoder (Rombach et al. 2022): data are images, and networks see small feature maps."""
 
-import json
 import math
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
-from annotated_types import Len
+from annotated_types import Len, MinLen
+from pydantic import Field
 from torch import Tensor
 
 from tdpm_cli.checkpoints.weights import check_size
 from tdpm_cli.config.types import ExternalName, Positive, PositiveFloat
 from tdpm_cli.runtime.errors import InputError, first_line
 from tdpm_cli.runtime.files import Json, sha256
+from tdpm_cli.runtime.records import Record, read_record
 from tdpm_cli.spaces.pixels import Pixels
 
 if TYPE_CHECKING:
@@ -84,6 +85,15 @@ class Latents:
         if self.scale and not math.isclose(self.scale, own, rel_tol=0.01) and own != 1:
             raise InputError(f"space.scale is {self.scale:g}, but {self.source} states {own:g}; remove space.scale")
         return autoencoder
+
+
+class AutoencoderConfig(Record):
+    """The keys of an autoencoder's config that are used here."""
+
+    latent_channels: Positive = 4
+    block_out_channels: Annotated[list[Positive], MinLen(1)] = Field(default_factory=lambda: [64])
+    scaling_factor: float | None = None
+    shift_factor: float | None = None
 
 
 class Autoencoder:
@@ -164,13 +174,11 @@ def _find(source: str) -> Path:
 
 
 def _read_config(folder: Path) -> Json:
-    try:
-        settings = json.loads((folder / CONFIG).read_text())
-        class_name = settings["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder}: no {CONFIG} of an autoencoder found ({error})") from None
-    if class_name not in CLASSES:
+    settings = read_record(folder / CONFIG, AutoencoderConfig, "name a folder of an autoencoder that diffusers saved")
+    if (class_name := settings.get("_class_name")) not in CLASSES:
         raise InputError(f"{folder}: {CONFIG} is of a {class_name}; accepted: {', '.join(CLASSES)}")
+    if missing := [key for key in ("latent_channels", "block_out_channels") if key not in settings]:
+        raise InputError(f"{folder}: {CONFIG} is damaged, {missing[0]} is missing; save the autoencoder again")
     if not (folder / WEIGHTS).is_file():
         raise InputError(f"{folder}: {WEIGHTS} not found")
-    return dict(settings)
+    return settings

@@ -1,6 +1,5 @@
 """Which run and checkpoint a command continues, and what may change in between."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict
@@ -16,6 +15,7 @@ from tdpm_cli.runtime import distributed
 from tdpm_cli.runtime.console import print_line
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.locks import RUN_LOCK
+from tdpm_cli.runtime.records import Natural, Record, read_record
 
 DATA_RECORD = "data.json"  # in a run: a record of its data
 ROUNDING_KEYS = (  # a change leaves the mathematics of training, but not the rounding
@@ -49,6 +49,14 @@ class DataRecord(TypedDict):
     examples: int
     quarantined: int  # images that are skipped
     fingerprint: str
+
+
+class StoredDataRecord(Record):
+    """The content of `data.json`; older versions lack some keys."""
+
+    examples: Natural = 0
+    quarantined: Natural = 0
+    fingerprint: str = ""
 
 
 def find_run(outdir: Path, name: str, resume: str) -> tuple[Path, Path | None]:
@@ -158,10 +166,7 @@ def check_data(run: Path, record: DataRecord) -> None:
     path = run / DATA_RECORD
     if not path.is_file():
         return
-    try:
-        before = dict(json.loads(path.read_text()))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{path}: damaged ({error}); move it away if the data are certainly the same") from None
+    before = read_record(path, StoredDataRecord, "move it away if the data are certainly the same")
     if before.get("fingerprint") != record["fingerprint"]:
         raise InputError(
             f"the data have changed since {run} was begun: {before.get('examples'):,} examples then, "

@@ -1,5 +1,7 @@
 """Captions: embedded once, learned from, and requested by prompts."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -440,6 +442,46 @@ def test_encoders_of_transformers(name, tmp_path):
         Text(text_encoder=name, weights=str(tmp_path), tokens=6).encode({"captions": [("a",)]})
     with pytest.raises(InputError, match=r"config.json"):
         Text(text_encoder=name, weights=str(tmp_path / "nowhere"), tokens=6).encode({"captions": [("a",)]})
+
+
+def test_the_code_of_a_tokenizer_is_neither_executed_nor_offered(tmp_path, monkeypatch):
+    saved_text_network("clip", tmp_path)
+    (tmp_path / "trap.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\nclass Trap: pass\n")
+    for name in ("tokenizer_config.json", "config.json"):
+        content = json.loads((tmp_path / name).read_text())
+        content |= {
+            "auto_map": {"AutoTokenizer": ["trap.Trap", None], "AutoModel": "trap.Trap"},
+            "tokenizer_class": "Trap",
+        }
+        (tmp_path / name).write_text(json.dumps(content))
+    answers = io.StringIO("y\n" * 9)
+    monkeypatch.setattr("sys.stdin", answers)
+    with contextlib.suppress(InputError):
+        Text(text_encoder="clip", weights=str(tmp_path), tokens=6).encode({"captions": [("a",)]})
+    assert not (tmp_path / "executed").exists()
+    assert answers.tell() == 0
+
+
+@pytest.mark.parametrize("name", ["clip", "t5"])
+@pytest.mark.parametrize(
+    "sizes", [{"hidden_size": 1 << 16, "d_model": 1 << 16}, {"num_hidden_layers": 1 << 20, "num_layers": 1 << 20}]
+)
+def test_a_text_network_larger_than_its_file_takes_no_memory(name, sizes, tmp_path):
+    saved_text_network(name, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **sizes}))
+    with pytest.raises(InputError, match=r"model\.safetensors: weights of another model"):
+        Text(text_encoder=name, weights=str(tmp_path), tokens=6).encode({"captions": [("a",)]})
+
+
+@pytest.mark.parametrize("value", [[], "x", -1, {"a": 1}, 1.5])
+@pytest.mark.parametrize("key", ["hidden_size", "text_config"])
+def test_a_damaged_config_of_a_text_network_is_named(tmp_path, key, value):
+    (tmp_path / "config.json").write_text(json.dumps({key: value}))
+    if (key, value) == ("text_config", {"a": 1}):
+        return
+    with pytest.raises(InputError, match=rf"config\.json: damaged, {key}"):
+        Text(text_encoder="clip", weights=str(tmp_path))
 
 
 LEARNED = [*TEXT, "condition.text_encoder=bert-tokens", "condition.dim=64"]

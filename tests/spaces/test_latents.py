@@ -14,9 +14,11 @@ from PIL import Image
 from tdpm_cli.checkpoints import checkpoint, weights
 from tdpm_cli.config import presets, registry
 from tdpm_cli.config import schema as config
+from tdpm_cli.config.external import Confirmation
 from tdpm_cli.data.inspect import inspect
 from tdpm_cli.data.loader import Order, batches
 from tdpm_cli.engine.noise import Noise
+from tdpm_cli.evaluation.inputs import data_of
 from tdpm_cli.export.sampler_module import SamplerModule
 from tdpm_cli.export.targets.diffusers import Diffusers
 from tdpm_cli.export.targets.onnx import Onnx
@@ -64,6 +66,52 @@ def encoded(images, coder):
     """The images in its latents."""
     encode(images, coder.parent / "latents.zip", str(coder), SIDE)
     return coder.parent / "latents.zip"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"block_out_channels": [8192] * 4, "down_block_types": ["DownEncoderBlock2D"] * 4,
+      "up_block_types": ["UpDecoderBlock2D"] * 4}, {"layers_per_block": 1 << 20}],
+    ids=["wide", "deep"],
+)  # fmt: skip
+def test_an_autoencoder_larger_than_its_file_takes_no_memory(tmp_path, settings):
+    plain = {"_class_name": "AutoencoderKL", "block_out_channels": [64], "latent_channels": 4, **settings}
+    (tmp_path / "config.json").write_text(json.dumps(plain))
+    weights.write_tensors(tmp_path / "diffusion_pytorch_model.safetensors", {"x": torch.zeros(16)}, {})
+    with pytest.raises(InputError, match=r"model\.safetensors: weights of another model"):
+        Autoencoder(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("latent_channels", "4"), ("latent_channels", None), ("block_out_channels", []), ("block_out_channels", [0]),
+     ("scaling_factor", "1"), ("_class_name", ["AutoencoderKL"]), ("shift_factor", {})],
+)  # fmt: skip
+def test_a_damaged_config_of_an_autoencoder_is_named(tmp_path, key, value):
+    plain = {"_class_name": "AutoencoderKL", "block_out_channels": [64], "latent_channels": 4}
+    (tmp_path / "config.json").write_text(json.dumps({**plain, key: value}))
+    with pytest.raises(InputError, match=rf"config\.json.*{key}|AutoencoderKL"):
+        Autoencoder(str(tmp_path))
+
+
+@pytest.mark.parametrize("key", ["shape", "autoencoder", "autoencoder_sha256", "source", "data"])
+@pytest.mark.parametrize("value", [7, None, [], {}, [1, "a", 2]], ids=str)
+def test_a_damaged_description_of_latents_is_named(encoded, tmp_path, key, value):
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(encoded) as archive, zipfile.ZipFile(path, "w") as copy:
+        about = json.loads(archive.read("latents.json"))
+        copy.writestr("latents.json", json.dumps({**about, key: value}))
+    with pytest.raises(InputError, match=rf"x\.zip.*{key}"):
+        registry.load("dataset", "latents")(path, None)
+
+
+def test_latents_open_no_images_that_only_they_name(coder, encoded, monkeypatch, tmp_path):
+    config = plain(coder, encoded, "condition.name=none")
+    assert data_of(config).text
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "another-machine"))
+    with pytest.raises(InputError, match=r"source .*--allow-external.*--ref"):
+        data_of(config)
+    assert data_of(config, Confirmation(everything=True)).text
 
 
 def plain(coder, data, *assignments):

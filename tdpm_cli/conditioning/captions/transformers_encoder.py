@@ -12,7 +12,7 @@ from torch import Tensor
 from tdpm_cli.checkpoints.pretrained import CONFIG, cached, pretrained
 from tdpm_cli.conditioning.captions.cache import CachedVectors, Embedding
 from tdpm_cli.runtime.errors import InputError, first_line
-from tdpm_cli.runtime.files import read_json
+from tdpm_cli.runtime.records import Natural, Record, read_record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,6 +34,19 @@ class TextNetwork:
     dim: int
     limit: int
     pool: Callable[[Tensor], Tensor]
+
+
+class Sizes(Record):
+    """The keys of which one contains the size of vectors."""
+
+    d_model: Natural | None = None
+    hidden_size: Natural | None = None
+
+
+class NetworkConfig(Sizes):
+    """The config of a network, of which the text network may be a part."""
+
+    text_config: Sizes | None = None
 
 
 class TransformersEncoder:
@@ -96,7 +109,7 @@ class TransformersEncoder:
 
 def _dim_in(config: Path) -> int | None:
     """Return the size of vectors that the config of a network states; None if it states none."""
-    content = read_json(config, "save the network again")
+    content = read_record(config, NetworkConfig, "save the network again")
     content = content.get("text_config") or content
-    dim = content.get("d_model") or content.get("hidden_size")
-    return int(dim) if dim else None
+    dim: int | None = content.get("d_model") or content.get("hidden_size")
+    return dim

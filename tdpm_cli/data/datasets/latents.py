@@ -1,22 +1,24 @@
 """Latents that `tdpm data encode` computed: means and standard deviations of each image and its mirror image."""
 
-import json
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Len
 from torch import Tensor
 
 from tdpm_cli.config.registry import load
-from tdpm_cli.config.types import RawCondition
+from tdpm_cli.config.types import Positive, RawCondition
 from tdpm_cli.data.dataset import Dataset
 from tdpm_cli.data.image_files import ImageFiles, Selection
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import require_regular
 from tdpm_cli.runtime.npz import parse_npy
+from tdpm_cli.runtime.records import Record
 
 __all__ = ["latents"]
 
@@ -25,10 +27,10 @@ SUFFIX = ".npy"
 MAX_ABOUT_BYTES = 1 << 20
 
 
-class About(TypedDict):
+class About(Record):
     """The origin of latents: the shape of the images, the autoencoder, the path of the images and their dataset."""
 
-    shape: list[int]
+    shape: Annotated[list[Positive], Len(3, 3)]
     autoencoder: str
     autoencoder_sha256: str
     source: str
@@ -40,8 +42,8 @@ def latents(path: Path | None, raw_shape: Sequence[int] | None) -> "LatentDatase
     if path is None:
         raise InputError("no latents; name a zip that `tdpm data encode` wrote with --data PATH")
     about = read_about(path)
-    if raw_shape is not None and list(raw_shape) != about["shape"]:
-        raise InputError(f"--data {path}: latents of images {about['shape']}, but space.shape is {list(raw_shape)}")
+    if raw_shape is not None and list(raw_shape) != about.shape:
+        raise InputError(f"--data {path}: latents of images {about.shape}, but space.shape is {list(raw_shape)}")
     return LatentDataset(path, about)
 
 
@@ -60,9 +62,8 @@ def read_about(path: Path) -> About:
         with zipfile.ZipFile(path) as archive:
             if (size := archive.getinfo(ABOUT).file_size) > MAX_ABOUT_BYTES:
                 raise ValueError(f"{ABOUT} has {size:,} bytes; at most {MAX_ABOUT_BYTES:,} are accepted")
-            content = json.loads(archive.read(ABOUT))
-            return cast(About, {key: content[key] for key in About.__annotations__})
-    except (OSError, KeyError, ValueError, TypeError, RecursionError, zipfile.BadZipFile) as error:
+            return About.model_validate_json(archive.read(ABOUT))
+    except (OSError, KeyError, ValueError, RecursionError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
         raise InputError(f"--data {path}: not a zip of latents ({error}); write one with `tdpm data encode`") from None
 
 
@@ -73,9 +74,9 @@ class LatentDataset:
         self._entries, self._about = ImageFiles(path, selection=Selection(suffixes={SUFFIX})), about
         self.class_names = self._entries.class_names
         self.shape = tuple(self._read(0, 0).shape)
-        self.prepared = f"encoded by {about['autoencoder']}"
+        self.prepared = f"encoded by {about.autoencoder}"
         self.notes: Sequence[str] = ()
-        self.source = Path(about["source"])
+        self.source = Path(about.source)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -96,12 +97,12 @@ class LatentDataset:
         if not self.source.exists():
             raise InputError(f"{self._entries.path}: its images were read from {self.source}, which no longer exists; "
                              "restore them, or name others with --ref PATH")  # fmt: skip
-        images: Dataset = load("dataset", self._about["data"])(self.source, tuple(self._about["shape"]))
+        images: Dataset = load("dataset", self._about.data)(self.source, tuple(self._about.shape))
         return images
 
     def fingerprint(self) -> str:
         """Return a hash of all entries and of the autoencoder."""
-        return f"{self._entries.fingerprint()} {self._about['autoencoder_sha256']}"
+        return f"{self._entries.fingerprint()} {self._about.autoencoder_sha256}"
 
     def sha256(self) -> str:
         """Return the SHA-256 of the checksums of all entries."""

@@ -16,13 +16,29 @@ from torch.nn.functional import interpolate, normalize
 from tdpm_cli.checkpoints.weights import require_same, tensors_of
 from tdpm_cli.conditioning.captions.cache import Embeddings
 from tdpm_cli.config.registry import load
+from tdpm_cli.config.types import Positive
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import sha256
+from tdpm_cli.runtime.records import Natural, Record, check_record
 
 __all__ = ["ImageText"]
 
 FORMAT = "tdpm image-text 1"
 CHOICES = 10  # captions to choose from, one of them right
+
+
+class MatcherSettings(Record):
+    """What a file of weights states beside them."""
+
+    channels: Positive
+    side: Positive
+    dim: Positive
+    encoder: str
+    weights: str | None
+    tokens: Positive
+    captions: list[list[str]]
+    data: str
+    images: Natural
 
 
 class Matcher(nn.Module):
@@ -141,6 +157,8 @@ def read(path: Path) -> tuple[dict, dict[str, Tensor]]:
             if metadata.get("format") != FORMAT:
                 raise InputError(f"{path}: {metadata.get('format', 'no header of tdpm')}; accepted: a file that "
                                  "`tdpm data matcher` wrote")  # fmt: skip
-            return json.loads(metadata["settings"]), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+            settings = json.loads(metadata.get("settings", ""))
+            check_record(settings, MatcherSettings, str(path), "train it again with `tdpm data matcher`")
+            return settings, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError, RecursionError, OSError) as error:
         raise InputError(f"{path}: not a safetensors file, or a damaged one ({error})") from None
