@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from tdpm_cli.config.external import Confirmation
     from tdpm_cli.engine.denoiser import Denoiser
     from tdpm_cli.engine.inversion import invert
     from tdpm_cli.engine.noise import Noise
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
 
     samplers: SimpleNamespace
 
-__all__ = ["TDPM", "Denoiser", "InputError", "Model", "Noise", "Schedule", "invert", "load", "samplers"]
+__all__ = ["TDPM", "Confirmation", "Denoiser", "InputError", "Model", "Noise", "Schedule", "invert", "load", "samplers"]
 
 _HOMES = {
     "TDPM": "engine.tdpm",
+    "Confirmation": "config.external",
     "Denoiser": "engine.denoiser",
     "InputError": "runtime.errors",
     "Model": "sampling.model",

@@ -167,7 +167,7 @@ def _seen(line: str) -> float:
     """Return the images seen in a line of the log; infinity for an incomplete line of a killed process."""
     try:
         return float(json.loads(line)["seen"]) if line.endswith("\n") else math.inf
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return math.inf
 
 

@@ -14,7 +14,7 @@ from tdpm_cli.engine.inversion import invert
 from tdpm_cli.engine.samplers.ddim import ddim
 from tdpm_cli.engine.schedules.linear import linear
 
-NAMES = ["Denoiser", "InputError", "Model", "Noise", "Schedule", "TDPM", "invert", "load", "samplers"]
+NAMES = ["Confirmation", "Denoiser", "InputError", "Model", "Noise", "Schedule", "TDPM", "invert", "load", "samplers"]
 METHODS = ["cond", "config", "decode", "draw_x_T", "edit", "encode", "interpolate", "interpolate_z", "logits", "nfe",
            "noised", "sample", "schedule", "settings", "tdpm"]  # fmt: skip
 
