@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, get_args
 from platformdirs import user_data_path
 
 from tdpm_cli.config import registry
-from tdpm_cli.config.signatures import Key
 from tdpm_cli.config.types import External
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import write_text
@@ -73,12 +72,19 @@ def keys() -> list[str]:
 
 def of_component(kind: str, name: str) -> list[str]:
     """Return the keys of a component whose values tdpm opens."""
-    return [key for key, value in registry.keys(kind, name).items() if is_external(value)]
+    return [key for key, value in registry.keys(kind, name).items() if is_external(value.type)]
 
 
-def is_external(key: Key) -> bool:
-    """Return whether a key's type, such as `ExternalPath | None`, is marked as naming something to open."""
-    return any(isinstance(item, External) for item in _metadata(key.type))
+def of_training() -> list[str]:
+    """Return the keys of section `train` whose values `tdpm train` opens."""
+    from tdpm_cli.config.settings import TrainConfig
+
+    return [key for key, field in TrainConfig.model_fields.items() if is_external(field.annotation)]
+
+
+def is_external(kind: object) -> bool:
+    """Return whether a type, such as `ExternalPath | None`, is marked as naming something to open."""
+    return any(isinstance(item, External) for item in _metadata(kind))
 
 
 def _metadata(kind: object) -> list[object]:
@@ -98,6 +104,19 @@ def guard(config: "Config", where: str, confirmation: Confirmation = NOTHING) ->
         rejection = _rejection(where, open_values) if open_values else None
         guarded[section] = component.model_copy(update={"rejection": rejection})
     return config.model_copy(update=guarded)
+
+
+def check_training(config: "Config", where: str, confirmation: Confirmation) -> None:
+    """Raise InputError if `where`, the config of a run, names trained models to start from that are not confirmed."""
+    open_values = {key: value for key, value in _training_values(config).items()
+                   if key not in confirmation.keys and not is_remembered(key, value)}  # fmt: skip
+    if open_values and not confirmation.everything:
+        raise InputError(_rejection(where, open_values))
+
+
+def _training_values(config: "Config") -> dict[str, str]:
+    values = config.train.model_dump(include=set(of_training()))
+    return {f"train.{key}": str(value) for key, value in values.items() if value is not None}
 
 
 def _values(component: "Component", section: str, kind: str) -> dict[str, str]:
@@ -135,6 +154,7 @@ def remember(values: Mapping[str, str]) -> None:
 
 def remember_config(config: "Config") -> None:
     """Record what the config of a run names: the user named its preset."""
+    remember(_training_values(config))
     for section, kind in SECTIONS.items():
         if component := getattr(config, section):
             remember(_values(component, section, kind))

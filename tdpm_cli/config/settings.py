@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tdpm_cli.config.types import (
     Count,
+    ExternalPath,
     Fraction,
     Natural,
     NonNegative,
@@ -91,9 +92,9 @@ class TrainConfig(Section):
     """Length of training in images, such as 200k or 2M."""
     stages: list[StageConfig] = Field(default_factory=list)
     """Stages of training, in order; without any, one of `objective`."""
-    init: str | None = None
+    init: ExternalPath | None = None
     """Trained denoiser to start from; see `tdpm train --init`."""
-    init_prior: str | None = None
+    init_prior: ExternalPath | None = None
     """Trained generator to start the prior from."""
     objective: str = "tdpm"
     """What training minimizes: tdpm, denoise, likelihood or adversarial."""

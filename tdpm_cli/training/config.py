@@ -34,7 +34,8 @@ def training_config(preset: str, overrides: Sequence[Override], sources: Sources
     imported = {key: value for key, value in (("init", sources.init), ("init_prior", sources.init_prior)) if value}
     overrides = [*overrides, {"train": imported}]
     assignments = [over for over in overrides if isinstance(over, str)]
-    named = [f"{external.DATA_PATH}={sources.data}"] if sources.data else []
+    named = [f"train.{key}={value}" for key, value in imported.items()]
+    named += [f"{external.DATA_PATH}={sources.data}"] if sources.data else []
     confirmation = Confirmation(sources.allow_external, [*assignments, *named])
     plain = merge(_base(preset, sources.data), overrides)
     replaced = {"data"} if sources.data else set()
@@ -47,7 +48,10 @@ def training_config(preset: str, overrides: Sequence[Override], sources: Sources
     if sources.init_prior is not None:
         plain = merge(_import_generator(plain, sources.init_prior), overrides)
     config = load_config(with_data(plain, sources.data, sources.download, assignments))
-    return external.guard(config, preset, confirmation) if preset != "auto" and is_stored(preset) else config
+    if preset == "auto" or not is_stored(preset):
+        return config
+    external.check_training(config, preset, confirmation)
+    return external.guard(config, preset, confirmation)
 
 
 def _base(preset: str, data: Path | None) -> PlainConfig:

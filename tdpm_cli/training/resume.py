@@ -52,11 +52,11 @@ class DataRecord(TypedDict):
 
 
 class StoredDataRecord(Record):
-    """The content of `data.json`; older versions lack some keys."""
+    """The content of `data.json`; older versions lack the number of quarantined images."""
 
-    examples: Natural = 0
+    examples: Natural
     quarantined: Natural = 0
-    fingerprint: str = ""
+    fingerprint: str
 
 
 def find_run(outdir: Path, name: str, resume: str) -> tuple[Path, Path | None]:
@@ -166,7 +166,8 @@ def check_data(run: Path, record: DataRecord) -> None:
     path = run / DATA_RECORD
     if not path.is_file():
         return
-    before = read_record(path, StoredDataRecord, "move it away if the data are certainly the same")
+    advice = "move it away if the data are certainly the same"
+    before = {"quarantined": 0, **read_record(path, StoredDataRecord, advice)}
     if before.get("fingerprint") != record["fingerprint"]:
         raise InputError(
             f"the data have changed since {run} was begun: {before.get('examples'):,} examples then, "

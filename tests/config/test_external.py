@@ -159,6 +159,20 @@ def test_the_config_of_a_run_is_no_preset_of_the_user(run, named, value):
     assert_rejected(named, value, act)
 
 
+@pytest.mark.parametrize("key", external.of_training())
+def test_the_config_of_a_run_names_no_model_to_start_from(run, tmp_path, key):
+    stored = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump({**stored, "train": {**stored["train"], key: CANARY}}))
+    with pytest.raises(InputError, match=rf"train\.{key}={CANARY}.*--allow-external"):
+        training_config(str(run / "config.yaml"), [], Sources())
+    training_config(str(run / "config.yaml"), [], Sources(allow_external=True))
+    training_config(str(run / "config.yaml"), [f"train.{key}={CANARY}"], Sources())
+
+
+def test_the_models_to_start_from_are_marked():
+    assert external.of_training() == ["init", "init_prior"]
+
+
 @every_key
 def test_a_preset_that_the_user_names_is_confirmed(tiny, tmp_path, named, value):
     path = tmp_path / "mine.yaml"
