@@ -16,8 +16,8 @@ from pydantic import Field
 
 from tdpm_cli.config import external
 from tdpm_cli.config.legacy import upgrade_record
-from tdpm_cli.runtime.destinations import Source, check_destination
 from tdpm_cli.config.types import LARGEST
+from tdpm_cli.runtime.destinations import Source, check_destination
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import Json, name_of_partial, replacing, write_text, writing
 from tdpm_cli.runtime.locks import MAX_NUMBERS, WorkLocks
