@@ -71,6 +71,10 @@ app.add_typer(data, name="data")
 
 def main() -> NoReturn:
     """Run the command line and exit: 0 success, 1 a defect of tdpm, 2 wrong input, 130 or 143 interrupted."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        from tdpm_cli.runtime.parent import end_with_launcher
+
+        end_with_launcher()  # first of all: this process is of no use without the one that started it
     _guard_streams()
     try:
         _run()

@@ -1,8 +1,10 @@
 """Load training batches in an order that depends on (seed, images seen) alone, so that a run resumes exactly."""
 
+import os
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ from tdpm_cli.config.types import RawCondition
 from tdpm_cli.data.dataset import EncodedImages, Examples, OrdersEpochs
 from tdpm_cli.runtime.cores import cores
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.signals import ignore_signals
+from tdpm_cli.runtime.parent import start_worker
 
 Item = tuple[Tensor, RawCondition]
 
@@ -42,7 +44,7 @@ def batches(data: Examples, order: Order, *, workers: int, rows: range | None = 
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=ignore_signals,
+        worker_init_fn=partial(start_worker, os.getpid()),
     )
     try:
         for item in loader:

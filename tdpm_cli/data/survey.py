@@ -1,5 +1,6 @@
 """Survey the images of a dataset in worker processes: sizes, modes, bits, formats, and damaged files."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -15,7 +16,8 @@ from tdpm_cli.data.decode import bits_of, decoding, flatten, is_grey, is_transpa
 from tdpm_cli.runtime.console import ProgressBar
 from tdpm_cli.runtime.cores import cores
 from tdpm_cli.runtime.errors import BadFile, InputError
-from tdpm_cli.runtime.signals import Interrupted, Interruption, ignore_signals
+from tdpm_cli.runtime.parent import start_worker
+from tdpm_cli.runtime.signals import Interrupted, Interruption
 
 Data = TypeVar("Data")
 Result = TypeVar("Result")
@@ -93,7 +95,7 @@ def in_processes(
     if workers == 1 or len(chunks) <= 1:
         yield from ((number, work(data, chunk)) for number, chunk in enumerate(chunks))
         return
-    with ProcessPoolExecutor(workers, initializer=_Worker.start, initargs=(data,)) as pool:
+    with ProcessPoolExecutor(workers, initializer=_Worker.start, initargs=(data, os.getpid())) as pool:
         waiting = iter(enumerate(chunks))
         running: dict[Future[Result], int] = {}
         try:
@@ -115,9 +117,9 @@ class _Worker(Generic[Data]):
     data: object = None
 
     @classmethod
-    def start(cls, data: Data) -> None:
+    def start(cls, data: Data, parent: int) -> None:
+        start_worker(parent)
         cls.data = data
-        ignore_signals()
 
     @classmethod
     def run(cls, work: Callable[[Data, Sequence[int]], Result], chunk: Sequence[int]) -> Result:

@@ -1,7 +1,9 @@
 """Examples in batches, in order; worker processes decode and resize them if they come from files."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,7 +15,7 @@ from tdpm_cli.evaluation.examples import Examples
 from tdpm_cli.runtime import distributed
 from tdpm_cli.runtime.cores import cores
 from tdpm_cli.runtime.errors import BadFile, InputError
-from tdpm_cli.runtime.signals import ignore_signals
+from tdpm_cli.runtime.parent import start_worker
 
 MIN_FOR_WORKERS = 500  # fewer images are read before worker processes would have started
 MAX_WORKERS = 8
@@ -46,7 +48,7 @@ def batches_of(
         sampler=_FixedOrder(distributed.own(batches)),
         batch_size=None,
         num_workers=workers,
-        worker_init_fn=ignore_signals,
+        worker_init_fn=partial(start_worker, os.getpid()),
     )
 
 

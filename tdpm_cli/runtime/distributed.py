@@ -4,12 +4,13 @@ Everything here also works, at no cost, in a single process. Processes meet as t
 LOCAL_RANK, MASTER_ADDR and MASTER_PORT. Gloo transfers tensors on CPUs, NCCL those on GPUs.
 """
 
-import ctypes
+import ipaddress
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from tdpm_cli.runtime import console
 from tdpm_cli.runtime.cores import cores
 from tdpm_cli.runtime.errors import InputError, first_line
+from tdpm_cli.runtime.parent import end_with_launcher
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -44,9 +46,10 @@ def joined() -> Iterator[None]:
     if dist.is_initialized() or _from_environment("WORLD_SIZE", 1) == 1:
         yield
         return
-    _end_with_the_launcher()
+    end_with_launcher()
     with console.quiet(rank_of_environment() > 0):
         _meet()
+        end_with_launcher(signal.SIGTERM)  # from now on there may be something to save
         yield
         dist.destroy_process_group()
 
@@ -302,14 +305,40 @@ def _meet() -> None:
         torch.cuda.set_device(_from_environment("LOCAL_RANK", 0))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
-        dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
-    except (RuntimeError, ValueError) as error:
+        if _is_on_this_machine():
+            _meet_here(backend, timedelta(seconds=seconds))
+        else:
+            dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
+    except (RuntimeError, ValueError, OSError) as error:
         raise InputError(
             f"process {env.get('RANK')} of {env.get('WORLD_SIZE')} did not meet the others at {place} within {seconds} "
             f"s ({first_line(error)}). Start all of them at about the same time, with the same MASTER_ADDR "
             "and MASTER_PORT (or torchrun's --rdzv-endpoint), reachable from every machine; TDPM_TIMEOUT sets how long "
             "they wait"
         ) from None
+
+
+def _is_on_this_machine() -> bool:
+    """Return whether all processes are on this machine and the first one provides the store where they meet."""
+    address = os.environ.get("MASTER_ADDR", "")
+    with suppress(ValueError):
+        address = "localhost" if ipaddress.ip_address(address).is_loopback else address
+    of_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return address == "localhost" and os.environ.get("MASTER_PORT", "").isdigit() and not of_torchrun
+
+
+def _meet_here(backend: str, timeout: timedelta) -> None:
+    """Join the other processes of this machine; listen on its loopback interface alone."""
+    if sys.platform == "linux":
+        for library in ("GLOO", "NCCL"):
+            os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo")
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    number, count, listener = rank_of_environment(), _from_environment("WORLD_SIZE", 1), None
+    if number == 0:  # PyTorch would listen on every interface
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family, backlog=count).detach()
+    store = dist.TCPStore(host, port, count, number == 0, timeout, master_listen_fd=listener)
+    dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=timeout)
 
 
 @contextmanager
@@ -331,9 +360,3 @@ def _lost(error: Exception) -> PeerLost:
         f"process {rank()} of {size()} lost the connection to the others, or waited longer than {timeout()} s "
         f"({first_line(error)}); see the error of the process that ended first"
     )
-
-
-def _end_with_the_launcher() -> None:
-    """Let the kernel end this process when its launcher dies (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

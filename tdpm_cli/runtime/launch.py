@@ -14,12 +14,12 @@ from types import FrameType
 from tdpm_cli.runtime.console import print_line
 from tdpm_cli.runtime.cores import cores
 from tdpm_cli.runtime.distributed import PeerLost, enough_devices
-from tdpm_cli.runtime.signals import SIGNALS
+from tdpm_cli.runtime.parent import PARENT
+from tdpm_cli.runtime.signals import catch, restore
 
 GRACE_SECONDS = 10.0  # for the others to end by themselves after one has failed
 INTERRUPTED = (130, 143)
 FINAL = (0, 2, *INTERRUPTED)  # statuses after which a restart is useless: success, wrong input, interruption
-LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}  # works without a host name
 MESSAGES = "TDPM_MESSAGES"  # the folder where processes write their last message
 
 
@@ -52,21 +52,20 @@ class _Group:
 
     def run(self) -> int:
         with tempfile.TemporaryDirectory() as messages:
-            self.processes = [self._start(rank, messages) for rank in range(self.count)]
             self.ended: set[int] = set()  # the ranks of those that this process ended
-            before = {number: signal.signal(number, self._forward) for number in SIGNALS}
+            self.processes = [self._start(rank, messages) for rank in range(self.count)]
+            before = catch(self._forward)
             try:
                 return self._wait(Path(messages))
             finally:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
+                restore(before)
 
     def _start(self, rank: int, messages: str) -> "subprocess.Popen[bytes]":
         if rank == 0:
             self.port = _free_port()
         threads = max(cores() // self.count, 1)
         environment = {
-            "OMP_NUM_THREADS": str(threads), **LOOPBACK, **os.environ, MESSAGES: messages,
+            "OMP_NUM_THREADS": str(threads), **os.environ, MESSAGES: messages, PARENT: str(os.getpid()),
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(self.port), "RANK": str(rank), "LOCAL_RANK": str(rank),
             "WORLD_SIZE": str(self.count), "LOCAL_WORLD_SIZE": str(self.count),
         }  # fmt: skip

@@ -60,6 +60,10 @@ class Stream:
         """Always False: writing is always possible."""
         return False
 
+    def __getattr__(self, name: str) -> object:
+        """Return what else libraries ask of the stream, such as its `buffer`."""
+        return getattr(self._stream(), name)
+
     def _stream(self) -> TextIO | None:
         stream = self._find()
         return getattr(stream, "rich_proxied_file", stream)  # of a progress bar of rich, which replaces it

@@ -11,8 +11,11 @@ from unittest.mock import Mock
 
 import pytest
 
+from tdpm_cli.checkpoints.runs import list_checkpoints
+from tdpm_cli.config import load_config
+from tdpm_cli.runtime import signals
 from tdpm_cli.runtime.errors import InputError
-from tdpm_cli.runtime.signals import Interrupted
+from tdpm_cli.runtime.signals import Interrupted, Interruption
 
 TDPM = str(Path(sys.executable).with_name("tdpm"))
 ROWS = 16
@@ -53,6 +56,44 @@ def test_sweep_keeps_finished_rows(runs, tmp_path):
     assert not any(line.startswith("1 of ") for line in done.stderr.splitlines()), "a finished row was computed again"
     assert rows()[: len(kept)] == kept
     assert len(rows()) == ROWS
+
+
+@pytest.mark.parametrize("number", ["SIGHUP", "SIGQUIT", "SIGXCPU", "SIGUSR2", "SIGALRM", "SIGTERM"])
+def test_training_saves_within_a_step_after(number, tiny, tmp_path):
+    preset, run = tmp_path / "tiny.yaml", tmp_path / "run"
+    preset.write_text(load_config(tiny("train.duration=10M", "train.snapshot=10M")).to_yaml())
+    command = ["train", "--preset", preset, "--outdir", tmp_path, "--name", "run"]
+    status, output = interrupt(command, (run / "log.jsonl").exists, signal.Signals[number])
+    assert status == 143, output
+    assert list_checkpoints(run)
+
+
+@pytest.mark.parametrize("number", signals.SIGNALS, ids=lambda number: number.name)
+def test_every_signal_that_ends_a_process_is_caught(number):
+    before = signal.getsignal(number)
+    with Interruption() as interruption:
+        signal.raise_signal(number)
+        assert interruption.number == number
+    assert signal.getsignal(number) == before
+
+
+def test_no_signal_that_ends_a_process_is_forgotten():
+    others = {"SIGKILL"} | signals.HARMLESS | signals.STOPPING | signals.FAULTS | signals.FAILED_WRITES
+    for number in set(signal.Signals) - set(signals.SIGNALS):
+        assert number.name in others
+    assert {"SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGXCPU"} <= {number.name for number in signals.SIGNALS}
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda number, frame: None], ids=["ignored", "of another library"])
+def test_a_signal_of_others_is_left_to_them(handler):
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        with Interruption() as interruption:
+            signal.raise_signal(signal.SIGHUP)
+            assert interruption.number is None
+        assert signal.getsignal(signal.SIGHUP) == handler
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize(
