@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-PARTS = ["kills", "sampling", "damage", "configs", "lines", "hostile", "faults"]
+PARTS = ["kills", "sampling", "damage", "configs", "lines", "hostile", "faults", "terminals"]
 ROOT = Path(__file__).parent.parent
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts.stress_tests import damage, faults, hostile, inputs, kills
+from scripts.stress_tests import damage, faults, hostile, inputs, kills, terminals
 from scripts.stress_tests.processes import Outcome
 
 PARTS: dict[str, tuple[Callable[[int, Path], Outcome], int]] = {  # name -> its function, and the number of trials
@@ -24,6 +24,7 @@ PARTS: dict[str, tuple[Callable[[int, Path], Outcome], int]] = {  # name -> its 
     "lines": (inputs.lines, 1000),
     "hostile": (hostile.hostile_files, 38),
     "faults": (faults.faults, 1000),
+    "terminals": (terminals.terminals, 42),
 }
 
 
