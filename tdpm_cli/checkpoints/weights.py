@@ -1,5 +1,6 @@
 """Read and write weights as safetensors, which contain numbers and text and nothing that could be executed."""
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from tdpm_cli.runtime.files import replacing, sync
 
 UNREADABLE = (SafetensorError, OSError, RuntimeError, MemoryError)  # the last two: more than can be mapped to memory
 LISTED_DIFFERENCES = 5
+LENGTH_BYTES, METADATA = 8, "__metadata__"  # of the format: the length of the header, and the key of our entries
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
@@ -68,8 +70,22 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
         mode = part.stat().st_mode
         with disk_errors():
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, dict(header))
+        _sort_header(part)
         part.chmod(mode)  # the library lets only the owner read its files
         sync(part)
+
+
+def _sort_header(path: Path) -> None:
+    """Sort the entries of the header, so that equal weights make equal files: the library writes them in any order."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(LENGTH_BYTES), "little")
+        header = json.loads(file.read(size))
+        if METADATA in header:
+            header[METADATA] = dict(sorted(header[METADATA].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= size, "the library writes no shorter JSON"
+        file.seek(LENGTH_BYTES)
+        file.write(text.ljust(size))  # spaces may follow the JSON
 
 
 def write_weights(path: Path, module: nn.Module, header: Mapping[str, str]) -> None:

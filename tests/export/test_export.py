@@ -3,6 +3,9 @@
 import contextlib
 import importlib
 import json
+import os
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -188,6 +191,29 @@ def test_a_folder_of_diffusers_and_back(model, tmp_path, generator, kind):
     cond = {"label": torch.tensor([0, 3, 10])} if kind == "labels" else {}
     with torch.no_grad():
         assert (network(x, t, **cond) - ours(x, t, **cond)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(("name", "module"), [
+    ("m.safetensors", None), ("m.pt2", None),
+    pytest.param("m.onnx", "onnxruntime", marks=pytest.mark.slow),
+    pytest.param("folder", "diffusers", marks=pytest.mark.slow),
+])  # fmt: skip
+def test_two_exports_of_a_run_are_byte_equal(runs, tmp_path, name, module):
+    if module:
+        pytest.importorskip(module)
+    contents = []
+    for number in range(2):  # each in a process of its own, which orders sets in its own way
+        file = tmp_path / str(number) / name
+        command = [sys.executable, "-m", "tdpm_cli", "export", str(file), "--model", str(runs["images"])]
+        command += ["--steps", "1"] if name != "m.safetensors" else []
+        command += ["--format", "diffusers"] if name == "folder" else []
+        environment = {**os.environ, "PYTHONHASHSEED": str(number)}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        files = [path for path in (file, *sorted(file.rglob("*"))) if path.is_file()]
+        contents.append({path.relative_to(tmp_path / str(number)).as_posix(): path.read_bytes() for path in files})
+    assert contents[0].keys() == contents[1].keys()
+    assert [key for key, content in contents[0].items() if content != contents[1][key]] == []
 
 
 def test_diffusers_to_ours_to_diffusers_is_bit_for_bit(tmp_path, generator):
