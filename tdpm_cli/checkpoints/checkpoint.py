@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tdpm_cli.checkpoints import format as formats
 from tdpm_cli.checkpoints import weights
-from tdpm_cli.checkpoints.runs import CHECKPOINTS, is_checkpoint, list_checkpoints
+from tdpm_cli.checkpoints.runs import CHECKPOINTS, is_checkpoint, list_checkpoints, require_checkpoint
 from tdpm_cli.runtime.console import print_line
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import WriteError, sync, writing
@@ -79,6 +79,7 @@ def newest_weights_and_hash(source: Path) -> tuple[Path, str]:
         return _first_ema(source)
     verified = _newest(source, _first_ema)
     if verified is None:
+        require_checkpoint(source)
         raise InputError(f"{source}: found neither a checkpoint nor a weights file; name a run, a checkpoint or a file")
     return verified[1]
 

@@ -21,6 +21,7 @@ ALIASES = {  # of 0.1.0
     "prior_guidance_scale": "--prior-scale",
     "objective": "--phases",
 }
+SHORT_NAMES = {"denoiser_lr": "lr"}  # of options, by field
 SAMPLER_OPTIONS = tuple(registry.all_keys("sampler"))  # such as eta
 GUIDANCE = ("guidance_scale", "prior_guidance_scale")
 LARGEST_SEED = 2**62  # with room for the seeds that follow it
@@ -297,9 +298,10 @@ def _option(name: str, key: signatures.Key, panel: str) -> tuple[object, OptionI
 
 def _declared(name: str, key: signatures.Key, panel: str) -> OptionInfo:
     """Declare the option of a field: its name, its alias, and the field's docstring as help."""
-    option = f"--{name.replace('_', '-')}"
+    hyphenated = SHORT_NAMES.get(name, name).replace("_", "-")
+    option = f"--{hyphenated}"
     if _type_of(key) is bool:
-        option += f"/--no-{name.replace('_', '-')}"
+        option += f"/--no-{hyphenated}"
     aliases = [ALIASES[name]] if name in ALIASES else []
     declared: OptionInfo = Preset(option, *aliases, help=key.help, rich_help_panel=panel)
     return declared

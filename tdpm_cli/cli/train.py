@@ -78,7 +78,16 @@ AllowExternal = Annotated[
 
 
 @settings_options(
-    "settings", "TrainConfig", "duration", "batch", "batch_gpu", "seed", "objective", "on_save_error", panel=TRAINING
+    "settings",
+    "TrainConfig",
+    "duration",
+    "batch",
+    "batch_gpu",
+    "denoiser_lr",
+    "seed",
+    "objective",
+    "on_save_error",
+    panel=TRAINING,
 )
 @settings_options("machine", "TrainConfig", "precision", "compile", panel=MACHINE)
 def train(

@@ -119,7 +119,7 @@ class TrainConfig(Section):
     flip: bool = False
     """Mirror training images at random."""
     denoiser_lr: PositiveFloat = 2e-4
-    """Learning rate of the denoiser, and of a prior that shares its weights."""
+    """Learning rate of the denoiser and of a shared prior."""
     prior_lr: PositiveFloat = 2e-5
     """Learning rate of a prior with its own weights."""
     discriminator_lr: PositiveFloat = 2e-3

@@ -6,8 +6,8 @@ from typing import TypedDict
 
 from tdpm_cli.checkpoints import checkpoint
 from tdpm_cli.checkpoints import format as formats
-from tdpm_cli.checkpoints.runs import CHECKPOINTS
-from tdpm_cli.config import load_stored_config, presets
+from tdpm_cli.checkpoints.runs import CHECKPOINTS, begun_config
+from tdpm_cli.config import load_stored_config
 from tdpm_cli.config.schema import Config
 from tdpm_cli.config.types import PlainConfig, Value
 from tdpm_cli.data.dataset import Dataset, FromImageFiles
@@ -23,11 +23,13 @@ ROUNDING_KEYS = (  # a change leaves the mathematics of training, but not the ro
     "train.batch_gpu",
     "train.gradient_checkpointing",
     "train.shard",
+    "train.compile",
 )
 FREE_KEYS = (  # a change has no effect on the weights after a number of images
     "preset",
     "train.duration",
     "train.workers",
+    "train.snapshot",
     "train.keep",
     "train.score",
     "train.max_skipped_steps",
@@ -96,14 +98,6 @@ def require_run(folder: Path) -> None:
         raise InputError(f"{folder}: not empty, and not a run; use another --name or --outdir")
 
 
-def begun_config(run: Path) -> Config | None:
-    """Return the config that a run was begun with; None if it was not begun."""
-    path = run / "config.yaml"
-    if not path.is_file():
-        return None
-    return load_stored_config(presets.read_yaml(path.read_text(), str(path)))
-
-
 def settle_precision(config: Config, run: Path) -> Config:
     """Replace the precision "auto" by the one that the run was begun with, if it was begun."""
     if config.train.precision != "auto" or (before := begun_config(run)) is None:
@@ -134,7 +128,8 @@ def check_config(folder: Path, config: Config) -> None:
     if rejected:
         raise InputError(
             f"{folder} was trained with another config:\n  " + "\n  ".join(rejected)
-            + "\nContinue it with the same settings, or start another run with --name or --resume never."
+            + "\nContinue it with the same settings, or start another run with --name or --resume never. "
+            f"`--name NEW --init {folder.parents[1]}` starts one from the denoiser that this run has trained."
         )  # fmt: skip
     if config.train.cooldown and "train.duration" in changes and state["seen"] < config.train.duration:
         print_line(

@@ -11,6 +11,7 @@ from typing import cast
 import torch
 
 from tdpm_cli.checkpoints import checkpoint
+from tdpm_cli.checkpoints.runs import begun_config
 from tdpm_cli.conditioning.captions.precompute import embed_captions
 from tdpm_cli.config import external
 from tdpm_cli.config.schema import Config
@@ -149,7 +150,7 @@ def _build(config: Config, device: torch.device) -> Components:
 
 def _within(seconds: float, config: Config, data: Dataset, folder: Path) -> Config:
     """Return the config with the lengths of stages that fit into `seconds`, or those that the run was begun with."""
-    if (before := resuming.begun_config(folder)) is not None:
+    if (before := begun_config(folder)) is not None:
         return with_lengths(config, [stage.duration for stage in before.train.stages_in_order])
     state = TrainerState(_build(config, devices.device()), devices.device())  # its weights are not used further
     return with_budget(config, seconds, stage_speeds(state, data))
@@ -175,7 +176,13 @@ def _continue(run: Run, record: resuming.DataRecord) -> None:
     if distributed.is_first():
         checkpoint.set_aside(run.folder, newer_than=folder)
     run.state.restore(folder)
-    print_line(f"continuing {run.folder} at {run.state.seen / 1000:g} kimg")
+    seen, duration = run.state.seen, run.state.settings.duration
+    print_line(f"continuing {run.folder} at {seen / 1000:g} kimg")
+    if seen > duration:
+        print_line(
+            f"note: train.duration is {duration:,} images, but the run was trained on {seen:,} already; nothing is "
+            "left to train. Raise --duration to train further"
+        )
 
 
 def _record(run: Run, record: resuming.DataRecord) -> None:

@@ -42,6 +42,7 @@ SURFACE = {
         "--budget",
         "--batch",
         "--batch-gpu",
+        "--lr",
         "--seed",
         "--precision",
         "--compile",

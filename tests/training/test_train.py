@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -120,7 +121,37 @@ def test_another_config_is_refused_with_the_differences(tiny, tmp_path):
     with pytest.raises(InputError, match=r"train.denoiser_lr: 0\.\d+ there, 0.5 here") as caught:
         train(load_config(tiny("train.denoiser_lr=0.5")), tmp_path, "run")
     assert "duration" not in str(caught.value)
+    assert f"--init {run}" in str(caught.value)
     assert same(before, everything(run))
+    other = train(load_config(tiny("train.denoiser_lr=1e-4", f"train.init={run}")), tmp_path, "other")
+    assert seen_by(other) == 256
+
+
+@pytest.mark.parametrize("assignment", ["train.snapshot=32", "train.keep=5", "train.log=64", "train.workers=1"])
+def test_what_leaves_the_weights_may_change_in_a_run(assignment, tiny, tmp_path):
+    straight = train(load_config(tiny("train.duration=128")), tmp_path, "straight")
+    train(load_config(tiny("train.duration=64")), tmp_path, "changed")
+    changed = train(load_config(tiny("train.duration=128", assignment)), tmp_path, "changed")
+    assert same(everything(straight), everything(changed))
+
+
+def test_a_duration_below_what_was_trained_is_reported(tiny, tmp_path, capsys):
+    run = train(load_config(tiny("train.duration=128")), tmp_path, "run")
+    before = everything(run)
+    train(load_config(tiny("train.duration=64")), tmp_path, "run")
+    assert re.search(r"train\.duration is 64 .*\b128\b", capsys.readouterr().err)
+    assert same(before, everything(run))
+
+
+@pytest.mark.parametrize(("snapshot", "due"), [("96", "96"), ("1M", "256")])
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_run_without_a_checkpoint_reports_when_the_first_is_due(snapshot, due, is_named, tiny, tmp_path, monkeypatch):
+    (tmp_path / "runs" / "run").mkdir(parents=True)
+    config = load_config(tiny(f"train.snapshot={snapshot}"))
+    (tmp_path / "runs" / "run" / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=rf"runs/run: .*\b{due} images"):
+        build.load_model(Path("runs/run") if is_named else None)
 
 
 def test_a_run_continues_under_another_sampler(tiny, tmp_path):
