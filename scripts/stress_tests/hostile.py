@@ -41,7 +41,7 @@ class Trap:
 
 
 def hostile_files(n: int, folder: Path) -> Outcome:
-    """Pass hostile files to the command line, each in its own process: all, or about n of every kind alike."""
+    """Pass hostile files to the command line, each in its own process: all, or about n, evenly from all kinds."""
     quiet()
     run = train(load_config("toy-mixture", [*POINTS, "train.duration=64"]), folder, "run")
     images = train(load_config("digits", IMAGES), folder, "images")

@@ -71,7 +71,8 @@ def sweep(options: SweepOptions) -> list[Json]:
         Page("")  # raises, before the work, for a missing package
         check_file("--report", options.report, [options.ref], models=options.models, overwrite=options.overwrite)
     device = devices.device()
-    models = [build.load_model(path, device, options.external) for path in options.models or [None]]
+    sources: Sequence[Path | None] = options.models or [None]
+    models = [build.load_model(source, device, options.external) for source in sources]
     plan = _plan(models, options)
     data = _training_data(models, options)
     reference = open_input("--ref", str(options.ref)) if options.ref is not None else _common(data, models)

@@ -59,7 +59,9 @@ def catch(handler: Handler) -> Handlers:
     library keeps it.
     """
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    caught = {number: previous for number, previous in before.items() if number in ALWAYS_CAUGHT or _is_free(previous)}
+    caught: Handlers = {
+        number: previous for number, previous in before.items() if number in ALWAYS_CAUGHT or _is_free(previous)
+    }
     for number in caught:
         signal.signal(number, handler)
     return caught

@@ -42,11 +42,12 @@ def encode(source: Path, out: Path, autoencoder: str, side: int, overwrite: bool
         raise InputError(
             f"--resolution is {side}: it must be a multiple of {network.factor}, by which {autoencoder} reduces images"
         )
+    located = str(source.resolve())
     about = {
         "shape": list(data[[0]][0].shape[1:]), "autoencoder": autoencoder, "autoencoder_sha256": network.sha256,
-        "source": str(source.resolve()), "data": name, "fingerprint": data.fingerprint(),
+        "source": located, "data": name, "fingerprint": data.fingerprint(),
     }  # fmt: skip
-    external.remember({external.SOURCE: about["source"]})
+    external.remember({external.SOURCE: located})
     part = out.with_name(out.name + ".part")
     done = _begin(part, about)
     with ProgressBar(f"encode {out.name}", len(data), done) as bar, Interruption() as interruption, writing(out):
