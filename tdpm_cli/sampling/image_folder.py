@@ -27,12 +27,12 @@ PLOT = ("error.png", "error.csv")
 REQUIRED = ("model", "config", "steps", "spacing", "guidance_scale", "sampler", "pictures")  # keys of a manifest
 
 
-def _names(manifest: Json) -> Iterable[str]:
+def _names(manifest: Json) -> set[str]:
     """Return the names of the files that a manifest lists, and of those that its command always writes."""
     entries = manifest.get("pictures", [])
     listed = [entry.get("file") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
     always = {"encode": (ARRAY,), "reconstruct": PLOT}.get(str(manifest.get("command")), ())
-    return [SHEET, *always, *(name for name in listed if isinstance(name, str))]
+    return {SHEET, *always, *(name for name in listed if isinstance(name, str))}
 
 
 IMAGES = Layout(

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +36,7 @@ class Layout:
     settings: str  # everything that the content depends on; the first file that is written
     pieces: str  # the folder of pieces, which exists until the content is complete
     content: re.Pattern[str]  # the names that files of the content can have
-    names: Callable[[Json], Iterable[str]]  # manifest -> the files that it lists, which --overwrite removes
+    names: Callable[[Json], Container[str]]  # manifest -> the files that it lists, which --overwrite removes
 
 
 class OutputFolder:
@@ -83,9 +83,12 @@ class OutputFolder:
             self._reject_other_settings(settings)
 
     def listed(self) -> set[str]:
-        """Return the names of the files that the manifest lists, or the settings, if there is no manifest yet."""
+        """Return the files of the folder that the manifest lists, or the settings, if there is no manifest yet."""
         content = self.read_settings()
-        return {name for name in self.layout.names(content) if _is_plain(name)} if content else set()
+        return self._files(self.layout.names(content)) if content else set()
+
+    def _files(self, names: Container[str]) -> set[str]:
+        return {name for name in os.listdir(self.path) if name in names} if self.path.is_dir() else set()
 
     def create(self) -> None:
         """Make the folder if it is missing."""
@@ -102,7 +105,7 @@ class OutputFolder:
             self._remove_content()
         self._reject_other_settings(settings)  # another process may have begun meanwhile
         before, content = self.listed(), {**settings, **(record or {})}
-        self.reject_unlisted(set(self.layout.names(content)) - before)
+        self.reject_unlisted(self._files(self.layout.names(content)) - before)
         if model := settings.get(external.MODEL):
             external.remember({external.MODEL: str(model)})  # which the user named
         write_text(self.path / self.layout.settings, json.dumps(content, indent=1))
@@ -188,11 +191,6 @@ class Pieces:
 
     def _path(self, piece: range) -> Path:
         return self.folder / f"{piece.start:09d}-{piece.stop:09d}.npy"
-
-
-def _is_plain(name: object) -> bool:
-    """Return whether this is the name of a file, not a path to elsewhere: manifests are not trusted."""
-    return isinstance(name, str) and name not in ("", ".", "..") and "/" not in name and "\0" not in name
 
 
 class Conditions(Record):

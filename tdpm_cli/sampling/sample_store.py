@@ -7,8 +7,9 @@ Images are `000000.png` and so on. An array is `samples.npz`; until it is comple
 import io
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -32,11 +33,24 @@ _IMAGE = re.compile(r"\d{6,}\.png")
 UNSTATED = 1_000_000  # images that a manifest of tdpm 0.2.0 may list, which does not state their number
 
 
-def _names(manifest: Json) -> Iterator[str]:
-    """Yield the names of the samples that a manifest describes."""
-    yield from (_image_name(k) for k in range(_stated(manifest)))
-    if manifest.get("format") != "png":
-        yield SAMPLES_ARRAY
+@dataclass(frozen=True)
+class _Names:
+    """The names of the samples that a manifest describes."""
+
+    images: int
+    array: bool
+
+    def __contains__(self, name: object) -> bool:
+        if name == SAMPLES_ARRAY:
+            return self.array
+        return isinstance(name, str) and _IMAGE.fullmatch(name) is not None and self._is_image(int(name[:-4]), name)
+
+    def _is_image(self, k: int, name: str) -> bool:
+        return k < self.images and name == _image_name(k)
+
+
+def _names(manifest: Json) -> _Names:
+    return _Names(_stated(manifest), manifest.get("format") != "png")
 
 
 def _stated(manifest: Json) -> int:

@@ -23,14 +23,24 @@ ROWS = 16
 
 def interrupt(command, begun, number):
     """Start a command and signal it once `begun` returns true. Return its status and output."""
-    process = subprocess.Popen([TDPM, *map(str, command)], stderr=subprocess.PIPE, text=True, start_new_session=True)
-    for _ in range(600):
-        if begun() or process.poll() is not None:
-            break
-        time.sleep(0.1)
-    process.send_signal(number)
-    _, output = process.communicate(timeout=60)
+    process = subprocess.Popen([TDPM, *map(str, command)], stderr=subprocess.PIPE, text=True, start_new_session=True,
+                               preexec_fn=ignore_no_signal)  # fmt: skip
+    try:
+        for _ in range(600):
+            if begun() or process.poll() is not None:
+                break
+            time.sleep(0.1)
+        process.send_signal(number)
+        _, output = process.communicate(timeout=60)
+    finally:
+        process.kill()
     return process.returncode, output
+
+
+def ignore_no_signal():
+    """Undo what `nohup` and background jobs of a shell pass on: a signal that they ignore stays ignored."""
+    for number in signals.SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 143)])
@@ -70,11 +80,14 @@ def test_training_saves_within_a_step_after(number, tiny, tmp_path):
 
 @pytest.mark.parametrize("number", signals.SIGNALS, ids=lambda number: number.name)
 def test_every_signal_that_ends_a_process_is_caught(number):
-    before = signal.getsignal(number)
-    with Interruption() as interruption:
-        signal.raise_signal(number)
-        assert interruption.number == number
-    assert signal.getsignal(number) == before
+    begun_with = signal.signal(number, signal.SIG_DFL)
+    try:
+        with Interruption() as interruption:
+            signal.raise_signal(number)
+            assert interruption.number == number
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, begun_with)
 
 
 def test_no_signal_that_ends_a_process_is_forgotten():

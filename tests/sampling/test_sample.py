@@ -380,11 +380,12 @@ def test_overwrite_removes_only_what_the_manifest_lists(runs, tmp_path, model):
     sample(out, 2, runs[model], seed=1)
 
 
-def test_overwrite_removes_the_samples_of_a_manifest_without_their_number(runs, tmp_path):
+@pytest.mark.parametrize("n", [None, 10**12])
+def test_overwrite_removes_the_samples_of_a_manifest_without_their_number(runs, tmp_path, n):
     out = tmp_path / "out"
     sample(out, 3, runs["images"])
     path = out / "samples.json"
-    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "n"}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "n": n}))
     (out / "20240101.png").write_text("precious")
     sample(out, 1, runs["images"], overwrite=True)
     assert {path.name for path in out.iterdir()} == {"20240101.png", "000000.png", "samples.json"}
