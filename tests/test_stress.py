@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-PARTS = ["kills", "sampling", "damage", "configs", "lines", "hostile", "faults", "terminals"]
+QUICK = ["sampling", "damage", "configs", "lines", "hostile", "faults", "terminals"]  # a small share takes seconds
+PARTS = ["kills", *QUICK, "ownership", "disk", "pairs"]
 ROOT = Path(__file__).parent.parent
 
 
@@ -21,7 +22,7 @@ def run_stress(*arguments):
     return results
 
 
-@pytest.mark.parametrize("part", [pytest.param("kills", marks=pytest.mark.slow), *PARTS[1:]])
+@pytest.mark.parametrize("part", QUICK)
 def test_a_share_of_a_part_passes(part):
     pytest.importorskip("hypothesis")
     (result,) = run_stress(part, "--share", "0.006")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts.stress_tests import damage, faults, hostile, inputs, kills, terminals
+from scripts.stress_tests import damage, disk, faults, hostile, inputs, kills, ownership, pairs, terminals
 from scripts.stress_tests.processes import Outcome
 
 PARTS: dict[str, tuple[Callable[[int, Path], Outcome], int]] = {  # name -> its function, and the number of trials
@@ -25,6 +25,9 @@ PARTS: dict[str, tuple[Callable[[int, Path], Outcome], int]] = {  # name -> its 
     "hostile": (hostile.hostile_files, 38),
     "faults": (faults.faults, 1000),
     "terminals": (terminals.terminals, 42),
+    "ownership": (ownership.ownership, 300),
+    "disk": (disk.full_disk, 8),
+    "pairs": (pairs.pairs, 91),
 }
 
 

@@ -75,16 +75,25 @@ def hostile_files(n: int, folder: Path) -> Outcome:
 
 def call_in_process(arguments: list[str], log: Path) -> tuple[int, str, int]:
     """Call the command line in its own process. Return its status, output, and peak memory in bytes."""
-    child = os.fork()
-    if not child:
-        status = 1
-        try:
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            signal.alarm(MAX_SECONDS)  # ends a process that hangs
-            status, text = call(arguments)
-            log.write_text(text, errors="backslashreplace")
-        finally:
-            os._exit(status)
+    return end_call(start_call(arguments, log), log)
+
+
+def start_call(arguments: list[str], log: Path) -> int:
+    """Begin a call of the command line in its own process; return its process id."""
+    if child := os.fork():
+        return child
+    status = 1
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.alarm(MAX_SECONDS)  # ends a process that hangs
+        status, text = call(arguments)
+        log.write_text(text, errors="backslashreplace")
+    finally:
+        os._exit(status)
+
+
+def end_call(child: int, log: Path) -> tuple[int, str, int]:
+    """Wait for a call to end. Return its status, output, and peak memory in bytes."""
     _, code, used = os.wait4(child, 0)
     text = log.read_text(errors="replace") if log.exists() else ""
     log.unlink(missing_ok=True)

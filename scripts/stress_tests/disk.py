@@ -1,0 +1,62 @@
+"""A full disk for every command that writes: status 2, and no file that is half written."""
+
+import contextlib
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+from scripts.stress_tests.processes import Outcome, quiet
+from scripts.stress_tests.verbs import command_lines, new_place, run_in, written
+
+FIXED = {".png", ".npz", ".npy", ".safetensors", ".zip"}  # files that are the same whenever they are complete
+
+
+def full_disk(n: int, folder: Path) -> Outcome:
+    """Run every command n times, on disks that are full after more and more bytes."""
+    quiet()
+    failures = list[str]()
+    rejected = trials = 0
+    lines = command_lines(folder)
+    for name, command in lines.items():
+        place = new_place(folder / "complete")
+        status, output = run_in(place, command, folder / "log")
+        if status != 0:
+            failures.append(f"{name}: status {status}: {output[-400:]}")
+            continue
+        complete = {path: (place / path).read_bytes() for path in written(place)}
+        largest = max(map(len, complete.values()))
+        for k in range(n):
+            limit, trial = largest * k // n, new_place(folder / "trial")
+            with _limited(limit):
+                status, output = run_in(trial, command, folder / "log")
+            trials, rejected = trials + 1, rejected + (status == 2)
+            what = f"{name}, at most {limit} bytes a file"
+            if status not in (0, 2) or "Traceback" in output or "defect" in output:
+                failures.append(f"{what}: status {status}: {output[-400:]}")
+            failures += [f"{what}: {problem}" for problem in _half_written(trial, complete)]
+    return Outcome(
+        "A full disk ends every command with status 2, and leaves no file that is half written.",
+        f"{trials} runs of {len(lines)} commands, in which files may grow to a part of the largest only",
+        f"{rejected} with status 2, the others complete; {len(failures)} half written, or with another status",
+        failures,
+    )
+
+
+def _half_written(place: Path, complete: dict[str, bytes]) -> Iterator[str]:
+    """Yield what is wrong with the files of a place, beside those of a complete run."""
+    for path in written(place):
+        if path not in complete:
+            yield f"{path} was left"
+        elif Path(path).suffix in FIXED and (place / path).read_bytes() != complete[path]:
+            yield f"{path} is half written"
+
+
+@contextlib.contextmanager
+def _limited(size: int) -> Iterator[None]:
+    """Let no file grow beyond `size` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
