@@ -34,6 +34,9 @@ def pretrained(name: str, architecture: str, hub: str, weights: Path | None, opt
     network_class = getattr(transformers, architecture)
     try:
         settings = network_class.config_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        kind, accepted = settings.model_type, type(settings).model_type
+        if kind != accepted:
+            raise InputError(f"{folder}: {CONFIG} is of a model of type {kind!r}; accepted: {accepted!r}")
         check_size(folder / WEIGHTS, lambda: network_class(settings))
         network, report = network_class.from_pretrained(
             folder,
@@ -47,10 +50,7 @@ def pretrained(name: str, architecture: str, hub: str, weights: Path | None, opt
         raise
     except Exception as error:  # no JSON, other shapes, a damaged file: each raises its own class
         raise InputError(f"{folder}: cannot be loaded as {architecture} ({first_line(error)})") from None
-    # For a model of another type, or with missing weights, transformers returns a network with random weights.
-    kind, accepted = network.config.model_type, type(network.config).model_type
-    if kind != accepted:
-        raise InputError(f"{folder}: {CONFIG} is of a model of type {kind!r}; accepted: {accepted!r}")
+    # With missing weights, transformers returns a network of random weights.
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"{folder}: {WEIGHTS} lacks {len(missing)} weights, such as {missing[0]}; save it again")
     return network.float().eval(), sha256(folder / WEIGHTS)

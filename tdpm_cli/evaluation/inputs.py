@@ -102,7 +102,12 @@ def samples_of(
 def config_of(samples: Input, confirmation: Confirmation) -> Config | None:
     """Return the config of the model that drew these samples, or None if they have no manifest."""
     manifest = samples.manifest if isinstance(samples, Examples) else None
-    return load_stored_config(manifest["config"], samples.text, confirmation) if manifest else None
+    if not manifest:
+        return None
+    try:
+        return load_stored_config(manifest["config"], samples.text, confirmation)
+    except InputError as error:
+        raise InputError(f"{samples.text}, config in {MANIFEST}: {error}") from None
 
 
 def model_name(loaded: build.LoadedModel) -> str:

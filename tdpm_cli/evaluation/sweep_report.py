@@ -61,7 +61,9 @@ def read_sweep(path: Path) -> list[Json]:
     rows: list[Json] = read_record(path, SweepFile, advice, _upgrade)["rows"]
     for number, row in enumerate(rows):
         if row["metric"] not in row["scores"]:
-            raise InputError(f"{path}: damaged, rows[{number}].scores lacks {row['metric']!r}; {advice}")
+            raise InputError(
+                f"{path}: damaged, rows[{number}].metric is {row['metric']!r}, which its scores lack; {advice}"
+            )
     return rows
 
 

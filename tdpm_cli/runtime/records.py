@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from annotated_types import Ge
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -20,6 +20,9 @@ class Record(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", protected_namespaces=())
 
 
+Checked = TypeVar("Checked", bound=Record)
+
+
 def read_record(path: Path, schema: type[Record], advice: str, upgrade: Callable[[Json], Json] = dict) -> Json:
     """Return a JSON object, after `upgrade` has renamed its older keys.
 
@@ -29,15 +32,16 @@ def read_record(path: Path, schema: type[Record], advice: str, upgrade: Callable
     try:
         content = upgrade(content)
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        check_record(content, schema, str(path), advice)  # names the key
         raise InputError(f"{path}: damaged ({error}); {advice}") from None
     check_record(content, schema, str(path), advice)
     return content
 
 
-def check_record(content: object, schema: type[Record], where: str, advice: str) -> None:
-    """Raise InputError, naming the first key that does not match the schema."""
+def check_record(content: object, schema: type[Checked], where: str, advice: str) -> Checked:
+    """Return an object as its schema describes it. Raises InputError, naming the first key that does not match."""
     try:
-        schema.model_validate(content)
+        return schema.model_validate(content)
     except (ValidationError, RecursionError) as error:
         raise InputError(f"{where}: damaged, {_first(error)}; {advice}") from None
 

@@ -24,7 +24,7 @@ from tdpm_cli.runtime.locks import MAX_NUMBERS, WorkLocks
 from tdpm_cli.runtime.records import Natural, Record, read_record
 
 LOCKS = ".locks"
-OVERWRITE = "use --overwrite to begin again"
+OVERWRITE = "name another folder, or remove this one"
 MAY_DIFFER = ("config", "model", "tdpm")  # keys that may differ between the commands that fill one folder
 
 

@@ -197,7 +197,7 @@ def test_a_snapshot_is_written_while_training_continues(tmp_path, monkeypatch, c
     assert written == []
     threading.Timer(0.2, go.set).start()
     saver.put(lambda: snapshot(20))  # waits for the first, so that there are never more than two in memory
-    assert written == [10]
+    assert written[:1] == [10]
     saver.last(lambda: snapshot(30))
     assert written == [10, 20, 30]
     saver.close()

@@ -33,6 +33,7 @@ def tdpm(monkeypatch, capsys):
 
 SURFACE = {
     "train": {
+        "--allow-external",
         "--preset",
         "--data",
         "--download",
@@ -58,6 +59,8 @@ SURFACE = {
         "--dry-run",
     },
     "sample": {
+        "--allow-external",
+        "--set",
         "--n",
         "--model",
         "--steps",
@@ -79,6 +82,8 @@ SURFACE = {
         "--overwrite",
     },
     "eval": {
+        "--allow-external",
+        "--set",
         "--metrics",
         "--fid",
         "--kid",
@@ -108,6 +113,8 @@ SURFACE = {
         "--overwrite",
     },
     "sweep": {
+        "--allow-external",
+        "--set",
         "--metrics",
         "--steps",
         "--model",
@@ -132,6 +139,8 @@ SURFACE = {
         "--overwrite",
     },
     "encode": {
+        "--allow-external",
+        "--set",
         "--model",
         "--n",
         "--steps",
@@ -144,8 +153,20 @@ SURFACE = {
         "--logits",
         "--overwrite",
     },
-    "decode": {"--model", "--steps", "--spacing", "--sampler", "--guidance-scale", "--seed", "--overwrite"},
+    "decode": {
+        "--allow-external",
+        "--set",
+        "--model",
+        "--steps",
+        "--spacing",
+        "--sampler",
+        "--guidance-scale",
+        "--seed",
+        "--overwrite",
+    },
     "reconstruct": {
+        "--allow-external",
+        "--set",
         "--model",
         "--steps",
         "--at",
@@ -158,6 +179,8 @@ SURFACE = {
         "--overwrite",
     },
     "interpolate": {
+        "--allow-external",
+        "--set",
         "--model",
         "--images",
         "--seeds",
@@ -173,6 +196,8 @@ SURFACE = {
         "--overwrite",
     },
     "edit": {
+        "--allow-external",
+        "--set",
         "--model",
         "--strength",
         "--n",
@@ -186,6 +211,8 @@ SURFACE = {
         "--overwrite",
     },
     "export": {
+        "--allow-external",
+        "--set",
         "--model",
         "--format",
         "--steps",

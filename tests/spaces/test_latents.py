@@ -106,12 +106,12 @@ def test_a_damaged_description_of_latents_is_named(encoded, tmp_path, key, value
 
 
 def test_latents_open_no_images_that_only_they_name(coder, encoded, monkeypatch, tmp_path):
-    config = plain(coder, encoded, "condition.name=none")
-    assert data_of(config).text
+    settled = config.load_config(plain(coder, encoded).to_dict() | {"condition": {"name": "none"}})
+    assert data_of(settled).text
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "another-machine"))
     with pytest.raises(InputError, match=r"source .*--allow-external.*--ref"):
-        data_of(config)
-    assert data_of(config, Confirmation(everything=True)).text
+        data_of(settled)
+    assert data_of(settled, Confirmation(everything=True)).text
 
 
 def plain(coder, data, *assignments):

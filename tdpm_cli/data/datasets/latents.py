@@ -1,5 +1,6 @@
 """Latents that `tdpm data encode` computed: means and standard deviations of each image and its mirror image."""
 
+import json
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from tdpm_cli.data.image_files import ImageFiles, Selection
 from tdpm_cli.runtime.errors import InputError
 from tdpm_cli.runtime.files import require_regular
 from tdpm_cli.runtime.npz import parse_npy
-from tdpm_cli.runtime.records import Record
+from tdpm_cli.runtime.records import Record, check_record
 
 __all__ = ["latents"]
 
@@ -57,14 +58,16 @@ def recognises(path: Path) -> bool:
 
 def read_about(path: Path) -> About:
     """Return the origin of the latents in a zip. Raises InputError for any other file."""
+    advice = "write one with `tdpm data encode`"
     try:
         require_regular(path)
         with zipfile.ZipFile(path) as archive:
             if (size := archive.getinfo(ABOUT).file_size) > MAX_ABOUT_BYTES:
                 raise ValueError(f"{ABOUT} has {size:,} bytes; at most {MAX_ABOUT_BYTES:,} are accepted")
-            return About.model_validate_json(archive.read(ABOUT))
+            content = json.loads(archive.read(ABOUT))
     except (OSError, KeyError, ValueError, RecursionError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
-        raise InputError(f"--data {path}: not a zip of latents ({error}); write one with `tdpm data encode`") from None
+        raise InputError(f"--data {path}: not a zip of latents ({error}); {advice}") from None
+    return check_record(content, About, f"--data {path}, {ABOUT}", advice)
 
 
 class LatentDataset:
