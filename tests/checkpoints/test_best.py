@@ -25,7 +25,7 @@ def scores(run):
 def saved(folder):
     """A checkpoint without weights."""
     folder.mkdir(parents=True)
-    formats.write_state(folder, {"seen": int(folder.name)}, {})
+    formats.write_state(folder, {"seen": int(folder.name), "ema": [1]}, {})
     formats.seal(folder)
     return folder
 
