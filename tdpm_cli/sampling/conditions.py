@@ -56,9 +56,17 @@ def conditions(condition: Condition, n: int, options: SampleOptions, small: Smal
 
 def _chosen(condition: Condition, n: int, options: SampleOptions) -> RawCondition | None:
     check_option(condition, options)
-    if list(options.labels or []) == [AS_DATA] and isinstance(condition, Labels) and AS_DATA not in condition.names:
-        return condition.draw_as_data(n, Noise(options.seed, range(n)))
-    return condition.parse(options.condition, n) if options.condition else None
+    return named_condition(condition, options.condition, options.seed, range(n)) if options.condition else None
+
+
+def named_condition(condition: Condition, texts: Sequence[str], seed: int, indices: range) -> RawCondition:
+    """Return the conditions of samples that texts name; the label "data" draws classes as often as the data have them.
+
+    Raises InputError for texts that the condition does not accept.
+    """
+    if list(texts) == [AS_DATA] and isinstance(condition, Labels) and AS_DATA not in condition.names:
+        return condition.draw_as_data(len(indices), Noise(seed, indices))
+    return condition.parse(texts, len(indices))
 
 
 def check_option(condition: Condition, options: ConditionedOptions) -> None:

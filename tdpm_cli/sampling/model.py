@@ -17,6 +17,7 @@ from tdpm_cli.engine.tdpm import TDPM
 from tdpm_cli.runtime import device as devices
 from tdpm_cli.sampling import autoencoder, build
 from tdpm_cli.sampling.arguments import argument_names, device_of, integer_of, labels_of, path_of
+from tdpm_cli.sampling.conditions import named_condition
 from tdpm_cli.sampling.sample_batch import BatchInput, in_batches, sample_in_batches, starting_point
 from tdpm_cli.sampling.settings import nfe, settings_of
 
@@ -43,7 +44,7 @@ class Model:
     Images are uint8 [n, C, H, W] (points: float32 [n, dim]); x_t is float32 [n, *shape]. Every method accepts the
     sampling settings `steps`, `spacing`, `sampler`, `eta`, `guidance_scale`, `prior_guidance_scale`, `precision` and
     `batch`; the preset supplies the rest. `labels` are classes by number or name, or prompts for a model trained on
-    captions, repeated in order up to n. Arrays may be tensors or NumPy's. Every method raises InputError for arguments
+    captions, repeated in order up to n; the label "data" draws classes as often as the training data have them. Arrays may be tensors or NumPy's. Every method raises InputError for arguments
     that do not fit the model.
     """
 
@@ -121,8 +122,9 @@ class Model:
 
     def _input(self, n: int, seed: int, first: int, labels: Labels) -> BatchInput:
         n, seed, first = integer_of("n", n, 1), integer_of("seed", seed, 0), integer_of("first", first, 0)
-        cond = None if labels is None else self.cond(n, labels)
-        return BatchInput(seed, range(first, first + n), cond=cond)
+        texts, indices = labels_of(labels), range(first, first + n)
+        raw = None if texts is None else named_condition(self.condition, texts, seed, indices)
+        return BatchInput(seed, indices, raw_condition=raw)
 
 
 def load(

@@ -6,13 +6,16 @@ import pytest
 import torch
 from helpers import folder_of, sample, tiny_image_preset
 
+from tdpm_cli.checkpoints.weights import write_weights
 from tdpm_cli.conditioning.labels import Labels
 from tdpm_cli.config import load_config
 from tdpm_cli.config.presets import with_data
 from tdpm_cli.data.tensor_dataset import TensorDataset
 from tdpm_cli.engine.noise import Noise
 from tdpm_cli.runtime.errors import InputError
+from tdpm_cli.sampling import build
 from tdpm_cli.sampling.build import load_model
+from tdpm_cli.sampling.model import load
 from tdpm_cli.training.train import train
 
 
@@ -82,3 +85,12 @@ def test_a_run_records_counts_and_samples_by_them(tmp_path, capsys):
     assert manifest["labels"] == ["data"]
     assert drawn["uniform"][0] == drawn["data"][0] == 0
     assert drawn["data"][1] > drawn["uniform"][1]
+
+
+def test_the_python_api_draws_labels_as_the_data_have_them(tiny_images, tmp_path):
+    components = build.build(
+        load_config(tiny_images("condition.name=labels", "condition.classes=3", "condition.counts=[0, 1, 0]"))
+    )
+    write_weights(tmp_path / "m.safetensors", components.model, build.header(components.config, "ema-1", 0))
+    model = load(tmp_path / "m.safetensors", "cpu")
+    assert torch.equal(model.draw_x_T(3, labels="data"), model.draw_x_T(3, labels=[1]))

@@ -99,7 +99,7 @@ def test_a_folder_is_enlarged(run, tmp_path):
     sample(tmp_path / "prompted", 2, run, upsample=small, prompts=["a photo of a nine"])
     recorded = json.loads((tmp_path / "prompted" / "samples.json").read_text())["conditions"]
     assert recorded == {"captions": [["a photo of a nine"]] * 2}
-    assert score(tmp_path / "large", features="efficientnet-lite0")["scores"]
+    assert score(tmp_path / "large", features="efficientnet-lite0", ref=tmp_path / "prompted")["scores"]
 
 
 def test_rejects_small_images_with_a_damaged_manifest(run, tmp_path):

@@ -68,14 +68,8 @@ def test_a_program_runs_without_our_code(model, tmp_path):
 TEXT = ["condition.name=text", "condition.tokens=6", "condition.examples=[one, a two, three of them]"]
 
 
-@pytest.mark.parametrize(
-    ("kind", "suffix"),
-    [
-        (TEXT, "onnx"),
-        pytest.param(TEXT, "pt2", marks=pytest.mark.slow),
-        pytest.param(LABELS, "onnx", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "suffix"), [(TEXT, "pt2"), (TEXT, "onnx"), (LABELS, "onnx")])
 def test_a_sampler_takes_conditions(model, tmp_path, kind, suffix):
     if suffix == "onnx":
         pytest.importorskip("onnxruntime")

@@ -47,7 +47,7 @@ def tensors(run):
 @pytest.mark.parametrize(
     "assignments",
     [
-        ["adversarial.penalty_every=2", "adversarial.r2=0.1", "train.clip=0.5"],
+        pytest.param(["adversarial.penalty_every=2", "adversarial.r2=0.1", "train.clip=0.5"], marks=pytest.mark.slow),
         ["prior.name=copy", RELATIVISTIC, "adversarial.penalty_every=1", "condition.name=labels",
          "condition.classes=10", "train.batch_gpu=4"],
     ],
@@ -164,7 +164,7 @@ def test_a_process_that_dies_ends_all_and_all_restart(tiny, tmp_path):
     ("arguments", "message"),
     [
         (["--nproc", 99], r"--nproc is 99\b"),
-        (["--batch", 33, "--nproc", 2], r"train\.batch is 33\b"),
+        pytest.param(["--batch", 33, "--nproc", 2], r"train\.batch is 33\b", marks=pytest.mark.slow),
         (["--nproc", 2, "--resume", "."], r"--resume \."),
     ],
 )

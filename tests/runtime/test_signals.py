@@ -53,7 +53,7 @@ def test_eval_ends_at_once_and_leaves_nothing(runs, tmp_path, number, status):
 
 def test_sweep_keeps_finished_rows(runs, tmp_path):
     out = tmp_path / "out"
-    command = ["sweep", "--model", runs["points"], "--n", "1k", "--out", out]
+    command = ["sweep", "--model", runs["points"], "--n", "256", "--out", out]
     command += ["--steps", ",".join(map(str, range(1, ROWS + 1)))]
     rows = lambda: json.loads((out / "sweep.json").read_text())["rows"] if (out / "sweep.json").exists() else []
     status, output = interrupt(command, rows, signal.SIGTERM)
@@ -68,7 +68,13 @@ def test_sweep_keeps_finished_rows(runs, tmp_path):
     assert len(rows()) == ROWS
 
 
-@pytest.mark.parametrize("number", ["SIGHUP", "SIGQUIT", "SIGXCPU", "SIGUSR2", "SIGALRM", "SIGTERM"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        "SIGHUP",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("SIGQUIT", "SIGXCPU", "SIGUSR2", "SIGALRM", "SIGTERM")),
+    ],
+)
 def test_training_saves_within_a_step_after(number, tiny, tmp_path):
     preset, run = tmp_path / "tiny.yaml", tmp_path / "run"
     preset.write_text(load_config(tiny("train.duration=10M", "train.snapshot=10M")).to_yaml())

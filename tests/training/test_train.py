@@ -264,9 +264,10 @@ def test_weights_of_another_model_are_refused(tiny, tmp_path, assignment):
 @pytest.mark.parametrize(
     ("number", "send"),
     [
-        (signal.SIGINT, os.kill),
-        pytest.param(signal.SIGTERM, os.kill, marks=pytest.mark.slow),
-        (signal.SIGUSR1, os.kill),
+        *(
+            pytest.param(signal.Signals[name], os.kill, marks=pytest.mark.slow)
+            for name in ("SIGINT", "SIGTERM", "SIGUSR1")
+        ),
         (signal.SIGINT, os.killpg),  # Ctrl-C in a terminal also reaches the processes that read data
         (signal.SIGTERM, lambda leader, number: [os.killpg(leader, number), os.kill(leader, number)]),  # of `timeout`
     ],
