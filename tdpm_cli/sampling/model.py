@@ -44,8 +44,8 @@ class Model:
     Images are uint8 [n, C, H, W] (points: float32 [n, dim]); x_t is float32 [n, *shape]. Every method accepts the
     sampling settings `steps`, `spacing`, `sampler`, `eta`, `guidance_scale`, `prior_guidance_scale`, `precision` and
     `batch`; the preset supplies the rest. `labels` are classes by number or name, or prompts for a model trained on
-    captions, repeated in order up to n; the label "data" draws classes as often as the training data have them. Arrays may be tensors or NumPy's. Every method raises InputError for arguments
-    that do not fit the model.
+    captions, repeated in order up to n; in `sample` and `draw_x_T`, "data" draws classes as often as the training data
+    have them. Arrays may be tensors or NumPy's. Every method raises InputError for arguments that do not fit the model.
     """
 
     def __init__(
