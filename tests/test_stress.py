@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-QUICK = ["sampling", "damage", "configs", "lines", "faults", "terminals"]  # a small share takes seconds
-PARTS = ["kills", *QUICK, "hostile", "ownership", "disk", "pairs"]
+QUICK = ["damage", "configs", "lines", "faults", "terminals"]  # a small share takes seconds
+PARTS = ["kills", "sampling", *QUICK, "hostile", "ownership", "disk", "pairs"]
 ROOT = Path(__file__).parent.parent
 
 

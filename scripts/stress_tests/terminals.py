@@ -21,14 +21,16 @@ SUCCESS, WRONG_INPUT = (0,), (2,)
 
 def terminals(n: int, folder: Path) -> Outcome:
     """Run n commands on terminals of every kind: they must end as usual, and print no control characters."""
-    images = folder / "im[ages]"
+    images, broken = folder / "im[ages]", folder / "bro\x1b[2Jken"
     images.mkdir()
+    broken.mkdir()
     for name in NAMES:
+        (images / name).parent.mkdir(exist_ok=True)
         Image.new("L", (8, 8)).save(images / name)
-    (images / "broken\x1b[2J[/b].png").write_bytes(b"no image")
+    (broken / "a\x1b[2J[b].png").write_bytes(b"no image")
     commands: dict[tuple[str, ...], tuple[int, ...]] = {
         ("presets",): SUCCESS, ("presets", "digits"): SUCCESS, ("presets", "nosuch★[/b]"): WRONG_INPUT,
-        ("data", "verify", str(images)): WRONG_INPUT, ("data", "inspect", str(images)): SUCCESS,
+        ("data", "verify", str(broken)): WRONG_INPUT, ("data", "inspect", str(images)): SUCCESS,
         ("eval", "im[/red]\x1b[31m"): WRONG_INPUT,
     }  # fmt: skip
     cases = [(command, terminal) for command in commands for terminal in (*ENCODINGS, *LISTENERS)]

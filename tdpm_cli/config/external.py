@@ -149,7 +149,7 @@ def remember(values: Mapping[str, str]) -> None:
     for key, value in values.items():
         with suppress(InputError):
             if not (place := _place(key, value)).is_file():
-                write_text(place, f"{key}={_identity(value)}\n")
+                write_text(place, f"{key}={_identity(value)!a}\n")  # a name may have any bytes
 
 
 def remember_config(config: "Config") -> None:

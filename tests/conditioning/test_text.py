@@ -338,6 +338,7 @@ def test_a_sweep_over_scales_has_both_scores_in_every_row(run, matched, pooled, 
     )
 
 
+@pytest.mark.slow
 def test_a_matcher_continues_where_it_stopped(tiny_images, tmp_path, monkeypatch):
     plain = tiny_images(*TEXT)
     file = tmp_path / "matcher.safetensors"

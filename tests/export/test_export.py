@@ -188,7 +188,8 @@ def test_a_folder_of_diffusers_and_back(model, tmp_path, generator, kind):
 
 
 @pytest.mark.parametrize(("name", "module"), [
-    ("m.safetensors", None), ("m.pt2", None),
+    ("m.safetensors", None),
+    pytest.param("m.pt2", None, marks=pytest.mark.slow),
     pytest.param("m.onnx", "onnxruntime", marks=pytest.mark.slow),
     pytest.param("folder", "diffusers", marks=pytest.mark.slow),
 ])  # fmt: skip

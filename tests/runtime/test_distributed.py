@@ -165,7 +165,7 @@ def test_a_process_that_dies_ends_all_and_all_restart(tiny, tmp_path):
     [
         (["--nproc", 99], r"--nproc is 99\b"),
         pytest.param(["--batch", 33, "--nproc", 2], r"train\.batch is 33\b", marks=pytest.mark.slow),
-        (["--nproc", 2, "--resume", "."], r"--resume \."),
+        pytest.param(["--nproc", 2, "--resume", "."], r"--resume \.", marks=pytest.mark.slow),
     ],
 )
 def test_wrong_input_is_reported_once_with_status_2(tiny, tmp_path, arguments, message):

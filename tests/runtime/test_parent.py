@@ -85,7 +85,7 @@ def test_workers_of_a_pool_end_with_their_parent(delay):
 
 
 @needs_two_cores
-@pytest.mark.parametrize("delay", [0, 0.3, 1, 3])
+@pytest.mark.parametrize("delay", [0.3, 3, *(pytest.param(delay, marks=pytest.mark.slow) for delay in (0, 1))])
 def test_processes_of_a_launcher_end_with_it_however_early(delay, tiny, tmp_path):
     preset = tmp_path / "tiny.yaml"
     preset.write_text(load_config(tiny("train.duration=100M")).to_yaml())

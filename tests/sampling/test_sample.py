@@ -386,9 +386,9 @@ def test_overwrite_removes_the_samples_of_a_manifest_without_their_number(runs, 
     sample(out, 3, runs["images"])
     path = out / "samples.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "n": n}))
-    (out / "20240101.png").write_text("precious")
+    (out / "20240101-mine.png").write_text("precious")
     sample(out, 1, runs["images"], overwrite=True)
-    assert {path.name for path in out.iterdir()} == {"20240101.png", "000000.png", "samples.json"}
+    assert {path.name for path in out.iterdir()} == {"20240101-mine.png", "000000.png", "samples.json"}
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

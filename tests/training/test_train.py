@@ -269,7 +269,11 @@ def test_weights_of_another_model_are_refused(tiny, tmp_path, assignment):
             for name in ("SIGINT", "SIGTERM", "SIGUSR1")
         ),
         (signal.SIGINT, os.killpg),  # Ctrl-C in a terminal also reaches the processes that read data
-        (signal.SIGTERM, lambda leader, number: [os.killpg(leader, number), os.kill(leader, number)]),  # of `timeout`
+        pytest.param(  # of `timeout`
+            signal.SIGTERM,
+            lambda leader, number: [os.killpg(leader, number), os.kill(leader, number)],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_an_interrupted_run_saves_and_the_same_command_continues(tmp_path, number, send):
