@@ -27,7 +27,7 @@ PARTS: dict[str, tuple[Callable[[int, Path], Outcome], int]] = {  # name -> its 
     "terminals": (terminals.terminals, 42),
     "ownership": (ownership.ownership, 300),
     "disk": (disk.full_disk, 8),
-    "pairs": (pairs.pairs, 91),
+    "pairs": (pairs.pairs, 78),
 }
 
 

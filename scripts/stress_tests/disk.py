@@ -33,22 +33,26 @@ def full_disk(n: int, folder: Path) -> Outcome:
             what = f"{name}, at most {limit} bytes a file"
             if status not in (0, 2) or "Traceback" in output or "defect" in output:
                 failures.append(f"{what}: status {status}: {output[-400:]}")
-            failures += [f"{what}: {problem}" for problem in _half_written(trial, complete)]
+            failures += [f"{what}: {path} is half written" for path in _half_written(trial, complete)]
+            status, output = run_in(trial, command, folder / "log")
+            if status != 0:
+                failures.append(f"{what}, then repeated: status {status}: {output[-400:]}")
+            elif written(trial) != list(complete):
+                failures.append(f"{what}, then repeated: found {written(trial)}, expected {list(complete)}")
     return Outcome(
-        "A full disk ends every command with status 2, and leaves no file that is half written.",
+        "A full disk ends every command with status 2, and leaves no file that is half written; the command can be "
+        "repeated.",
         f"{trials} runs of {len(lines)} commands, in which files may grow to a part of the largest only",
-        f"{rejected} with status 2, the others complete; {len(failures)} half written, or with another status",
+        f"{rejected} with status 2, the others complete; all complete when repeated with space; {len(failures)} half "
+        "written, unable to continue, or with another status",
         failures,
     )
 
 
-def _half_written(place: Path, complete: dict[str, bytes]) -> Iterator[str]:
-    """Yield what is wrong with the files of a place, beside those of a complete run."""
-    for path in written(place):
-        if path not in complete:
-            yield f"{path} was left"
-        elif Path(path).suffix in FIXED and (place / path).read_bytes() != complete[path]:
-            yield f"{path} is half written"
+def _half_written(place: Path, complete: dict[str, bytes]) -> list[str]:
+    """Return the files of a place that are neither complete nor pieces from which the command continues."""
+    fixed = [path for path in written(place) if Path(path).suffix in FIXED and path in complete]
+    return [path for path in fixed if (place / path).read_bytes() != complete[path]]
 
 
 @contextlib.contextmanager

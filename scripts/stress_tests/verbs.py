@@ -39,7 +39,6 @@ def command_lines(folder: Path) -> dict[str, list[str]]:
         "export": ["export", "--model", str(points), f"{OUT}/model.safetensors"],
         "data prepare": ["data", "prepare", INPUTS, f"{OUT}/data.zip", "--resolution", "8", "--workers", "1"],
         "data inspect": ["data", "inspect", INPUTS, "--sheet", f"{OUT}/sheet.png", "--json", f"{OUT}/data.json"],
-        "data verify": ["data", "verify", INPUTS, "--out", f"{OUT}/quarantine.jsonl"],
     }  # fmt: skip
 
 
