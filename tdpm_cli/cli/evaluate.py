@@ -104,13 +104,12 @@ def evaluate(
     if images is None and ref_only is None:
         require_model(model)
     flags = {"fid": fid, "kid": kid, "prdc": prdc, "memorised": memorised, CLASSES_METRIC: per_class}
+    chosen = [*split_list(metrics), *(name for name, is_set in flags.items() if is_set)]
     options = EvaluateOptions(
-        model=model, external=external,
-        seed=seed, repeats=repeats, sampling=sampling, ref=ref, n=number, features=features,
-        weights=weights, metrics=[*split_list(metrics), *(name for name, is_set in flags.items() if is_set)], text=text,
-        diagnose=diagnose, cache=cache, json_file=json, report=report, overwrite=overwrite,
+        model=model, external=external, seed=seed, repeats=repeats, sampling=sampling, ref=ref, n=number,
+        features=features, weights=weights, metrics=chosen, text=text, diagnose=diagnose, cache=cache, json_file=json,
+        report=report, overwrite=overwrite,
     )  # fmt: skip
-
     from tdpm_cli.evaluation.evaluate import evaluate as run
     from tdpm_cli.evaluation.evaluate import write_statistics
 
