@@ -20,7 +20,7 @@ from tdpm_cli.runtime.records import Record, read_lines, read_record
 from tdpm_cli.sampling.image_folder import read_manifest
 from tdpm_cli.sampling.output import Manifest
 
-WRONG = [7, -1, 1 << 70, math.nan, "x", "", None, True, [], [[]], [None], {}, {"x": {}}, {"label": [-1]}]
+WRONG = [7, 1 << 70, math.nan, "x", None, True, [], [None], {}, {"label": [-1]}]
 NUMBERED = {f"{k}-{type(value).__name__}": value for k, value in enumerate(WRONG)}
 
 
