@@ -73,6 +73,8 @@ class OutputFolder:
         check_destination(self.path, inputs)
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path}: this is a file; name a folder")
+        if self.manifest.is_dir():
+            raise InputError(f"{self.manifest}: found a folder, which tdpm did not create; move it away")
         names = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
         own = {self.layout.manifest, Path(self.layout.settings).parts[0]}
         if not names & own and not all(map(self._is_temporary, names)):

@@ -477,6 +477,14 @@ def test_an_image_that_no_manifest_lists_is_not_replaced(begun):
     assert (out / "000001-0.png").read_text() == "precious"
 
 
+def test_a_folder_at_the_place_of_the_manifest_is_rejected(runs, tmp_path):
+    out = tmp_path / "out"
+    (out / "pictures.json").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"pictures\.json.*folder"):
+        edit("digits", out, model=runs["images"], n=2, strengths=[0.3])
+    assert [path.name for path in out.iterdir()] == ["pictures.json"]
+
+
 def test_a_link_at_the_place_of_the_pieces_is_not_followed(begun):
     out, options = begun
     (out / ".making").rename(out.parent / "elsewhere")
