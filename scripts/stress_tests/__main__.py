@@ -22,7 +22,7 @@ PARTS: dict[str, tuple[Callable[[int, Path], Outcome], int]] = {  # name -> its 
     "damage": (damage.damaged_checkpoints, 1000),
     "configs": (inputs.configs, 1000),
     "lines": (inputs.lines, 1000),
-    "hostile": (hostile.hostile_files, 38),
+    "hostile": (hostile.hostile_files, 62),
     "faults": (faults.faults, 1000),
     "terminals": (terminals.terminals, 42),
     "ownership": (ownership.ownership, 300),
