@@ -1,11 +1,9 @@
 """What several tests share: tiny presets, image files, TorchScript files, and an interruption."""
 
-import contextlib
 import dataclasses
 import gzip
 import io
 import json
-import resource
 import struct
 import warnings
 import zipfile
@@ -81,17 +79,6 @@ def idx_of(place, images, labels=None, prefix="train", zipped=True):
         path = place / f"{prefix}-{name}-ubyte{'.gz' if zipped else ''}"
         path.write_bytes(gzip.compress(content) if zipped else content)
     return place
-
-
-@contextlib.contextmanager
-def full_disk(free):
-    """A context in which no file can grow beyond so many bytes, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (free, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def scripted(module, path):

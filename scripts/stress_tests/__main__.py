@@ -26,7 +26,7 @@ PARTS: dict[str, tuple[Callable[[int, Path], Outcome], int]] = {  # name -> its 
     "faults": (faults.faults, 1000),
     "terminals": (terminals.terminals, 42),
     "ownership": (ownership.ownership, 300),
-    "disk": (disk.full_disk, 8),
+    "disk": (disk.disks, 8),
     "pairs": (pairs.pairs, 78),
 }
 

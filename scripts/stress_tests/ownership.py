@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from scripts.stress_tests.processes import Outcome, quiet
-from scripts.stress_tests.verbs import OUT, PRECIOUS, command_lines, new_place, run_in, written
+from scripts.stress_tests.verbs import OUT, PRECIOUS, command_lines, complete_place, new_place, run_in, written
 
 
 def link(path: Path, precious: Path) -> None:
@@ -45,10 +45,7 @@ def ownership(n: int, folder: Path) -> Outcome:
     trials = []
     lines = command_lines(folder)
     for name, command in lines.items():
-        place = new_place(folder / "complete")
-        status, output = run_in(place, command, folder / "log")
-        if status != 0:
-            failures.append(f"{name}: status {status}: {output[-400:]}")
+        place = complete_place(command, folder)
         trials += list(itertools.product([(name, command)], written(place), TRAPS))
     random.Random(0).shuffle(trials)
     accepted = 0

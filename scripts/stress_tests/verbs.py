@@ -54,6 +54,14 @@ def new_place(place: Path) -> Path:
     return place
 
 
+def complete_place(command: list[str], folder: Path) -> Path:
+    """Run a command line undisturbed in a new working directory, and return the directory."""
+    place = new_place(folder / "complete")
+    status, output = run_in(place, command, folder / "log")
+    assert status == 0, f"{command}: status {status}: {output[-400:]}"
+    return place
+
+
 def run_in(place: Path, command: list[str], log: Path) -> tuple[int, str]:
     """Run a command line in a working directory; return its status and output."""
     before = Path.cwd()

@@ -11,6 +11,7 @@ import typer
 from typer.models import OptionInfo
 
 from tdpm_cli.config import registry, signatures
+from tdpm_cli.config.external import Confirmation
 from tdpm_cli.config.types import WithUnit, parse_count
 
 DATA, MODEL, TRAINING, SAMPLING, MACHINE, OUTPUT = "Data", "Model", "Training", "Sampling", "Machine", "Output"
@@ -245,8 +246,6 @@ def confirms(command: Command) -> Command:
 
     The command receives a Confirmation.
     """
-    from tdpm_cli.config.external import Confirmation
-
     options: dict[str, tuple[object, OptionInfo]] = {
         "allow_external": (Optional[bool], typer.Option(
             "--allow-external", help="Open all files and hubs that the model names.", rich_help_panel=MODEL,

@@ -24,19 +24,8 @@ if TYPE_CHECKING:
     from tdpm_cli.config.schema import Component, Config
 
 MODEL, SOURCE, WEIGHTS = "model", "source", "weights"  # keys of manifests, of latents, and of image-text features
-SECTIONS = {
-    section: "dataset" if section == "data" else section
-    for section in (
-        "data",
-        "space",
-        "condition",
-        "schedule",
-        "backbone",
-        "prior",
-        "discriminator",
-        "encoder",
-    )
-}  # of components -> their kind
+COMPONENTS = ("space", "condition", "schedule", "backbone", "prior", "discriminator", "encoder")
+SECTIONS = {"data": "dataset", **{section: section for section in COMPONENTS}}  # of components -> their kind
 DATA_PATH = "data.path"  # a key of every dataset
 
 

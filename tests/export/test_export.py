@@ -11,9 +11,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from helpers import export, full_disk
+from helpers import export
 from PIL import Image
 
+from scripts.stress_tests.limits import full_disk
 from tdpm_cli.checkpoints import weights
 from tdpm_cli.config import presets, registry
 from tdpm_cli.config import schema as config
