@@ -43,7 +43,7 @@ class Interruption:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.number = self.number or number
-        for key in FROM_KEYS:
+        for key in self._before.keys() & set(FROM_KEYS):  # one that is ignored stays ignored
             signal.signal(key, signal.SIG_DFL)
 
     def __exit__(

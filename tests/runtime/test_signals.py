@@ -126,3 +126,13 @@ def test_scripts_compare_ends_with_the_status_of_its_error(error, status, output
         runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "compare.py"), run_name="__main__")
     assert end.value.code == status
     assert capsys.readouterr().err == output
+
+
+def test_an_ignored_key_stays_ignored_after_an_interruption():
+    before = signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+    try:
+        with Interruption():
+            signal.raise_signal(signal.SIGTERM)
+            assert signal.getsignal(signal.SIGQUIT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGQUIT, before)
